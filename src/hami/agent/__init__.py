@@ -1,0 +1,1 @@
+"""`hami agent`: the node's side, cards, registration, device plugin."""

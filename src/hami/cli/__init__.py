@@ -1,0 +1,1 @@
+"""`hami`: what a person types."""

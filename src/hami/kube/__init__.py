@@ -1,0 +1,1 @@
+"""The API server: configuration, calls, list and watch, leases."""

@@ -1,0 +1,4 @@
+"""Values of the product: no I/O, no JSON, no Kubernetes.
+
+Every decision is one chain: Ask -> Plan | Refusals -> Reservation -> Grant -> Usage.
+"""

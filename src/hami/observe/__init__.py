@@ -1,0 +1,1 @@
+"""Logs, metrics, health: what the programs say about themselves."""

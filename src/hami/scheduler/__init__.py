@@ -1,0 +1,1 @@
+"""`hami scheduler`: extender, webhook, and the watch that keeps the ledger."""

@@ -1,0 +1,1 @@
+"""Simulated parts that behave as the real ones: cards, nodes, time."""

@@ -1,0 +1,1 @@
+"""One description a vendor, and the table that lists them."""

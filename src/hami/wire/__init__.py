@@ -1,0 +1,1 @@
+"""Bytes <-> model. Every format that leaves the process is described here and nowhere else."""
