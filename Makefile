@@ -1,0 +1,48 @@
+# Two commands do all: `make demo` shows the product, `make test` proves it.
+# Every target does its own set-up; a second run starts in seconds.
+
+# The first interpreter that runs and is new enough; the name alone proves nothing where version managers leave shims.
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+VENV   := .venv/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-lab demo test lab check fix chaos bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup:  ## install everything into .venv and build the native parts
+	@$(PYTHON) tools/setup.py
+
+setup-lab:
+	@$(PYTHON) tools/setup.py --lab
+
+demo: setup-lab  ## a real Kubernetes places slices on cards; ARGS="--help" for more
+	@$(VENV)/hami demo $(ARGS)
+
+test: check setup-lab  ## gates and all tests; ARGS go to pytest
+	@$(VENV)/python -m pytest $(ARGS)
+
+lab: setup-lab  ## start the lab's control plane and print KUBECONFIG
+	@$(VENV)/hami lab up $(ARGS)
+
+check: setup  ## gates only: changes nothing
+	@$(VENV)/python tools/check.py
+
+fix: setup  ## repair what ruff can
+	@$(VENV)/ruff check --fix . ; $(VENV)/ruff format .
+
+chaos: setup-lab  ## 100,000 random schedules of lost, doubled, reordered and late events
+	@HAMI_CHAOS_SCHEDULES=100000 $(VENV)/python -m pytest tests/chaos $(ARGS)
+
+bench: setup-lab  ## every benchmark, as tables
+	@$(VENV)/python -m benchmarks
+
+lock:  ## renew requirements.lock from pyproject.toml (needs uv)
+	@uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --upgrade --extra scheduler --extra agent --group test --group gates --group build -o requirements.lock
+
+clean:  ## remove what was built here; the lab's cache stays
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache logs
