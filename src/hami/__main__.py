@@ -1,0 +1,5 @@
+"""`python -m hami` is `hami`."""
+
+from hami.cli.main import main
+
+main()

@@ -1,0 +1,62 @@
+"""`hami`, called `kubectl hami` too: one program, its commands loaded when they are called.
+
+A kubectl plugin is typed often, so nothing is imported here but click: each
+command lives in a module of its own that imports what it needs when it runs.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from hami import __version__
+from hami.model.errors import HamiError, Malformed, Retry
+
+COMMANDS = ("agent", "demo", "lab", "scheduler", "version")
+EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
+
+
+class Lazy(click.Group):
+    """A group whose commands are the `command` of the module of their name."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"hami.cli.commands.{name}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="hami %(version)s")
+def hami() -> None:
+    """Share accelerators on Kubernetes: slices of a card's memory and time, placed and enforced.
+
+    Start with `hami demo`: it brings up a real Kubernetes on this machine and shows two pods on one card.
+
+    Exit status: 0 done, 1 failed, 2 wrong use or unusable input, 3 something needed does not answer (try again).
+    """
+
+
+def main() -> None:
+    try:
+        status = hami.main(standalone_mode=False)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except HamiError as fault:
+        click.echo(f"hami: {fault}", err=True)
+        sys.exit(exit_status(fault))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def exit_status(fault: HamiError) -> int:
+    if isinstance(fault, Malformed):
+        return EXIT_USAGE
+    return EXIT_FAILED if fault.retry is Retry.NEVER else EXIT_UNAVAILABLE
