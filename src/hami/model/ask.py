@@ -82,6 +82,21 @@ class NodePolicy(Enum):
     SPREAD = "spread"
 
 
+class Weights(Struct, frozen=True):
+    """How much a card's share count, cores and memory weigh in its score (HAMi: device-scoring-weights)."""
+
+    slot: int = 1
+    core: int = 1
+    memory: int = 1
+
+
+class Policies(Struct, frozen=True):
+    """What decides between nodes and between cards where a pod says nothing."""
+
+    node: NodePolicy = NodePolicy.BINPACK
+    card: tuple[str, ...] = ("spread",)
+
+
 class Ask(Struct, frozen=True):
     """All a pod wants: init containers first, then app containers, in spec order."""
 
@@ -90,6 +105,7 @@ class Ask(Struct, frozen=True):
     node_policy: NodePolicy = NodePolicy.BINPACK
     card_policy: tuple[str, ...] = ("spread",)
     """Chain of words in the order of their weight: the first decides, the next breaks ties."""
+    weights: Weights = Weights()
     priority: int = 0
     """The pod's PriorityClass value, for preemption."""
 

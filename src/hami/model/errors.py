@@ -27,13 +27,14 @@ class HamiError(Exception):
 
 
 class Malformed(HamiError):
-    """Input that cannot be used. `path` is a JSON path, `allowed` the way out."""
+    """Input that cannot be used. `path` is a JSON path, `allowed` the way out; a `value` of None is missing."""
 
     def __init__(self, path: str, value: object, allowed: str) -> None:
         self.path = path
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{path}: {shorten(value)} is not usable: {allowed}")
+        fault = "is missing" if value is None else f"{shorten(value)} is not usable"
+        super().__init__(f"{path}: {fault}: {allowed}")
 
 
 class Conflict(HamiError):

@@ -4,7 +4,6 @@ Narrow on purpose: msgspec skips what is not named here at memory speed, so a
 pod costs some hundred bytes and no garbage collection, whatever it carries.
 """
 
-import msgspec
 from msgspec import Struct, field
 
 
@@ -25,10 +24,14 @@ class Quantities(Struct, frozen=True):
     requests: dict[str, str | int | float] | None = None
 
 
+class Elsewhere(Struct, frozen=True):
+    """A ``valueFrom``: that there is one is all we read (a `Raw` would keep the whole message alive)."""
+
+
 class EnvVar(Struct, frozen=True, rename="camel"):
     name: str = ""
     value: str | None = None
-    value_from: msgspec.Raw = msgspec.Raw(b"null")
+    value_from: Elsewhere | None = None
 
 
 class SecurityContext(Struct, frozen=True):

@@ -1,0 +1,62 @@
+"""Kubernetes quantities, read exactly.
+
+The grammar is apimachinery's: a signed decimal number and one suffix, binary
+(`Ki`), decimal (`n u m k M G T P E`) or an exponent (`e3`). Values are whole or
+`Fraction`, never a float: what a user wrote and what we count are the same number.
+Knows numbers only; which range a resource allows is its vendor's business.
+"""
+
+import re
+from fractions import Fraction
+
+from hami.model.errors import Malformed
+
+_GRAMMAR = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
+    r"(?P<suffix>[numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,4})?"
+)
+_MAX_LENGTH = 64
+_MAX_EXPONENT = 64  # Kubernetes caps values at 2^63; this only keeps 1e999999999 from costing memory
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_ALLOWED = "a Kubernetes quantity: a number and one suffix of n u m k M G T P E Ki Mi Gi Ti Pi Ei, or an exponent"
+
+
+def parse(text: str | int | float, path: str = "$") -> Fraction:
+    """The exact value of a quantity, as text or as the bare number JSON carried.
+
+    Raises `Malformed` where it is none.
+    """
+    if isinstance(text, int):
+        return Fraction(text)
+    literal = str(text)  # of a JSON number: its shortest form, which is what was written
+    match = _GRAMMAR.fullmatch(literal) if len(literal) <= _MAX_LENGTH else None
+    if match is None:
+        raise Malformed(path, text, _ALLOWED)
+    number, suffix = Fraction(match["number"]), match["suffix"] or ""
+    if suffix in _BINARY:
+        return number * (1 << _BINARY[suffix])
+    power = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
+    if abs(power) > _MAX_EXPONENT:
+        raise Malformed(path, text, f"an exponent of at most {_MAX_EXPONENT}")
+    return number * 10**power if power >= 0 else number / 10**-power
+
+
+def whole(text: str | int | float, path: str, low: int, high: int) -> int:
+    """A quantity that must be an integer in [low, high]; else `Malformed`.
+
+    The API server rewrites what users write (5000 becomes ``5k``), so suffixes
+    are no sign of a mistake.
+    """
+    if isinstance(text, str) and len(text) <= 18 and text.isascii() and text.isdigit():
+        value = Fraction(int(text))  # nearly all of them
+    else:
+        value = parse(text, path)
+    if value.denominator != 1 or not low <= value <= high:
+        raise Malformed(path, text, f"a whole number from {low} to {high}")
+    return int(value)
+
+
+def binary_suffix(text: str | int | float) -> bool:
+    """Whether a well-formed quantity counts in powers of 1024, that is, in bytes where memory is meant."""
+    return isinstance(text, str) and text.endswith("i")
