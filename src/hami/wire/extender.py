@@ -15,7 +15,7 @@ from hami.model.errors import Malformed
 from hami.wire.faults import decoded
 from hami.wire.objects import Metadata, Pod
 
-T = TypeVar("T")
+Args = TypeVar("Args", bound=Struct)
 
 
 class NodeList(Struct, frozen=True):
@@ -149,7 +149,8 @@ def encode_filter_result(
 
     `failed` says why a node is out; `unresolvable` are nodes that no preemption would help.
     """
-    names, nodes = None, None
+    names: list[str] | None = None
+    nodes: dict[str, object] | None = None
     if args.node_names is not None:
         names = list(feasible)
     else:
@@ -192,7 +193,7 @@ def _node_name(item: Raw, index: int) -> str:
     return decoded(_named.decode, bytes(item), f"$.Nodes.items[{index}]").metadata.name
 
 
-def _decode_any_case(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def _decode_any_case(decoder: msgspec.json.Decoder[Args], body: bytes) -> Args:
     """Decode with top-level keys in any case, as Go's decoder takes them; the last spelling of a key wins."""
     wanted = {name.casefold(): name for name in decoder.type.__struct_encode_fields__}
     given = decoded(_any_case.decode, body, "$")

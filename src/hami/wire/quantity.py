@@ -33,13 +33,15 @@ def parse(text: str | int | float, path: str = "$") -> Fraction:
     match = _GRAMMAR.fullmatch(literal) if len(literal) <= _MAX_LENGTH else None
     if match is None:
         raise Malformed(path, text, _ALLOWED)
-    number, suffix = Fraction(match["number"]), match["suffix"] or ""
+    number: Fraction = Fraction(match["number"])
+    suffix: str = match["suffix"] or ""
     if suffix in _BINARY:
         return number * (1 << _BINARY[suffix])
     power = _DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:])
     if abs(power) > _MAX_EXPONENT:
         raise Malformed(path, text, f"an exponent of at most {_MAX_EXPONENT}")
-    return number * 10**power if power >= 0 else number / 10**-power
+    scale = Fraction(10 ** abs(power))
+    return number * scale if power >= 0 else number / scale
 
 
 def whole(text: str | int | float, path: str, low: int, high: int) -> int:

@@ -86,7 +86,9 @@ def decode_scores(text: str, path: str = "$") -> dict[CardId, dict[CardId, int]]
 
 def encode_scores(scores: dict[CardId, dict[CardId, int]]) -> str:
     """The inverse of `decode_scores`, in the order given."""
-    return msgspec.json.encode([_Scored(card, dict(pairs)) for card, pairs in scores.items()]).decode()
+    return msgspec.json.encode(
+        [_Scored(card, {str(other): score for other, score in pairs.items()}) for card, pairs in scores.items()]
+    ).decode()
 
 
 def _registered(card: Card) -> _Registered:
