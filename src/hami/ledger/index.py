@@ -1,0 +1,87 @@
+"""Rows for nodes, and the columns that follow their states; the table that `plan.choose` reads.
+
+The only caller is the ledger, which tells it every change in the same breath.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from hami.model.ids import NodeName
+from hami.plan.choose import Recall
+from hami.plan.columns import Columns, Longs
+from hami.plan.snapshot import NodeState
+
+
+class Index:
+    """Registered nodes, one row each; a row whose node has gone is used again."""
+
+    def __init__(self) -> None:
+        self.columns = Columns()
+        self.recall = Recall()
+        self._rows: dict[str, int] = {}
+        self._states: list[NodeState | None] = []
+        self._free: list[int] = []
+        self._rank: Longs | None = None
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        return self._rows
+
+    @property
+    def rank(self) -> Longs:
+        """Place of each row in the order of node names; rows without a node have none that counts."""
+        if self._rank is None or len(self._rank) < len(self._states):
+            self._rank = np.zeros(len(self._states), np.int64)
+            for place, name in enumerate(sorted(self._rows)):
+                self._rank[self._rows[name]] = place
+        return self._rank
+
+    def state(self, row: int) -> NodeState:
+        state = self._states[row]
+        if state is None:
+            raise KeyError(row)
+        return state
+
+    def find(self, name: NodeName) -> NodeState | None:
+        row = self._rows.get(name)
+        return None if row is None else self._states[row]
+
+    def states(self) -> Iterable[NodeState]:
+        """All registered nodes."""
+        return (state for state in self._states if state is not None)
+
+    def put(self, state: NodeState) -> None:
+        """A node is new, or what its cards are has changed."""
+        row = self._rows.get(state.name)
+        if row is None:
+            row = self._row()
+            self._rows[state.name] = row
+            self._rank = None
+        self._states[row] = state
+        self.columns.write(row, state)
+
+    def use(self, state: NodeState) -> None:
+        """What is used on a node's cards has changed, and nothing else."""
+        row = self._rows[state.name]
+        before = self._states[row]
+        self._states[row] = state
+        for place, card in enumerate(state.cards):
+            if before is None or before.cards[place] is not card:
+                self.columns.write_use(row, place, card)
+        self.columns.write_score(row, state)
+
+    def drop(self, name: NodeName) -> None:
+        """A node has gone."""
+        row = self._rows.pop(name, None)
+        if row is None:
+            return
+        self._states[row] = None
+        self._free.append(row)
+        self.columns.write(row, None)
+
+    def _row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._states.append(None)
+        return len(self._states) - 1

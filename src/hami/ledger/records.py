@@ -1,0 +1,33 @@
+"""What the ledger is told: a node's register and a pod's record, read and checked by others."""
+
+from msgspec import Struct
+
+from hami.model.ask import PodRef
+from hami.model.card import Card
+from hami.model.ids import NodeName
+from hami.model.plan import Charge, ContainerSlices
+
+
+class NodeRecord(Struct, frozen=True):
+    """A node as its agent registered it."""
+
+    name: NodeName
+    cards: tuple[Card, ...] = ()
+    cordoned: frozenset[str] = frozenset()
+    """Card ids the operator has cordoned; ids that are not here do no harm."""
+    problem: str | None = None
+    """Why nothing may be placed here now, in words for a user."""
+
+
+class PodRecord(Struct, frozen=True):
+    """A bound pod that is not finished: durable, from the API server."""
+
+    ref: PodRef
+    node: NodeName
+    containers: tuple[ContainerSlices, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    """From `plan.charge.charges`; smaller once the init containers are done."""
+    priority: int = 0
+    """Of its PriorityClass, for preemption."""
+    problem: str | None = None
+    """Why its record cannot be read. Nobody knows what it holds, so nothing more is placed on its node."""

@@ -1,0 +1,190 @@
+"""The exact decision on one node: which cards each container would get, or why it cannot.
+
+Containers are served in spec order. Each takes the cards its policy prefers; where that
+leaves a later one without, other choices are tried, up to a bound. Init containers
+run alone, so they are tested beside the sidecars before them and then forgotten.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from msgspec import Struct
+
+from hami.model.ask import Ask, CardAsk, ContainerKind
+from hami.model.errors import Bug
+from hami.model.plan import ContainerSlices, Plan, Slice
+from hami.model.refusal import CardRefusal, Reason, Refusal
+from hami.plan import refuse, score
+from hami.plan.charge import charges
+from hami.plan.policies import Candidate, Chain, chain
+from hami.plan.rules import refuse as refuse_card
+from hami.plan.snapshot import CardState, NodeState
+
+CHOICES = 64
+"""Placements tried for the containers of one pod on one node before giving up. Enough for every
+pair of one-card containers on 16 cards; a bound, so that no pod can make a decision slow."""
+
+
+class Want(Struct, frozen=True):
+    """One container's ask of one family, and where in the pod it stands."""
+
+    container: int
+    kind: ContainerKind
+    ask: CardAsk
+
+
+def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
+    """The plan for `ask` on `node`, the same for the same input, or the reason why there is none."""
+    if node.problem is not None:
+        return refuse.unusable(node.problem)
+    search = Search(ask, node)
+    if not search.place():
+        return why(ask, node)
+    containers = search.slices()
+    kinds = (container.kind for container in ask.containers)
+    return Plan(
+        pod=ask.pod,
+        node=node.name,
+        containers=containers,
+        charges=charges(tuple(zip(kinds, containers, strict=True))),
+        generation=node.generation,
+        score=score.node(node.cards),
+    )
+
+
+def wants(ask: Ask) -> tuple[Want, ...]:
+    """What the pod's containers ask, in spec order."""
+    return tuple(
+        Want(place, container.kind, cards)
+        for place, container in enumerate(ask.containers)
+        for cards in container.cards
+        if cards.cards > 0
+    )
+
+
+def why(ask: Ask, node: NodeState) -> Refusal:
+    """Why `ask` does not fit: the first container that cannot even run there alone, else the first left over."""
+    search = Search(ask, node)
+    for want in search.wants:
+        refusal = search.shortfall(want)
+        if refusal is not None:
+            return refusal
+    for place, want in enumerate(search.wants):
+        refusal = search.shortfall(want)
+        if refusal is not None:
+            return refusal
+        search.take(place, next(search.choices(want)))
+    raise Bug(f"no container of {ask.pod} lacks cards on {node.name}, and yet there is no plan")
+
+
+class Search:
+    """The node's cards while a pod's containers are put on them, one after the other."""
+
+    def __init__(self, ask: Ask, node: NodeState) -> None:
+        self.ask = ask
+        self.wants = wants(ask)
+        self._chain: Chain = chain(ask.card_policy)
+        self._cards: list[CardState] = list(node.cards)
+        self._taken: list[Sequence[int]] = [()] * len(self.wants)
+        self._left = CHOICES
+
+    def place(self, number: int = 0) -> bool:
+        """Find cards for the wants from `number` on."""
+        if number == len(self.wants):
+            return True
+        want = self.wants[number]
+        before = self._cards.copy()
+        for choice in self.choices(want):
+            self._left -= 1
+            self.take(number, choice)
+            if self.place(number + 1):
+                return True
+            self._cards[:] = before
+            if self._left <= 0 or want.kind is ContainerKind.INIT:
+                break  # an init container leaves nothing behind, so another choice changes nothing
+        return False
+
+    def choices(self, want: Want) -> Iterator[Sequence[int]]:
+        """Sets of cards (positions) that serve `want`, the preferred first."""
+        candidates = self._chain.order(self.candidates(want))
+        if not want.ask.rules.numa_bind:
+            yield from combinations([one.position for one in candidates], want.ask.cards)
+            return
+        for numa in dict.fromkeys(one.state.card.numa for one in candidates):
+            group = [one.position for one in candidates if one.state.card.numa == numa]
+            yield from combinations(group, want.ask.cards)
+
+    def candidates(self, want: Want) -> list[Candidate]:
+        """Cards that accept `want` beside what they bear."""
+        return [
+            Candidate(position, state, score.card(state, want.ask, self.ask.weights))
+            for position, state in enumerate(self._cards)
+            if state.card.family == want.ask.family and refuse_card(want.ask, state, self._chain.idle_only) is None
+        ]
+
+    def take(self, number: int, choice: Sequence[int]) -> None:
+        """Give `choice` to want `number`."""
+        self._taken[number] = choice
+        want = self.wants[number]
+        if want.kind is ContainerKind.INIT:
+            return
+        for position in choice:
+            state = self._cards[position]
+            self._cards[position] = CardState(
+                state.card,
+                state.used_slots + 1,
+                state.used_mem_mib + want.ask.mem_on(state.card.mem_mib),
+                state.used_core_percent + want.ask.core_percent,
+                state.cordoned,
+            )
+
+    def slices(self) -> tuple[ContainerSlices, ...]:
+        """What was taken, one entry a container of the ask, cards by index."""
+        found: list[list[Slice]] = [[] for _ in self.ask.containers]
+        for want, choice in zip(self.wants, self._taken, strict=True):
+            cards = sorted((self._cards[position].card for position in choice), key=lambda card: card.index)
+            found[want.container].extend(
+                Slice(card.id, card.family, want.ask.mem_on(card.mem_mib), want.ask.core_percent) for card in cards
+            )
+        return tuple(tuple(slices) for slices in found)
+
+    def shortfall(self, want: Want) -> Refusal | None:
+        """Why `want` alone has too few cards as they stand, None if it has enough."""
+        ask = want.ask
+        states = [state for state in self._cards if state.card.family == ask.family]
+        if not states:
+            return refuse.no_family(ask.family)
+        if len(states) < ask.cards:
+            return refuse.too_few(ask.cards, len(states))
+        refused = [one for state in states if (one := refuse_card(ask, state, self._chain.idle_only)) is not None]
+        accepted = len(states) - len(refused)
+        together = self._together(want) if ask.rules.numa_bind else accepted
+        if together >= ask.cards:
+            return None
+        return refuse.by_cards(
+            _counts(refused),
+            total=len(states),
+            asked=ask.cards,
+            accepted=accepted,
+            together=together,
+            missing_mib=_missing(refused),
+            cards=refused,
+        )
+
+    def _together(self, want: Want) -> int:
+        """The most acceptable cards on one NUMA node."""
+        numas = [one.state.card.numa for one in self.candidates(want)]
+        return max((numas.count(numa) for numa in set(numas)), default=0)
+
+
+def _counts(refused: Sequence[CardRefusal]) -> dict[Reason, int]:
+    counts: dict[Reason, int] = {}
+    for one in refused:
+        counts[one.reason] = counts.get(one.reason, 0) + 1
+    return counts
+
+
+def _missing(refused: Sequence[CardRefusal]) -> int | None:
+    """MiB that the best of the cards refused for memory lacks."""
+    lacking = [(one.needed or 0) - (one.had or 0) for one in refused if one.reason is Reason.INSUFFICIENT_MEMORY]
+    return min(lacking, default=None)

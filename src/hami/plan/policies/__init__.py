@@ -1,0 +1,45 @@
+"""Card policies: which of the cards that fit is preferred. One file each, one signature.
+
+A policy is a `CardPolicy`; adding one is a file and a line in `CARD_POLICIES`. A pod names
+a chain of them (``mutex,binpack,numa``): each restricts or orders, the first that
+tells two cards apart decides, and the card's index breaks what ties are left.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from msgspec import Struct
+
+from hami.plan.policies import binpack, mutex, numa, spread
+from hami.plan.policies.candidate import Candidate, CardPolicy
+
+__all__ = ["CARD_POLICIES", "Candidate", "CardPolicy", "Chain", "chain"]
+
+CARD_POLICIES: dict[str, CardPolicy] = {
+    policy.name: policy for policy in (binpack.POLICY, spread.POLICY, numa.POLICY, mutex.POLICY)
+}
+
+
+class Chain(Struct, frozen=True):
+    """Several policies as one."""
+
+    keys: tuple[Callable[[Candidate], float], ...]
+    idle_only: bool
+
+    def order(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The preferred one first; equal ones by index, so the same input gives the same plan."""
+        if len(self.keys) == 1:
+            key = self.keys[0]
+            return sorted(candidates, key=lambda one: (key(one), one.state.card.index, one.position))
+        return sorted(
+            candidates, key=lambda one: (*[key(one) for key in self.keys], one.state.card.index, one.position)
+        )
+
+
+@lru_cache(maxsize=256)
+def chain(words: tuple[str, ...]) -> Chain:
+    """The chain a pod names. A word that is no policy has no say; without any order, spread."""
+    policies = [CARD_POLICIES[word] for word in dict.fromkeys(words) if word in CARD_POLICIES]
+    keys = tuple(policy.key for policy in policies if policy.key is not None)
+    idle_only = any(policy.idle_only for policy in policies)
+    return Chain(keys or (spread.key,), idle_only)

@@ -1,0 +1,60 @@
+"""Refusals in words: one place for their text, whoever counted (exact look or scan over columns)."""
+
+from collections.abc import Mapping, Sequence
+
+from hami.model.ids import Family
+from hami.model.refusal import CardRefusal, Reason, Refusal
+
+UNKNOWN_NODE = Refusal(((Reason.UNREGISTERED, 1),), 0)
+"""Nobody has registered cards on this node."""
+
+_ORDER = {reason: place for place, reason in enumerate(Reason)}
+
+
+def unusable(problem: str) -> Refusal:
+    """A node that is known and not to be used; `problem` says why."""
+    return Refusal(((Reason.UNREGISTERED, 1),), 0, problem)
+
+
+def no_family(family: Family) -> Refusal:
+    return Refusal(((Reason.NO_SUCH_FAMILY, 1),), 0, f"the node has no {family} card")
+
+
+def too_few(asked: int, total: int) -> Refusal:
+    """The node has fewer cards than one container asks, whatever is used on them."""
+    return Refusal(((Reason.INSUFFICIENT_CARDS, 1),), 0, f"asks {asked} cards, the node has {total}")
+
+
+def by_cards(
+    counts: Mapping[Reason, int],
+    *,
+    total: int,
+    asked: int,
+    accepted: int,
+    together: int,
+    missing_mib: int | None,
+    cards: Sequence[CardRefusal] = (),
+) -> Refusal:
+    """Too few of the node's cards accept the ask.
+
+    `accepted` cards do, at most `together` of them may serve one container (fewer only
+    where they must share a NUMA node). `missing_mib` is the least that a card refused for its memory lacks.
+    """
+    full = dict(counts)
+    if together:
+        full[Reason.CARDS_PARTLY_FIT] = together
+    if accepted > together:
+        full[Reason.NUMA_NOT_FIT] = accepted - together
+    entries = tuple(sorted(full.items(), key=lambda entry: _ORDER[entry[0]]))
+    return Refusal(entries, total, _detail(asked, accepted, together, missing_mib, total), tuple(cards))
+
+
+def _detail(asked: int, accepted: int, together: int, missing_mib: int | None, total: int) -> str:
+    parts = []
+    if accepted > together:
+        parts.append(f"asks {asked} cards on one NUMA node, at most {together} there fit")
+    elif accepted:
+        parts.append(f"asks {asked} cards, {accepted} of {total} fit")
+    if missing_mib is not None:
+        parts.append(f"missing {missing_mib} MiB on the {'next' if accepted else 'best'} card")
+    return "; ".join(parts)

@@ -1,0 +1,68 @@
+"""Whether one card accepts one ask: HAMi's rules, in HAMi's order, the first that fails is the reason.
+
+`standing` is what the card is (it changes when the node registers), `room` is what is
+left on it (it changes with every pod). The columns follow both, rule for rule.
+"""
+
+from hami.model.ask import CardAsk, CardRules
+from hami.model.card import Card
+from hami.model.refusal import CardRefusal, Reason
+from hami.plan.snapshot import CardState
+
+WHOLE = 100
+"""Core percent that asks for a card alone."""
+
+
+def refuse(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:
+    """Why `state` does not take `ask` beside what it bears, None if it does."""
+    reason = standing(ask.rules, state)
+    if reason is not None:
+        return CardRefusal(state.card.id, reason)
+    return room(ask, state, idle_only)
+
+
+def standing(rules: CardRules, state: CardState) -> Reason | None:
+    """The rules that do not depend on what is used."""
+    card = state.card
+    if not card.healthy:
+        return Reason.NOT_HEALTHY
+    if state.cordoned:
+        return Reason.CORDONED
+    if not kind_accepted(rules, card.model, card.mode):
+        return Reason.TYPE_MISMATCH
+    if not id_accepted(rules, card):
+        return Reason.UUID_MISMATCH
+    return None
+
+
+def kind_accepted(rules: CardRules, model: str, mode: str) -> bool:
+    """Whether the rules accept a card of this model, in this mode."""
+    name = model.casefold()
+    if rules.use_types and not any(word.casefold() in name for word in rules.use_types):
+        return False
+    if any(word.casefold() in name for word in rules.nouse_types):
+        return False
+    return not rules.modes or mode in rules.modes
+
+
+def id_accepted(rules: CardRules, card: Card) -> bool:
+    """Whether the rules accept this very card."""
+    return (not rules.use_ids or card.id in rules.use_ids) and card.id not in rules.nouse_ids
+
+
+def room(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:  # noqa: PLR0911 - a return a rule
+    """The rules of what is left: slots, memory, cores, and cards taken alone."""
+    card, mem, cores = state.card, ask.mem_on(state.card.mem_mib), ask.core_percent
+    if state.free_slots <= 0:
+        return CardRefusal(card.id, Reason.SLOTS_EXHAUSTED, 1, state.free_slots)
+    if idle_only and state.used_slots > 0:
+        return CardRefusal(card.id, Reason.EXCLUSIVE_CONFLICT)
+    if state.free_mem_mib < mem:
+        return CardRefusal(card.id, Reason.INSUFFICIENT_MEMORY, mem, state.free_mem_mib)
+    if state.free_core_percent < cores:
+        return CardRefusal(card.id, Reason.INSUFFICIENT_CORE, cores, state.free_core_percent)
+    if cores == card.core_percent == WHOLE and state.used_slots > 0:
+        return CardRefusal(card.id, Reason.EXCLUSIVE_CONFLICT)
+    if cores == 0 and card.core_percent and state.free_core_percent == 0:
+        return CardRefusal(card.id, Reason.CORES_EXHAUSTED)
+    return None

@@ -1,0 +1,68 @@
+"""Nodes and cards as a decision sees them: values that never change once made.
+
+The ledger replaces a `NodeState` whenever something on the node changes, so a
+snapshot is just a reference, and a what-if is one more value.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hami.model.card import Card
+from hami.model.ids import Family, NodeName
+from hami.model.plan import Charge
+
+
+class CardState(Struct, frozen=True):
+    """A card and what is taken of it. Taken may exceed capacity: a card can shrink under its pods."""
+
+    card: Card
+    used_slots: int = 0
+    used_mem_mib: int = 0
+    used_core_percent: int = 0
+    cordoned: bool = False
+
+    @property
+    def free_slots(self) -> int:
+        return self.card.slots - self.used_slots
+
+    @property
+    def free_mem_mib(self) -> int:
+        return self.card.mem_mib - self.used_mem_mib
+
+    @property
+    def free_core_percent(self) -> int:
+        return self.card.core_percent - self.used_core_percent
+
+    def bearing(self, charge: Charge, sign: int = 1) -> "CardState":
+        """This card with `charge` more on it; with `sign` -1, less."""
+        return CardState(
+            self.card,
+            self.used_slots + sign * charge.slots,
+            self.used_mem_mib + sign * charge.mem_mib,
+            self.used_core_percent + sign * charge.core_percent,
+            self.cordoned,
+        )
+
+
+class NodeState(Struct, frozen=True):
+    """A registered node. `problem` says in words why nothing may be placed there now."""
+
+    name: NodeName
+    generation: int
+    """Moves whenever anything else in here does."""
+    cards: tuple[CardState, ...] = ()
+    problem: str | None = None
+
+    def of(self, family: Family) -> tuple[CardState, ...]:
+        """The cards of one family."""
+        return tuple(state for state in self.cards if state.card.family == family)
+
+    def bearing(self, charges: Iterable[Charge], sign: int = 1) -> "NodeState":
+        """This node with `charges` more on its cards; a charge on a card it lacks is left out."""
+        by_card = {charge.card: charge for charge in charges}
+        cards = tuple(
+            state.bearing(by_card[state.card.id], sign) if state.card.id in by_card else state for state in self.cards
+        )
+        return replace(self, cards=cards)
