@@ -1,0 +1,43 @@
+"""The program `hami`: version, help, exit statuses."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+
+import hami
+from hami.cli.main import COMMANDS, exit_status
+from hami.model.errors import Bug, Malformed, Unavailable
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "hami", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_every_program_names_the_version_of_the_package_metadata() -> None:
+    assert json.loads(call("version", "-o", "json").stdout) == {"version": hami.__version__}
+    assert call("version").stdout == f"hami {hami.__version__}\n"
+    assert importlib.metadata.version("hami") == hami.__version__
+
+
+def test_help_lists_every_command_with_a_sentence() -> None:
+    shown = call("--help").stdout
+    for name in COMMANDS:
+        line = next(line for line in shown.splitlines() if line.strip().startswith(f"{name} "))
+        assert len(line.split()) > 3, f"{name} has no help"
+
+
+def test_an_unknown_command_is_wrong_use() -> None:
+    done = call("frobnicate")
+    assert done.returncode == 2
+    assert "frobnicate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Malformed("$.a", 1, "a text"), 2), (Unavailable("the API server does not answer"), 3), (Bug("no"), 1)],
+)
+def test_exit_statuses_tell_bad_input_from_trouble(fault: Exception, status: int) -> None:
+    assert exit_status(fault) == status  # type: ignore[arg-type]
