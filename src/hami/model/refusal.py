@@ -33,6 +33,8 @@ class Reason(Enum):
     NO_SUCH_FAMILY = "Device type not found"
     UNREGISTERED = "node unregistered"
     """Nobody has registered cards on the node, or they are not to be trusted now."""
+    BINDING_ELSEWHERE = "PodBindingElsewhere"
+    """A Binding of the pod to another node has been sent and its fate is not known yet."""
 
 
 class CardRefusal(Struct, frozen=True):

@@ -5,7 +5,7 @@ scrape joins them. 5000 nodes of 8 cards are 12 MB a page: rendering that in
 one go would keep filter calls waiting for most of a second.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -66,12 +66,14 @@ class Sheet:
 
     def render(self) -> bytes:
         """The families that have samples, each under its head."""
-        parts: list[bytes] = []
+        return b"".join(self.lines())
+
+    def lines(self) -> Iterator[bytes]:
+        """The same in parts, a key each, each family as it is when its turn comes: for a page too large for one go."""
         for family, lines in self._lines.items():
             if lines:
-                parts.append(family.head)
-                parts.extend(lines.values())
-        return b"".join(parts)
+                yield family.head
+                yield from list(lines.values())
 
 
 def sample_line(family: Family, labels: Mapping[str, str], value: float) -> str:

@@ -1,0 +1,259 @@
+"""`hami scheduler`: the parts put together in one event loop. Wiring only; nothing is decided here."""
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from hami.config.load import device_config
+from hami.config.schema import DeviceConfig
+from hami.kube.client import Kube
+from hami.kube.events import Recorder
+from hami.kube.lease import Elector
+from hami.ledger.cluster import Ledger
+from hami.model.ask import NodePolicy, Policies
+from hami.model.errors import Malformed
+from hami.observe import log as logs
+from hami.observe.metrics import registry
+from hami.scheduler import webhook
+from hami.scheduler.bind import Binder
+from hami.scheduler.engine import Engine
+from hami.scheduler.gate import Gate
+from hami.scheduler.handshake import Handshakes
+from hami.scheduler.meters import Meters
+from hami.scheduler.metrics import MetricsPage
+from hami.scheduler.narrate import Narrator
+from hami.scheduler.replicas import Leadership, LeaseWatcher, elect
+from hami.scheduler.requeue import Waker
+from hami.scheduler.routes import MIB, extender_routes, open_routes
+from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.settings import Settings, address
+from hami.scheduler.sync import NodeDoor, PodDoor
+from hami.scheduler.tls import Certificate
+from hami.scheduler.waiting import Waiting
+from hami.scheduler.watches import Watches
+from hami.vendors.ask import CARD_POLICIES
+from hami.vendors.table import load
+from hami.wire.annotations import words
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 1.0
+"""Seconds between looks at what only time changes."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `HamiError` for settings that cannot be used."""
+    logs.setup(settings.log_format, settings.log_level)
+    check(settings)
+    asyncio.run(main(settings))
+
+
+async def main(settings: Settings, ready: Callable[[int], None] | None = None) -> None:
+    """One replica's life. `ready` is told the port once it is bound."""
+    async with await Kube.connect(settings.kubeconfig, settings.context, settings.kube_qps) as kube:
+        await Scheduler(settings, kube).run(ready)
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that would be less safe than they look."""
+    if settings.extender_auth == "mtls" and not (settings.cert_file and settings.extender_client_ca):
+        raise Malformed(
+            "--extender-auth",
+            settings.extender_auth,
+            "needs --cert-file, --key-file and --extender-client-ca, so that kube-scheduler can prove itself; "
+            "or turn it off by name: --extender-auth=none",
+        )
+    if bool(settings.cert_file) != bool(settings.key_file):
+        raise Malformed("--cert-file", settings.cert_file, "--cert-file and --key-file go together")
+    for flag in ("http_bind", "metrics_bind_address"):
+        text = getattr(settings, flag)
+        if text or flag == "http_bind":
+            try:
+                address(text)
+            except ValueError:
+                raise Malformed(f"--{flag.replace('_', '-')}", text, "host:port or :port") from None
+    unknown = [word for word in words(settings.gpu_scheduler_policy) if word not in CARD_POLICIES]
+    if unknown:
+        raise Malformed("--gpu-scheduler-policy", unknown[0], f"words of {', '.join(CARD_POLICIES)}")
+
+
+class Scheduler:
+    """One replica with all its parts."""
+
+    def __init__(self, settings: Settings, kube: Kube) -> None:
+        self.settings = settings
+        self.kube = kube
+        self.clock = time.monotonic
+        self.vendors = load(read_config(settings.device_config_file))
+        self.gate = Gate()
+        self.recorder = Recorder(
+            kube, settings.scheduler_name, socket.gethostname(), qps=settings.event_qps, burst=settings.event_qps * 5
+        )
+        self.engine = Engine(
+            ledger=Ledger(),
+            vendors=self.vendors,
+            policies=Policies(
+                node=NodePolicy(settings.node_scheduler_policy), card=words(settings.gpu_scheduler_policy)
+            ),
+            gate=self.gate,
+            waiting=Waiting(),
+            meters=Meters(registry()),
+            narrator=Narrator(self.recorder),
+            clock=self.clock,
+            hold=settings.hold_timeout,
+        )
+        self.binder = Binder(self.engine, kube, time.time, settings.bind_timeout)
+        self.waker = Waker(self.engine, kube)
+        self.handshakes = Handshakes(settings.handshake_timeout, self.clock)
+        self.nodes = NodeDoor(self.engine.ledger, self.vendors, self.handshakes, self.gate, self.waker.freed)
+        self.pods = PodDoor(self.engine.ledger, self.vendors, self.engine.waiting, self.gate, self.waker.freed)
+        self.watches = Watches(kube, self.nodes, self.pods, self.gate)
+        self.leadership = Leadership(self.gate, self.watches.rebuild)
+
+    async def run(self, ready: Callable[[int], None] | None = None) -> None:
+        """1. serve (not ready), 2. follow the API server, 3. lead or wait to, 4. until told to stop."""
+        logs.started("scheduler", address=self.settings.http_bind)
+        certificate = self.certificate()
+        runners = [await self.listen(certificate.context if certificate else None, ready), await self.listen_metrics()]
+        try:
+            async with asyncio.TaskGroup() as group:
+                duties: list[Awaitable[None]] = [
+                    self.watches.run(),
+                    self.lead(),
+                    self.waker.run(),
+                    self.recorder.run(),
+                    self.keep_house(),
+                ]
+                if certificate:
+                    duties.append(certificate.follow())
+                tasks = [group.create_task(self._duty(duty)) for duty in duties]
+                await self._told_to_stop()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            for runner in runners:
+                if runner is not None:
+                    await runner.cleanup()
+            await self.recorder.drain()
+
+    def certificate(self) -> Certificate | None:
+        """Raises `Malformed` for files that cannot be used."""
+        settings = self.settings
+        if not settings.cert_file or not settings.key_file:
+            return None
+        try:
+            return Certificate(settings.cert_file, settings.key_file, settings.extender_client_ca)
+        except (OSError, ssl.SSLError) as fault:
+            raise Malformed("--cert-file", settings.cert_file, f"a certificate with its key and CA: {fault}") from fault
+
+    async def listen(self, context: ssl.SSLContext | None, ready: Callable[[int], None] | None) -> web.ServerRunner:
+        """Extender, webhook and health on one port."""
+        settings = self.settings
+        asked = webhook.WebhookSettings(
+            scheduler_name=settings.scheduler_name,
+            force_overwrite_default_scheduler=settings.force_overwrite_default_scheduler,
+        )
+        routes = {
+            **extender_routes(self.engine, self.binder, settings.max_body_mib * MIB),
+            **open_routes(lambda body: webhook.review(body, asked, self.vendors), settings.max_review_mib * MIB),
+        }
+        edge = Edge(
+            routes,
+            health_pages(self.gate),
+            self.engine.meters,
+            clients=frozenset(settings.extender_clients) if settings.extender_auth == "mtls" else None,
+            body_timeout=settings.body_timeout,
+        )
+        runner = web.ServerRunner(
+            BoundedServer(edge, limits_of(routes), settings.max_connections), handle_signals=False
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, *address(settings.http_bind), ssl_context=context, backlog=1024)
+        await site.start()
+        if ready:
+            ready(runner.addresses[0][1])
+        return runner
+
+    async def listen_metrics(self) -> web.ServerRunner | None:
+        """Metrics and health without TLS, for scrapers and kubelet's probes."""
+        if not self.settings.metrics_bind_address:
+            return None
+        page = MetricsPage(self.engine, self.gate, self.watches.contacts)
+        edge = Edge(
+            {}, {**health_pages(self.gate), "/metrics": page}, self.engine.meters, clients=None, body_timeout=1.0
+        )
+        runner = web.ServerRunner(BoundedServer(edge, limits_of({}), 64), handle_signals=False)
+        await runner.setup()
+        await web.TCPSite(runner, *address(self.settings.metrics_bind_address)).start()
+        return runner
+
+    async def lead(self) -> None:
+        """Decide now, or when the Lease says so."""
+        settings = self.settings
+        identity = settings.identity or socket.gethostname()
+        name, namespace = settings.leader_elect_resource_name, settings.leader_elect_resource_namespace
+        if settings.leader_elect == "none":
+            self.gate.lead()
+        elif settings.leader_elect == "lease":
+            elector = Elector(
+                self.kube,
+                namespace,
+                name,
+                identity,
+                settings.lease_duration,
+                settings.renew_deadline,
+                settings.retry_period,
+            )
+            await elect(elector, self.leadership)
+        else:
+            watcher = LeaseWatcher(
+                self.kube, namespace, name, identity, self.leadership, renew_deadline=settings.renew_deadline
+            )
+            await watcher.run()
+
+    async def keep_house(self) -> None:
+        """What only time changes: holds that ran out, agents gone silent, pods long gone; and how late we are."""
+        due = self.clock() + HOUSEKEEPING
+        while True:
+            await asyncio.sleep(max(0.0, due - self.clock()))
+            now = self.clock()
+            self.engine.meters.loop_lag.set(max(0.0, now - due))
+            due = now + HOUSEKEEPING
+            for reservation in self.engine.ledger.expire(now):
+                self.engine.meters.expired.labels(reservation.state.value).inc()
+                self.waker.freed(reservation.plan.node)
+            await self.binder.settle_overdue()
+            self.nodes.judge_again()
+            self.engine.waiting.forget_old(now)
+            self.watches.freeze()
+
+    @staticmethod
+    async def _duty(duty: Awaitable[None]) -> None:
+        await duty
+
+    @staticmethod
+    async def _told_to_stop() -> None:
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told.set)
+        await told.wait()
+        log.info("stopping")
+
+
+def read_config(file: str | None) -> DeviceConfig:
+    """device-config.yaml, or every default. Raises `Malformed`."""
+    if file is None:
+        return DeviceConfig()
+    try:
+        text = Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise Malformed("--device-config-file", file, f"a file that can be read: {fault}") from fault
+    return device_config(text, file)

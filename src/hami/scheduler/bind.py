@@ -1,0 +1,180 @@
+"""/bind: give the pod to the node, its record in the same request.
+
+One POST of a Binding whose annotations land on the pod together with its node
+name, guarded by the pod's uid: there is no moment in which a pod is bound and
+its record missing. Where the answer is lost, the slice stays taken until the
+API server has told what became of it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from hami.kube import paths
+from hami.kube.errors import Conflicted, NotFound, ServerFault, Unanswered
+from hami.model.ask import Ask, PodRef
+from hami.model.errors import HamiError, Malformed
+from hami.model.ids import PodUid
+from hami.model.plan import Plan
+from hami.model.refusal import Refusal
+from hami.model.reservation import ReservationState
+from hami.scheduler.engine import Engine
+from hami.wire import annotations as keys
+from hami.wire import extender
+from hami.wire.objects import Pod
+
+UNKNOWN_FATE = 120.0
+"""Seconds a slice stays taken after a Binding without an answer. The API server gives a request
+at most 60 s, so after that nothing can come of it any more."""
+
+Stamp = Callable[[], float]
+"""Unix seconds, for the record's times."""
+
+
+class Api(Protocol):
+    """What a bind needs of `kube.client.Kube`."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> bytes: ...
+
+    async def get(self, path: str, type: type[Pod]) -> Pod: ...  # noqa: A002
+
+
+class Refused(HamiError):
+    """The bind is refused, with the reason kube-scheduler logs."""
+
+
+class Binder:
+    """Binds pods one request each. `timeout` is seconds a Binding may take."""
+
+    def __init__(self, engine: Engine, kube: Api, now: Stamp, timeout: float) -> None:
+        self._engine = engine
+        self._kube = kube
+        self._now = now
+        self._timeout = timeout
+
+    async def answer(self, body: bytes) -> bytes:
+        """One /bind call, body to body. What goes wrong is said in ``Error``."""
+        try:
+            args = extender.decode_bind(body)
+        except Malformed as fault:
+            return extender.encode_bind_result(str(fault))
+        pod = PodRef(args.pod_namespace, args.pod_name, PodUid(args.pod_uid))
+        try:
+            if self._engine.gate.closed:
+                raise Refused(self._engine.gate.closed)
+            await self.bind(pod, args.node)
+        except HamiError as fault:
+            self._engine.narrator.bind_failed(pod, args.node, str(fault))
+            self._engine.meters.bind_failures.labels(type(fault).__name__).inc()
+            return extender.encode_bind_result(str(fault))
+        self._engine.narrator.bound(pod, args.node)
+        return extender.encode_bind_result()
+
+    async def bind(self, pod: PodRef, node: str) -> None:
+        """Bind `pod` to `node`; raises a `HamiError` that says why not."""
+        plan = await self.reserved(pod, node)
+        if plan is None:
+            await self._send(pod, node, {})
+            return
+        # From here to the answer the slice must not be given to anybody, whatever the clock says.
+        self._engine.ledger.binding(pod.uid, self._engine.clock(), UNKNOWN_FATE)
+        try:
+            await self._send(pod, node, keys.records(plan, self._engine.vendors, self._now()))
+        except (Unanswered, ServerFault) as fault:
+            await self._find_out(pod, node, fault)
+        except HamiError as fault:
+            if not (isinstance(fault, Conflicted) and await self._already_ours(pod, node)):
+                self._engine.ledger.release(pod.uid)
+                raise
+        self._engine.waiting.settled(pod.uid)
+
+    async def settle_overdue(self) -> None:
+        """Look up what became of Bindings that had no answer and that no watch has told of."""
+        for hold in self._engine.ledger.overdue(self._engine.clock()):
+            pod = hold.plan.pod
+            try:
+                found = await self._kube.get(paths.pods(pod.namespace, pod.name), Pod)
+            except NotFound:
+                found = None
+            except HamiError:
+                continue  # not now; the slice stays taken
+            bound = found is not None and found.metadata.uid == pod.uid and bool(found.spec.node_name)
+            if not bound and self._engine.ledger.reservation(pod.uid) is hold:
+                self._engine.ledger.release(pod.uid)
+
+    async def reserved(self, pod: PodRef, node: str) -> Plan | None:
+        """The plan the pod's slice on `node` is held by; None for a pod that asks for no card."""
+        reservation = self._engine.ledger.reservation(pod.uid)
+        if reservation is None:
+            ask = await self._ask(pod)
+            return None if ask.empty else self._move(ask, node)
+        if reservation.plan.node == node:
+            return reservation.plan
+        if reservation.state is ReservationState.BINDING:
+            raise Refused(f"a Binding of the pod to {reservation.plan.node} is on its way; its fate is not known yet")
+        return self._move(reservation.ask, node)
+
+    async def _ask(self, pod: PodRef) -> Ask:
+        """The ask from the API server: the hold ran out, or this replica took over since /filter."""
+        found = await self._kube.get(paths.pods(pod.namespace, pod.name), Pod)
+        if found.metadata.uid != pod.uid:
+            raise Refused(f"pod {pod} has uid {found.metadata.uid}, not {pod.uid}: it was replaced")
+        return self._engine.ask(found)
+
+    def _move(self, ask: Ask, node: str) -> Plan:
+        """Take the slice on `node` instead of where it was held: kube-scheduler chose another feasible node."""
+        plan = self._engine.fit(ask, node)
+        if isinstance(plan, Refusal):
+            self._engine.ledger.release(ask.pod.uid)
+            raise Refused(f"node {node} cannot take the pod: {plan.text}")
+        self._engine.reserve(ask, plan)
+        return plan
+
+    async def _send(self, pod: PodRef, node: str, annotations: Mapping[str, str]) -> None:
+        await self._kube.request(
+            "POST",
+            paths.pods(pod.namespace, pod.name, "binding"),
+            body=binding(pod, node, annotations),
+            timeout=self._timeout,
+        )
+
+    async def _find_out(self, pod: PodRef, node: str, fault: HamiError) -> None:
+        """Return when the pod turns out bound as planned, else raise and leave the slice taken."""
+        try:
+            found = await self._kube.get(paths.pods(pod.namespace, pod.name), Pod)
+        except NotFound:
+            self._engine.ledger.release(pod.uid)
+            raise Refused(f"pod {pod} is gone") from fault
+        except HamiError:
+            raise fault from None
+        if not bound_to(found, pod, node):
+            raise fault
+
+    async def _already_ours(self, pod: PodRef, node: str) -> bool:
+        """Whether a conflict only says that an earlier request of ours did bind the pod there."""
+        try:
+            return bound_to(await self._kube.get(paths.pods(pod.namespace, pod.name), Pod), pod, node)
+        except HamiError:
+            return False
+
+
+def bound_to(found: Pod, pod: PodRef, node: str) -> bool:
+    """Whether the API server has the pod on `node` with a record of ours."""
+    recorded = (found.metadata.annotations or {}).get(keys.NODE)
+    return found.metadata.uid == pod.uid and found.spec.node_name == node == recorded
+
+
+def binding(pod: PodRef, node: str, annotations: Mapping[str, str]) -> dict[str, object]:
+    """The Binding object; its uid keeps it from a successor of the same name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid, "annotations": annotations},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    }

@@ -1,0 +1,46 @@
+"""Whether this replica may decide now, and if not, why.
+
+A decision on a ledger that is not rebuilt, or beside another deciding replica,
+would hand out a slice twice; so every extender verb asks here first, and
+/readyz shows the same.
+"""
+
+from hami.observe.health import Health
+
+NODES = "nodes"
+PODS = "pods"
+LEADING = "leading"
+
+NOT_REBUILT = "not rebuilt from the API server yet; that takes seconds, unless the API server does not answer"
+
+
+class Gate:
+    """Open when this replica leads and its ledger was rebuilt after it began to."""
+
+    def __init__(self) -> None:
+        self.health = Health((NODES, PODS, LEADING))
+        self.closed: str | None = ""
+        """Why no decision is made now; None when it may be."""
+        self.rebuild()
+        self.follow("no leader is elected yet")
+
+    def rebuild(self) -> None:
+        """Close until nodes and pods have been read again."""
+        self.health.unmet(NODES, NOT_REBUILT)
+        self.health.unmet(PODS, NOT_REBUILT)
+        self._judge()
+
+    def rebuilt(self, part: str) -> None:
+        self.health.met(part)
+        self._judge()
+
+    def lead(self) -> None:
+        self.health.met(LEADING)
+        self._judge()
+
+    def follow(self, why: str) -> None:
+        self.health.unmet(LEADING, why)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.closed = None if self.health.ready else "; ".join(self.health.reasons)

@@ -1,0 +1,88 @@
+"""Events on the pod, in HAMi's words, so that `kubectl describe pod` tells the story.
+
+Told at most once as long as the story stays the same; the recorder has its own
+budget and drops rather than waits, so a decision never waits for an event.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from hami.kube.events import EventKind
+from hami.model.ask import PodRef
+from hami.model.refusal import Refusal
+from hami.plan.choose import Decision
+from hami.scheduler.waiting import Waiter
+
+SPOKEN_NODES = 10
+"""Node names an event names; the rest are counted."""
+SPOKEN_REASONS = 4
+
+
+class Recorder(Protocol):
+    """What a narrator needs of `kube.events.Recorder`; returns at once."""
+
+    def record(self, regarding: PodRef, kind: EventKind, reason: str, message: str) -> None: ...
+
+
+class Narrator:
+    """Tells about pods. Without a recorder it is silent, as in benchmarks of the engine alone."""
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder
+
+    def placed(self, pod: PodRef, decision: Decision, offered: int) -> None:
+        if self._recorder is None or decision.plan is None:
+            return
+        fit = len(decision.feasible)
+        best = f"{decision.plan.node}:{decision.plan.score:.2f}"
+        self._tell(
+            pod,
+            "Normal",
+            "FilteringSucceed",
+            f"find fit node({decision.plan.node}), {offered - fit} nodes not fit, {fit} nodes fit({best})",
+        )
+
+    def refused(self, waiter: Waiter, refusals: Mapping[str, Refusal], offered: int) -> None:
+        """No node fits: how many were asked, and who failed for what."""
+        if self._recorder is None:
+            return
+        told = f"{offered} {sorted(reason.value for reason in {refusal.reason for refusal in distinct(refusals)})}"
+        if told == waiter.told:
+            return
+        waiter.told = told
+        for line in (f"no available node, {offered} nodes do not meet", *by_reason(refusals)):
+            self._tell(waiter.ask.pod, "Warning", "FilteringFailed", line)
+
+    def unusable(self, pod: PodRef, fault: str) -> None:
+        self._tell(pod, "Warning", "FilteringFailed", fault)
+
+    def bound(self, pod: PodRef, node: str) -> None:
+        self._tell(pod, "Normal", "BindingSucceed", f"Successfully binding node [{node}] to {pod}")
+
+    def bind_failed(self, pod: PodRef, node: str, fault: str) -> None:
+        self._tell(pod, "Warning", "BindingFailed", f"node {node}: {fault}")
+
+    def _tell(self, pod: PodRef, kind: EventKind, reason: str, message: str) -> None:
+        if self._recorder is not None:
+            self._recorder.record(pod, kind, reason, message)
+
+
+def by_reason(refusals: Mapping[str, Refusal]) -> list[str]:
+    """``3 nodes CardInsufficientMemory(node1,node2,node3)``, the most frequent first."""
+    reasons = {id(refusal): refusal.reason.value for refusal in distinct(refusals)}
+    nodes: dict[str, list[str]] = {}
+    for name, refusal in refusals.items():
+        nodes.setdefault(reasons[id(refusal)], []).append(name)
+    frequent = sorted(nodes.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:SPOKEN_REASONS]
+    return [f"{len(names)} nodes {reason}({listed(sorted(names))})" for reason, names in frequent]
+
+
+def distinct(refusals: Mapping[str, Refusal]) -> Iterable[Refusal]:
+    """The refusals, each object once: a scan gives thousands of nodes the same one."""
+    return {id(refusal): refusal for refusal in refusals.values()}.values()
+
+
+def listed(names: list[str]) -> str:
+    shown = ",".join(names[:SPOKEN_NODES])
+    rest = len(names) - SPOKEN_NODES
+    return shown if rest <= 0 else f"{shown} and {rest} more"

@@ -1,0 +1,105 @@
+"""Waking pods that wait, when a slice they could use comes free.
+
+kube-scheduler tries pods an extender refused again when something in the
+cluster changes, but it may hear of the change before we do, ask, be refused,
+and then not ask again for five minutes. So after each freed node we look, a
+moment later, for waiting pods that would fit and were not asked about since,
+and touch them: an update of the pod itself puts it back into the queue.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from hami.kube import paths
+from hami.kube.errors import NotFound
+from hami.model.errors import HamiError
+from hami.scheduler.engine import Engine
+from hami.scheduler.waiting import Waiter
+
+log = logging.getLogger(__name__)
+
+RETRIED = "hami.io/retried-at"
+"""Pod annotation that is the touch: unix seconds."""
+
+SETTLE = 0.25
+"""Seconds given to kube-scheduler to come by itself, which it does in the common case."""
+AT_ONCE = 16
+"""Pods touched in one round. The next round sees what became of them."""
+
+
+class Api(Protocol):
+    """What waking needs of `kube.client.Kube`."""
+
+    async def patch(self, path: str, body: object) -> bytes: ...
+
+
+class Waker:
+    """Touches waiting pods that fit where something was freed."""
+
+    def __init__(self, engine: Engine, kube: Api, now: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._kube = kube
+        self._now = now
+        self._freed: dict[str, float] = {}
+        self._woken: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    def freed(self, node: str) -> None:
+        """A node may now take a pod it could not. Cheap: called for every pod that ends."""
+        if len(self._engine.waiting):
+            self._freed[node] = self._engine.clock()
+            self._news.set()
+
+    async def run(self) -> None:
+        """Wake for ever."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(SETTLE)
+            if not await self.round():
+                self._news.clear()
+
+    async def round(self) -> int:
+        """One look over who waits; returns how many were touched."""
+        if self._engine.gate.closed:
+            self._freed.clear()
+            return 0
+        freed, touched = dict(self._freed), 0
+        for waiter in self._overlooked(freed):
+            if await self._may_fit(waiter, freed):
+                await self._touch(waiter)
+                touched += 1
+                if touched == AT_ONCE:
+                    return touched
+        # All who could use these nodes have been asked about or touched since.
+        self._freed = {node: at for node, at in self._freed.items() if freed.get(node) != at}
+        self._woken = {uid: at for uid, at in self._woken.items() if self._engine.waiting.get(uid)}  # type: ignore[arg-type]
+        return touched + len(self._freed)
+
+    def _overlooked(self, freed: dict[str, float]) -> Iterator[Waiter]:
+        """Pods not tried since the last of `freed`, in the order in which they deserve it."""
+        latest = max(freed.values(), default=0.0)
+        for waiter in self._engine.waiting.in_order():
+            if max(waiter.tried, self._woken.get(waiter.ask.pod.uid, 0.0)) <= latest:
+                yield waiter
+
+    async def _may_fit(self, waiter: Waiter, freed: dict[str, float]) -> bool:
+        await asyncio.sleep(0)  # one exact look at a time between requests
+        seen = max(waiter.tried, self._woken.get(waiter.ask.pod.uid, 0.0))
+        names = [node for node, at in freed.items() if at >= seen]
+        return bool(names) and self._engine.ledger.decide(waiter.ask, names).plan is not None
+
+    async def _touch(self, waiter: Waiter) -> None:
+        pod = waiter.ask.pod
+        self._woken[pod.uid] = self._engine.clock()
+        body = {"metadata": {"uid": pod.uid, "annotations": {RETRIED: str(int(self._now() * 1000))}}}
+        try:
+            await self._kube.patch(paths.pods(pod.namespace, pod.name), body)
+        except NotFound:
+            self._engine.waiting.settled(pod.uid)
+        except HamiError as fault:
+            log.info("pod %s could not be woken: %s", pod, fault)
+        else:
+            self._engine.meters.wakes.inc()

@@ -1,0 +1,183 @@
+"""The thin HTTP edge: one aiohttp server in front of handlers from bytes to bytes.
+
+It guards what a stranger can do to the process: size and time of a body, number
+of connections, who may use the extender verbs. No fault of a client becomes a 5xx.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from hami.model.errors import HamiError, Malformed
+from hami.scheduler.gate import Gate
+from hami.scheduler.meters import Meters
+from hami.scheduler.routes import Route
+from hami.scheduler.tls import names_of
+
+log = logging.getLogger(__name__)
+
+IDLE = 120.0
+"""Seconds an idle connection, or one that sends no complete header, stays. More than the 90 s after
+which Go's client drops it, so that kube-scheduler never sends into a connection we close."""
+
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Edge:
+    """Answers requests of one listener."""
+
+    def __init__(
+        self,
+        routes: Mapping[tuple[str, str], Route],
+        pages: Mapping[str, Page],
+        meters: Meters,
+        *,
+        clients: frozenset[str] | None,
+        body_timeout: float,
+    ) -> None:
+        self._routes = routes
+        self._pages = pages
+        self._meters = meters
+        self._clients = clients
+        self._body_timeout = body_timeout
+        self._paths = frozenset(path for _, path in routes)
+        self._timers = {route.verb: meters.duration.labels(route.verb) for route in routes.values()}
+        self._counts = {route.verb: meters.requests.labels(route.verb, "200") for route in routes.values()}
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        route = self._routes.get((request.method, request.path))
+        if route is None:
+            return await self._page(request)
+        if route.guarded and self._clients is not None and not self._proven(request):
+            return self._refuse(route, 403, stranger(request))
+        try:
+            body = await self._body(request, route)
+        except web.HTTPException as fault:
+            return self._refuse(route, fault.status, fault.text or fault.reason)
+        started = time.perf_counter()
+        response = await self._answer(route, body)
+        self._timers[route.verb].observe(time.perf_counter() - started)
+        return response
+
+    async def _answer(self, route: Route, body: bytes) -> web.Response:
+        try:
+            answer = route.handler(body)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except Malformed as fault:
+            return self._fault(route, 400, str(fault))
+        except HamiError as fault:
+            return self._fault(route, 409, str(fault))
+        except Exception:
+            log.exception("%s failed on a body of %d bytes", route.verb, len(body))
+            return self._fault(route, 500, f"{route.verb} failed inside the scheduler; its log says why")
+        self._counts[route.verb].inc()
+        return web.Response(body=answer, content_type="application/json")
+
+    def _fault(self, route: Route, status: int, message: str) -> web.Response:
+        """Said in the verb's own form where it has one, else by the status."""
+        if route.fault is None:
+            return self._refuse(route, status, message)
+        self._meters.requests.labels(route.verb, "fault").inc()
+        return web.Response(body=route.fault(message), content_type="application/json")
+
+    def _refuse(self, route: Route, status: int, message: str) -> web.Response:
+        self._meters.requests.labels(route.verb, str(status)).inc()
+        response = web.Response(status=status, text=f"{message}\n")
+        if status in (403, 408, 413):
+            response.force_close()  # what is left of the body is not read
+        return response
+
+    async def _body(self, request: web.BaseRequest, route: Route) -> bytes:
+        if not route.limit:
+            return b""
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise web.HTTPUnsupportedMediaType(text="a body without Content-Encoding, please")
+        if (request.content_length or 0) > route.limit:
+            raise web.HTTPRequestEntityTooLarge(route.limit, request.content_length or 0)
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"the body did not arrive within {self._body_timeout:g} s") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise web.HTTPBadRequest(text="the body broke off") from None
+        if not body:
+            raise web.HTTPBadRequest(text="Please send a request body")
+        return body
+
+    def _proven(self, request: web.BaseRequest) -> bool:
+        assert self._clients is not None
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        return not self._clients.isdisjoint(names_of(certificate))
+
+    async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is not None and request.method in ("GET", "HEAD"):
+            return await page(request)
+        if page is not None or request.path in self._paths:
+            return web.Response(status=405, text=f"{request.method} is not for {request.path}\n")
+        return web.Response(status=404, text="no such path\n")
+
+
+def stranger(request: web.BaseRequest) -> str:
+    """What a caller without the right certificate is told."""
+    transport = request.transport
+    names = names_of(transport.get_extra_info("peercert") if transport is not None else None)
+    shown = f"your certificate names {', '.join(sorted(names))}" if names else "you showed no client certificate"
+    return f"extender verbs are for kube-scheduler's client certificate; {shown} (--extender-clients)"
+
+
+class BoundedServer(web.Server):
+    """A server with a limit on connections: more are closed at once."""
+
+    def __init__(self, handler: Edge, limits: Callable[[str], int], max_connections: int) -> None:
+        super().__init__(
+            handler,
+            request_factory=self._request,
+            keepalive_timeout=IDLE,
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=0,
+        )
+        self._limits = limits
+        self._max_connections = max_connections
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._max_connections:
+            transport.abort()
+
+    def _request(
+        self, message: RawRequestMessage, payload: StreamReader, protocol: Any, writer: Any, task: asyncio.Task[None]
+    ) -> web.BaseRequest:
+        limit = self._limits(message.path)
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=limit
+        )
+
+
+def limits_of(routes: Mapping[tuple[str, str], Route]) -> Callable[[str], int]:
+    """Largest body by path."""
+    limits = {path: route.limit for (_, path), route in routes.items()}
+    return lambda path: limits.get(path, 1) or 1
+
+
+def health_pages(gate: Gate) -> dict[str, Page]:
+    """/healthz: the loop turns. /readyz: this replica decides."""
+
+    async def healthz(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=200 if gate.health.ready else 503, text=gate.health.text())
+
+    return {"/healthz": healthz, "/readyz": readyz}

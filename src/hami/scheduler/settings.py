@@ -1,0 +1,90 @@
+"""What `hami scheduler` can be told, with HAMi's flag names where HAMi has the flag.
+
+The command line turns each field into an option of the same name; times are
+seconds, sizes MiB. Nothing here reads files or the environment.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+ExtenderAuth = Literal["mtls", "none"]
+LeaderElect = Literal["none", "lease", "follow"]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Start-up settings of one scheduler replica."""
+
+    kubeconfig: str | None = None
+    """None: in-cluster credentials, else the usual kubeconfig search."""
+    context: str | None = None
+
+    http_bind: str = "0.0.0.0:8443"
+    """Where extender, webhook and health are served; HTTPS when a certificate is given."""
+    cert_file: str | None = None
+    key_file: str | None = None
+    metrics_bind_address: str = "0.0.0.0:9395"
+    """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
+
+    extender_auth: ExtenderAuth = "mtls"
+    """mtls: /filter, /prioritize, /bind and /preempt want kube-scheduler's client certificate.
+    none: anybody who reaches the port may bind pods; only for a port nobody else reaches."""
+    extender_client_ca: str | None = None
+    """CA bundle that signs kube-scheduler's client certificate."""
+    extender_clients: tuple[str, ...] = ("system:kube-scheduler",)
+    """Common names or DNS names of certificates that may use the extender verbs."""
+
+    scheduler_name: str = "hami-scheduler"
+    """Profile of kube-scheduler that serves our pods; also the source of our events."""
+    node_scheduler_policy: Literal["binpack", "spread"] = "binpack"
+    gpu_scheduler_policy: str = "spread"
+    device_config_file: str | None = None
+    """device-config.yaml; None is every default."""
+
+    leader_elect: LeaderElect = "none"
+    """none: this replica always decides. lease: replicas elect one by a Lease of ours.
+    follow: the replica decides whose own kube-scheduler holds kube-scheduler's Lease."""
+    leader_elect_resource_name: str = "hami-scheduler-extender"
+    leader_elect_resource_namespace: str = "kube-system"
+    identity: str = ""
+    """Name of this replica in the Lease; empty is the host name. With follow, the host name
+    that kube-scheduler puts before its ``_<uuid>``."""
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+
+    hold_timeout: float = 30.0
+    """How long a slice chosen in /filter waits for its /bind before others may have it."""
+    bind_timeout: float = 10.0
+    """How long one Binding request may take; its fate is looked up after that."""
+    handshake_timeout: float = 150.0
+    """A node whose agent has not reported for this long takes no new pods. 0 turns the check off."""
+
+    kube_qps: float | None = None
+    """Requests a second this process may send to the API server; None is no limit."""
+    event_qps: float = 10.0
+    """Pod events a second. Events above it are dropped, never queued before bindings."""
+
+    max_body_mib: int = 128
+    """Largest extender request; kube-scheduler sends whole nodes when nodeCacheCapable is false."""
+    max_review_mib: int = 8
+    """Largest admission review; the API server takes objects up to 3 MiB."""
+    body_timeout: float = 30.0
+    """How long a client may take to send one request's body."""
+    max_connections: int = 1024
+
+    force_overwrite_default_scheduler: bool = True
+
+    log_format: Literal["text", "json"] = "json"
+    log_level: str = "info"
+    profile_file: str | None = None
+    """Where a cProfile of the process is written at its end; for measurements."""
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``:port``; ``[::1]:80`` for IPv6. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        msg = f"{text!r} is not host:port"
+        raise ValueError(msg)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  - what ":port" means everywhere
