@@ -1,32 +1,18 @@
 """A pod as its author wrote it -> the `Ask` that is planned with, through the vendors' descriptions."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
-from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef, Policies
+from msgspec.structs import replace
+
+from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, PodRef, Policies, Weights
 from hami.model.ids import Family, PodUid
-from hami.model.vendor import ContainerRequest, Vendor
-from hami.wire import annotations as keys
+from hami.model.vendor import ContainerRequest, PodChange, Vendor
+from hami.vendors import policies
 from hami.wire.objects import Container, Pod
 
-__all__ = [
-    "CARD_POLICIES",
-    "NODE_POLICIES",
-    "Policies",
-    "ask_of",
-    "card_policy",
-    "container_kinds",
-    "container_requests",
-    "names_resource",
-    "node_policy",
-    "pod_ref",
-    "policy_doubts",
-]
+__all__ = ["Policies", "ask_of", "completed", "container_kinds", "container_requests", "names_resource", "pod_ref"]
 
-CARD_POLICIES = ("binpack", "spread", "numa", "mutex", "topology-aware")
-NODE_POLICIES = tuple(policy.value for policy in NodePolicy)
 _HAMI_DEFAULTS = Policies()
-_POD_KEYS = (keys.NODE_POLICY, keys.CARD_POLICY, keys.SCORING_WEIGHTS)
 
 
 def ask_of(pod: Pod, vendors: Sequence[Vendor], defaults: Policies = _HAMI_DEFAULTS) -> Ask:
@@ -46,8 +32,9 @@ def ask_of(pod: Pod, vendors: Sequence[Vendor], defaults: Policies = _HAMI_DEFAU
     return Ask(
         pod=pod_ref(pod),
         containers=containers,
-        node_policy=node_policy(annotations, defaults.node),
-        card_policy=card_policy(annotations, defaults.card),
+        node_policy=policies.node_policy(annotations, defaults.node),
+        card_policy=policies.card_policy(annotations, defaults.card),
+        weights=policies.weights(annotations) if asking else Weights(),
         priority=pod.spec.priority or 0,
     )
 
@@ -68,6 +55,23 @@ def container_requests(pod: Pod) -> tuple[ContainerRequest, ...]:
     return tuple(inits + apps)
 
 
+def completed(pod: Pod, changes: Sequence[PodChange]) -> Pod:
+    """The pod as it will be with what the vendors add to its limits; for asks before the API server has them."""
+    inits, apps = pod.spec.init_containers or [], pod.spec.containers
+    limits: list[dict[str, str]] = [{} for _ in (*inits, *apps)]
+    for change in changes:
+        for added, container in zip(limits, change.containers, strict=True):
+            added.update(container.limits)
+    whole = [_with_limits(one, added) for one, added in zip((*inits, *apps), limits, strict=True)]
+    containers = {"init_containers": whole[: len(inits)], "containers": whole[len(inits) :]}
+    return replace(pod, spec=replace(pod.spec, **containers))
+
+
+def _with_limits(container: Container, added: Mapping[str, str]) -> Container:
+    resources = container.resources
+    return replace(container, resources=replace(resources, limits={**(resources.limits or {}), **added}))
+
+
 def container_kinds(pod: Pod) -> tuple[ContainerKind, ...]:
     """How each container runs, in record order."""
     inits = [
@@ -75,45 +79,6 @@ def container_kinds(pod: Pod) -> tuple[ContainerKind, ...]:
         for one in pod.spec.init_containers or ()
     ]
     return (*inits, *(ContainerKind.APP for _ in pod.spec.containers))
-
-
-def node_policy(annotations: Mapping[str, str], default: NodePolicy) -> NodePolicy:
-    """The pod's node policy; an unknown word counts as none (`policy_doubts` tells its author)."""
-    word = annotations.get(keys.NODE_POLICY, "").strip()
-    return NodePolicy(word) if word in NODE_POLICIES else default
-
-
-def card_policy(annotations: Mapping[str, str], default: tuple[str, ...]) -> tuple[str, ...]:
-    """The pod's chain of card policies, known words only, each once."""
-    known = dict.fromkeys(word for word in keys.words(annotations.get(keys.CARD_POLICY)) if word in CARD_POLICIES)
-    return tuple(known) or default
-
-
-def policy_doubts(annotations: Mapping[str, str]) -> tuple[str, ...]:
-    """Warnings about policy words and ``hami.io/`` keys that count for nothing."""
-    doubts = [
-        _ignored(keys.CARD_POLICY, word, CARD_POLICIES)
-        for word in keys.words(annotations.get(keys.CARD_POLICY))
-        if word not in CARD_POLICIES
-    ]
-    word = annotations.get(keys.NODE_POLICY, "").strip()
-    if word and word not in NODE_POLICIES:
-        doubts.append(_ignored(keys.NODE_POLICY, word, NODE_POLICIES))
-    if keys.SCORING_WEIGHTS in annotations:
-        doubts.append(f"metadata.annotations[{keys.SCORING_WEIGHTS}] is not supported yet: it is ignored")
-    return (*doubts, *(_misspelt(key) for key in annotations if _is_misspelt(key)))
-
-
-def _ignored(key: str, word: str, known: Sequence[str]) -> str:
-    return f"metadata.annotations[{key}]: {word[:60]!r} is ignored: known are {', '.join(known)}"
-
-
-def _is_misspelt(key: str) -> bool:
-    return key.startswith("hami.io/") and key not in _POD_KEYS and bool(get_close_matches(key, _POD_KEYS, 1, 0.8))
-
-
-def _misspelt(key: str) -> str:
-    return f"metadata.annotations[{key}] is ignored: did you mean {get_close_matches(key, _POD_KEYS, 1, 0.8)[0]}?"
 
 
 def _asking(requests: Sequence[ContainerRequest], vendors: Sequence[Vendor]) -> tuple[Vendor, ...]:

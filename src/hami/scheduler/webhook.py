@@ -1,0 +1,134 @@
+"""The mutating webhook: an AdmissionReview in, one out; no I/O, no clock, no state.
+
+It makes a GPU pod ours (scheduler name, completed resources, environment) and
+refuses what could get more than it asked. Pods without our resources reach it
+only by the webhook object's match conditions failing to keep them out, and leave
+it untouched (`scheduler.manifests`).
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from hami.model.errors import Malformed
+from hami.model.vendor import ContainerRequest, Vendor
+from hami.scheduler.patch import pod_patch
+from hami.vendors import policies
+from hami.vendors.ask import ask_of, completed, container_requests
+from hami.wire.admission import Review, decode_review, encode_allow, encode_deny
+from hami.wire.annotations import is_record
+from hami.wire.objects import Pod
+
+DEFAULT_SCHEDULER = "default-scheduler"
+
+
+class WebhookSettings(Struct, frozen=True):
+    scheduler_name: str = "hami-scheduler"
+    """Written to GPU pods; empty never writes one."""
+    force_overwrite_default_scheduler: bool = True
+    """Whether ``default-scheduler`` counts as no scheduler named: the API server puts it into every pod."""
+
+
+class _Denied(Exception):
+    """Ends the review with a refusal; `code` is HTTP's."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(message)
+
+
+def review(body: bytes, settings: WebhookSettings, vendors: Sequence[Vendor]) -> bytes:
+    """Answer to one AdmissionReview; every body gets a well-formed answer."""
+    try:
+        asked = decode_review(body)
+    except Malformed as fault:
+        return encode_deny(None, 400, str(fault))
+    try:
+        return _answer(asked, settings, vendors)
+    except _Denied as denied:
+        return encode_deny(asked, denied.code, denied.message)
+    except Malformed as fault:
+        return encode_deny(asked, 422, str(fault))
+
+
+def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor]) -> bytes:
+    if asked.kind != "Pod" or asked.sub_resource or asked.operation != "CREATE":
+        return encode_allow(asked)
+    # 1. the pod, with nothing in it that only we write
+    pod = _pod(asked)
+    _refuse_forged_records(pod)
+    # 2. somebody else's pod stays as it is
+    requests, annotations = container_requests(pod), pod.metadata.annotations or {}
+    if _is_foreign(pod, settings):
+        return encode_allow(asked, warnings=_foreign_warnings(pod, settings, requests, vendors))
+    # 3. what each vendor adds
+    changes = [vendor.complete(requests, annotations) for vendor in vendors]
+    ours = any(change.asks for change in changes)
+    warnings = [warning for change in changes for warning in change.warnings]
+    # 4. what can be wrong with an ask is found here, not in the queue
+    if ours:
+        _refuse_unholdable(pod)
+        ask_of(completed(pod, changes), vendors)
+        warnings += policies.doubts(annotations)
+    # 5. the answer
+    scheduler_name = settings.scheduler_name if ours else ""
+    return encode_allow(asked, pod_patch(asked.raw_object, changes, scheduler_name), warnings)
+
+
+def _pod(asked: Review) -> Pod:
+    try:
+        pod = asked.pod()
+    except Malformed as fault:
+        raise _Denied(400, str(fault)) from fault
+    if not pod.spec.containers:
+        raise _Denied(403, "pod has no containers")
+    return pod
+
+
+def _refuse_forged_records(pod: Pod) -> None:
+    """Row 2.12: a record in a new pod would count as cards it never got."""
+    for kind, entries in (("annotations", pod.metadata.annotations), ("labels", pod.metadata.labels)):
+        for key in entries or ():
+            if is_record(key):
+                raise _Denied(403, f"metadata.{kind}[{key}] is written by the scheduler only: remove it from the pod")
+
+
+def _refuse_unholdable(pod: Pod) -> None:
+    """Row 2.11: a privileged container sees every card, and a pod with a node named is planned by nobody."""
+    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
+        if container.security_context and container.security_context.privileged:
+            reason = "it would see all cards of its node; a pod that asks for cards may have no privileged container"
+            raise _Denied(403, f"container {container.name} is privileged: {reason}")
+    if pod.spec.node_name:
+        reason = "cards are planned by the scheduler; use a nodeSelector to choose a node"
+        raise _Denied(403, f"pod has node assigned: spec.nodeName is {pod.spec.node_name}: {reason}")
+
+
+def _is_foreign(pod: Pod, settings: WebhookSettings) -> bool:
+    name = pod.spec.scheduler_name
+    if not name or (name == DEFAULT_SCHEDULER and settings.force_overwrite_default_scheduler):
+        return False
+    return name != settings.scheduler_name
+
+
+def _foreign_warnings(
+    pod: Pod, settings: WebhookSettings, requests: Sequence[ContainerRequest], vendors: Sequence[Vendor]
+) -> Sequence[str]:
+    """Who names another scheduler gets no card: the agent grants only what our scheduler recorded."""
+    if not _asks(pod, requests, vendors):
+        return ()
+    _refuse_unholdable(pod)
+    ours = settings.scheduler_name or "the HAMi scheduler"
+    return (
+        f"spec.schedulerName is {pod.spec.scheduler_name}: the pod is left as it is and will get no card; "
+        f"leave it out or name {ours}",
+    )
+
+
+def _asks(pod: Pod, requests: Sequence[ContainerRequest], vendors: Sequence[Vendor]) -> bool:
+    """Whether a pod asks for cards; an ask that cannot be read is one."""
+    try:
+        return any(vendor.complete(requests, pod.metadata.annotations or {}).asks for vendor in vendors)
+    except Malformed:
+        return True
