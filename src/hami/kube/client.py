@@ -303,7 +303,10 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _network_fault(fault: Exception, path: str) -> Unreachable | Unanswered:
-    text = f"API server, {path}: {type(fault).__name__}: {fault}"
+    if isinstance(fault, aiohttp.ClientPayloadError):
+        text = f"API server, {path}: the connection broke in the middle of an answer"
+    else:
+        text = f"API server, {path}: {str(fault) or type(fault).__name__}"
     if isinstance(fault, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Unreachable(errors.cut(text))
     return Unanswered(errors.cut(text))
