@@ -1,5 +1,7 @@
 """The annotations are HAMi v2.10's, byte for byte."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,10 +77,8 @@ def test_a_list_that_cannot_be_read_is_a_fault_and_never_an_empty_list(text: str
 
 @given(st.text(alphabet="GPU-a,:;0123456789NVIDIA \n", max_size=60))
 def test_any_text_decodes_or_is_malformed(text: str) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         decode_devices(text)
-    except Malformed:
-        pass
 
 
 @pytest.mark.parametrize("card", ["", "a,b", "a:b", "a;b", "a b"])

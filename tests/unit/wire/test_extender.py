@@ -1,5 +1,6 @@
 """The extender protocol as kube-scheduler speaks it."""
 
+import contextlib
 import json
 
 import pytest
@@ -123,25 +124,23 @@ def test_a_bind_request_names_all_four(missing: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["metadata", "spec", "items", "containers", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["metadata", "spec", "items", "containers", "x"]), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["Pod", "pod", "NODES", "NodeNames", "nodenames", "x"]), json_values, max_size=4))
+@given(st.dictionaries(st.sampled_from(["Pod", "pod", "NODES", "NodeNames", "nodenames"]), json_values, max_size=4))
 def test_any_object_decodes_or_is_malformed(keys: dict[str, object]) -> None:
     for decode in (extender.decode_filter, extender.decode_bind, extender.decode_preempt):
-        try:
+        with contextlib.suppress(Malformed):
             decode(json.dumps(keys).encode())
-        except Malformed:
-            pass
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_decode_or_are_malformed(body: bytes) -> None:
     for decode in (extender.decode_filter, extender.decode_bind, extender.decode_preempt):
-        try:
+        with contextlib.suppress(Malformed):
             decode(body)
-        except Malformed:
-            pass

@@ -1,5 +1,6 @@
 """Quantities mean exactly what Kubernetes means by them."""
 
+import contextlib
 from fractions import Fraction
 
 import pytest
@@ -39,8 +40,8 @@ GOLDEN = {
     "123456789012345678901234567890": 123456789012345678901234567890,
 }
 NO_QUANTITIES = [
-    "", " ", "5 k", " 5", "5\n", "k", ".", "+", "--5", "5kk", "5Kib", "5ki", "5mi", "5K", "5e", "5e3k", "5e1.5", "1_000",
-    "٣", "5KI", "0x10", "nan", "inf", "1e99999", "1e9999", "9" * 65,
+    "", " ", "5 k", " 5", "5\n", "k", ".", "+", "--5", "5kk", "5Kib", "5ki", "5mi", "5K", "5e", "5e3k", "5e1.5",
+    "1_000", "٣", "5KI", "0x10", "nan", "inf", "1e99999", "1e9999", "9" * 65,
 ]  # fmt: skip
 
 
@@ -76,10 +77,8 @@ def test_decimal_fractions_lose_nothing(number: object) -> None:
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_quantity_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         assert isinstance(parse(text), Fraction)
-    except Malformed:
-        pass
 
 
 def test_a_whole_number_may_be_written_in_any_form_but_must_be_whole_and_in_range() -> None:

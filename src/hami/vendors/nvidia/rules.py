@@ -48,5 +48,5 @@ def doubts(annotations: Mapping[str, str]) -> tuple[str, ...]:
     """Annotations that are read as nothing though their author meant something."""
     bind = annotations.get(NUMA_BIND, "").strip()
     if bind and bind not in _TRUE + _FALSE:
-        return (f"metadata.annotations[{NUMA_BIND}]: {bind!r} is neither true nor false: it counts as false",)
+        return (f"metadata.annotations[{NUMA_BIND}]: {bind[:40]!r} is neither true nor false: it counts as false",)
     return ()
