@@ -30,7 +30,22 @@ block: in async code call them with `asyncio.to_thread`. Several labs may live s
 Missing programs are built at the first use (`python -m hami.lab build` shows progress).
 """
 
-from hami.lab.errors import CommandFailed, LabError
-from hami.lab.lab import Identity, Lab
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["CommandFailed", "Identity", "Lab", "LabError"]
+if TYPE_CHECKING:
+    from hami.lab.errors import CommandFailed, LabError
+    from hami.lab.lab import Identity, Lab
+    from hami.lab.node import Node, NodeSpec, obstacle
+    from hami.lab.process import Process
+
+__all__ = ["CommandFailed", "Identity", "Lab", "LabError", "Node", "NodeSpec", "Process", "obstacle"]
+
+_HOMES = {"CommandFailed": "errors", "LabError": "errors", "Identity": "lab", "Lab": "lab", "Process": "process"}
+
+
+def __getattr__(name: str) -> object:
+    """Names are fetched at the first use: the guard process imports this package too and must stay small."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'node')}"), name)

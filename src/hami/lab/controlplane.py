@@ -10,7 +10,7 @@ import yaml
 from hami.lab import kubeconfig, ports
 from hami.lab.binaries import Binaries
 from hami.lab.pki import KeyPair, Pki
-from hami.lab.process import ID_VARIABLE, Process
+from hami.lab.process import ID_VARIABLE, Probe, Process
 
 HOST = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -25,7 +25,7 @@ Flags = Mapping[str, str | None]
 class Part:
     """A server of the control plane: its process, and how one knows that it serves."""
 
-    def __init__(self, process: Process, probe: "HttpsProbe | HttpProbe") -> None:
+    def __init__(self, process: Process, probe: Probe) -> None:
         self.process = process
         self._probe = probe
 

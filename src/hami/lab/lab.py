@@ -3,8 +3,8 @@
 import json
 import secrets
 import shutil
+import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
-from hami.lab import build, ports, versions
+from hami.lab import build, ports, sweep, versions
 from hami.lab.binaries import Binaries
 from hami.lab.controlplane import ControlPlane, Flags, Part
 from hami.lab.errors import CommandFailed, LabError
+from hami.lab.guard import Guard
+from hami.lab.node import Node, NodeSpec, obstacle
 from hami.lab.pki import KeyPair
 from hami.lab.process import ID_VARIABLE, Process
 
@@ -25,6 +27,7 @@ Manifest = Mapping[str, Any]
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
+NODE_READY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Lab:
         self,
         folder: Path | None = None,
         *,
+        nodes: int | Sequence[NodeSpec] = 0,
         scheduler: Mapping[str, object] | bool = True,
         apiserver_flags: Flags | None = None,
         controller_flags: Flags | None = None,
@@ -50,15 +54,20 @@ class Lab:
     ) -> None:
         self.id = secrets.token_hex(4)
         self._temporary = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="hami-lab-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.binaries = binaries or build.ensure(versions.CONTROL_PLANE)
-        self.control_plane = ControlPlane(
-            self.folder, self.binaries, self.id, apiserver_flags=apiserver_flags, controller_flags=controller_flags
-        )
+        self.folder = (folder or sweep.temporary_folder(self.id)).resolve()
+        specs = [NodeSpec(f"node-{count + 1}") for count in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        if specs and (reason := obstacle()):
+            raise LabError(reason)
+        self._binaries = binaries
+        self._flags = (apiserver_flags, controller_flags)
+        self._specs = specs
         self._scheduler = scheduler
-        self.programs: list[Process] = []
+        self._alive: socket.socket | None = None
+        self._guard: Guard | None = None
         self._ports: list[int] = []
+        self._control_plane: ControlPlane | None = None
+        self.nodes: dict[str, Node] = {}
+        self.programs: list[Process] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -66,6 +75,19 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    @property
+    def binaries(self) -> Binaries:
+        """The programs, built at the first use where they are missing."""
+        if self._binaries is None:
+            self._binaries = build.ensure(versions.MODULES if self._specs else versions.CONTROL_PLANE)
+        return self._binaries
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        if self._control_plane is None:
+            raise LabError("the lab is not started")
+        return self._control_plane
 
     @property
     def kubeconfig(self) -> Path:
@@ -80,22 +102,74 @@ class Lab:
         return self.folder / "logs"
 
     def start(self) -> None:
+        """1. sweep up after labs that were killed, 2. a guard for this one, 3. control plane, 4. nodes."""
+        if self._alive:
+            raise LabError("this lab runs already")
+        sweep.sweep_dead()
+        self._alive = sweep.alive(self.id)
+        self._guard = Guard(self.id)
         try:
-            self.control_plane.start()
-            if self._scheduler:
-                self.start_scheduler(self._scheduler if isinstance(self._scheduler, Mapping) else {})
+            self._start_control_plane()
+            for spec in self._specs:
+                self.add_node(spec, wait=False)
+            for node in self.nodes.values():
+                self.wait_node_ready(node)
         except BaseException:
             self.stop()
             raise
 
+    def _start_control_plane(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        apiserver_flags, controller_flags = self._flags
+        self._control_plane = ControlPlane(
+            self.folder, self.binaries, self.id, apiserver_flags=apiserver_flags, controller_flags=controller_flags
+        )
+        self._control_plane.start()
+        if self._scheduler:
+            self.start_scheduler(self._scheduler if isinstance(self._scheduler, Mapping) else {})
+
     def stop(self) -> None:
+        """End everything and remove what is not in `folder`; a temporary folder goes too. Twice does no harm."""
         for process in reversed(self.programs):
             process.kill()
-        self.control_plane.stop()
+        for node in self.nodes.values():
+            node.stop()
+        if self._control_plane:
+            self._control_plane.stop()
         for port in self._ports:
             ports.give_back(port)
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        left = sweep.sweep(self.id)
+        if self._guard:
+            self._guard.dismiss()
+            self._guard = None
+        if self._alive:
+            self._alive.close()
+            self._alive = None
+        if left:
+            raise LabError(f"the lab could not remove: {', '.join(left)}")
+
+    def add_node(self, spec: NodeSpec | str, *, wait: bool = True) -> Node:
+        """Start one more real node."""
+        spec = NodeSpec(spec) if isinstance(spec, str) else spec
+        if self.binaries.missing(versions.NODE):
+            self._binaries = build.ensure(versions.MODULES)
+        node = Node(spec, len(self.nodes) + 1, self.control_plane, self.binaries, self.id)
+        self.nodes[spec.name] = node
+        node.start()
+        if wait:
+            self.wait_node_ready(node)
+        return node
+
+    def wait_node_ready(self, node: Node, timeout: float = NODE_READY_SECONDS) -> None:
+        """Until its kubelet answers, the node is Ready and the controllers have taken its start-up taints away."""
+        node.kubelet.wait_ready(timeout)
+
+        def ready() -> bool:
+            found = self.get("node", node.name)
+            conditions = {one["type"]: one["status"] for one in found["status"].get("conditions", [])}
+            return conditions.get("Ready") == "True" and not found["spec"].get("taints")
+
+        self.wait_for(f"node {node.name} ready", ready, timeout)
 
     def start_scheduler(
         self,
@@ -162,11 +236,15 @@ class Lab:
         *,
         name: str | None = None,
         kubeconfig: Path | None = None,
+        node: Node | None = None,
     ) -> Process:
-        """Start a program of ours with KUBECONFIG set and its output in `logs/<name>.log`; it dies with the lab."""
+        """Start a program of ours with KUBECONFIG set and its output in `logs/<name>.log`; it dies with the lab.
+
+        With `node` it runs in that node's namespaces, as a DaemonSet with hostPID does on a real one.
+        """
         name = name or Path(argv[0]).name
         environment = {ID_VARIABLE: self.id, "KUBECONFIG": str(kubeconfig or self.kubeconfig), **(env or {})}
-        process = Process(name, argv, self.logs / f"{name}.log", environment)
+        process = Process(name, node.command(argv) if node else argv, self.logs / f"{name}.log", environment)
         self.programs.append(process)
         process.start()
         return process

@@ -98,8 +98,8 @@ class Process:
         raise LabError(f"{self.name} was not ready after {timeout:g} s ({reason})\n{self.tail()}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to the whole group; a process that has ended gets none."""
-        if self._child is None or self._child.poll() is not None:
+        """Send a signal to the whole group; one that has ended gets none."""
+        if self._child is None:
             return
         try:
             os.killpg(self._child.pid, number)
@@ -136,13 +136,37 @@ class Process:
         return f"--- end of {self.log} ---\n" + "\n".join(text.splitlines()[-lines:])
 
     def _reap(self, timeout: float | None) -> bool:
+        """Wait for the program and for everything else in its group (it may be the parent of the real one)."""
         if self._child is None:
             return True
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
             self._child.wait(timeout)
         except subprocess.TimeoutExpired:
             return False
+        while _group_lives(self._child.pid):
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
         return True
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of the group still runs. A zombie does not, whenever its new parent gets round to it."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return any(_group_and_zombie(entry) == (group, False) for entry in Path("/proc").glob("[0-9]*"))
+
+
+def _group_and_zombie(entry: Path) -> tuple[int, bool] | None:
+    """Process group, and whether it is a zombie."""
+    try:
+        state, _, group, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return int(group), state in {"Z", "X"}
 
 
 class Spawner:

@@ -65,8 +65,7 @@ def install(lock: Path, cache: Path) -> Go:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not folder.is_dir():
             _install(lock, folder)
-    program = next((path for path in sorted(folder.rglob("bin/go")) if os.access(path, os.X_OK)), None)
-    found = probe(program) if program else None
+    found = probe(folder / "go" / "bin" / "go")
     if not found:
         raise LabError(f"{folder} has no Go that runs here; install Go {pinned.group(1)} by hand and put it on PATH")
     return found

@@ -93,7 +93,7 @@ NODE = (
     Module(
         "runc",
         "github.com/opencontainers/runc",
-        ("github.com/opencontainers/runc",),
+        ("github.com/opencontainers/runc", "./lab-runc"),
         tags=("netgo", "osusergo"),
         flags="-s -w -linkmode external -extldflags -static",
         cgo=True,
@@ -148,9 +148,9 @@ def key(module: Module, folder: Path) -> str:
     """A name for a build: it changes with version, sources, flags and platform."""
     found = version(module, folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*")):
         if path.suffix in {".go", ".mod", ".sum"}:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr((module.packages, module.links, module.tags, link_flags(module, found), module.cgo)).encode())
     digest.update(f"{platform.system()}/{platform.machine()}".encode())
     return f"{module.name}-{found}-{digest.hexdigest()[:12]}"
