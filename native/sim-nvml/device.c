@@ -402,3 +402,47 @@ NVML_API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUti
     utilization->memory = card->busy_memory;
     return leave(NVML_SUCCESS);
 }
+
+/* -- wear ---------------------------------------------------------------------- */
+
+NVML_API nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *correctable,
+                                                unsigned int *uncorrectable, unsigned int *pending,
+                                                unsigned int *failed)
+{
+    const unsigned int ampere = 7; /* older cards retire pages instead */
+    struct card *card = NULL;
+    nvmlReturn_t result = enter_card(__func__, device, &card);
+    if (result != NVML_SUCCESS)
+        return result;
+    if (correctable == NULL || uncorrectable == NULL || pending == NULL || failed == NULL)
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    if (card->ecc == SWITCH_NONE || card->architecture < ampere)
+        return leave(NVML_ERROR_NOT_SUPPORTED);
+    *correctable = card->remapped_correctable;
+    *uncorrectable = card->remapped_uncorrectable;
+    *pending = card->remap_pending;
+    *failed = card->remap_failed;
+    return leave(NVML_SUCCESS);
+}
+
+enum { FIELD_RECOVERY_ACTION = 230, VALUE_UNSIGNED_INT = 1 };
+
+/* Of the hundreds of fields only what the agent reads is there; the rest say so one by one, as old drivers do. */
+NVML_API nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values)
+{
+    struct card *card = NULL;
+    nvmlReturn_t result = enter_card(__func__, device, &card);
+    if (result != NVML_SUCCESS)
+        return result;
+    if (count <= 0 || values == NULL)
+        return leave(NVML_ERROR_INVALID_ARGUMENT);
+    for (int i = 0; i < count; i++) {
+        values[i].nvmlReturn = NVML_ERROR_NOT_SUPPORTED;
+        if (values[i].fieldId == FIELD_RECOVERY_ACTION) {
+            values[i].nvmlReturn = NVML_SUCCESS;
+            values[i].valueType = VALUE_UNSIGNED_INT;
+            values[i].value.uiVal = card->recovery;
+        }
+    }
+    return leave(NVML_SUCCESS);
+}

@@ -141,6 +141,21 @@ typedef struct {
 static_assert(sizeof(nvmlEventData_t) == 32, "nvmlEventData_t");
 
 typedef struct {
+    unsigned int fieldId;
+    unsigned int scopeId;
+    long long timestamp;
+    long long latencyUsec;
+    unsigned int valueType;
+    nvmlReturn_t nvmlReturn; /* each value has its own */
+    union {
+        double dVal;
+        unsigned int uiVal;
+        unsigned long long ullVal;
+    } value;
+} nvmlFieldValue_t;
+static_assert(sizeof(nvmlFieldValue_t) == 40, "nvmlFieldValue_t");
+
+typedef struct {
     unsigned int start; /* memory slices, both */
     unsigned int size;
 } nvmlGpuInstancePlacement_t;

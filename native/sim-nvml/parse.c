@@ -143,6 +143,18 @@ static bool read_lost(struct place *place, const char *values)
     return values[0] == '\0';
 }
 
+static bool read_recovery(struct place *place, const char *values)
+{
+    return sscanf(values, "%u", &place->card->recovery) == 1;
+}
+
+static bool read_remapped(struct place *place, const char *values)
+{
+    struct card *card = place->card;
+    return sscanf(values, "%u %u %u %u", &card->remapped_correctable, &card->remapped_uncorrectable,
+                  &card->remap_pending, &card->remap_failed) == 4;
+}
+
 static bool switch_of(const char *word, enum switchable *to)
 {
     static const char *const words[] = {"none", "off", "on"};
@@ -311,6 +323,7 @@ static const struct word words[] = {
     {"path", read_path, true},        {"p2p", read_p2p, true},
     {"link", read_link, true},        {"profile", read_profile, true},
     {"process", read_process, true},  {"event", read_event, true},
+    {"recovery", read_recovery, true}, {"remapped", read_remapped, true},
 };
 
 static bool read_line(struct place *place, char *line)

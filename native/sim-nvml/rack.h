@@ -88,6 +88,9 @@ struct card {
     unsigned int power, power_limit;    /* mW */
     unsigned int sm_clock, sm_clock_max, memory_clock, memory_clock_max; /* MHz */
     bool lost;
+    unsigned int recovery; /* NVML_GPU_RECOVERY_ACTION_...: what the driver says must be done, 0 is nothing */
+    unsigned int remapped_correctable, remapped_uncorrectable; /* memory rows */
+    unsigned int remap_pending, remap_failed;                  /* booleans, as NVML gives them */
     enum switchable ecc;
     enum switchable mig_current, mig_pending; /* as described; what SetMigMode changes is in mig.c's own file */
     unsigned int path[MAX_CARDS];             /* NVML_TOPOLOGY_... to each other card */

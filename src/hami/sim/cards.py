@@ -41,6 +41,8 @@ class Bench:
         self.path = path
         self.rack = rack
         self._sequence = max((event.sequence for card in rack.cards for event in card.events), default=0)
+        # MIG instances made on the former cards of this file would come with it.
+        path.with_name(f"{path.name}.mig").unlink(missing_ok=True)
         write(path, rack)
 
     @property
@@ -87,11 +89,11 @@ class Bench:
             self.change(index, faults=[*self.rack.cards[index].faults, fault])
 
     def heal(self, index: int | None = None) -> None:
-        """Take all faults from a card, or from the machine, and give a lost card back."""
+        """Take all faults from the machine; or from a card, as a reset would, and give it back if it was lost."""
         if index is None:
             self.put(replace(self.rack, faults=[]))
         else:
-            self.change(index, faults=[], lost=False)
+            self.change(index, faults=[], lost=False, recovery="none", remap_pending=False, remap_failed=False)
 
     def run(self, index: int, processes: Iterable[Process]) -> None:
         """The processes that use a card from now on."""

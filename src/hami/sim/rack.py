@@ -40,6 +40,10 @@ RESULTS: Mapping[str, int] = {
 """Answers a fault may give, by the names of NVML's return codes."""
 
 
+RECOVERIES = ("none", "reset", "reboot", "drain-p2p", "drain-reset")
+"""In the order of NVML's numbers."""
+
+
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
     """An answer to give instead of the true one."""
 
@@ -96,6 +100,11 @@ class SimCard(Struct, frozen=True, forbid_unknown_fields=True):
     temperature: Count = 34
     mig: Switch = "off"
     """Mode at the start, of a model that has MIG."""
+    recovery: Literal["none", "reset", "reboot", "drain-p2p", "drain-reset"] = "none"
+    """What the driver says must be done to the card."""
+    remap_pending: bool = False
+    """A broken memory row waits for a reset."""
+    remap_failed: bool = False
     lost: bool = False
     """Fallen off the bus: it counts, and answers nothing."""
     processes: list[Process] = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hami.sim.models import MODELS, Model
-from hami.sim.rack import RESULTS, Event, Fault, Process, Rack, SimCard, uuid_of
+from hami.sim.rack import RECOVERIES, RESULTS, Event, Fault, Process, Rack, SimCard, uuid_of
 
 HEADER = "hami-sim-cards 1"
 MIB = 1 << 20
@@ -42,6 +42,8 @@ def card_lines(rack: Rack, index: int) -> Iterator[str]:
     yield f"temperature {card.temperature}"
     yield f"power {model.idle_watt * 1000 + (model.watt - model.idle_watt) * busy * 10} {model.watt * 1000}"
     yield f"clocks {model.clocks[0] if busy else 345} {model.clocks[0]} {model.clocks[1]} {model.clocks[1]}"
+    yield f"recovery {RECOVERIES.index(card.recovery)}"
+    yield f"remapped 0 {int(card.remap_pending or card.remap_failed)} {card.remap_pending:d} {card.remap_failed:d}"
     yield f"ecc {'on' if model.ecc else 'none'}"
     yield f"mig {card.mig} {card.mig}" if model.mig else "mig none none"
     yield from (profile.line for profile in model.mig)
