@@ -31,3 +31,5 @@ class Grant(Struct, frozen=True):
     devices: tuple[DeviceNode, ...] = ()
     cdi: tuple[str, ...] = ()
     """Fully qualified CDI device names, ``vendor/class=name``."""
+    annotations: dict[str, str] = {}
+    """For the container runtime; how older runtimes are told CDI names."""

@@ -1,0 +1,90 @@
+"""Is somebody else offering this node's cards? Then kubelet may hand out whole cards past our limits.
+
+Two signs: another plugin's socket in kubelet's folder whose devices name our cards (asked of
+the plugin itself), and a node whose allocatable is not what we offer. Reports; takes no side.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc.aio
+from msgspec import Struct
+
+from hami.agent import rpc
+from hami.agent.kubelet import Identity, identity
+from hami.model.card import Card
+from hami.wire.proto import deviceplugin_pb2 as messages
+from hami.wire.proto.services import LIST_AND_WATCH
+
+log = logging.getLogger(__name__)
+ANSWER_S = 3.0
+
+
+class Rival(Struct, frozen=True):
+    """Another plugin, and why it is one."""
+
+    socket: str
+    why: str
+
+
+class Sockets:
+    """The other plugins' sockets; each is asked once for what it offers."""
+
+    def __init__(self, folder: str, own: str) -> None:
+        self._folder = Path(folder)
+        self._own = {own, "kubelet.sock"}
+        self._asked: dict[str, tuple[Identity | None, frozenset[str] | None]] = {}
+
+    async def rivals(self, cards: Iterable[Card]) -> list[Rival]:
+        """Plugins that offer cards of ours, by their ids or, where they do not answer, by their name."""
+        ids = {str(card.id) for card in cards}
+        found = []
+        for name in self._names():
+            offered = await self._offered(name)
+            if offered is None:
+                continue
+            shared = sorted(card for card in ids if any(one.startswith(card) for one in offered))
+            if shared:
+                found.append(Rival(name, f"offers {len(shared)} of our cards, {shared[0]} among them"))
+        return found
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(
+                path.name for path in self._folder.iterdir() if path.name not in self._own and path.is_socket()
+            )
+        except OSError:
+            return []
+
+    async def _offered(self, name: str) -> frozenset[str] | None:
+        """Device ids of a plugin; None while it does not answer (a socket left behind by a dead one)."""
+        now = identity(self._folder / name)
+        known = self._asked.get(name)
+        if known is not None and known[0] == now and known[1] is not None:
+            return known[1]
+        offered = await _first_list(str(self._folder / name))
+        self._asked[name] = (now, offered)
+        return offered
+
+
+async def _first_list(socket: str) -> frozenset[str] | None:
+    channel = rpc.channel(socket)
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            async for answer in rpc.listen(channel, LIST_AND_WATCH, messages.Empty()):
+                return frozenset(device.ID for device in answer.devices)
+    except (grpc.aio.AioRpcError, TimeoutError):
+        return None
+    finally:
+        await channel.close()
+    return None
+
+
+def allocatable_differs(allocatable: str | None, cards: Iterable[Card]) -> str | None:
+    """Why the node's allocatable count is not ours; None when it is, or where kubelet has not counted yet."""
+    offered = sum(card.slots for card in cards if card.healthy)
+    if allocatable is None or allocatable == str(offered):
+        return None
+    return f"the node's allocatable is {allocatable}, we offer {offered}"

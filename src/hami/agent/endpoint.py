@@ -1,0 +1,37 @@
+"""The agent's HTTP pages: /metrics, /healthz, /readyz. Plain, read only, nothing of any tenant."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from hami.observe.health import Health
+from hami.observe.metrics import CONTENT_TYPE
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def pages(health: Health, metrics: Callable[[], bytes]) -> web.Application:
+    """An application; `metrics` makes the page at the time of each scrape."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text=health.text(), status=200 if health.ready else 503)
+
+    async def scrape(_: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    made = web.Application()
+    made.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", scrape)])
+    return made
+
+
+async def serve(application: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
+    """Serve it; the port, which the system chooses where 0 was asked. Raises OSError."""
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    address = runner.addresses[0]
+    return runner, int(address[1])

@@ -1,0 +1,51 @@
+"""Puts libvgpu.so where containers get it from: a file a version, and never written over.
+
+Running processes have the file mapped: one that is overwritten in place kills them. So a
+new library is a new file that is renamed into place, and the old inode lives as long as it is used.
+"""
+
+import logging
+from pathlib import Path
+
+from hami import __version__, native
+from hami.agent.checkpoint import write_durably
+from hami.agent.grant import LIBRARY_PATH
+from hami.agent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def source(settings: Settings) -> Path:
+    """The library of this installation. Raises `native.NotBuilt` where there is none."""
+    if settings.library_file:
+        return Path(settings.library_file)
+    try:
+        return native.library(native.LIMITER)
+    except native.NotBuilt:
+        found = native.library(native.STANDIN)
+        log.warning("the stand-in library is handed out: it limits nothing", extra={"path": str(found)})
+        return found
+
+
+def install(settings: Settings) -> str:
+    """Bring the host's copy up to date; its path. Raises OSError."""
+    origin = source(settings)
+    folder = Path(settings.hook_path) / "vgpu"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    target = folder / f"libvgpu.so.{__version__}"
+    text = origin.read_bytes()
+    if not _same(target, text):
+        write_durably(target, text, 0o755)
+        log.info("library installed", extra={"path": str(target), "from": str(origin)})
+    preload = folder / "ld.so.preload"
+    line = f"{LIBRARY_PATH}\n".encode()
+    if not _same(preload, line):
+        write_durably(preload, line, 0o644)
+    return str(target)
+
+
+def _same(path: Path, text: bytes) -> bool:
+    try:
+        return path.read_bytes() == text
+    except OSError:
+        return False

@@ -1,0 +1,133 @@
+"""The device plugin service that kubelet calls: requests in, answers out, no decision of its own.
+
+Device ids are ``<card>-<slot>``, a slot for each slice that may share the card.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from hami.agent.allocate import AllocationFailed, Allocator
+from hami.agent.answer import response
+from hami.agent.meters import Meters
+from hami.agent.rpc import Stream, Unary
+from hami.agent.verify import NotVerified, Verifier
+from hami.model.card import Card
+from hami.model.errors import HamiError
+from hami.wire.proto import deviceplugin_pb2 as messages
+from hami.wire.proto.services import (
+    ALLOCATE,
+    HEALTHY,
+    LIST_AND_WATCH,
+    OPTIONS,
+    PRE_START,
+    PREFERRED,
+    UNHEALTHY,
+    Call,
+)
+
+log = logging.getLogger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CardList(Protocol):
+    """The node's cards, followed (`inventory.Inventory`)."""
+
+    def cards(self) -> tuple[Card, ...]: ...
+    def changes(self) -> AsyncIterator[None]: ...
+
+
+class Plugin:
+    """One resource's device plugin."""
+
+    def __init__(
+        self, cards: CardList, allocator: Allocator, verifier: Verifier, meters: Meters, *, topology: bool
+    ) -> None:
+        self._cards = cards
+        self._allocator = allocator
+        self._verifier = verifier
+        self._meters = meters
+        self._topology = topology
+        self.streams = 0
+        """Open ListAndWatch calls: kubelet has one; none means that it does not know us."""
+
+    def handlers(self) -> Sequence[tuple[Call[Any, Any], Unary | Stream]]:
+        return (
+            (OPTIONS, self.options),
+            (LIST_AND_WATCH, self.list_and_watch),
+            (PREFERRED, self.preferred),
+            (ALLOCATE, self.allocate),
+            (PRE_START, self.pre_start),
+        )
+
+    async def options(self, _: messages.Empty, __: Context) -> messages.DevicePluginOptions:
+        return options()
+
+    async def list_and_watch(self, _: messages.Empty, __: Context) -> AsyncIterator[messages.ListAndWatchResponse]:
+        """The devices at once and after each change. grpc closes this generator when the caller is gone."""
+        self.streams += 1
+        try:
+            async for _change in self._cards.changes():
+                yield messages.ListAndWatchResponse(devices=devices(self._cards.cards(), topology=self._topology))
+        finally:
+            self.streams -= 1
+
+    async def preferred(
+        self, request: messages.PreferredAllocationRequest, _: Context
+    ) -> messages.PreferredAllocationResponse:
+        answers = []
+        for one in request.container_requests:
+            ids = await self._allocator.prefer(
+                frozenset(one.available_deviceIDs), frozenset(one.must_include_deviceIDs), one.allocation_size
+            )
+            answers.append(messages.ContainerPreferredAllocationResponse(deviceIDs=ids))
+        return messages.PreferredAllocationResponse(container_responses=answers)
+
+    async def allocate(self, request: messages.AllocateRequest, context: Context) -> messages.AllocateResponse:
+        """kubelet sends one container a call; several are answered in their order."""
+        answers = []
+        for one in request.container_requests:
+            with self._meters.allocation() as outcome:
+                try:
+                    grant = await self._allocator.allocate(tuple(one.devices_ids))
+                except AllocationFailed as fault:
+                    outcome(fault.refused.reason)
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"HAMi: {fault}")
+                except HamiError as fault:
+                    outcome("Fault")
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, f"HAMi: {fault}")
+            answers.append(response(grant))
+        return messages.AllocateResponse(container_responses=answers)
+
+    async def pre_start(
+        self, request: messages.PreStartContainerRequest, context: Context
+    ) -> messages.PreStartContainerResponse:
+        with self._meters.verification() as outcome:
+            try:
+                await self._verifier.verify(tuple(request.devices_ids))
+            except NotVerified as fault:
+                outcome("NotVerified")
+                log.warning("container does not start", extra={"why": str(fault)})
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"HAMi: {fault}")
+        return messages.PreStartContainerResponse()
+
+
+def options() -> messages.DevicePluginOptions:
+    """We choose ids, and look again before each container starts."""
+    return messages.DevicePluginOptions(pre_start_required=True, get_preferred_allocation_available=True)
+
+
+def devices(cards: Sequence[Card], *, topology: bool) -> list[messages.Device]:
+    """What kubelet may count: every slot of every card, in a steady order."""
+    return [
+        messages.Device(
+            ID=f"{card.id}-{slot}",
+            health=HEALTHY if card.healthy else UNHEALTHY,
+            topology=messages.TopologyInfo(nodes=[messages.NUMANode(ID=card.numa)]) if topology else None,
+        )
+        for card in sorted(cards, key=lambda card: (card.index, card.id))
+        for slot in range(card.slots)
+    ]

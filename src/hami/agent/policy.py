@@ -1,0 +1,83 @@
+"""The host folder of one allocation: its policy and its ledger, as the library will find them.
+
+`wire.policy` has the format. The policy may be written again at any time before the
+container runs; the ledger is made once and then belongs to the library.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from hami.agent.bound import Share
+from hami.agent.checkpoint import write_durably
+from hami.config.schema import NvidiaConfig
+from hami.model.card import Card
+from hami.model.grant import Grant
+from hami.model.plan import Slice
+from hami.wire.policy import POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
+
+
+def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], config: NvidiaConfig) -> LibraryPolicy:
+    """What the container is held to. Limits are found by card id, never by position."""
+    full = {card.id: card.mem_mib for card in cards}
+    return LibraryPolicy(
+        container=f"{grant.pod.uid}/{grant.container}",
+        cards=tuple(
+            CardLimit(one.card, _memory(one, full.get(one.card), config), min(one.core_percent, 100))
+            for one in grant.slices
+        ),
+        core_policy=CorePolicy.DISABLE if config.disable_core_limit else CorePolicy(config.gpu_core_policy),
+        priority=_priority(share, config),
+    )
+
+
+def _memory(one: Slice, card_mem_mib: int | None, config: NvidiaConfig) -> int | None:
+    """MiB; None for all there is: of an unscaled card the driver's own total says it better than a rounded number."""
+    whole = card_mem_mib is not None and one.mem_mib >= card_mem_mib and config.device_memory_scaling <= 1
+    return None if whole else one.mem_mib
+
+
+def needs_policy(grant: Grant) -> bool:
+    """Whether the container gets the library; whole cards do not."""
+    return any(mount.container_path == POLICY_PATH for mount in grant.mounts)
+
+
+class Folders:
+    """The folders of all allocations, below ``<hook>/vgpu/allocations`` as this process sees it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, key: str, policy: LibraryPolicy) -> None:
+        """Make the folder, or bring it up to date. Raises OSError (disk full) and Malformed."""
+        text = encode(policy).encode()
+        folder = self.root / key
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        path = folder / "policy"
+        if not _same(path, text):
+            write_durably(path, text, 0o444)
+        ledger = folder / "ledger"
+        if not ledger.exists():
+            write_durably(ledger, b"", 0o666)  # any user of the container may run CUDA
+
+    def remove(self, key: str) -> None:
+        """A container that still runs keeps what it has mounted."""
+        shutil.rmtree(self.root / key, ignore_errors=True)
+
+    def keys(self) -> set[str]:
+        try:
+            return {entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)}
+        except FileNotFoundError:
+            return set()
+
+
+def _same(path: Path, text: bytes) -> bool:
+    try:
+        return path.read_bytes() == text
+    except OSError:
+        return False
+
+
+def _priority(share: Share, config: NvidiaConfig) -> int:
+    """0 high, 1 low. From the resource, which admission has checked; the environment is the tenant's."""
+    return 0 if str((share.spec.resources.limits or {}).get(config.resource_priority_name, "1")) == "0" else 1

@@ -1,0 +1,72 @@
+"""What `hami agent` can be told. The command line turns each field into an option of the same name.
+
+Times are seconds. Nothing here reads files or the environment; paths are as this
+process sees them, and mounts it hands out are on the host.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Strategy = Literal["envvar", "volume-mounts", "cdi-annotations", "cdi-cri"]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Start-up settings of one node's agent."""
+
+    node_name: str
+    """The Node object this process stands for, usually from NODE_NAME."""
+    kubeconfig: str | None = None
+    """None: in-cluster credentials, else the usual kubeconfig search."""
+    context: str | None = None
+
+    device_config_file: str | None = None
+    """device-config.yaml, shared with the scheduler; None is every default."""
+    node_config_file: str | None = None
+    """config.json with per-node overrides."""
+    nvml_library: str | None = None
+    """Path of libnvidia-ml.so.1; None looks below the driver root, then asks the loader."""
+    scan_interval: float = 30.0
+    """How often cards are looked for anew."""
+
+    device_plugin_dir: str = "/var/lib/kubelet/device-plugins"
+    pod_resources_socket: str = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    kubelet_poll: float = 0.25
+    """How often kubelet's socket is looked at. A kubelet that restarts refuses GPU pods until we have registered."""
+
+    driver_root: str = "/"
+    """Root of the driver installation as this process sees it."""
+    dev_root: str = "/"
+    """Root on the host below which ``dev/nvidia0`` is; its paths go to kubelet."""
+    hook_path: str = "/usr/local"
+    """Folder whose ``vgpu`` holds the library and the policies; the same path on the host and for this process."""
+    library_file: str | None = None
+    """The libvgpu.so to hand out; None is the one that is built into this installation."""
+    state_dir: str = "/var/lib/hami"
+    """Where the checkpoint is kept. Must outlive a restart of this process."""
+    cdi_dir: str = "/var/run/cdi"
+
+    device_list_strategy: tuple[Strategy, ...] = ("envvar",)
+    cdi_annotation_prefix: str = "cdi.k8s.io/"
+    pass_device_specs: bool = False
+    """Hand out /dev/nvidia* ourselves, for runtimes without NVIDIA's hook."""
+    gdrcopy_enabled: bool = False
+    gds_enabled: bool = False
+    mofed_enabled: bool = False
+
+    scheduler_names: tuple[str, ...] = ("hami-scheduler",)
+    """Pods of other schedulers get no card, whatever their annotations say. Empty trusts every scheduler."""
+    allocate_wait: float = 5.0
+    """How long one Allocate may wait for the API server and kubelet's list; no other pod is admitted meanwhile."""
+    verify_wait: float = 20.0
+    """The same for PreStartContainer; kubelet itself gives up after 30."""
+    allocate_timeout: float = 300.0
+    """A bound pod that kubelet has not asked cards for within this time is failed and its slice released."""
+    conflict_interval: float = 10.0
+
+    metrics_bind_address: str = "0.0.0.0:9394"
+    """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
+    kube_qps: float | None = None
+    event_qps: float = 5.0
+    log_format: Literal["text", "json"] = "json"
+    log_level: str = "info"
