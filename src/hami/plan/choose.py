@@ -6,7 +6,9 @@ of `feasible` and `refusals`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from itertools import compress
+from operator import itemgetter, not_
+from typing import Any, Protocol, cast
 
 import numpy as np
 from msgspec import Struct
@@ -108,23 +110,21 @@ class Screen:
 
     def __init__(self, ask: Ask, table: Table, names: Sequence[str]) -> None:
         self.ask, self.table, self.names = ask, table, names
-        rows = table.rows
-        self._at: list[int] = [rows.get(name, -1) for name in names]
+        self._at = _positions(table.rows, names)
         """Position of each name; -1 is unregistered and finds the last outcome."""
         self._rows: Longs | None = None
-        self._open: Bools
-        """Asked about and not refused so far."""
-        asked = np.array(self._at, np.int64)
-        if len(names) * 3 < len(rows):
-            self._rows = asked[asked >= 0]
-            places = iter(range(len(self._rows)))
-            self._at = [-1 if at < 0 else next(places) for at in self._at]
-            self._open = np.ones(len(self._rows), np.bool_)
-        else:
-            self._open = np.zeros(table.columns.rows, np.bool_)
-            self._open[asked[asked >= 0]] = True
-        self._cut: slice | Longs = slice(0, table.columns.rows) if self._rows is None else self._rows
-        self._outcomes: list[Outcome] = [None] * len(self._open)
+        """The rows asked about; None looks at all of them and picks later, which is cheaper for many names."""
+        rows = table.columns.rows
+        if len(names) * 3 < rows:
+            asked = np.fromiter(self._at, np.int64, len(self._at))
+            known = asked >= 0
+            self._rows = asked[known]
+            rows = len(self._rows)
+            self._at = tuple(np.where(known, np.cumsum(known) - 1, -1).tolist())
+        self._cut: slice | Longs = slice(0, rows) if self._rows is None else self._rows
+        self._open: Bools = table.columns.registered[self._cut].copy()
+        """Not refused so far."""
+        self._outcomes: list[Outcome] = [None] * rows
 
     def run(self) -> None:
         """Refuse what cannot be."""
@@ -133,15 +133,19 @@ class Screen:
         self._refuse_together(scans)
 
     def best(self) -> Plan | None:
-        """The plan on the best node left."""
+        """The plan on the best node left: by score, then by name."""
         score = self.table.columns.node_score[self._cut]
         if self.ask.node_policy is NodePolicy.SPREAD:
             score = -score
-        while (left := np.flatnonzero(self._open)).size:
+        candidates = self._open.copy()
+        while (left := np.flatnonzero(candidates)).size:
             scores = score[left]
             ties = left[scores == scores.max()]
-            ranks = self.table.rank[ties if self._rows is None else self._rows[ties]]
-            position = int(ties[ranks.argmin()])
+            position = int(ties[self.table.rank[ties if self._rows is None else self._rows[ties]].argmin()])
+            candidates[position] = False
+            if self._rows is None and position not in self._at:
+                candidates &= self._asked()
+                continue
             result = fit(self.ask, self._state(position))
             if isinstance(result, Plan):
                 return result
@@ -149,12 +153,17 @@ class Screen:
         return None
 
     def decision(self, plan: Plan | None) -> Decision:
-        outcomes: list[Outcome] = [*self._outcomes, refuse.UNKNOWN_NODE]
-        found = [outcomes[at] for at in self._at]
-        names = self.names
-        feasible = [name for name, one in zip(names, found, strict=True) if one is None]
-        refusals = {name: one for name, one in zip(names, found, strict=True) if one is not None}
-        return Decision(plan, feasible, refusals)
+        found = _pick([*self._outcomes, refuse.UNKNOWN_NODE], self._at)
+        feasible = list(compress(self.names, map(not_, found)))
+        refusals = dict(compress(zip(self.names, found, strict=True), found))
+        return Decision(plan, feasible, cast("dict[str, Refusal]", refusals))
+
+    def _asked(self) -> Bools:
+        """Which rows were asked about."""
+        asked = np.zeros(len(self._open), np.bool_)
+        at = np.fromiter(self._at, np.int64, len(self._at))
+        asked[at[at >= 0]] = True
+        return asked
 
     def _state(self, position: int) -> NodeState:
         return self.table.state(position if self._rows is None else int(self._rows[position]))
@@ -193,36 +202,30 @@ class Screen:
         words = self.table.recall.words()
         outcomes = self._outcomes
         family, asked = ask.family, ask.cards
-        for position, total, together, tally, missing in zip(
-            bad.tolist(),
-            scan.total[bad].tolist(),
-            scan.together[bad].tolist(),
-            tallies.tolist(),
-            least.tolist(),
-            strict=True,
-        ):
-            key = (family, asked, total, together, tally, missing)
+        total, together = scan.total[bad].tolist(), scan.together[bad].tolist()
+        for position, *said in zip(bad.tolist(), total, together, tallies.tolist(), least.tolist(), strict=True):
+            key = (family, asked, *said)
             refusal = words.get(key)
             if refusal is None:
-                refusal = words[key] = _spell(ask, total, together, tally, missing)
+                refusal = words[key] = _spell(ask, *said)
             outcomes[position] = refusal
 
     def _refuse_together(self, scans: Mapping[CardAsk, Scan]) -> None:
         """Where containers meet on cards: settle what columns can, look at the rest."""
-        doubtful = np.zeros_like(self._open)
-        for group in coupled(wants(self.ask)):
-            fits = settle(
-                self.table.columns,
-                [(want, scans[want.ask]) for want in group],
-                chain(self.ask.card_policy).idle_only,
-                self._cut,
-            )
-            doubtful |= self._open & ~fits
-        looks = self.table.recall.looks(self.ask) if doubtful.any() else {}
-        for position in np.flatnonzero(doubtful).tolist():
-            refusal = self._look(looks, position)
-            if refusal is not None:
-                self._refuse(position, refusal)
+        looks: dict[int, tuple[NodeState, Outcome]] = {}
+        groups = coupled(wants(self.ask))
+        if groups:
+            looks = self.table.recall.looks(self.ask)
+        idle_only = chain(self.ask.card_policy).idle_only
+        for group in groups:
+            pairs = [(want, scans[want.ask]) for want in group]
+            fits, may = settle(self.table.columns, pairs, idle_only, self._cut)
+            for position in np.flatnonzero(self._open & may).tolist():
+                refusal = self._look(looks, position)
+                if refusal is not None:
+                    self._refuse(position, refusal)
+            for position in np.flatnonzero(self._open & ~fits & ~may).tolist():
+                self._refuse(position, refuse.NOT_TOGETHER)
 
     def _look(self, looks: dict[int, tuple[NodeState, Outcome]], position: int) -> Outcome:
         """An exact look, or the memory of one at this very state."""
@@ -235,6 +238,22 @@ class Screen:
         outcome = replace(result, cards=()) if isinstance(result, Refusal) else None
         looks[row] = (state, outcome)
         return outcome
+
+
+def _positions(rows: Mapping[str, int], names: Sequence[str]) -> tuple[int, ...]:
+    """The row of each name, -1 for one that has none. Turning names into rows is half the cost of a decision."""
+    try:
+        return _pick(rows, names)
+    except KeyError:
+        return tuple(rows.get(name, -1) for name in names)
+
+
+def _pick(source: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
+    """`source[key]` for each key, in one call."""
+    if len(keys) < 2:  # itemgetter gives no tuple for one, and takes none
+        return tuple(source[key] for key in keys)
+    found: tuple[Any, ...] = itemgetter(*keys)(source)
+    return found
 
 
 def _spell(ask: CardAsk, total: int, together: int, tally: int, missing: int) -> Refusal:

@@ -76,9 +76,10 @@ class Columns:
 
     def __init__(self, rows: int = 64, cards: int = 8) -> None:
         self.rows = 0
-        """Rows in use are below this; freed ones among them are not `usable`."""
+        """Rows in use are below this; freed ones among them are not `registered`."""
         self.inventory = 0
         """Moves when what cards *are* changes, not with what is used on them."""
+        self.registered = np.zeros(rows, np.bool_)
         self.usable = np.zeros(rows, np.bool_)
         self.node_score = np.zeros(rows, np.float64)
         self.free_slots = np.zeros((cards, rows), np.int32)
@@ -106,6 +107,7 @@ class Columns:
     def write(self, row: int, state: NodeState | None) -> None:
         """Row `row` becomes `state`; None empties it."""
         self._grow(row + 1, len(state.cards) if state else 0)
+        self.registered[row] = state is not None
         self.usable[row] = state is not None and state.problem is None
         states = state.cards if state else ()
         self.node_score[row] = score.node(states)
@@ -169,6 +171,7 @@ class Columns:
             new = np.full(shape, _ABSENT if name == "standing" else 0, old.dtype)
             new[:have_cards, :have_rows] = old
             setattr(self, name, new)
+        self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
         self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])
         self.node_score = np.concatenate([self.node_score, np.zeros(shape[1] - have_rows)])
 

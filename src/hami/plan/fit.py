@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.errors import Bug
@@ -18,11 +19,12 @@ from hami.plan import refuse, score
 from hami.plan.charge import charges
 from hami.plan.policies import Candidate, Chain, chain
 from hami.plan.rules import refuse as refuse_card
-from hami.plan.snapshot import CardState, NodeState
+from hami.plan.rules import room, standing
+from hami.plan.snapshot import CardState, NodeState, Use
 
-CHOICES = 64
-"""Placements tried for the containers of one pod on one node before giving up. Enough for every
-pair of one-card containers on 16 cards; a bound, so that no pod can make a decision slow."""
+CHOICES = 256
+"""Placements tried for the containers of one pod on one node before giving up: a bound, so that
+no pod can make a decision slow. Mostly the first one or two succeed."""
 
 
 class Want(Struct, frozen=True):
@@ -63,7 +65,7 @@ def wants(ask: Ask) -> tuple[Want, ...]:
 
 
 def why(ask: Ask, node: NodeState) -> Refusal:
-    """Why `ask` does not fit: the first container that cannot even run there alone, else the first left over."""
+    """Why `ask` does not fit: a container that cannot even run there alone, else that they meet."""
     search = Search(ask, node)
     for want in search.wants:
         refusal = search.shortfall(want)
@@ -72,19 +74,22 @@ def why(ask: Ask, node: NodeState) -> Refusal:
     for place, want in enumerate(search.wants):
         refusal = search.shortfall(want)
         if refusal is not None:
-            return refusal
+            return replace(refuse.NOT_TOGETHER, cards=refusal.cards)
         search.take(place, next(search.choices(want)))
     raise Bug(f"no container of {ask.pod} lacks cards on {node.name}, and yet there is no plan")
 
 
 class Search:
-    """The node's cards while a pod's containers are put on them, one after the other."""
+    """A node's cards while a pod's containers are put on them, one after the other."""
 
     def __init__(self, ask: Ask, node: NodeState) -> None:
         self.ask = ask
         self.wants = wants(ask)
+        self._node = node
         self._chain: Chain = chain(ask.card_policy)
-        self._cards: list[CardState] = list(node.cards)
+        self._use: list[Use] = [state.use for state in node.cards]
+        self._accepted = {want.ask: _accepting(want.ask, node) for want in self.wants}
+        """Cards that an ask accepts for what they are, by position."""
         self._taken: list[Sequence[int]] = [()] * len(self.wants)
         self._left = CHOICES
 
@@ -93,13 +98,18 @@ class Search:
         if number == len(self.wants):
             return True
         want = self.wants[number]
-        before = self._cards.copy()
+        before = self._use.copy()
+        tried = set()
         for choice in self.choices(want):
+            alike = tuple(sorted((self._like(position), before[position]) for position in choice))
+            if alike in tried:
+                continue
+            tried.add(alike)
             self._left -= 1
             self.take(number, choice)
             if self.place(number + 1):
                 return True
-            self._cards[:] = before
+            self._use[:] = before
             if self._left <= 0 or want.kind is ContainerKind.INIT:
                 break  # an init container leaves nothing behind, so another choice changes nothing
         return False
@@ -110,17 +120,19 @@ class Search:
         if not want.ask.rules.numa_bind:
             yield from combinations([one.position for one in candidates], want.ask.cards)
             return
-        for numa in dict.fromkeys(one.state.card.numa for one in candidates):
-            group = [one.position for one in candidates if one.state.card.numa == numa]
+        for numa in dict.fromkeys(one.card.numa for one in candidates):
+            group = [one.position for one in candidates if one.card.numa == numa]
             yield from combinations(group, want.ask.cards)
 
     def candidates(self, want: Want) -> list[Candidate]:
         """Cards that accept `want` beside what they bear."""
-        return [
-            Candidate(position, state, score.card(state, want.ask, self.ask.weights))
-            for position, state in enumerate(self._cards)
-            if state.card.family == want.ask.family and refuse_card(want.ask, state, self._chain.idle_only) is None
-        ]
+        ask, weights, idle_only = want.ask, self.ask.weights, self._chain.idle_only
+        found = []
+        for position in self._accepted[ask]:
+            card, use = self._node.cards[position].card, self._use[position]
+            if room(ask, card, use, idle_only) is None:
+                found.append(Candidate(position, card, use, score.card(card, use, ask, weights)))
+        return found
 
     def take(self, number: int, choice: Sequence[int]) -> None:
         """Give `choice` to want `number`."""
@@ -129,20 +141,15 @@ class Search:
         if want.kind is ContainerKind.INIT:
             return
         for position in choice:
-            state = self._cards[position]
-            self._cards[position] = CardState(
-                state.card,
-                state.used_slots + 1,
-                state.used_mem_mib + want.ask.mem_on(state.card.mem_mib),
-                state.used_core_percent + want.ask.core_percent,
-                state.cordoned,
-            )
+            slots, mem, cores = self._use[position]
+            mem += want.ask.mem_on(self._node.cards[position].card.mem_mib)
+            self._use[position] = (slots + 1, mem, cores + want.ask.core_percent)
 
     def slices(self) -> tuple[ContainerSlices, ...]:
         """What was taken, one entry a container of the ask, cards by index."""
         found: list[list[Slice]] = [[] for _ in self.ask.containers]
         for want, choice in zip(self.wants, self._taken, strict=True):
-            cards = sorted((self._cards[position].card for position in choice), key=lambda card: card.index)
+            cards = sorted((self._node.cards[position].card for position in choice), key=lambda card: card.index)
             found[want.container].extend(
                 Slice(card.id, card.family, want.ask.mem_on(card.mem_mib), want.ask.core_percent) for card in cards
             )
@@ -151,7 +158,11 @@ class Search:
     def shortfall(self, want: Want) -> Refusal | None:
         """Why `want` alone has too few cards as they stand, None if it has enough."""
         ask = want.ask
-        states = [state for state in self._cards if state.card.family == ask.family]
+        states = [
+            CardState(state.card, *use, cordoned=state.cordoned)
+            for state, use in zip(self._node.cards, self._use, strict=True)
+            if state.card.family == ask.family
+        ]
         if not states:
             return refuse.no_family(ask.family)
         if len(states) < ask.cards:
@@ -171,10 +182,24 @@ class Search:
             cards=refused,
         )
 
+    def _like(self, position: int) -> tuple[int, ...]:
+        """Cards of which this is equal are interchangeable for this pod, given equal use."""
+        card = self._node.cards[position].card
+        accepts = (position in accepted for accepted in self._accepted.values())
+        return (card.mem_mib, card.core_percent, card.slots, card.numa, *accepts)
+
     def _together(self, want: Want) -> int:
         """The most acceptable cards on one NUMA node."""
-        numas = [one.state.card.numa for one in self.candidates(want)]
+        numas = [one.card.numa for one in self.candidates(want)]
         return max((numas.count(numa) for numa in set(numas)), default=0)
+
+
+def _accepting(ask: CardAsk, node: NodeState) -> list[int]:
+    return [
+        position
+        for position, state in enumerate(node.cards)
+        if state.card.family == ask.family and standing(ask.rules, state) is None
+    ]
 
 
 def _counts(refused: Sequence[CardRefusal]) -> dict[Reason, int]:

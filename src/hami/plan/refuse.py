@@ -8,6 +8,10 @@ from hami.model.refusal import CardRefusal, Reason, Refusal
 UNKNOWN_NODE = Refusal(((Reason.UNREGISTERED, 1),), 0)
 """Nobody has registered cards on this node."""
 
+NOT_TOGETHER = Refusal(
+    ((Reason.CARDS_PARTLY_FIT, 1),), 0, "each container fits by itself, but not all that run at the same time"
+)
+
 _ORDER = {reason: place for place, reason in enumerate(Reason)}
 
 

@@ -7,7 +7,7 @@ left on it (it changes with every pod). The columns follow both, rule for rule.
 from hami.model.ask import CardAsk, CardRules
 from hami.model.card import Card
 from hami.model.refusal import CardRefusal, Reason
-from hami.plan.snapshot import CardState
+from hami.plan.snapshot import CardState, Use
 
 WHOLE = 100
 """Core percent that asks for a card alone."""
@@ -15,10 +15,18 @@ WHOLE = 100
 
 def refuse(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:
     """Why `state` does not take `ask` beside what it bears, None if it does."""
-    reason = standing(ask.rules, state)
-    if reason is not None:
-        return CardRefusal(state.card.id, reason)
-    return room(ask, state, idle_only)
+    reason = standing(ask.rules, state) or room(ask, state.card, state.use, idle_only)
+    if reason is None:
+        return None
+    match reason:
+        case Reason.SLOTS_EXHAUSTED:
+            return CardRefusal(state.card.id, reason, 1, state.free_slots)
+        case Reason.INSUFFICIENT_MEMORY:
+            return CardRefusal(state.card.id, reason, ask.mem_on(state.card.mem_mib), state.free_mem_mib)
+        case Reason.INSUFFICIENT_CORE:
+            return CardRefusal(state.card.id, reason, ask.core_percent, state.free_core_percent)
+        case _:
+            return CardRefusal(state.card.id, reason)
 
 
 def standing(rules: CardRules, state: CardState) -> Reason | None:
@@ -50,19 +58,19 @@ def id_accepted(rules: CardRules, card: Card) -> bool:
     return (not rules.use_ids or card.id in rules.use_ids) and card.id not in rules.nouse_ids
 
 
-def room(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:  # noqa: PLR0911 - a return a rule
+def room(ask: CardAsk, card: Card, use: Use, idle_only: bool) -> Reason | None:  # noqa: PLR0911 - a return a rule
     """The rules of what is left: slots, memory, cores, and cards taken alone."""
-    card, mem, cores = state.card, ask.mem_on(state.card.mem_mib), ask.core_percent
-    if state.free_slots <= 0:
-        return CardRefusal(card.id, Reason.SLOTS_EXHAUSTED, 1, state.free_slots)
-    if idle_only and state.used_slots > 0:
-        return CardRefusal(card.id, Reason.EXCLUSIVE_CONFLICT)
-    if state.free_mem_mib < mem:
-        return CardRefusal(card.id, Reason.INSUFFICIENT_MEMORY, mem, state.free_mem_mib)
-    if state.free_core_percent < cores:
-        return CardRefusal(card.id, Reason.INSUFFICIENT_CORE, cores, state.free_core_percent)
-    if cores == card.core_percent == WHOLE and state.used_slots > 0:
-        return CardRefusal(card.id, Reason.EXCLUSIVE_CONFLICT)
-    if cores == 0 and card.core_percent and state.free_core_percent == 0:
-        return CardRefusal(card.id, Reason.CORES_EXHAUSTED)
+    slots, mem, cores = use
+    if slots >= card.slots:
+        return Reason.SLOTS_EXHAUSTED
+    if idle_only and slots > 0:
+        return Reason.EXCLUSIVE_CONFLICT
+    if card.mem_mib - mem < ask.mem_on(card.mem_mib):
+        return Reason.INSUFFICIENT_MEMORY
+    if card.core_percent - cores < ask.core_percent:
+        return Reason.INSUFFICIENT_CORE
+    if ask.core_percent == WHOLE == card.core_percent and slots > 0:
+        return Reason.EXCLUSIVE_CONFLICT
+    if ask.core_percent == 0 and cores == card.core_percent != 0:
+        return Reason.CORES_EXHAUSTED
     return None

@@ -8,18 +8,19 @@ HAMi documents it (its code forgets the ask, since it compares a family with a m
 from collections.abc import Iterable
 
 from hami.model.ask import CardAsk, Weights
-from hami.plan.snapshot import CardState
+from hami.model.card import Card
+from hami.plan.snapshot import CardState, Use
 
 
-def card(state: CardState, ask: CardAsk, weights: Weights) -> float:
-    """A card's score with `ask` placed on it; 0 for a card without capacity."""
-    own = state.card
+def card(own: Card, use: Use, ask: CardAsk, weights: Weights) -> float:
+    """The score of a card that bears `use`, with `ask` placed on it; 0 for a card without capacity."""
     if not (own.slots and own.core_percent and own.mem_mib):
         return 0.0
+    slots, mem, cores = use
     return 10 * (
-        weights.slot * (1 + state.used_slots) / own.slots
-        + weights.core * (ask.core_percent + state.used_core_percent) / own.core_percent
-        + weights.memory * (ask.mem_on(own.mem_mib) + state.used_mem_mib) / own.mem_mib
+        weights.slot * (1 + slots) / own.slots
+        + weights.core * (ask.core_percent + cores) / own.core_percent
+        + weights.memory * (ask.mem_on(own.mem_mib) + mem) / own.mem_mib
     )
 
 

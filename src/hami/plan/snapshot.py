@@ -13,6 +13,9 @@ from hami.model.card import Card
 from hami.model.ids import Family, NodeName
 from hami.model.plan import Charge
 
+Use = tuple[int, int, int]
+"""Of one card: slots, MiB and core percent taken."""
+
 
 class CardState(Struct, frozen=True):
     """A card and what is taken of it. Taken may exceed capacity: a card can shrink under its pods."""
@@ -22,6 +25,10 @@ class CardState(Struct, frozen=True):
     used_mem_mib: int = 0
     used_core_percent: int = 0
     cordoned: bool = False
+
+    @property
+    def use(self) -> Use:
+        return self.used_slots, self.used_mem_mib, self.used_core_percent
 
     @property
     def free_slots(self) -> int:

@@ -1,23 +1,24 @@
 """Whether several containers of one pod fit beside each other, asked of all nodes at once.
 
-Each want alone is a `Scan`. Wants of one family that run at the same time share cards, and
-three conditions settle most nodes without looking at one exactly: every want finds
-cards of its own, all of them stack on the same cards, or (two wants of one card each) one of
-both. Under the first two the greedy choice of `plan.fit` cannot run out of cards: see the
-notes at each. Nodes that stay open are for an exact look.
+Each want alone is a `Scan`. Wants of one family that run at the same time share cards, and a few
+conditions settle most nodes without looking at one exactly: each is either enough for
+the greedy choice of `plan.fit` to run through, or necessary. The rest is for an exact look.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from hami.model.ask import ContainerKind
+from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
 from hami.plan.columns import Bools, Columns, Longs, Scan
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
 
 Pair = tuple[Want, Scan]
+
+EXACT_WANTS = 5
+"""Wants of one group up to which every way to share them out is tried; 2 ** 5 sets fit in a word."""
 
 
 def coupled(wants: Iterable[Want]) -> list[list[Want]]:
@@ -34,43 +35,121 @@ def _meeting(wants: Sequence[Want]) -> list[Want]:
     return list(wants[first:])
 
 
-def settle(columns: Columns, group: Sequence[Pair], idle_only: bool, cut: slice | Longs) -> Bools:
-    """Where the group surely fits. Elsewhere it may still; for two wants of one card each it does not."""
+def settle(columns: Columns, group: Sequence[Pair], idle_only: bool, cut: slice | Longs) -> tuple[Bools, Bools]:
+    """Where the group surely fits, and where it may; elsewhere it does not."""
     alone: Bools = np.logical_and.reduce([scan.fits for _, scan in group])
     if any(want.ask.rules.numa_bind and want.ask.cards > 1 for want, _ in group):
-        return np.zeros_like(alone)
-    fits = alone & (_apart(group) | (False if idle_only else _stacked(columns, group, cut)))
-    if _simple_pair(group):
-        one, two = group[0][1], group[1][1]
-        fits |= alone & (np.count_nonzero(one.accepts | two.accepts, axis=0) > 1)
-    return fits
+        return np.zeros_like(alone), alone
+    meeting = Meeting(columns, group, idle_only, cut)
+    fits = alone & (meeting.apart() | meeting.stacked())
+    may: Bools = alone & ~fits & meeting.possible()
+    if len(group) <= EXACT_WANTS and all(_simple(want) for want, _ in group):
+        left = np.flatnonzero(may)
+        fits[left] = meeting.shared_out(left)
+        may = np.zeros_like(fits)
+    return fits, may
 
 
-def _simple_pair(group: Sequence[Pair]) -> bool:
-    return len(group) == 2 and all(want.kind is not ContainerKind.INIT and want.ask.cards == 1 for want, _ in group)
+def _simple(want: Want) -> bool:
+    return want.kind is not ContainerKind.INIT and want.ask.cards == 1
 
 
-def _apart(group: Sequence[Pair]) -> Bools:
-    """Enough cards accept every want. Whichever the earlier ones took, enough untouched ones are left."""
-    common = np.logical_and.reduce([scan.accepts for _, scan in group])
-    found: Bools = np.count_nonzero(common, axis=0) >= sum(want.ask.cards for want, _ in group)
-    return found
+class Meeting:
+    """A group's wants on every node's cards. "Greedy" is the first choice `plan.fit` makes for each."""
+
+    def __init__(self, columns: Columns, group: Sequence[Pair], idle_only: bool, cut: slice | Longs) -> None:
+        self._group = group
+        self._idle_only = idle_only
+        self._free_slots = columns.free_slots[:, cut]
+        self._free_mem = columns.free_mem[:, cut]
+        self._free_core = columns.free_core[:, cut]
+        self._core = columns.core[:, cut]
+        self._common: Bools = np.logical_and.reduce([scan.accepts for _, scan in group])
+        """Cards that accept each want by itself."""
+
+    def apart(self) -> Bools:
+        """Enough cards accept every want: whichever greedy took before, enough untouched ones are left."""
+        needed = sum(want.ask.cards for want, _ in self._group)
+        found: Bools = np.count_nonzero(self._common, axis=0) >= needed
+        return found
+
+    def stacked(self) -> Bools:
+        """Enough cards hold the sum of all: whichever greedy took before, each of these has room for the rest."""
+        good = self._hold(self._group, slice(None))
+        found: Bools = np.count_nonzero(good, axis=0) >= max(want.ask.cards for want, _ in self._group)
+        return found
+
+    def shared_out(self, at: Longs) -> Bools:
+        """For nodes `at` and wants of one card each, exactly: some way to share the wants out over the cards.
+
+        Card by card, `reached` has bit T set where the wants of set T (a bit each) can be served by the
+        cards so far; a card that holds set S turns every T without S into T + S.
+        """
+        sets = range(1, 1 << len(self._group))
+        holds = {
+            chosen: self._hold([pair for bit, pair in enumerate(self._group) if chosen >> bit & 1], at)
+            for chosen in sets
+        }
+        reached = np.ones(len(at), np.uint64)
+        for card in range(len(self._free_slots)):
+            before = reached.copy()
+            for chosen in sets:
+                without = sum(1 << served for served in range(1 << len(self._group)) if not served & chosen)
+                more = (before & np.uint64(without)) << np.uint64(chosen)
+                reached |= more * holds[chosen][card]
+        found: Bools = (reached >> np.uint64(sets[-1]) & np.uint64(1)).astype(np.bool_)
+        return found
+
+    def _hold(self, pairs: Sequence[Pair], at: slice | Longs) -> Bools:
+        """Cards that hold all of `pairs`, put on them in this order."""
+        good: Bools = np.logical_and.reduce([scan.accepts[:, at] for _, scan in pairs])
+        if len(pairs) == 1:
+            return good
+        if self._idle_only:
+            return np.zeros_like(good)
+        free_core, core = self._free_core[:, at], self._core[:, at]
+        mem = sum((_mem(scan, at) for _, scan in pairs), np.zeros(1, np.int64))
+        good &= (self._free_slots[:, at] >= len(pairs)) & (self._free_mem[:, at] >= mem)
+        before = 0
+        for want, _ in pairs:
+            if want.ask.core_percent == 0:
+                good &= (free_core > before) | (core == 0)
+            if want.ask.core_percent == WHOLE:
+                good &= core != WHOLE
+            before += want.ask.core_percent
+        good &= free_core >= before
+        return good
+
+    def possible(self) -> Bools:
+        """For every want, those at least as large need as many seats of its size, a card one for each at most."""
+        found = np.ones(self._common.shape[1], np.bool_)
+        for want, scan in {want.ask: (want, scan) for want, scan in self._group}.values():
+            larger = [other for other, _ in self._group if _at_least(other.ask, want.ask)]
+            if len(larger) > 1:
+                seats = self._seats(scan.accepts, _mem(scan, slice(None)), want.ask.core_percent)
+                found &= np.minimum(seats, len(larger)).sum(axis=0) >= sum(one.ask.cards for one in larger)
+        return found
+
+    def _seats(self, accepts: Bools, mem: Longs, core: int) -> Longs:
+        """How many containers of this size a card takes beside what it bears."""
+        if self._idle_only:
+            return accepts.astype(np.int64)
+        seats = np.minimum(self._free_slots, self._free_mem // np.maximum(mem, 1)).astype(np.int64)
+        seats = np.where(mem == 0, self._free_slots, seats)
+        if core:
+            seats = np.minimum(seats, self._free_core // core)
+        if core == WHOLE:
+            seats = np.where(self._core == WHOLE, np.minimum(seats, 1), seats)
+        return np.where(accepts, seats, 0)
 
 
-def _stacked(columns: Columns, group: Sequence[Pair], cut: slice | Longs) -> Bools:
-    """Enough cards hold the sum of all. Whichever the earlier ones took, each of these still has room for the rest."""
-    good = np.logical_and.reduce([scan.accepts for _, scan in group])
-    free_core, core = columns.free_core[:, cut], columns.core[:, cut]
-    good &= columns.free_slots[:, cut] >= len(group)
-    mem = sum((np.asarray(scan.mem, np.int64) for _, scan in group), np.int64(0))
-    good &= columns.free_mem[:, cut] >= mem
-    before = 0
-    for want, _ in group:
-        if want.ask.core_percent == 0:
-            good &= (free_core > before) | (core == 0)
-        if want.ask.core_percent == WHOLE:
-            good &= core != WHOLE
-        before += want.ask.core_percent
-    good &= free_core >= before
-    found: Bools = np.count_nonzero(good, axis=0) >= max(want.ask.cards for want, _ in group)
-    return found
+def _at_least(one: CardAsk, other: CardAsk) -> bool:
+    """Whether a card that takes `one` would take `other` in its place."""
+    if one.rules != other.rules or (one.mem_mib is None) != (other.mem_mib is None):
+        return False
+    mem = (one.mem_mib or 0) >= (other.mem_mib or 0) and (one.mem_percent or 0) >= (other.mem_percent or 0)
+    return mem and one.core_percent >= other.core_percent
+
+
+def _mem(scan: Scan, at: slice | Longs) -> Longs:
+    return np.asarray(scan.mem, np.int64) if isinstance(scan.mem, int) else scan.mem[:, at].astype(np.int64)

@@ -30,10 +30,8 @@ class Chain(Struct, frozen=True):
         """The preferred one first; equal ones by index, so the same input gives the same plan."""
         if len(self.keys) == 1:
             key = self.keys[0]
-            return sorted(candidates, key=lambda one: (key(one), one.state.card.index, one.position))
-        return sorted(
-            candidates, key=lambda one: (*[key(one) for key in self.keys], one.state.card.index, one.position)
-        )
+            return sorted(candidates, key=lambda one: (key(one), one.card.index, one.position))
+        return sorted(candidates, key=lambda one: (*[key(one) for key in self.keys], one.card.index, one.position))
 
 
 @lru_cache(maxsize=256)

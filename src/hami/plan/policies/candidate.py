@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from hami.plan.snapshot import CardState
+from hami.model.card import Card
+from hami.plan.snapshot import Use
 
 
 class Candidate(Struct, frozen=True):
-    """A card that fits, with what earlier containers of the pod take already on it."""
+    """A card that accepts the ask."""
 
     position: int
     """In the node's list of cards."""
-    state: CardState
+    card: Card
+    use: Use
+    """What is taken of it already, by others and by earlier containers of the pod."""
     score: float
     """How full the card would be with this ask (`plan.score.card`)."""
 

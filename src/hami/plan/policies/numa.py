@@ -4,7 +4,7 @@ from hami.plan.policies.candidate import Candidate, CardPolicy
 
 
 def key(candidate: Candidate) -> float:
-    return candidate.state.card.numa
+    return candidate.card.numa
 
 
 POLICY = CardPolicy("numa", key)

@@ -1,0 +1,98 @@
+"""Decisions in one process: the ledger alone, no HTTP.
+
+`python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`.
+"""
+
+import argparse
+import gc
+import itertools
+import json
+import random
+import resource
+import time
+
+from benchmarks.cluster import asks, fill, node_names
+from hami.ledger.cluster import Ledger
+
+
+def main() -> None:
+    arguments = _arguments()
+    before = _rss_mb()
+    started = time.perf_counter()
+    ledger = Ledger()
+    fill(ledger, arguments.nodes, arguments.cards, arguments.pods, arguments.full)
+    built = time.perf_counter() - started
+    gc.collect()
+    gc.freeze()
+    figures = measure(ledger, arguments.nodes, arguments.names or arguments.nodes, arguments.requests)
+    figures |= {
+        "nodes": arguments.nodes,
+        "names": arguments.names or arguments.nodes,
+        "cards": arguments.cards,
+        "pods": len(ledger.pods()),
+        "build_s": round(built, 2),
+        "rss_mb": round(_rss_mb(), 1),
+        "ledger_mb": round(_rss_mb() - before, 1),
+    }
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for key, value in figures.items():
+        print(f"{key:>14}  {value}")
+
+
+def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, float]:
+    """Decide, reserve and bind or give back; only `decide` and `reserve` are timed."""
+    random_ = random.Random(3)
+    every = node_names(nodes)
+    decide: list[float] = []
+    reserve: list[float] = []
+    placed = refused = 0
+    for number, ask in enumerate(itertools.islice(asks(), requests + 100)):
+        asked = [str(bytearray(name, "ascii"), "ascii") for name in random_.sample(every, names)]
+        started = time.perf_counter()
+        decision = ledger.decide(ask, asked)
+        decided = time.perf_counter()
+        if decision.plan is not None:
+            ledger.reserve(ask, decision.plan, number, 30)
+        done = time.perf_counter()
+        if number % 2:
+            ledger.release(ask.pod.uid)
+        if number >= 100:
+            decide.append(decided - started)
+            reserve.append(done - decided)
+            placed += decision.plan is not None
+            refused += len(decision.refusals)
+    return {
+        "p50_ms": _percentile(decide, 50),
+        "p99_ms": _percentile(decide, 99),
+        "max_ms": _percentile(decide, 100),
+        "reserve_p99_ms": _percentile(reserve, 99),
+        "placed": placed,
+        "refused_per_ask": round(refused / requests, 1),
+    }
+
+
+def _percentile(seconds: list[float], percent: int) -> float:
+    ordered = sorted(seconds)
+    return round(1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], 4)
+
+
+def _rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--cards", type=int, default=8)
+    parser.add_argument("--pods", type=int, default=50_000)
+    parser.add_argument("--names", type=int, default=0, help="names asked about; 0 is all nodes")
+    parser.add_argument("--full", type=float, default=0.5, help="share of the memory taken before")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
