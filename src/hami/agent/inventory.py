@@ -22,6 +22,7 @@ class Found(Struct, frozen=True):
     minor: int | None = None
     """N of its device node ``/dev/nvidiaN``; None where the driver does not tell."""
     pci_id: str = ""
+    """As in sysfs, ``0000:07:00.0``."""
 
 
 class LeftOut(Struct, frozen=True):
@@ -42,10 +43,12 @@ class Inventory:
         self._found: dict[CardId, Found] = {}
         self._cards: tuple[Card, ...] = ()
         self._left_out: tuple[LeftOut, ...] = ()
-        self._sick: dict[CardId, str] = {}
+        self._sick: dict[CardId, dict[str, str]] = {}
         self._version = 0
         self._scanned = False
         self._changed = asyncio.Event()
+        self.problem: str | None = "the cards have not been looked at yet"
+        """Why the list may be out of date; None when the last scan succeeded."""
 
     def cards(self) -> tuple[Card, ...]:
         """All offered cards, sorted by index, with `healthy` as health sees it now."""
@@ -53,7 +56,7 @@ class Inventory:
 
     @property
     def scanned(self) -> bool:
-        """Whether a scan has succeeded: before that, no cards means that nothing is known."""
+        """Whether the list says anything: before that, no cards means that nothing is known."""
         return self._scanned
 
     @property
@@ -71,8 +74,8 @@ class Inventory:
         return self._found.get(card_id)
 
     def sick(self) -> Mapping[CardId, str]:
-        """Cards that health holds back, with the reason. A card may be listed before it is found."""
-        return self._sick
+        """Cards that are held back, with all reasons."""
+        return {card_id: "; ".join(reasons.values()) for card_id, reasons in self._sick.items()}
 
     def publish(self, found: Iterable[Found], left_out: Iterable[LeftOut] = ()) -> bool:
         """Replace the list by a new scan's. True if readers were told of a difference."""
@@ -81,18 +84,24 @@ class Inventory:
         first, self._scanned = not self._scanned, True
         return self._refresh(force=first)
 
-    def mark_sick(self, card_id: CardId, reason: str) -> bool:
-        """Hold a card back. True if it was not held back before."""
-        if card_id in self._sick:
-            return False
-        self._sick[card_id] = reason
-        self._refresh()
-        return True
+    def mark_sick(self, card_id: CardId, source: str, reason: str) -> bool:
+        """Hold a card back. True if it was well until now.
 
-    def mark_well(self, card_id: CardId) -> bool:
-        """Offer a card again. True if it was held back."""
-        if self._sick.pop(card_id, None) is None:
+        Each source (``xid``, ``scan``, ...) has its own reason; a card is well when all have withdrawn theirs.
+        """
+        reasons = self._sick.setdefault(card_id, {})
+        first = not reasons
+        reasons[source] = reason
+        if first:
+            self._refresh()
+        return first
+
+    def mark_well(self, card_id: CardId, source: str) -> bool:
+        """Withdraw a source's reason. True if that made the card well."""
+        reasons = self._sick.get(card_id, {})
+        if reasons.pop(source, None) is None or reasons:
             return False
+        del self._sick[card_id]
         self._refresh()
         return True
 

@@ -129,3 +129,12 @@ def write(path: Path, rack: Rack) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(render(rack))
     fresh.rename(path)
+
+
+def write_sysfs(root: Path, rack: Rack) -> None:
+    """What the kernel would tell of the cards' places: ``<root>/bus/pci/devices/<id>/numa_node``."""
+    for index, card in enumerate(rack.cards):
+        domain, rest = pci_of(rack, index).lower().split(":", 1)
+        folder = root / "bus/pci/devices" / f"{domain[-4:]}:{rest}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "numa_node").write_text(f"{card.numa}\n")

@@ -1,0 +1,95 @@
+"""Tells the scheduler of this node's cards: the register annotation and the handshake that proves we live.
+
+Both go in one patch, every period and at once when a card changes, so whoever
+takes the annotation away gets it back within a period. A node without cards
+loses both. Knows the API server; what the cards are is the inventory's.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+from hami.agent.handshake import report
+from hami.agent.inventory import Inventory
+from hami.kube import paths
+from hami.kube.client import Kube
+from hami.model.errors import HamiError
+from hami.wire import annotations as keys
+from hami.wire import register
+from hami.wire.objects import Node
+
+log = logging.getLogger(__name__)
+
+
+class Registrar:
+    """Keeps one node's annotations as they should be. Times in seconds."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        node: str,
+        inventory: Inventory,
+        *,
+        annotation: str,
+        period: float = 30.0,
+        retry: float = 5.0,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`annotation` is the vendor's key, ``hami.io/node-nvidia-register``. `wall` gives Unix seconds."""
+        self._kube = kube
+        self._node = node
+        self._inventory = inventory
+        self._annotation = annotation
+        self._period = period
+        self._retry = retry
+        self._wall = wall
+        self.problem: str | None = "not registered yet"
+        """Why the scheduler may not know our cards as they are; None when it does."""
+
+    async def run(self) -> None:
+        """Until cancelled: after each change of the cards, each period, and soon after an error."""
+        changes = self._inventory.changes()
+        change = asyncio.ensure_future(_next(changes))
+        good = True
+        try:
+            while True:
+                await asyncio.wait({change}, timeout=self._period if good else self._retry)
+                if change.done():
+                    change = asyncio.ensure_future(_next(changes))
+                good = await self.once()
+        finally:
+            change.cancel()
+
+    async def once(self) -> bool:
+        """Make the annotations true. False, with `problem` set, if the API server would not have it."""
+        if not self._inventory.scanned:
+            # No word yet is not the same as no cards: what an earlier process registered stays.
+            return True
+        try:
+            await self._write()
+        except HamiError as fault:
+            if self.problem != str(fault):
+                log.error("cards not registered", extra={"why": str(fault)})
+            self.problem = str(fault)
+            return False
+        self.problem = None
+        return True
+
+    async def _write(self) -> None:
+        cards = self._inventory.cards()
+        if cards:
+            await self._patch({self._annotation: register.encode(cards), keys.HANDSHAKE: report(self._wall())})
+            return
+        # The handshake changes the object each time; a node that has nothing to say is only read.
+        there = (await self._kube.get(paths.nodes(self._node), Node)).metadata.annotations or {}
+        ours = {self._annotation, keys.HANDSHAKE} & there.keys()
+        if ours:
+            await self._patch(dict.fromkeys(ours))
+
+    async def _patch(self, annotations: dict[str, str | None] | dict[str, str]) -> None:
+        await self._kube.patch(paths.nodes(self._node), {"metadata": {"annotations": annotations}}, "merge")
+
+
+async def _next(changes: AsyncIterator[None]) -> None:
+    await anext(changes)
