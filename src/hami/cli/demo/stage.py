@@ -1,0 +1,114 @@
+"""Starts everything the demo shows, in order, and ends it again.
+
+Real parts, and simulated ones where there is no hardware. Blocks; each step says
+what it is before it begins.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from hami.cli.demo.scene import Scene, decode, observe
+from hami.cli.demo.simulated import SimulatedNodes
+from hami.config.schema import DeviceConfig
+from hami.lab import Lab, LabError, NodeSpec, obstacle
+from hami.lab.agents import start_agent
+from hami.lab.images import TOOLS
+from hami.lab.product import Product
+from hami.sim.cards import Bench, parse
+from hami.sim.nodes import Shape
+from hami.vendors import table
+
+NODE = "gpu-node"
+RACK = "cards: [{model: A10}, {model: A10}]"
+SIMULATED = (
+    ("sim-h100", Shape(cards=8, mem_mib=81559, model="NVIDIA H100 80GB HBM3")),
+    ("sim-a100", Shape(cards=4, mem_mib=40960, model="NVIDIA A100-SXM4-40GB")),
+    ("sim-v100", Shape(cards=4, mem_mib=32768, model="NVIDIA-Tesla V100-PCIE-32GB")),
+)
+STAND_IN = Shape(cards=2, mem_mib=23028, model="NVIDIA A10")
+"""The real node's cards, for a machine where no kubelet can run."""
+
+Say = Callable[[str], None]
+
+
+class Stage:
+    """A cluster with the product on it. `real_node` is False where a kubelet cannot run; `obstacle` says why."""
+
+    def __init__(self, examples: Path, say: Say) -> None:
+        self.examples = examples
+        self.obstacle = obstacle()
+        self.vendors = table.load(DeviceConfig())
+        self._say = say
+        self._parts = ExitStack()
+        self.lab = Lab(nodes=[NodeSpec(NODE, labels={"gpu": "on"})] if self.real_node else 0)
+
+    @property
+    def real_node(self) -> bool:
+        return self.obstacle is None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._parts.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        self._parts.close()
+
+    def _start(self) -> None:
+        """1. Kubernetes, 2. scheduler and webhook, 3. the node's agent, 4. simulated nodes."""
+        self._say("Kubernetes: etcd, API server, controllers" + (", kubelet, containerd" if self.real_node else ""))
+        self._parts.enter_context(self.lab)
+        self._say("hami scheduler, its webhook, and a stock kube-scheduler that asks it")
+        product = Product(self.lab)
+        product.start()
+        if self.real_node:
+            self._say(f"hami agent on {NODE}, with two simulated A10 cards")
+            bench = Bench(self.lab.folder / "cards", parse(RACK))
+            start_agent(self.lab, self.lab.nodes[NODE], bench.environment)
+        self._say(f"{len(self.simulated)} simulated nodes")
+        self._parts.enter_context(SimulatedNodes(self.lab.kubeconfig, dict(self.simulated)))
+
+    @property
+    def simulated(self) -> tuple[tuple[str, Shape], ...]:
+        return SIMULATED if self.real_node else ((NODE, STAND_IN), *SIMULATED)
+
+    def submissions(self) -> Iterator[tuple[str, str]]:
+        """File name and text of each example, in order; images replaced, since no registry can be reached."""
+        files = sorted(self.examples.glob("*.yaml"))
+        if not files:
+            raise LabError(f"no *.yaml in {self.examples}; name a folder of examples with --examples")
+        for file in files:
+            objects = [with_image(one, TOOLS) for one in yaml.safe_load_all(file.read_text()) if one]
+            yield file.name, yaml.safe_dump_all(objects)
+
+    def submit(self, text: str) -> None:
+        self.lab.apply(text)
+
+    def scene(self) -> Scene:
+        return observe(*decode(self.lab.kubectl("get", "nodes,pods", "-o", "json")), self.vendors)
+
+
+def with_image(manifest: dict[str, Any], image: str) -> dict[str, Any]:
+    """A copy of a pod, or of a controller with a pod template, whose containers all use `image`."""
+    if manifest.get("kind") == "Pod":
+        spec = manifest["spec"]
+        lists = {
+            key: [{**one, "image": image} for one in spec[key]]
+            for key in ("initContainers", "containers")
+            if key in spec
+        }
+        return {**manifest, "spec": {**spec, **lists}}
+    template = manifest.get("spec", {}).get("template")
+    if template is None:
+        return manifest
+    replaced = with_image({"kind": "Pod", **template}, image)
+    del replaced["kind"]
+    return {**manifest, "spec": {**manifest["spec"], "template": replaced}}
