@@ -4,6 +4,7 @@ Each is taken as it is found: in HAMI_KUBE_BIN, KUBEBUILDER_ASSETS, then the bui
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,17 @@ class Binaries:
     def missing(self, modules: Iterable[Module]) -> tuple[Module, ...]:
         """The modules of which some program was not found."""
         return tuple(module for module in modules if not all(name in self.paths for name in module.needed))
+
+    def collect(self, into: Path) -> None:
+        """Copy every program into one folder, which HAMI_KUBE_BIN can then name (on a machine without network, say)."""
+        into.mkdir(parents=True, exist_ok=True)
+        for name, path in self.paths.items():
+            target = into / name
+            target.unlink(missing_ok=True)
+            if path.is_symlink():
+                target.symlink_to(path.readlink())  # another name of a binary that is copied too
+            else:
+                shutil.copy2(path, target)
 
     def folders(self) -> tuple[Path, ...]:
         """Every folder that holds a program, for a PATH."""

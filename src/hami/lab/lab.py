@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import yaml
 
@@ -27,6 +27,7 @@ Manifest = Mapping[str, Any]
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
+MARK = ".hami-lab"
 NODE_READY_SECONDS = 60.0
 
 
@@ -119,7 +120,7 @@ class Lab:
             raise
 
     def _start_control_plane(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._prepare_folder()
         apiserver_flags, controller_flags = self._flags
         self._control_plane = ControlPlane(
             self.folder, self.binaries, self.id, apiserver_flags=apiserver_flags, controller_flags=controller_flags
@@ -127,6 +128,17 @@ class Lab:
         self._control_plane.start()
         if self._scheduler:
             self.start_scheduler(self._scheduler if isinstance(self._scheduler, Mapping) else {})
+
+    def _prepare_folder(self) -> None:
+        """An empty folder with our mark. One that has the mark is emptied; one with other files is left alone."""
+        mark = self.folder / MARK
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            if not mark.is_file():
+                raise LabError(f"{self.folder} has files that are not a lab's; name an empty or a new folder")
+            with sweep.alive(mark.read_text().strip()) or _in_use(self.folder):
+                shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(self.id)
 
     def stop(self) -> None:
         """End everything and remove what is not in `folder`; a temporary folder goes too. Twice does no harm."""
@@ -252,3 +264,7 @@ class Lab:
     def keep_logs(self, to: Path) -> Path:
         """Copy the logs where they outlive the lab."""
         return Path(shutil.copytree(self.logs, to, dirs_exist_ok=True))
+
+
+def _in_use(folder: Path) -> NoReturn:
+    raise LabError(f"another lab runs in {folder}; end it first, or name another folder")
