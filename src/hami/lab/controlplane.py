@@ -231,7 +231,10 @@ class ControlPlane:
 
     def _controller_manager(self, flags: Flags) -> Part:
         port = self._port()
-        _, own = self.identity("system:kube-controller-manager")
+        # One powerful user instead of an account a controller: those are fetched while it runs, and when the API
+        # server has just come back and still refuses everything, the controller manager ends itself over it. On a
+        # real cluster kubelet starts it again; here nobody would.
+        _, own = self.identity("system:kube-controller-manager", ["system:masters"])
         arguments = {
             "kubeconfig": str(own),
             "bind-address": HOST,
@@ -239,7 +242,6 @@ class ControlPlane:
             "leader-elect": "false",
             "root-ca-file": str(self.pki.authority),
             "service-account-private-key-file": str(self._service_account[0]),
-            "use-service-account-credentials": "true",
         }
         process = self._process("kube-controller-manager", arguments, flags)
         return Part(process, HttpsProbe(port, "/healthz"))

@@ -1,5 +1,6 @@
 """The lab's front door: a real Kubernetes in a folder, for as long as a `with` block lasts."""
 
+import itertools
 import json
 import secrets
 import shutil
@@ -66,6 +67,7 @@ class Lab:
         self._alive: socket.socket | None = None
         self._guard: Guard | None = None
         self._ports: list[int] = []
+        self._numbers = itertools.count(1)
         self._control_plane: ControlPlane | None = None
         self.nodes: dict[str, Node] = {}
         self.programs: list[Process] = []
@@ -76,6 +78,13 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    @property
+    def guard_pid(self) -> int:
+        """The process that sweeps up if this one is killed."""
+        if self._guard is None:
+            raise LabError("the lab is not started")
+        return self._guard.pid
 
     @property
     def binaries(self) -> Binaries:
@@ -165,12 +174,18 @@ class Lab:
         spec = NodeSpec(spec) if isinstance(spec, str) else spec
         if self.binaries.missing(versions.NODE):
             self._binaries = build.ensure(versions.MODULES)
-        node = Node(spec, len(self.nodes) + 1, self.control_plane, self.binaries, self.id)
+        node = Node(spec, next(self._numbers), self.control_plane, self.binaries, self.id)
         self.nodes[spec.name] = node
         node.start()
         if wait:
             self.wait_node_ready(node)
         return node
+
+    def remove_node(self, name: str) -> None:
+        """End a node at once and take its object (and so its pods) out of the cluster."""
+        self.nodes.pop(name).stop()
+        self.kubectl("delete", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={name}", "--force")
+        self.kubectl("delete", "node", name, "--ignore-not-found")
 
     def wait_node_ready(self, node: Node, timeout: float = NODE_READY_SECONDS) -> None:
         """Until its kubelet answers, the node is Ready and the controllers have taken its start-up taints away."""

@@ -118,6 +118,13 @@ class Node:
         return int(children[0])
 
     @property
+    def address(self) -> str:
+        """The node's InternalIP, which is this machine's end of the bridge."""
+        if self._network is None:
+            raise LabError(f"{self.name} is not started")
+        return self._network.address
+
+    @property
     def root(self) -> Path:
         """The node's file system as seen from here: `node.root / "var/lib/kubelet/device-plugins"`."""
         return Path(f"/proc/{self.init_pid}/root")

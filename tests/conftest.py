@@ -1,0 +1,107 @@
+"""Fixtures that several folders share: real clusters, and the logs of those that a test failed on.
+
+The lab is imported where it is used: unit tests, which come by here too, need none of it.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from hami.lab import Lab
+
+LOGS = Path(__file__).resolve().parent.parent / "logs"
+CLUSTERS = {"lab", "lab_node", "new_lab"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses a cluster is marked so: `-m "not lab"` leaves it out."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        if names & CLUSTERS:
+            item.add_marker(pytest.mark.lab)
+        if "lab_node" in names:
+            item.add_marker(pytest.mark.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Keep the logs of every cluster that a failed test had."""
+    report = yield
+    if report.failed:
+        for lab in _labs(item):
+            folder = LOGS / re.sub(r"[^\w.-]+", "-", f"{item.nodeid}-{lab.id}")
+            shutil.rmtree(folder, ignore_errors=True)
+            if lab.logs.is_dir():
+                report.sections.append(("logs of the lab", str(lab.keep_logs(folder))))
+    return report
+
+
+def _labs(item: pytest.Item) -> "list[Lab]":
+    arguments = getattr(item, "funcargs", {})
+    used = [arguments[name] for name in ("lab", "lab_node") if name in arguments]
+    return [*used, *(arguments["new_lab"].labs if "new_lab" in arguments else ())]
+
+
+def _require(*, nodes: bool) -> None:
+    """A build takes minutes and belongs before the tests, where its progress is seen."""
+    from hami.lab import binaries, versions
+
+    modules = versions.MODULES if nodes else versions.CONTROL_PLANE
+    missing = binaries.find(modules).missing(modules)
+    if missing:
+        names = ", ".join(module.name for module in missing)
+        pytest.fail(f"the lab's {names} is not built: run `python -m hami.lab build` (`make test` does)")
+
+
+@pytest.fixture(scope="session")
+def lab() -> "Iterator[Lab]":
+    """A cluster without nodes, for the whole session: leave it as you found it, or take `new_lab`."""
+    from hami.lab import Lab
+
+    _require(nodes=False)
+    with Lab() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lab_node() -> "Iterator[Lab]":
+    """A cluster with one real kubelet, `lab_node.nodes["node-1"]`, for the whole session. Skips without root."""
+    from hami.lab import Lab, obstacle
+
+    reason = obstacle()
+    if reason:
+        pytest.skip(reason)
+    _require(nodes=True)
+    with Lab(nodes=1) as running:
+        yield running
+
+
+class Labs:
+    """Makes clusters for one test; they end with it."""
+
+    def __init__(self) -> None:
+        self.labs: list[Lab] = []
+
+    def __call__(self, **arguments: Any) -> "Lab":
+        """`Lab(...)`, started."""
+        from hami.lab import Lab
+
+        _require(nodes=bool(arguments.get("nodes")))
+        lab = Lab(**arguments)
+        self.labs.append(lab)
+        lab.start()
+        return lab
+
+
+@pytest.fixture
+def new_lab() -> Iterator[Labs]:
+    """A cluster of the test's own: `new_lab(scheduler=False, apiserver_flags={...})`."""
+    labs = Labs()
+    yield labs
+    for lab in labs.labs:
+        lab.stop()
