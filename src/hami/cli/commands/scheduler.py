@@ -1,11 +1,15 @@
 """`hami scheduler`: run a replica; `hami scheduler config`: print what the cluster needs to use it."""
 
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import click
 
 from hami.cli.options import from_settings
 from hami.scheduler.settings import Settings
+
+PARTS = ("objects", "kube-scheduler")
 
 
 @from_settings(Settings)
@@ -23,3 +27,67 @@ def command(context: click.Context, /, **fields: Any) -> None:
     from hami.scheduler import app
 
     app.run(Settings(**fields))
+
+
+@command.command("config")
+@click.argument("part", type=click.Choice(PARTS), default="objects")
+@click.option("--namespace", default="hami-system", show_default=True, help="Where scheduler and agents run.")
+@click.option("--scheduler-name", default="hami-scheduler", show_default=True, help="schedulerName of GPU pods.")
+@click.option("--device-config-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your names.")
+@click.option("--webhook-url", help="Where the API server reaches the webhook, when not through the Service.")
+@click.option("--extender-url", default="https://127.0.0.1:8443", show_default=True, help="For kube-scheduler.")
+@click.option("--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Signed the webhook.")
+@click.option("--record-writer", multiple=True, help="One more user who may write hami.io/* records, for repairs.")
+def config(
+    *,
+    part: str,
+    namespace: str,
+    scheduler_name: str,
+    device_config_file: Path | None,
+    webhook_url: str | None,
+    extender_url: str,
+    ca_file: Path | None,
+    record_writer: tuple[str, ...],
+) -> None:
+    """Print what makes a cluster use the scheduler, ready for `kubectl apply -f -`.
+
+    \b
+    objects         accounts and rights, webhook, admission policies, and a ConfigMap with
+                    kube-scheduler's configuration
+    kube-scheduler  that configuration alone, as a file for kube-scheduler's --config
+    """
+    from hami.config import load
+    from hami.config.schema import DeviceConfig
+    from hami.scheduler import manifests
+    from hami.vendors import table
+
+    devices = DeviceConfig()
+    if device_config_file:
+        devices = load.device_config(device_config_file.read_text(), str(device_config_file))
+    site = manifests.Site(
+        vendors=table.load(devices),
+        namespace=namespace,
+        scheduler_name=scheduler_name,
+        webhook_url=webhook_url,
+        ca_bundle=b64encode(ca_file.read_bytes()).decode() if ca_file else "",
+        record_writers=record_writer,
+        hide_cards=devices.nvidia.overwrite_env,
+        extender_url=extender_url,
+    )
+    kube_scheduler = manifests.to_yaml([manifests.scheduler_configuration(site)])
+    if part == "kube-scheduler":
+        click.echo(kube_scheduler, nl=False)
+        return
+    home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    objects = [home, *manifests.rbac(site), *manifests.admission(site), stored(site, kube_scheduler)]
+    click.echo(manifests.to_yaml(objects), nl=False)
+
+
+def stored(site: Any, kube_scheduler: str) -> dict[str, Any]:
+    """kube-scheduler's configuration is a file, no object: it travels in a ConfigMap."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{site.name}-kube-scheduler", "namespace": site.namespace},
+        "data": {"config.yaml": kube_scheduler},
+    }
