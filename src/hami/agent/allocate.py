@@ -18,11 +18,11 @@ from msgspec.structs import replace
 from hami.agent.bound import AgentPod, BoundPod, BoundPods, asking
 from hami.agent.checkpoint import Seat, State
 from hami.agent.grant import Host, build, key_of
-from hami.agent.match import Match, Refused, Sight, explain, find, next_share, reused, still_held
+from hami.agent.match import Match, Refused, explain, find, next_share, reused, still_held
 from hami.agent.objection import Rules, objection
-from hami.agent.podresources import Kept, KubeletView
 from hami.agent.policy import Folders, needs_policy, policy_of
 from hami.agent.seats import Seats
+from hami.agent.sight import Kubelet, ReadKept, Sight, look
 from hami.model.card import Card
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.grant import Grant
@@ -32,12 +32,6 @@ log = logging.getLogger(__name__)
 
 VIEW_SHARE = 0.4
 """Part of an Allocate's time that may go into asking kubelet; the rest is for the API server."""
-
-
-class Kubelet(Protocol):
-    """What is asked of kubelet (`podresources.PodResources`)."""
-
-    async def view(self, wait: float) -> KubeletView: ...
 
 
 class Cards(Protocol):
@@ -73,8 +67,7 @@ class Parts(Struct, frozen=True):
     pods: BoundPods
     seats: Seats
     kubelet: Kubelet
-    kept: Callable[[], tuple[Kept, ...] | None]
-    """kubelet's own file (`podresources.KubeletFile.read`)."""
+    kept: ReadKept
     fetch: Callable[[], Awaitable[tuple[Sequence[AgentPod], str]]]
     """A fresh list of this node's pods, never from a cache, with its version."""
     cards: Cards
@@ -136,12 +129,12 @@ class Allocator:
     # 1. see
 
     async def _look(self) -> Sight:
+        parts = self._parts
         try:
-            view = await self._parts.kubelet.view(self._parts.host.settings.allocate_wait * VIEW_SHARE)
+            return await look(parts.kubelet, parts.kept, parts.host.settings.allocate_wait * VIEW_SHARE)
         except Unavailable as fault:
             log.warning("allocating in bind order: kubelet's pods are not to be had", extra={"fault": str(fault)})
-            return Sight(None, self._parts.kept())
-        return Sight(view, self._parts.kept())
+            return Sight()
 
     # 2. find
 

@@ -1,5 +1,8 @@
 """A grant as kubelet is told it, and back."""
 
+from google.protobuf.message import DecodeError
+
+from hami.agent.grant import ALLOCATION
 from hami.model.grant import DeviceNode, Grant, Mount
 from hami.wire.proto import deviceplugin_pb2 as messages
 
@@ -30,3 +33,11 @@ def fixed_part_of(answer: messages.ContainerAllocateResponse) -> tuple[object, .
         tuple(one.name for one in answer.cdi_devices),
         dict(answer.annotations),
     )
+
+
+def allocation_of(kept: bytes) -> str | None:
+    """The allocation that an answer, as kubelet keeps it, is for; None for one that is not ours."""
+    try:
+        return messages.ContainerAllocateResponse.FromString(kept).annotations.get(ALLOCATION)
+    except DecodeError:
+        return None

@@ -25,6 +25,8 @@ VISIBLE_FOLDER = "/var/run/nvidia-container-devices"
 """Where NVIDIA's runtime hook looks for mounts that name the cards."""
 CDI_KIND = "k8s.device-plugin.nvidia.com/gpu"
 CONTROL_NODES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+ALLOCATION = "hami.io/allocation"
+"""In each answer, for the runtime's eyes: which allocation it is. kubelet keeps it, so it can be told from another."""
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
@@ -92,7 +94,7 @@ def build(
         mounts=mounts,
         devices=_nodes(slices, host) if plain and host.settings.pass_device_specs else (),
         cdi=_cdi_names(slices, host) if "cdi-cri" in strategies else (),
-        annotations=_cdi_annotation(slices, key, host) if "cdi-annotations" in strategies else {},
+        annotations={ALLOCATION: key} | (_cdi_annotation(slices, key, host) if "cdi-annotations" in strategies else {}),
     )
 
 

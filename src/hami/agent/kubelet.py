@@ -139,6 +139,7 @@ class Registration:
             return
         server, self._server = self._server, None
         ours = identity(self.socket) == self._own
-        await server.stop(grace=1.0)  # an Allocate on its way may end; a stream would never
+        self._plugin.hang_up()
+        await server.stop(grace=1.0)  # an Allocate on its way may end
         if ours:
             self.socket.unlink(missing_ok=True)

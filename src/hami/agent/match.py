@@ -12,19 +12,8 @@ from msgspec import Struct
 
 from hami.agent.bound import BoundPod, Share, asking
 from hami.agent.checkpoint import Seat, State
-from hami.agent.podresources import Kept, KubeletView
+from hami.agent.sight import Sight
 from hami.model.ask import ContainerKind
-
-
-class Sight(Struct, frozen=True):
-    """What kubelet told when it was asked; None where it could not be."""
-
-    view: KubeletView | None = None
-    kept: tuple[Kept, ...] | None = None
-
-    def knows(self, pod: BoundPod) -> bool:
-        """Whether kubelet has begun with this pod; True when that is not known."""
-        return self.view is None or (pod.ref.namespace, pod.ref.name) in self.view.held
 
 
 class Match(Struct, frozen=True):
@@ -75,6 +64,9 @@ def still_held(seat: Seat, pod: BoundPod, sight: Sight) -> bool:
     kubelet asks for it by its ids.
     """
     name = (pod.ref.namespace, pod.ref.name)
+    keepers = [kept for kept in sight.kept or () if kept.ids == seat.ids]
+    if keepers and all(kept.uid != pod.ref.uid for kept in keepers):
+        return False  # we guessed wrong, and kubelet has already noted whose these are
     if sight.view is None or name not in sight.view.held:
         return True
     if sight.view.of(name).get(seat.grant.container) == seat.ids:

@@ -3,6 +3,7 @@
 Device ids are ``<card>-<slot>``, a slot for each slice that may share the card.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -51,8 +52,17 @@ class Plugin:
         self._verifier = verifier
         self._meters = meters
         self._topology = topology
-        self.streams = 0
+        self._streams: set[asyncio.Event] = set()
+
+    @property
+    def streams(self) -> int:
         """Open ListAndWatch calls: kubelet has one; none means that it does not know us."""
+        return len(self._streams)
+
+    def hang_up(self) -> None:
+        """End all streams, so that a server that is stopped waits for real work only."""
+        for closing in self._streams:
+            closing.set()
 
     def handlers(self) -> Sequence[tuple[Call[Any, Any], Unary | Stream]]:
         return (
@@ -68,12 +78,13 @@ class Plugin:
 
     async def list_and_watch(self, _: messages.Empty, __: Context) -> AsyncIterator[messages.ListAndWatchResponse]:
         """The devices at once and after each change. grpc closes this generator when the caller is gone."""
-        self.streams += 1
+        closing = asyncio.Event()
+        self._streams.add(closing)
         try:
-            async for _change in self._cards.changes():
+            async for _change in _until(closing, self._cards.changes()):
                 yield messages.ListAndWatchResponse(devices=devices(self._cards.cards(), topology=self._topology))
         finally:
-            self.streams -= 1
+            self._streams.discard(closing)
 
     async def preferred(
         self, request: messages.PreferredAllocationRequest, _: Context
@@ -113,6 +124,23 @@ class Plugin:
                 log.warning("container does not start", extra={"why": str(fault)})
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"HAMi: {fault}")
         return messages.PreStartContainerResponse()
+
+
+async def _until(closing: asyncio.Event, changes: AsyncIterator[None]) -> AsyncIterator[None]:
+    """`changes`, until `closing` is set."""
+    closed = asyncio.ensure_future(closing.wait())
+    following: asyncio.Future[None] | None = None
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(changes))
+            await asyncio.wait({closed, following}, return_when=asyncio.FIRST_COMPLETED)
+            if closed.done():
+                return
+            yield following.result()
+    finally:
+        for waiting in (closed, following):
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
 
 
 def options() -> messages.DevicePluginOptions:

@@ -6,7 +6,6 @@ unknown, and its containers do not start again until their pods are made anew.
 """
 
 import logging
-import re
 
 from google.protobuf.message import DecodeError
 
@@ -14,14 +13,12 @@ from hami.agent.allocate import Parts
 from hami.agent.answer import fixed_part_of
 from hami.agent.bound import BoundPod, Share
 from hami.agent.checkpoint import Seat, State
-from hami.agent.grant import build, fixed_part, key_of
+from hami.agent.grant import ALLOCATION, build, fixed_part
 from hami.agent.podresources import Kept
 from hami.model.ids import PodUid
-from hami.wire.policy import POLICY_PATH
 from hami.wire.proto import deviceplugin_pb2 as messages
 
 log = logging.getLogger(__name__)
-_KEY = re.compile(r"/allocations/([0-9a-f]{16})/policy$")
 
 
 def seat(kept: Kept, pod: BoundPod, share: Share, parts: Parts) -> Seat | None:
@@ -31,7 +28,9 @@ def seat(kept: Kept, pod: BoundPod, share: Share, parts: Parts) -> Seat | None:
         answer = messages.ContainerAllocateResponse.FromString(kept.answer)
     except DecodeError:
         return None
-    key = _key(answer) or key_of(pod.ref, share.name, ids)
+    key = answer.annotations.get(ALLOCATION, "")
+    if parts.seats.get(key) is not None:
+        return None  # two containers with one folder: one of them has the other's
     grant = build(pod.ref, share, ids, key=key, cards=parts.cards.cards(), host=parts.host)
     if not share.slices or fixed_part(grant) != fixed_part_of(answer):
         return None
@@ -77,10 +76,3 @@ def sweep(parts: Parts) -> None:
     """Remove folders that no seat has; only after `rebuild`, or running containers lose their policy at a restart."""
     for key in parts.folders.keys() - {one.key for one in parts.seats}:
         parts.folders.remove(key)
-
-
-def _key(answer: messages.ContainerAllocateResponse) -> str | None:
-    for mount in answer.mounts:
-        if mount.container_path == POLICY_PATH and (match := _KEY.search(mount.host_path)):
-            return match.group(1)
-    return None

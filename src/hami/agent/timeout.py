@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from hami.agent.allocate import Parts
 from hami.agent.bound import BoundPod, asking
-from hami.agent.match import Sight, next_share
+from hami.agent.match import next_share
+from hami.agent.sight import Sight
 from hami.wire import annotations as keys
 
 log = logging.getLogger(__name__)

@@ -1,25 +1,28 @@
 """PreStartContainer: before a container starts, kubelet says who it is; does it sit on its own grant?
 
-    ids -> holders (kubelet) -> seats -> right | exchange | stop -> policy
+    ids -> places (kubelet) -> seats -> right | exchange | stop -> policy
 
-An exchange gives the seat the right pod's record where all that kubelet was already told is
-the same for both. Where it is not, the container does not start, and its pod is failed with
-the reason, so that its controller makes a new one.
+An exchange gives a seat the right container's record where all that kubelet was already told
+is the same for both. Where it is not, the container does not start, and its pod is failed
+with the reason, so that its controller makes a new one (docs/adr/0003-allocate-matching.md).
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.agent import recover
 from hami.agent.allocate import Parts
+from hami.agent.answer import allocation_of
 from hami.agent.bound import BoundPod, Share
 from hami.agent.checkpoint import Seat, State
 from hami.agent.grant import build, fixed_part
-from hami.agent.podresources import KubeletView
+from hami.agent.podresources import Kept
 from hami.agent.policy import needs_policy, policy_of
+from hami.agent.sight import Sight, look
 from hami.model.ask import ContainerKind
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.ids import PodUid
@@ -31,13 +34,17 @@ class NotVerified(HamiError):
     """The container must not start. kubelet shows this text on the pod and tries again later."""
 
 
-class Holders(Struct, frozen=True):
-    """Who has some device ids, as kubelet has it."""
+class Place(Struct, frozen=True):
+    """A container that has the ids, as kubelet says, and which allocation it was answered with."""
 
-    pods: dict[PodUid, BoundPod]
-    """Pods with any of them."""
-    exact: dict[tuple[PodUid, str], Share]
-    """Containers with just these; init containers only where kubelet's file tells of them."""
+    pod: BoundPod
+    share: Share
+    key: str | None
+    """None where only the public API was there to ask."""
+    kept: Kept | None = None
+
+    def is_of(self, seat: Seat) -> bool:
+        return (seat.grant.pod.uid, seat.grant.container) == (self.pod.ref.uid, self.share.name)
 
 
 class Verifier:
@@ -55,163 +62,150 @@ class Verifier:
         Raises `NotVerified`, also where kubelet or the disk keep us from being sure.
         """
         wanted = frozenset(ids)
-        holders = await self._holders(wanted)
+        places = await self._places(wanted)
         async with self._turn:
             try:
-                await self._seat_holders(wanted, holders)
-                await self._confirm(wanted, holders)
+                seats = [await self._seat(place, wanted) for place in places]
+                for place, seat in zip(places, seats, strict=True):
+                    await self._write(place, seat)
+                await self._leave(wanted, seats)
             except (OSError, Malformed) as fault:
                 raise NotVerified(f"cannot be written down: {fault}") from fault
 
-    # 1. who holds the ids
+    # 1. who has the ids
 
-    async def _holders(self, ids: frozenset[str]) -> Holders:
+    async def _places(self, ids: frozenset[str]) -> list[Place]:
         parts = self._parts
         try:
-            view = await parts.kubelet.view(parts.host.settings.verify_wait)
+            sight = await look(parts.kubelet, parts.kept, parts.host.settings.verify_wait)
         except Unavailable as fault:
             raise NotVerified(f"nobody says whose devices these are: {fault}") from fault
-        found = self._known(ids, view)
-        if not found.pods:
+        found = self._found(ids, sight)
+        if not found:
             # kubelet may know of a pod that the watch has not told of, after a restart of ours.
             try:
                 parts.pods.replace(*await parts.fetch())
             except HamiError as fault:
                 raise NotVerified(f"the pod that holds {_few(ids)} cannot be read: {fault}") from fault
-            found = self._known(ids, view)
-        if not found.pods:
+            found = self._found(ids, sight)
+        if not found:
             raise NotVerified(f"kubelet does not say which pod holds {_few(ids)}")
         return found
 
-    def _known(self, ids: frozenset[str], view: KubeletView) -> Holders:
-        pods: dict[PodUid, BoundPod] = {}
-        exact: dict[tuple[PodUid, str], Share] = {}
-        kept = {(one.uid, one.container): one.ids for one in self._parts.kept() or ()}
+    def _found(self, ids: frozenset[str], sight: Sight) -> list[Place]:
+        return self._by_file(ids, sight) if sight.kept is not None else self._by_api(ids, sight)
 
-        def add(pod: BoundPod, container: str, held: frozenset[str]) -> None:
-            pods[pod.ref.uid] = pod
-            share = pod.share(container)
-            if held == ids and share is not None:
-                exact[pod.ref.uid, container] = share
+    def _by_file(self, ids: frozenset[str], sight: Sight) -> list[Place]:
+        """From kubelet's file, which has uids, init containers and our answers. It was compared with the API."""
+        places = []
+        for kept in sight.kept or ():
+            pod = self._parts.pods.get(PodUid(kept.uid))
+            share = pod.share(kept.container) if pod is not None else None
+            if kept.ids == ids and pod is not None and share is not None and sight.knows(pod):
+                places.append(Place(pod, share, allocation_of(kept.answer), kept))
+        return places
 
-        for name, container in view.owners(ids):
-            namesakes = self._parts.pods.named(*name)
-            for pod in namesakes:
-                # Two of one name: the one that was forcibly deleted, and its successor. kubelet's file knows uids.
-                if len(namesakes) == 1 or (pod.ref.uid, container) in kept:
-                    add(pod, container, view.of(name)[container])
-        for (uid, container), held in kept.items():
-            own = self._parts.pods.get(PodUid(uid))
-            if own is not None and held & ids and (own.ref.namespace, own.ref.name) in view.pods:
-                add(own, container, held)
-        return Holders(pods, exact)
+    def _by_api(self, ids: frozenset[str], sight: Sight) -> list[Place]:
+        """From the public API alone, which shows no init containers: their pods cannot be told apart."""
+        places = []
+        for (namespace, name), container in sight.view.owners(ids) if sight.view is not None else ():
+            pods = self._parts.pods.named(namespace, name)
+            if len(pods) != 1 or any(share.kind is ContainerKind.INIT and share.slices for share in pods[0].shares):
+                text = f"pod {namespace}/{name}: kubelet's checkpoint cannot be read, and only that tells who it is"
+                raise NotVerified(text)
+            share = pods[0].share(container)
+            if share is not None:
+                places.append(Place(pods[0], share, None))
+        return places
 
-    # 2. seat each holder on what is its own
+    # 2. put each on what is its own
 
-    async def _seat_holders(self, ids: frozenset[str], holders: Holders) -> None:
-        for (uid, container), share in holders.exact.items():
-            seats = self._completed(ids)
-            if not share.slices or any(_is_of(seat, uid, container) for seat in seats):
-                continue
-            wrong = [seat for seat in seats if self._wrong(seat, holders)]
-            if wrong:
-                await self._exchange(wrong[0], holders.pods[uid], share)
-            else:
-                await self._recover(ids, holders.pods[uid], share)
-        # What is left over belongs to nobody: kubelet has forgotten it, or its pod is gone.
-        stale = [seat.key for seat in self._completed(ids) if self._wrong(seat, holders)]
-        await self._parts.seats.change(drop=stale)
+    async def _seat(self, place: Place, ids: frozenset[str]) -> Seat:
+        """The seat that `place` was answered with, with `place` on it."""
+        seats = [seat for seat in self._parts.seats.holding(ids) if seat.state is State.COMPLETED]
+        if place.key is not None:
+            seats = [seat for seat in seats if seat.key == place.key]
+        own = next((seat for seat in seats if place.is_of(seat)), None)
+        if own is not None:
+            return own
+        if not seats:
+            return await self._recovered(place)
+        if len(seats) > 1:
+            raise NotVerified(f"pod {place.pod.ref}: {_few(ids)} were given out more than once: delete the pod")
+        return await self._exchanged(seats[0], place)
 
-    def _completed(self, ids: frozenset[str]) -> list[Seat]:
-        return [seat for seat in self._parts.seats.holding(ids) if seat.state is State.COMPLETED]
-
-    def _wrong(self, seat: Seat, holders: Holders) -> bool:
-        pod = holders.pods.get(seat.grant.pod.uid)
-        if pod is None:
-            return True
-        share = pod.share(seat.grant.container)
-        visible = share is not None and share.kind is ContainerKind.APP
-        return visible and (seat.grant.pod.uid, seat.grant.container) not in holders.exact
-
-    async def _exchange(self, seat: Seat, pod: BoundPod, share: Share) -> None:
-        """Give `seat` to `pod`, and `pod`'s own seat, if it had one, to the one who sat here."""
+    async def _exchanged(self, seat: Seat, place: Place) -> Seat:
+        """Give `seat` to `place`, and the seat that `place` had, if any, to the one who sat here."""
         parts = self._parts
-        former = seat.grant.pod, seat.grant.container
-        other = next((one for one in parts.seats.of_pod(pod.ref.uid) if one.grant.container == share.name), None)
-        if other is not None:
-            # The record as it was when it was judged: the pod's annotations may have been tampered with since.
-            share = replace(share, slices=other.grant.slices)
-        moved = self._moved(seat, pod, share)
+        former = parts.pods.get(seat.grant.pod.uid), seat.grant.container
+        other = next((one for one in parts.seats.of_pod(place.pod.ref.uid) if place.is_of(one)), None)
+        # The record as it was when it was judged: the pod's annotations may have been tampered with since.
+        share = place.share if other is None else replace(place.share, slices=other.grant.slices)
+        moved = self._moved(seat, place.pod, share)
         if moved is None:
-            raise await self._stopped(seat, pod, share)
+            raise await self._stopped(seat, place)
         back = self._given_back(other, *former) if other is not None else None
         lost = [other.key] if other is not None and back is None else []
         await parts.seats.change(put=[moved, back] if back is not None else [moved], drop=lost)
         self.exchanged += 1
-        log.warning("seats exchanged", extra={"allocation": seat.key, "now": str(pod.ref), "before": str(former[0])})
+        log.warning(
+            "seats exchanged",
+            extra={"allocation": seat.key, "now": str(place.pod.ref), "before": str(seat.grant.pod)},
+        )
+        return moved
 
     def _moved(self, seat: Seat, pod: BoundPod, share: Share) -> Seat | None:
-        """`seat` with another pod on it; None where what kubelet was told does not fit that pod."""
-        cards, host = self._parts.cards.cards(), self._parts.host
-        if pod.over or pod.problem is not None:
+        """`seat` with another container on it; None where what kubelet was told does not fit that one."""
+        if pod.over or pod.problem is not None or not share.slices or seat.broken:
             return None
+        cards, host = self._parts.cards.cards(), self._parts.host
         grant = build(pod.ref, share, seat.grant.kubelet_ids, key=seat.key, cards=cards, host=host)
         return replace(seat, grant=grant, verified=False) if fixed_part(grant) == fixed_part(seat.grant) else None
 
-    def _given_back(self, seat: Seat, ref: object, container: str) -> Seat | None:
-        pod = next((one for one in self._parts.pods.in_order() if one.ref == ref), None)
+    def _given_back(self, seat: Seat, pod: BoundPod | None, container: str) -> Seat | None:
         share = pod.share(container) if pod is not None else None
         return self._moved(seat, pod, share) if pod is not None and share is not None else None
 
-    async def _stopped(self, seat: Seat, pod: BoundPod, share: Share) -> NotVerified:
+    async def _stopped(self, seat: Seat, place: Place) -> NotVerified:
         """kubelet holds an answer that fits somebody else and cannot be taken back: this pod must not start."""
         why = (
-            f"container {share.name} was given the slice of {seat.grant.pod}, container {seat.grant.container}, "
+            f"container {place.share.name} was given the slice of {seat.grant.pod}, container {seat.grant.container}, "
             "and the two cannot be exchanged; the pod is failed before it starts, its controller makes a new one"
         )
-        grant = replace(seat.grant, pod=pod.ref, container=share.name)
+        grant = replace(seat.grant, pod=place.pod.ref, container=place.share.name)
         await self._parts.seats.change(put=[replace(seat, grant=grant, broken=why)])
         self.stopped += 1
-        self._parts.outcome.failed(pod, "AllocationMismatch", why)
+        self._parts.outcome.failed(place.pod, "AllocationMismatch", why)
         return NotVerified(why)
 
-    async def _recover(self, ids: frozenset[str], pod: BoundPod, share: Share) -> None:
+    async def _recovered(self, place: Place) -> Seat:
         """The seat was lost with the checkpoint: what kubelet keeps of our answer says where it was."""
-        lost = (pod.ref.uid, share.name, ids)
-        all_kept = self._parts.kept() or ()
-        kept = next((one for one in all_kept if (one.uid, one.container, one.ids) == lost), None)
-        seat = recover.seat(kept, pod, share, self._parts) if kept is not None else None
+        seat = recover.seat(place.kept, place.pod, place.share, self._parts) if place.kept is not None else None
         if seat is None:
-            raise NotVerified(f"pod {pod.ref}, container {share.name}: what it was given is lost: delete the pod")
+            raise NotVerified(
+                f"pod {place.pod.ref}, container {place.share.name}: what it was given is lost: delete the pod"
+            )
         await self._parts.seats.change(put=[seat])
+        return seat
 
     # 3. write what the container will see
 
-    async def _confirm(self, ids: frozenset[str], holders: Holders) -> None:
-        seats = [seat for seat in self._completed(ids) if seat.grant.pod.uid in holders.pods]
-        if not seats:
-            raise NotVerified(f"nothing was granted for {_few(ids)}")
-        for seat in seats:
-            await self._ready(seat, holders.pods[seat.grant.pod.uid])
-        await self._parts.seats.change(put=[replace(seat, verified=True) for seat in seats])
-
-    async def _ready(self, seat: Seat, pod: BoundPod) -> None:
+    async def _write(self, place: Place, seat: Seat) -> None:
         parts = self._parts
         if seat.broken:
-            parts.outcome.failed(pod, "AllocationMismatch", seat.broken)
+            parts.outcome.failed(place.pod, "AllocationMismatch", seat.broken)
             raise NotVerified(seat.broken)
-        if pod.over:
-            raise NotVerified(f"pod {pod.ref} was given up and its slice released: delete it")
-        share = pod.share(seat.grant.container)
-        if share is None:
-            raise NotVerified(f"pod {pod.ref} has no container {seat.grant.container}")
+        if place.pod.over:
+            raise NotVerified(f"pod {place.pod.ref} was given up and its slice released: delete it")
         if needs_policy(seat.grant):
-            policy = policy_of(seat.grant, share, parts.cards.cards(), parts.host.config)
+            policy = policy_of(seat.grant, place.share, parts.cards.cards(), parts.host.config)
             await asyncio.to_thread(parts.folders.write, seat.key, policy)
 
-
-def _is_of(seat: Seat, uid: PodUid, container: str) -> bool:
-    return (seat.grant.pod.uid, seat.grant.container) == (uid, container)
+    async def _leave(self, ids: frozenset[str], seats: Sequence[Seat]) -> None:
+        """Note who was confirmed; other seats of these ids belong to nobody: kubelet has forgotten them."""
+        keys = {seat.key for seat in seats}
+        stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys]
+        await self._parts.seats.change(put=[replace(seat, verified=True) for seat in seats], drop=stale)
 
 
 def _few(ids: frozenset[str]) -> str:
