@@ -3,6 +3,7 @@
 The lab is imported where it is used: unit tests, which come by here too, need none of it.
 """
 
+import asyncio
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 LOGS = Path(__file__).resolve().parent.parent / "logs"
 CLUSTERS = {"lab", "lab_node", "new_lab"}
+
+
+def pytest_configure() -> None:
+    """Python up to 3.13 makes an event loop where none was ever set; pytest-asyncio asks for one and closes none."""
+    asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -234,11 +234,12 @@ static nvmlReturn_t first_user(const char *function)
     return NVML_ERROR_DRIVER_NOT_LOADED;
 }
 
-static nvmlReturn_t begin(const char *function)
+/* All ways of starting have one name for faults, since a caller cannot choose its version. */
+static nvmlReturn_t begin(void)
 {
     (void)pthread_mutex_lock(&lock);
     users++; /* before a fault's delay, which must not look like a shutdown */
-    nvmlReturn_t result = users == 1 ? first_user(function) : NVML_SUCCESS;
+    nvmlReturn_t result = users == 1 ? first_user("nvmlInit_v2") : NVML_SUCCESS;
     if (result != NVML_SUCCESS)
         users--;
     return leave(result);
@@ -246,18 +247,18 @@ static nvmlReturn_t begin(const char *function)
 
 NVML_API nvmlReturn_t nvmlInit_v2(void)
 {
-    return begin(__func__);
+    return begin();
 }
 
 NVML_API nvmlReturn_t nvmlInit(void)
 {
-    return begin(__func__);
+    return begin();
 }
 
 NVML_API nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 {
     (void)flags; /* "no GPUs is no error" and "do not attach" both hold here anyway */
-    return begin(__func__);
+    return begin();
 }
 
 NVML_API nvmlReturn_t nvmlShutdown(void)

@@ -1,0 +1,3 @@
+from hami.sim.fixtures import bench, nvml
+
+__all__ = ["bench", "nvml"]
