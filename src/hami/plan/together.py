@@ -123,8 +123,9 @@ class Meeting:
     def possible(self) -> Bools:
         """For every want, those at least as large need as many seats of its size, a card one for each at most."""
         found = np.ones(self._common.shape[1], np.bool_)
+        lasting = [want for want, _ in self._group if want.kind is not ContainerKind.INIT]
         for want, scan in {want.ask: (want, scan) for want, scan in self._group}.values():
-            larger = [other for other, _ in self._group if _at_least(other.ask, want.ask)]
+            larger = [other for other in lasting if _at_least(other.ask, want.ask)]
             if len(larger) > 1:
                 seats = self._seats(scan.accepts, _mem(scan, slice(None)), want.ask.core_percent)
                 found &= np.minimum(seats, len(larger)).sum(axis=0) >= sum(one.ask.cards for one in larger)

@@ -1,0 +1,142 @@
+"""Many nodes, one ask: who is best, and that nobody is forgotten."""
+
+import pytest
+
+from hami.ledger.index import Index
+from hami.model.ask import NodePolicy
+from hami.plan.choose import Decision, choose
+from hami.plan.snapshot import NodeState
+
+from .builders import app, init, node, pod, sidecar, used, want
+
+BINPACK, SPREAD = NodePolicy.BINPACK, NodePolicy.SPREAD
+
+
+def table(*states: NodeState) -> Index:
+    index = Index()
+    for state in states:
+        index.put(state)
+    return index
+
+
+def upstream() -> Index:
+    """The two nodes of HAMi's own filter test."""
+    return table(
+        node(used("d1", 1, 2000, 25), used("d2"), name="node1"),
+        node(used("d3"), used("d4", 1, 6000, 75), name="node2"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cards", "expected"),
+    [
+        (BINPACK, "binpack", ("node2", "d4")),
+        (BINPACK, "spread", ("node2", "d3")),
+        (SPREAD, "binpack", ("node1", "d1")),
+        (SPREAD, "spread", ("node1", "d2")),
+    ],
+)
+def test_policies_choose_node_and_card(nodes: NodePolicy, cards: str, expected: tuple[str, str]) -> None:
+    decision = choose(pod(app(want(1000, cores=20)), nodes=nodes, cards=(cards,)), upstream())
+    assert decision.plan is not None
+    assert (decision.plan.node, decision.plan.containers[0][0].card) == expected
+    assert decision.feasible == ["node1", "node2"]
+
+
+def test_the_larger_of_init_and_app_is_needed_not_their_sum() -> None:
+    decision = choose(pod(init(want(5000)), app(want(4000)), cards=("binpack",)), upstream())
+    assert decision.plan is not None
+    assert [part.card for slices in decision.plan.containers for part in slices] == ["d3", "d3"]
+
+
+def test_every_name_ends_in_exactly_one_of_the_two() -> None:
+    states = table(
+        node(used(), name="a"), node(used(mem=8000), name="b"), node(name="c"), node(used(), name="d", problem="gone")
+    )
+    decision = choose(pod(app(want())), states, ["d", "c", "b", "x", "a"])
+    assert decision.feasible == ["a"]
+    assert decision.reasons() == {
+        "d": "node unregistered: gone",
+        "c": "Device type not found: the node has no NVIDIA card",
+        "b": "1/1 CardInsufficientMemory: missing 1000 MiB on the best card",
+        "x": "node unregistered",
+    }
+
+
+def test_nodes_that_were_not_asked_about_are_left_alone() -> None:
+    states = table(*(node(used(), name=f"n{number}") for number in range(9)))
+    for names in (["n3", "n4", "n5", "n7"], ["n4"], []):
+        decision = choose(pod(app(want())), states, names)
+        assert decision.feasible == names
+        assert (decision.plan.node if decision.plan else None) == (names[0] if names else None)
+
+
+def test_equal_nodes_are_taken_by_name_whatever_the_order_they_came_in() -> None:
+    for order in ("abc", "cba", "bca"):
+        states = table(*(node(used(), name=name) for name in order))
+        for policy in NodePolicy:
+            plan = choose(pod(app(want()), nodes=policy), states, list(order)).plan
+            assert plan is not None
+            assert plan.node == "a"
+
+
+def test_a_pod_that_asks_for_nothing_may_go_anywhere() -> None:
+    assert choose(pod(app()), upstream(), ["node1", "zz"]) == Decision(None, ["node1", "zz"], {})
+
+
+def test_a_node_refused_for_the_same_reason_shares_the_refusal() -> None:
+    states = table(*(node(used(mem=8000), name=f"n{number}") for number in range(3)))
+    refusals = list(choose(pod(app(want())), states).refusals.values())
+    assert all(one is refusals[0] for one in refusals)
+
+
+def test_a_row_used_again_forgets_the_node_it_had() -> None:
+    states = table(node(used("d0"), used("d1"), name="a"), node(used("d2", mem=8000), name="b"))
+    states.drop("a")
+    assert choose(pod(app(want(cards=2))), states, ["a", "b"]).reasons() == {
+        "a": "node unregistered",
+        "b": "NodeInsufficientDevice: asks 2 cards, the node has 1",
+    }
+    states.put(node(used("d3"), name="c"))
+    decision = choose(pod(app(want(use_ids=("d0", "d1", "d3")))), states)
+    assert decision.feasible == ["c"]
+    assert choose(pod(app(want(cards=2))), states, ["c"]).feasible == []
+
+
+def test_nodes_with_more_cards_make_room_for_themselves() -> None:
+    states = table(node(used("d0"), name="small"))
+    states.put(node(*(used(f"d{number}") for number in range(1, 40)), name="large"))
+    for number in range(100):
+        states.put(node(used(f"x{number}"), name=f"later{number}"))
+    assert choose(pod(app(want(cards=39))), states).feasible == ["large"]
+    assert len(choose(pod(app(want())), states).feasible) == 102
+
+
+def test_absurd_sizes_are_refused_not_wrapped_around() -> None:
+    states = table(node(used("d0", mem_mib=2**40), name="a"), node(used("d1", mem=2**70), name="b"))
+    assert choose(pod(app(want(2**33))), states).feasible == []
+    assert choose(pod(app(want(2**80))), states).plan is None
+    assert choose(pod(app(want(1000))), states).feasible == ["a"]
+
+
+def test_an_init_container_after_a_sidecar_does_not_count_against_what_runs_later() -> None:
+    states = table(node(used("d0"), name="a"))
+    ask = pod(
+        sidecar(want(1000)),
+        init(
+            want(7000),
+        ),
+        app(want(7000)),
+    )
+    assert choose(ask, states).feasible == ["a"]
+
+
+def test_exact_looks_are_remembered_only_as_long_as_the_node_stays_as_it_is() -> None:
+    """Two cards each for three containers are beyond the columns."""
+    ask = pod(*(app(want(3000, cards=2)) for _ in range(3)))
+    states = table(node(used("d0"), used("d1", mem=2000), used("d2", mem=2000), name="a"))
+    assert choose(ask, states).feasible == ["a"]
+    assert choose(ask, states).feasible == ["a"]
+    full = node(used("d0"), used("d1", mem=2001), used("d2", mem=2001), name="a")
+    states.use(full)
+    assert choose(ask, states).feasible == []
