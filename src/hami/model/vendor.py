@@ -58,6 +58,10 @@ class Vendor(Protocol):
         """Every resource name of the family, the count first."""
 
     @property
+    def annotations(self) -> Sequence[str]:
+        """Pod annotations by which users choose among the family's cards."""
+
+    @property
     def register_annotation(self) -> str:
         """Node annotation that lists the cards."""
 

@@ -13,7 +13,7 @@ from hami.wire import annotations as keys
 
 NODE_POLICIES = tuple(policy.value for policy in NodePolicy)
 CARD_POLICIES = ("binpack", "spread", "numa", "mutex", "topology-aware")
-_KEYS = (keys.NODE_POLICY, keys.CARD_POLICY, keys.SCORING_WEIGHTS)
+KEYS = (keys.NODE_POLICY, keys.CARD_POLICY, keys.SCORING_WEIGHTS)
 _WEIGHTS_FORM = "three whole numbers, one of them above 0, as in slot=1,core=1,memory=1"
 
 
@@ -55,7 +55,7 @@ def doubts(annotations: Mapping[str, str]) -> tuple[str, ...]:
         for word in keys.words(annotations.get(keys.CARD_POLICY))
         if word not in CARD_POLICIES
     ]
-    misspelt = [key for key in annotations if key.startswith("hami.io/") and key not in _KEYS and _meant(key)]
+    misspelt = [key for key in annotations if key.startswith("hami.io/") and key not in KEYS and _meant(key)]
     return (
         *(f"metadata.annotations[{key}]: {_short(word)} counts for nothing: known are {', '.join(known)}"
           for key, word, known in unknown),
@@ -64,7 +64,7 @@ def doubts(annotations: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _meant(key: str) -> Sequence[str]:
-    return get_close_matches(key, _KEYS, 1, 0.85)
+    return get_close_matches(key, KEYS, 1, 0.85)
 
 
 def _short(word: str) -> str:

@@ -44,7 +44,7 @@ WEBHOOK_IGNORE = "ignore"
 RECORD_KEYS = (NODE, TIME, BIND_TIME, BIND_PHASE, MIG_ALLOCATIONS)
 RECORD_SUFFIXES = ("-devices-to-allocate", "-devices-allocated")
 """Endings of every vendor's lists below ``hami.io/``."""
-_OTHER_RECORDS = ("hami.io/kunlun-allocated",)  # the one list of HAMi's whose key has another ending
+OTHER_RECORDS = ("hami.io/kunlun-allocated",)  # the one list of HAMi's whose key has another ending
 
 _MAX_INT32 = 2**31 - 1
 _FORBIDDEN = re.compile(r"[,:;\s]")
@@ -55,7 +55,7 @@ def is_record(key: str) -> bool:
     """Whether an annotation (or label) of a pod is one that only scheduler and agents write."""
     if not key.startswith("hami.io/"):
         return False
-    return key in RECORD_KEYS or key in _OTHER_RECORDS or key.endswith(RECORD_SUFFIXES)
+    return key in RECORD_KEYS or key in OTHER_RECORDS or key.endswith(RECORD_SUFFIXES)
 
 
 def encode_devices(containers: Sequence[Sequence[Slice]]) -> str:

@@ -49,6 +49,7 @@ class Nvidia:
     """Implements `model.vendor.Vendor` for NVIDIA cards under one configuration."""
 
     family = NVIDIA
+    annotations = nvidia_rules.KEYS
     register_annotation = "hami.io/node-nvidia-register"
     to_allocate_annotation = "hami.io/vgpu-devices-to-allocate"
     allocated_annotation = "hami.io/vgpu-devices-allocated"
