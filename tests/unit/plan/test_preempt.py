@@ -1,0 +1,104 @@
+"""Victims: enough, none too many, none too important."""
+
+from itertools import combinations
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from msgspec.structs import replace
+
+from hami.model.ask import Ask, PodRef
+from hami.model.ids import CardId, PodUid
+from hami.model.plan import Charge
+from hami.plan.preempt import Holder, cost, makes_room, victims
+from hami.plan.snapshot import NodeState
+
+from . import builders as make
+from .builders import app, node, pod, used, want
+
+
+def holder(uid: str, card: str, mem: int, priority: int = 0, *, protected: bool = False) -> Holder:
+    return Holder(PodRef("ns", uid, PodUid(uid)), (Charge(CardId(card), 1, mem, 0),), priority, protected)
+
+
+def full(*holders: Holder) -> NodeState:
+    state = node(used("d0"), used("d1"))
+    for one in holders:
+        state = state.bearing(one.charges)
+    return state
+
+
+def ask(mem: int = 4000, priority: int = 10) -> Ask:
+    return replace(pod(app(want(mem))), priority=priority)
+
+
+def uids(found: tuple[Holder, ...] | None) -> list[str] | None:
+    return None if found is None else [one.pod.uid for one in found]
+
+
+def test_nobody_has_to_go_where_there_is_room() -> None:
+    assert victims(ask(), full(holder("a", "d0", 8000)), [holder("a", "d0", 8000)]) == ()
+
+
+def test_the_least_important_pod_that_makes_room_goes() -> None:
+    holders = [holder("a", "d0", 8000, 5), holder("b", "d1", 8000, 1)]
+    assert uids(victims(ask(), full(*holders), holders)) == ["b"]
+
+
+def test_equal_or_higher_priority_is_never_touched() -> None:
+    holders = [holder("a", "d0", 8000, 10), holder("b", "d1", 8000, 11)]
+    assert victims(ask(), full(*holders), holders) is None
+
+
+def test_evicting_what_does_not_help_is_no_answer() -> None:
+    holders = [holder("a", "d0", 8000), holder("b", "d1", 8000)]
+    assert victims(ask(mem=9000), full(*holders), holders) is None
+
+
+def test_a_pod_with_a_disruption_budget_goes_last() -> None:
+    holders = [holder("a", "d0", 8000, 1, protected=True), holder("b", "d1", 8000, 5)]
+    assert uids(victims(ask(), full(*holders), holders)) == ["b"]
+
+
+def test_one_card_is_freed_not_half_of_each() -> None:
+    holders = [holder("a", "d0", 4000), holder("b", "d0", 4000), holder("c", "d1", 8000)]
+    found = victims(ask(mem=8000), full(*holders), holders)
+    assert found is not None
+    assert {card.card for one in found for card in one.charges} in ({"d0"}, {"d1"})
+
+
+def test_cost_prefers_kept_budgets_then_low_priorities_then_few_pods() -> None:
+    free, low = [holder("a", "d0", 1, 3)], [holder("b", "d0", 1, 2), holder("c", "d0", 1, 0)]
+    broken = [holder("d", "d0", 1, 0, protected=True)]
+    assert sorted([broken, free, low, []], key=cost) == [[], low, free, broken]
+
+
+@settings(max_examples=300, deadline=None)
+@given(make.SEEDS)
+def test_victims_make_room_and_none_of_them_could_stay(seed: int) -> None:
+    random = Random(seed)
+    cards = [f"d{index}" for index in range(random.randint(1, 3))]
+    holders = [
+        holder(f"h{number}", random.choice(cards), random.choice((1000, 2000, 4000)), random.randrange(3))
+        for number in range(random.randrange(6))
+    ]
+    state = node(*(used(name, mem_mib=6000) for name in cards))
+    for one in holders:
+        state = state.bearing(one.charges)
+    asked = ask(random.choice((1000, 3000, 6000)), priority=2)
+    found = victims(asked, state, holders)
+    lower = [one for one in holders if one.priority < 2]
+    if found is None:
+        assert not makes_room(asked, state, lower)
+        return
+    assert set(uids(found) or ()) <= {one.pod.uid for one in lower}
+    assert makes_room(asked, state, found)
+    for smaller in range(len(found)):
+        assert not any(makes_room(asked, state, part) for part in combinations(found, smaller))
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_the_answer_does_not_depend_on_the_order_of_the_pods(priority: int) -> None:
+    holders = [holder(name, "d0", 2000, priority) for name in "abcd"] + [holder("e", "d1", 8000, 1)]
+    forward = victims(ask(), full(*holders), holders)
+    assert forward == victims(ask(), full(*holders), list(reversed(holders)))
