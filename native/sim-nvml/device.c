@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "live.h"
 #include "rack.h"
 
 /* -- finding cards ---------------------------------------------------------- */
@@ -343,7 +344,7 @@ static nvmlReturn_t memory_of(const char *function, nvmlDevice_t device, nvmlMem
     } else {
         memory->total = card->memory_total;
         memory->reserved = card->memory_reserved;
-        memory->used = card->memory_used;
+        memory->used = card->memory_used + live_bytes(card->index);
     }
     unsigned long long taken = memory->reserved + memory->used;
     memory->free = taken < memory->total ? memory->total - taken : 0;

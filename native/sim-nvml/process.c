@@ -1,6 +1,7 @@
 /* The processes on a card: who they are, what memory they hold, how busy they keep it. */
 #include <time.h>
 
+#include "live.h"
 #include "rack.h"
 
 /*
@@ -45,6 +46,13 @@ static nvmlReturn_t list(const char *function, nvmlDevice_t device, enum process
         if (found < *count)
             fill(entries, found, old, &card->processes[i]);
         found++;
+    }
+    struct live_process live[MAX_PROCESSES];
+    unsigned int running = kind == PROCESS_COMPUTE && !handle->mig ? live_processes(card->index, live, MAX_PROCESSES) : 0;
+    for (unsigned int i = 0; i < running; i++, found++) {
+        struct process process = {.pid = live[i].pid, .memory = live[i].bytes, .gi = NVML_NO_VALUE, .ci = NVML_NO_VALUE};
+        if (found < *count)
+            fill(entries, found, old, &process);
     }
     result = found > *count ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
     *count = found;

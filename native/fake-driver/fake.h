@@ -1,0 +1,91 @@
+/*
+ * A simulated CUDA driver: libcuda.so.1 for machines without a card.
+ *
+ * device.c has cards, contexts, modules and lookups; memory.c every way to take memory; run.c streams, events, kernels,
+ * graphs and their time. Time is real time: a kernel of 5 us ends 5 us after it could start, computed, not slept, and
+ * cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
+ * its first parameter points to, every other for 2 us. Knows nothing of the library that is tested on it.
+ */
+#ifndef HAMI_FAKE_H
+#define HAMI_FAKE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "hami/cuda_abi.h"
+#include "hami/sim_live.h"
+
+#define API __attribute__((visibility("default")))
+
+typedef struct {
+    const char *name;
+    void *address;
+} fake_export;
+
+typedef struct {
+    const char *base;
+    int version;
+    const char *name;
+} fake_version;
+
+extern const fake_export fake_exports[];
+extern const unsigned int fake_export_count;
+extern const fake_version fake_versions[];
+
+int fake_stub(const char *name);
+
+typedef struct {
+    char uuid[96];
+    int64_t total; /* bytes */
+} fake_card;
+
+typedef struct CUctx_st {
+    CUdevice device;
+    int64_t bytes;
+    size_t limits[16];
+    struct CUctx_st *below; /* on this thread's stack */
+} fake_context;
+
+extern pthread_mutex_t fake_lock; /* guards everything below */
+extern fake_card fake_cards[SIM_LIVE_CARDS];
+extern int fake_card_count;
+extern sim_live *fake_live;
+
+bool fake_ready(void); /* cuInit was called in this process */
+sim_live_process *fake_self(void);
+fake_context *fake_current(void);
+
+/* Takes bytes of a card, false when it has not that much left; negative gives back. Under the lock. */
+bool fake_take(int card, int64_t bytes);
+
+struct alloc {
+    uint64_t key; /* address or handle; 0: free */
+    int64_t bytes;
+    int card;
+    int kind;
+    int holders;
+    struct alloc *backing; /* of a mapping */
+    CUmemoryPool pool;
+};
+enum { A_LINEAR = 1, A_HOST, A_MANAGED, A_POOLED, A_VMM, A_MAP, A_ARRAY, A_MIPMAP, A_EXTERNAL, A_GRAPHMEM };
+
+int64_t fake_now(void);
+
+/* Memory nodes of graphs: takes what a run needs beyond what the card's graph pool has. Under the lock. */
+bool fake_graph_memory(int card, int64_t bytes);
+CUdeviceptr fake_address(int64_t bytes);
+bool fake_on_card(CUdeviceptr address);
+bool fake_is_capturing(CUstream stream);
+CUdeviceptr fake_capture_alloc(CUstream stream, int64_t bytes);
+
+typedef struct CUmod_st {
+    int64_t bytes;
+    int card;
+} fake_module;
+
+typedef struct CUfunc_st {
+    char name[64];
+    bool loaded;
+} fake_function;
+
+#endif

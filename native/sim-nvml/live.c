@@ -1,0 +1,59 @@
+/* Processes that use the simulated CUDA driver on these cards now; it writes them, this reads them (hami/sim_live.h). */
+#define _GNU_SOURCE
+#include "live.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hami/sim_live.h"
+#include "rack.h"
+
+/* Mapped once it is there: programs may start after us. */
+static const sim_live *live(void)
+{
+    static const sim_live *mapped;
+    char path[4200];
+    struct stat status;
+    if (mapped != NULL || rack_path()[0] == '\0')
+        return mapped;
+    (void)snprintf(path, sizeof path, "%s.live", rack_path());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    if (fstat(fd, &status) == 0 && (size_t)status.st_size >= sizeof(sim_live)) {
+        void *memory = mmap(NULL, sizeof(sim_live), PROT_READ, MAP_SHARED, fd, 0);
+        mapped = memory == MAP_FAILED ? NULL : memory;
+    }
+    (void)close(fd);
+    return mapped;
+}
+
+unsigned int live_processes(unsigned int card, struct live_process *out, unsigned int size)
+{
+    const sim_live *file = live();
+    unsigned int found = 0;
+    for (unsigned int i = 0; file != NULL && card < SIM_LIVE_CARDS && i < SIM_LIVE_PROCESSES && found < size; i++) {
+        const sim_live_process *entry = &file->processes[i];
+        int pid = atomic_load(&entry->pid);
+        int64_t bytes = atomic_load(&entry->bytes[card]);
+        if (pid == 0 || bytes <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
+            continue;
+        out[found++] = (struct live_process){.pid = (unsigned int)pid, .bytes = (uint64_t)bytes};
+    }
+    return found;
+}
+
+uint64_t live_bytes(unsigned int card)
+{
+    struct live_process list[SIM_LIVE_PROCESSES];
+    unsigned int count = live_processes(card, list, SIM_LIVE_PROCESSES);
+    uint64_t sum = 0;
+    for (unsigned int i = 0; i < count; i++)
+        sum += list[i].bytes;
+    return sum;
+}

@@ -1,0 +1,79 @@
+/* Taking and giving back memory of the slice, and setting the ledger right by what NVML shows. See state.h. */
+#include "log.h"
+#include "nvml.h"
+#include "prim/prim.h"
+#include "state.h"
+
+#define MIB ((int64_t)1 << 20)
+
+enum { RECONCILE_EVERY_NS = 100 * 1000 * 1000 }; /* at most, on the way of an allocation: 0.3 ms each */
+
+int64_t hami_linear_bytes(size_t bytes)
+{
+    if (bytes > (size_t)1 << 60)
+        return INT64_MAX; /* no card has it; keeps the rounding from wrapping */
+    const int64_t unit = bytes <= (size_t)MIB ? 512 : 2 * MIB;
+    return ((int64_t)bytes + unit - 1) / unit * unit;
+}
+
+static bool reserve(hami_card *card, hami_kind kind, int64_t bytes)
+{
+    return hami_ledger_reserve(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes, atomic_load(&card->limit));
+}
+
+static bool stale(hami_card *card)
+{
+    return hami_now_ns() - atomic_load(&card->reconciled_ns) > RECONCILE_EVERY_NS;
+}
+
+bool hami_take(hami_card *card, hami_kind kind, int64_t bytes)
+{
+    const int64_t limit = atomic_load(&card->limit);
+    if (limit != HAMI_UNLIMITED) {
+        /* Near the limit the part that only NVML shows decides. */
+        const bool near = bytes > limit - limit / 4 - hami_ledger_held(hami_state.ledger, card->ledger_index);
+        if (atomic_load_explicit(&card->reconcile_due, memory_order_relaxed) || (near && stale(card)))
+            hami_reconcile(card);
+    }
+    if (reserve(card, kind, bytes))
+        return true;
+    hami_pools_refresh();
+    if (stale(card))
+        hami_reconcile(card);
+    if (reserve(card, kind, bytes))
+        return true;
+    hami_log(HAMI_LOG_WARN, "%lld bytes refused: %lld of %lld in use", (long long)bytes,
+             (long long)hami_ledger_held(hami_state.ledger, card->ledger_index), (long long)limit);
+    return false;
+}
+
+void hami_give(hami_card *card, hami_kind kind, int64_t bytes)
+{
+    hami_ledger_release(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes);
+}
+
+bool hami_reconcile(hami_card *card)
+{
+    hami_nvml_view view;
+    atomic_store(&card->reconcile_due, false);
+    const int64_t before = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
+    const bool read = hami_nvml_read(card->nvml, &view);
+    atomic_store(&card->reconciled_ns, hami_now_ns());
+    if (!read)
+        return false;
+    atomic_store(&card->alone, view.others == 0);
+    if (view.own_bytes < 0)
+        return false;
+    /* An allocation or a free of another thread may have come between: only what exceeds both readings is unexplained. */
+    const int64_t after = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
+    const int64_t known = before > after ? before : after;
+    hami_ledger_settle(hami_state.ledger, hami_state.slot, card->ledger_index, HAMI_UNATTRIBUTED,
+                       view.own_bytes > known ? view.own_bytes - known : 0);
+    return true;
+}
+
+int64_t hami_used(hami_card *card)
+{
+    const int64_t held = hami_ledger_held(hami_state.ledger, card->ledger_index), limit = atomic_load(&card->limit);
+    return held < 0 ? 0 : held < limit ? held : limit;
+}

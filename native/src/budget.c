@@ -1,0 +1,22 @@
+/* See budget.h. */
+#include "budget.h"
+
+int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t now_ns)
+{
+    const int64_t bought = need_ns + HAMI_SLAB_NS;
+    const int64_t wall = bought * 100 / percent;
+    int64_t paid = atomic_load_explicit(paid_until_ns, memory_order_relaxed);
+    int64_t next;
+    do {
+        if (paid > now_ns)
+            return paid;
+        next = (paid < now_ns - HAMI_BURST_NS ? now_ns - HAMI_BURST_NS : paid) + wall;
+    } while (!atomic_compare_exchange_weak_explicit(paid_until_ns, &paid, next, memory_order_relaxed, memory_order_relaxed));
+    atomic_fetch_add_explicit(&purse->credit_ns, bought, memory_order_relaxed);
+    return 0;
+}
+
+void hami_budget_correct(hami_purse *purse, int64_t cost_ns)
+{
+    atomic_fetch_sub_explicit(&purse->credit_ns, cost_ns, memory_order_relaxed);
+}

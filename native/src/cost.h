@@ -1,0 +1,46 @@
+/*
+ * What a launch costs: GPU nanoseconds a key, learned from samples.
+ *
+ * A key is what is launched and how much of it: function and grid, graph, or operation and size. Looking a price up is
+ * lock-free and touches one or two cache lines; samples come rarely and one at a time (the caller sees to that).
+ * Estimator: alone on the card the mean of what was seen, outliers cut; beside others the lower quartile of the last 15
+ * for keys long enough to be cut by a time slice, since their samples hold the neighbour's slices too.
+ */
+#ifndef HAMI_COST_H
+#define HAMI_COST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    HAMI_COST_KEYS = 4096, /* a power of two */
+    HAMI_COST_RING = 15,
+    HAMI_COST_LEARNING = 8,          /* samples before a price is trusted */
+    HAMI_COST_PERIOD = 64,           /* then one launch in about so many is sampled */
+    HAMI_COST_LONG_NS = 500 * 1000   /* a key this long is always sampled: the events cost it nothing */
+};
+
+typedef struct {
+    _Alignas(64) _Atomic uint64_t key; /* 0: free */
+    _Atomic int64_t price_ns;
+    _Atomic uint32_t launches;   /* since the table was made, wraps */
+    _Atomic uint32_t next_sample; /* value of `launches` at which the next sample is due */
+    _Atomic uint32_t samples;    /* ever, saturates */
+    _Atomic uint32_t in_flight;  /* samples not yet read */
+    int64_t mean_ns;             /* slow mean */
+    int64_t ring_ns[HAMI_COST_RING];
+} hami_cost;
+
+uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card);
+
+/* The key's entry in a table of HAMI_COST_KEYS, made if needed. NULL when the neighbourhood is full of other keys. */
+hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
+
+/* Counts a launch; true when it should be sampled. */
+bool hami_cost_due(hami_cost *cost);
+
+/* Takes a sample in; `alone`: no other tenant used the card. */
+void hami_cost_learn(hami_cost *cost, int64_t sample_ns, bool alone);
+
+#endif

@@ -1,0 +1,295 @@
+/* See gate.h. */
+#include "gate.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "log.h"
+#include "prim/prim.h"
+
+enum {
+    CONTEXTS = 16,             /* contexts of a process that are measured */
+    WAITING = 16,              /* measurements not read yet, a context */
+    GATE_PATIENCE_NS = 200000, /* a gate closed for longer is opened: somebody else filled the queue behind it */
+    OFFSET_DEFAULT_NS = 1400,  /* H100; used where calibration is not possible */
+    OFFSET_MOST_NS = 20000
+};
+
+struct hami_sample {
+    hami_card *card;
+    hami_cost *cost;
+    CUstream stream;
+    CUevent start, end;
+    int64_t charged_ns;
+    uint32_t ticket; /* value that opens the gate; 0: not gated */
+    bool pending;    /* end is recorded, not read yet */
+    bool spoilt;     /* the gate was opened by force: host delay is inside */
+};
+
+typedef struct {
+    CUcontext context; /* NULL: free */
+    uint32_t *word;    /* host memory that gates wait on; NULL: events only */
+    CUdeviceptr word_device;
+    hami_sample samples[WAITING];
+} bench;
+
+static bench benches[CONTEXTS];
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held from begin to end, and while reading */
+static uint32_t tickets;                                 /* under `busy` */
+
+/* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
+static _Atomic(uint32_t *) closed_word;
+static _Atomic uint32_t closed_ticket;
+static _Atomic int64_t closed_since_ns;
+static _Atomic uint32_t forced_ticket;
+
+static void open_gate(uint32_t *word, uint32_t ticket)
+{
+    __atomic_store_n(word, ticket, __ATOMIC_RELEASE);
+}
+
+bool hami_gate_watch(void)
+{
+    uint32_t *word = atomic_load(&closed_word);
+    if (word == NULL)
+        return false;
+    const uint32_t ticket = atomic_load(&closed_ticket);
+    if (hami_now_ns() - atomic_load(&closed_since_ns) > GATE_PATIENCE_NS && atomic_load(&closed_word) == word) {
+        atomic_store(&forced_ticket, ticket);
+        /* An older ticket only repeats what its owner wrote; the word never needs to go back, and never does: */
+        uint32_t there = __atomic_load_n(word, __ATOMIC_RELAXED);
+        while ((int32_t)(ticket - there) > 0 &&
+               !__atomic_compare_exchange_n(word, &there, ticket, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+        }
+    }
+    return true;
+}
+
+/* ---- calibration ---- */
+
+static const char null_kernel[] = ".version 6.4\n.target sm_50\n.address_size 64\n.visible .entry hami_null()\n{\n ret;\n}\n";
+
+static CUresult launch_null(CUfunction f, CUstream stream)
+{
+    return BEHIND(cuLaunchKernel, f, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+}
+
+/* Nanoseconds from start to end, or -1. */
+static int64_t elapsed(CUevent start, CUevent end)
+{
+    float ms = 0;
+    return USE(cuEventElapsedTime, &ms, start, end) == CUDA_SUCCESS ? (int64_t)((double)ms * 1e6) : -1;
+}
+
+/* Time of `count` null launches queued behind a gate. */
+static int64_t time_null(bench *b, CUfunction f, CUstream stream, int count)
+{
+    hami_sample *s = &b->samples[0];
+    const uint32_t ticket = ++tickets;
+    USE(cuStreamWaitValue32_v2, stream, b->word_device, ticket, CU_STREAM_WAIT_VALUE_GEQ);
+    USE(cuEventRecord, s->start, stream);
+    for (int i = 0; i < count; i++)
+        launch_null(f, stream);
+    USE(cuEventRecord, s->end, stream);
+    open_gate(b->word, ticket);
+    if (USE(cuStreamSynchronize, stream) != CUDA_SUCCESS)
+        return -1;
+    return elapsed(s->start, s->end);
+}
+
+static int64_t median_of_9(bench *b, CUfunction f, CUstream stream, int count)
+{
+    int64_t values[9];
+    for (int i = 0; i < 9; i++) {
+        const int64_t value = time_null(b, f, stream, count);
+        int at = i;
+        for (; at > 0 && values[at - 1] > value; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
+    }
+    return values[4];
+}
+
+/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 99th of the growth to 100. */
+static int64_t calibrate(bench *b)
+{
+    CUmodule module = NULL;
+    CUfunction f = NULL;
+    CUstream stream = NULL;
+    int64_t offset = -1;
+    if (b->word != NULL && BEHIND(cuModuleLoadData, &module, null_kernel) == CUDA_SUCCESS &&
+        USE(cuModuleGetFunction, &f, module, "hami_null") == CUDA_SUCCESS &&
+        USE(cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS && launch_null(f, stream) == CUDA_SUCCESS &&
+        USE(cuStreamSynchronize, stream) == CUDA_SUCCESS) {
+        const int64_t one = median_of_9(b, f, stream, 1), hundred = median_of_9(b, f, stream, 100);
+        offset = one - (hundred - one) / 99;
+    }
+    if (stream != NULL)
+        USE(cuStreamDestroy_v2, stream);
+    if (module != NULL)
+        BEHIND(cuModuleUnload, module);
+    if (offset < 0 || offset > OFFSET_MOST_NS) {
+        hami_log(HAMI_LOG_WARN, "calibration gave %lld ns; %d is used", (long long)offset, OFFSET_DEFAULT_NS);
+        return OFFSET_DEFAULT_NS;
+    }
+    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns", (long long)offset);
+    return offset;
+}
+
+/* ---- a context's bench ---- */
+
+static void make_word(bench *b)
+{
+    void *host = NULL;
+    if (USE(cuMemHostAlloc, &host, 64, CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS ||
+        USE(cuMemHostGetDevicePointer_v2, &b->word_device, host, 0) != CUDA_SUCCESS || hami_use.cuStreamWaitValue32_v2 == NULL)
+        return;
+    b->word = host;
+    *b->word = tickets;
+}
+
+static bool fill(bench *b)
+{
+    for (int i = 0; i < WAITING; i++) {
+        if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
+            USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
+            return false;
+    }
+    return true;
+}
+
+/* Under `busy`. The bench of the current context, made at its first use. */
+static bench *bench_now(hami_card *card)
+{
+    CUcontext context = NULL;
+    bench *empty = NULL;
+    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
+        return NULL;
+    for (int i = 0; i < CONTEXTS; i++) {
+        if (benches[i].context == context)
+            return &benches[i];
+        if (benches[i].context == NULL && empty == NULL)
+            empty = &benches[i];
+    }
+    if (empty == NULL)
+        return NULL;
+    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
+    memset(empty, 0, sizeof *empty);
+    if (fill(empty)) {
+        empty->context = context;
+        make_word(empty);
+        if (atomic_load(&card->event_offset_ns) == 0)
+            atomic_store(&card->event_offset_ns, calibrate(empty));
+    }
+    if (relaxed)
+        USE(cuThreadExchangeStreamCaptureMode, &mode);
+    return empty->context == NULL ? NULL : empty;
+}
+
+void hami_context_gone(CUcontext context)
+{
+    pthread_mutex_lock(&busy);
+    for (int i = 0; i < CONTEXTS; i++) {
+        for (int j = 0; benches[i].context == context && j < WAITING; j++) {
+            hami_sample *s = &benches[i].samples[j];
+            if (s->pending)
+                atomic_fetch_sub(&s->cost->in_flight, 1);
+            s->pending = false;
+        }
+        if (benches[i].context == context)
+            memset(&benches[i], 0, sizeof benches[i]);
+    }
+    pthread_mutex_unlock(&busy);
+}
+
+/* ---- measurements ---- */
+
+static void read_one(hami_sample *s)
+{
+    const CUresult state = USE(cuEventQuery, s->end);
+    if (state == CUDA_ERROR_NOT_READY)
+        return;
+    s->pending = false;
+    atomic_fetch_sub_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
+    const int64_t pair = state == CUDA_SUCCESS && !s->spoilt ? elapsed(s->start, s->end) : -1;
+    if (pair < 0)
+        return;
+    const int64_t offset = atomic_load(&s->card->event_offset_ns);
+    const int64_t cost = pair > offset ? pair - offset : 0;
+    const bool learning = atomic_load_explicit(&s->cost->samples, memory_order_relaxed) < HAMI_COST_LEARNING;
+    hami_cost_learn(s->cost, cost, atomic_load_explicit(&s->card->alone, memory_order_relaxed));
+    /* While a key is being learned, its price is a guess and the difference is paid afterwards. */
+    if (learning)
+        hami_budget_correct(&s->card->purse, cost - s->charged_ns);
+}
+
+static void read_all(bench *b)
+{
+    for (int i = 0; i < WAITING; i++) {
+        if (b->samples[i].pending)
+            read_one(&b->samples[i]);
+    }
+}
+
+void hami_samples_read(void)
+{
+    if (pthread_mutex_trylock(&busy) != 0)
+        return;
+    for (int i = 0; i < CONTEXTS; i++) {
+        if (benches[i].context != NULL)
+            read_all(&benches[i]);
+    }
+    pthread_mutex_unlock(&busy);
+}
+
+hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, int64_t charged_ns)
+{
+    if (pthread_mutex_trylock(&busy) != 0)
+        return NULL;
+    bench *b = bench_now(card);
+    hami_sample *s = NULL;
+    for (int i = 0; b != NULL && i < WAITING && s == NULL; i++) {
+        if (!b->samples[i].pending)
+            s = &b->samples[i];
+    }
+    if (s == NULL) {
+        if (b != NULL)
+            read_all(b);
+        pthread_mutex_unlock(&busy);
+        return NULL;
+    }
+    s->card = card;
+    s->cost = cost;
+    s->stream = stream;
+    s->charged_ns = charged_ns;
+    s->spoilt = false;
+    s->ticket = 0;
+    if (gated && b->word != NULL) {
+        s->ticket = ++tickets;
+        atomic_store(&closed_ticket, s->ticket);
+        atomic_store(&closed_since_ns, hami_now_ns());
+        atomic_store(&closed_word, b->word);
+        hami_watch_gate();
+        if (USE(cuStreamWaitValue32_v2, stream, b->word_device, s->ticket, CU_STREAM_WAIT_VALUE_GEQ) != CUDA_SUCCESS)
+            s->spoilt = true;
+    }
+    if (USE(cuEventRecord, s->start, stream) != CUDA_SUCCESS)
+        s->spoilt = true;
+    return s;
+}
+
+void hami_sample_end(hami_sample *s, bool launched)
+{
+    const bool ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
+    if (s->ticket != 0) {
+        open_gate(atomic_load(&closed_word), s->ticket);
+        atomic_store(&closed_word, NULL);
+        s->spoilt |= atomic_load(&forced_ticket) == s->ticket;
+    }
+    s->pending = ended && launched && !s->spoilt;
+    if (s->pending)
+        atomic_fetch_add_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&busy);
+}

@@ -1,0 +1,31 @@
+/*
+ * Measuring what one launch costs the card, without the host's delays in the figure.
+ *
+ * The stream waits on a word in host memory; start event, launch and end event are queued behind it; then the word is
+ * written. So the pair holds the launch and a constant of the card, which is calibrated once. One measurement is begun at
+ * a time in a process, some 16 may be waiting to be read.
+ */
+#ifndef HAMI_GATE_H
+#define HAMI_GATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cost.h"
+#include "state.h"
+
+typedef struct hami_sample hami_sample;
+
+/* Starts a measurement around a launch on `stream`. `gated` false: events only, for what must not wait. NULL: not now. */
+hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, int64_t charged_ns);
+
+/* Ends it; the launch has been queued (or has failed: then it is dropped). */
+void hami_sample_end(hami_sample *sample, bool launched);
+
+/* Reads what has completed. Cheap when nothing has; does nothing while another thread is at it. */
+void hami_samples_read(void);
+
+/* Opens a gate that has been closed for too long; for the watch thread. True while a gate is closed. */
+bool hami_gate_watch(void);
+
+#endif

@@ -1,0 +1,184 @@
+/* See elf.h. */
+#define _GNU_SOURCE
+#include "intercept/elf.h"
+
+#include <link.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    const ElfW(Sym) * symbols;
+    const char *strings;
+    const uint32_t *gnu_hash;
+    const uint32_t *sysv_hash;
+    const ElfW(Half) * versions;
+} tables;
+
+/* glibc relocates these pointers in place on our architectures; the vDSO's are left as offsets. */
+static const void *pointer(const struct dl_phdr_info *object, ElfW(Addr) value)
+{
+    return (const void *)(value < object->dlpi_addr ? value + object->dlpi_addr : value);
+}
+
+static bool read_tables(const struct dl_phdr_info *object, tables *out)
+{
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        if (object->dlpi_phdr[i].p_type != PT_DYNAMIC)
+            continue;
+        const ElfW(Dyn) *entry = (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr);
+        for (; entry->d_tag != DT_NULL; entry++) {
+            switch (entry->d_tag) {
+            case DT_SYMTAB: out->symbols = pointer(object, entry->d_un.d_ptr); break;
+            case DT_STRTAB: out->strings = pointer(object, entry->d_un.d_ptr); break;
+            case DT_GNU_HASH: out->gnu_hash = pointer(object, entry->d_un.d_ptr); break;
+            case DT_HASH: out->sysv_hash = pointer(object, entry->d_un.d_ptr); break;
+            case DT_VERSYM: out->versions = pointer(object, entry->d_un.d_ptr); break;
+            default: break;
+            }
+        }
+    }
+    return out->symbols != NULL && out->strings != NULL && (out->gnu_hash != NULL || out->sysv_hash != NULL);
+}
+
+static bool defines(const tables *t, uint32_t index, const char *name)
+{
+    const ElfW(Sym) *symbol = &t->symbols[index];
+    /* Bit 15 of a version: hidden, an old version kept for old programs. */
+    const bool old = t->versions != NULL && (t->versions[index] & 0x8000) != 0;
+    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && !old && strcmp(t->strings + symbol->st_name, name) == 0;
+}
+
+static uint32_t find_gnu(const tables *t, const char *name)
+{
+    uint32_t hash = 5381;
+    for (const unsigned char *at = (const unsigned char *)name; *at != '\0'; at++)
+        hash = hash * 33 + *at;
+    const uint32_t buckets = t->gnu_hash[0], first = t->gnu_hash[1], bloom = t->gnu_hash[2];
+    const uint32_t *bucket = t->gnu_hash + 4 + bloom * (sizeof(ElfW(Addr)) / sizeof(uint32_t));
+    const uint32_t *chain = bucket + buckets;
+    uint32_t index = buckets == 0 ? 0 : bucket[hash % buckets];
+    if (index < first)
+        return 0;
+    for (;; index++) {
+        const uint32_t there = chain[index - first];
+        if ((there | 1) == (hash | 1) && defines(t, index, name))
+            return index;
+        if (there & 1)
+            return 0;
+    }
+}
+
+static uint32_t find_sysv(const tables *t, const char *name)
+{
+    uint32_t hash = 0;
+    for (const unsigned char *at = (const unsigned char *)name; *at != '\0'; at++) {
+        hash = (hash << 4) + *at;
+        hash = (hash ^ (hash & 0xf0000000u) >> 24) & 0x0fffffffu;
+    }
+    const uint32_t buckets = t->sysv_hash[0];
+    const uint32_t *bucket = t->sysv_hash + 2, *chain = bucket + buckets;
+    uint32_t index = buckets == 0 ? 0 : bucket[hash % buckets];
+    while (index != 0 && !defines(t, index, name))
+        index = chain[index];
+    return index;
+}
+
+static void *lookup(const struct dl_phdr_info *object, const char *name)
+{
+    tables t;
+    if (!read_tables(object, &t))
+        return NULL;
+    const uint32_t index = t.gnu_hash != NULL ? find_gnu(&t, name) : find_sysv(&t, name);
+    return index == 0 ? NULL : (void *)(object->dlpi_addr + t.symbols[index].st_value);
+}
+
+static const char *file_name(const struct dl_phdr_info *object)
+{
+    const char *slash = strrchr(object->dlpi_name, '/');
+    return slash == NULL ? object->dlpi_name : slash + 1;
+}
+
+static bool holds(const struct dl_phdr_info *object, const void *address, const char **low, const char **high)
+{
+    const ElfW(Addr) at = (ElfW(Addr))address;
+    ElfW(Addr) from = (ElfW(Addr))-1, to = 0;
+    bool inside = false;
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+        if (part->p_type != PT_LOAD)
+            continue;
+        const ElfW(Addr) start = object->dlpi_addr + part->p_vaddr, end = start + part->p_memsz;
+        inside |= at >= start && at < end;
+        from = start < from ? start : from;
+        to = end > to ? end : to;
+    }
+    *low = (const char *)from;
+    *high = (const char *)to;
+    return inside;
+}
+
+typedef struct {
+    const char *prefix;
+    const char *name;
+    const void *address;
+    const char *owner, *low, *high;
+    void *found;
+    bool passed; /* the caller's object has been met */
+} search;
+
+static int find_step(struct dl_phdr_info *object, size_t size, void *argument)
+{
+    (void)size;
+    search *s = argument;
+    if (strncmp(file_name(object), s->prefix, strlen(s->prefix)) == 0)
+        s->found = lookup(object, s->name);
+    return s->found != NULL;
+}
+
+void *hami_elf_find(const char *prefix, const char *name)
+{
+    search s = {.prefix = prefix, .name = name};
+    dl_iterate_phdr(find_step, &s);
+    return s.found;
+}
+
+static int next_step(struct dl_phdr_info *object, size_t size, void *argument)
+{
+    (void)size;
+    search *s = argument;
+    if (s->passed)
+        s->found = lookup(object, s->name);
+    else
+        s->passed = holds(object, s->address, &s->low, &s->high);
+    return s->found != NULL;
+}
+
+void *hami_elf_next(const void *caller, const char *name)
+{
+    search s = {.address = caller, .name = name};
+    dl_iterate_phdr(next_step, &s);
+    return s.found;
+}
+
+static int owner_step(struct dl_phdr_info *object, size_t size, void *argument)
+{
+    (void)size;
+    search *s = argument;
+    if (!holds(object, s->address, &s->low, &s->high))
+        return 0;
+    s->owner = file_name(object);
+    return 1;
+}
+
+bool hami_elf_owner(const void *address, const char **name, const char **low, const char **high)
+{
+    search s = {.address = address};
+    if (dl_iterate_phdr(owner_step, &s) == 0)
+        return false;
+    *name = s.owner;
+    *low = s.low;
+    *high = s.high;
+    return true;
+}

@@ -1,0 +1,16 @@
+/* Symbols of one loaded object, read from its own tables: what dlsym cannot be asked without being asked of us. */
+#ifndef HAMI_INTERCEPT_ELF_H
+#define HAMI_INTERCEPT_ELF_H
+
+#include <stdbool.h>
+
+/* First object whose file name starts with `prefix` that defines `name` (default version). NULL: none. */
+void *hami_elf_find(const char *prefix, const char *name);
+
+/* What RTLD_NEXT means for code at `caller`: the first object after the caller's, in load order, that defines `name`. */
+void *hami_elf_next(const void *caller, const char *name);
+
+/* File name (no folder) of the object that holds `address`, and its bounds. False: none does. */
+bool hami_elf_owner(const void *address, const char **name, const char **low, const char **high);
+
+#endif

@@ -1,0 +1,270 @@
+/* See ledger.h. */
+#include "ledger.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "prim/prim.h"
+
+enum { MAGIC = 0x48414d49 /* "HAMI" */ };
+enum { REAP_EVERY_NS = 20 * 1000 * 1000 }; /* a program that keeps running into its limit must not read /proc each time */
+
+static uint64_t boot_hash(void)
+{
+    char text[64];
+    const ssize_t length = hami_read_file("/proc/sys/kernel/random/boot_id", text, sizeof text);
+    uint64_t hash = 1469598103934665603u;
+    for (ssize_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
+    return hash;
+}
+
+static int make_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t attributes;
+    int error = pthread_mutexattr_init(&attributes);
+    if (error == 0)
+        error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (error == 0)
+        error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    if (error == 0)
+        error = pthread_mutex_init(lock, &attributes);
+    return -error;
+}
+
+/* Under the file lock: makes the ledger unless a valid one of this boot is there. */
+static int prepare(void *memory)
+{
+    hami_ledger *ledger = memory;
+    const uint64_t boot = boot_hash();
+    if (atomic_load(&ledger->magic) == MAGIC && ledger->boot == boot)
+        return ledger->version == HAMI_LEDGER_VERSION && ledger->bytes == sizeof *ledger ? 0 : -EPROTO;
+    memset(memory, 0, sizeof *ledger);
+    ledger->version = HAMI_LEDGER_VERSION;
+    ledger->bytes = sizeof *ledger;
+    ledger->boot = boot;
+    const int error = make_lock(&ledger->lock);
+    if (error == 0)
+        atomic_store(&ledger->magic, MAGIC);
+    return error;
+}
+
+static int64_t slot_held(const hami_slot *slot, int card)
+{
+    int64_t sum = 0;
+    for (int kind = 0; kind < HAMI_KINDS; kind++)
+        sum += slot->cards[card].held[kind];
+    return sum;
+}
+
+/* After a holder died: the slots are the truth, the totals may lag by the change in flight. */
+static void recount(hami_ledger *ledger)
+{
+    for (int card = 0; card < HAMI_MAX_CARDS; card++) {
+        int64_t sum = 0;
+        for (int slot = 0; slot < HAMI_SLOTS; slot++) {
+            if (atomic_load_explicit(&ledger->slots[slot].pid, memory_order_relaxed) != 0)
+                sum += slot_held(&ledger->slots[slot], card);
+        }
+        ledger->cards[card].held = sum;
+    }
+}
+
+static void lock(hami_ledger *ledger)
+{
+    if (pthread_mutex_lock(&ledger->lock) == EOWNERDEAD) {
+        recount(ledger);
+        pthread_mutex_consistent(&ledger->lock);
+    }
+}
+
+static void unlock(hami_ledger *ledger)
+{
+    pthread_mutex_unlock(&ledger->lock);
+}
+
+static void empty_slot(hami_ledger *ledger, hami_slot *slot)
+{
+    /* pid first: a kill in between leaves a free slot whose bytes the recount does not see. */
+    atomic_store(&slot->pid, 0);
+    for (int card = 0; card < HAMI_MAX_CARDS; card++)
+        ledger->cards[card].held -= slot_held(slot, card);
+    memset(slot->cards, 0, sizeof slot->cards);
+}
+
+static int reap_locked(hami_ledger *ledger)
+{
+    const uint64_t here = hami_pid_namespace();
+    int dead = 0;
+    for (int i = 0; i < HAMI_SLOTS; i++) {
+        hami_slot *slot = &ledger->slots[i];
+        const int32_t pid = atomic_load_explicit(&slot->pid, memory_order_relaxed);
+        if (pid != 0 && slot->pid_namespace == here && !hami_process_alive(pid, slot->start)) {
+            empty_slot(ledger, slot);
+            dead++;
+        }
+    }
+    return dead;
+}
+
+static int reap_soon(hami_ledger *ledger)
+{
+    const int64_t now = hami_now_ns();
+    if (now - ledger->reaped_ns < REAP_EVERY_NS)
+        return 0;
+    ledger->reaped_ns = now;
+    return reap_locked(ledger);
+}
+
+static int take_slot(hami_ledger *ledger, pid_t pid, uint64_t start, uint64_t space)
+{
+    int empty = -1;
+    for (int i = 0; i < HAMI_SLOTS; i++) {
+        hami_slot *slot = &ledger->slots[i];
+        const int32_t owner = atomic_load_explicit(&slot->pid, memory_order_relaxed);
+        if (owner == pid && slot->pid_namespace == space)
+            empty_slot(ledger, slot); /* this pid's earlier life: exec, or pid reuse */
+        if (empty < 0 && atomic_load_explicit(&slot->pid, memory_order_relaxed) == 0)
+            empty = i;
+    }
+    if (empty >= 0) {
+        hami_slot *slot = &ledger->slots[empty];
+        memset(slot->cards, 0, sizeof slot->cards);
+        slot->pid_namespace = space;
+        slot->start = start;
+        atomic_store(&slot->pid, pid);
+    }
+    return empty;
+}
+
+int hami_ledger_join(hami_ledger *ledger, int *slot)
+{
+    const pid_t pid = getpid();
+    const uint64_t start = hami_process_start(pid), space = hami_pid_namespace();
+    lock(ledger);
+    *slot = take_slot(ledger, pid, start, space);
+    if (*slot < 0 && reap_locked(ledger) > 0)
+        *slot = take_slot(ledger, pid, start, space);
+    unlock(ledger);
+    return *slot < 0 ? -ENOSPC : 0;
+}
+
+int hami_ledger_open(const char *path, hami_ledger **ledger, int *slot)
+{
+    void *memory = NULL;
+    const int error = hami_map_shared(path, sizeof(hami_ledger), &memory, prepare);
+    if (error != 0)
+        return error;
+    *ledger = memory;
+    return hami_ledger_join(*ledger, slot);
+}
+
+void hami_ledger_leave(hami_ledger *ledger, int slot)
+{
+    lock(ledger);
+    empty_slot(ledger, &ledger->slots[slot]);
+    unlock(ledger);
+}
+
+int hami_ledger_card_index(hami_ledger *ledger, const char *uuid, int64_t limit, int core_percent)
+{
+    int index = -1;
+    lock(ledger);
+    for (int i = 0; i < HAMI_MAX_CARDS && index < 0; i++) {
+        hami_ledger_card *card = &ledger->cards[i];
+        if (card->uuid[0] == '\0')
+            strncpy(card->uuid, uuid, sizeof card->uuid - 1);
+        if (strncmp(card->uuid, uuid, sizeof card->uuid) == 0)
+            index = i;
+    }
+    if (index >= 0) {
+        ledger->cards[index].limit = limit;
+        ledger->cards[index].core_percent = core_percent;
+    }
+    unlock(ledger);
+    return index;
+}
+
+static void add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    hami_ledger_card *total = &ledger->cards[card];
+    ledger->slots[slot].cards[card].held[kind] += bytes;
+    total->held += bytes;
+    if (total->held > total->peak)
+        total->peak = total->held;
+}
+
+bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes, int64_t limit)
+{
+    if (bytes < 0)
+        return false;
+    lock(ledger);
+    /* limit - held cannot overflow: both are at least 0. */
+    bool fits = bytes <= limit - ledger->cards[card].held;
+    if (!fits && reap_soon(ledger) > 0)
+        fits = bytes <= limit - ledger->cards[card].held;
+    if (fits)
+        add(ledger, slot, card, kind, bytes);
+    else
+        atomic_fetch_add_explicit(&ledger->cards[card].refused, 1, memory_order_relaxed);
+    unlock(ledger);
+    return fits;
+}
+
+void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    lock(ledger);
+    const int64_t held = ledger->slots[slot].cards[card].held[kind];
+    add(ledger, slot, card, kind, -(bytes < held ? bytes : held));
+    unlock(ledger);
+}
+
+void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    lock(ledger);
+    const int64_t held = ledger->slots[slot].cards[card].held[kind];
+    add(ledger, slot, card, kind, bytes < -held ? -held : bytes);
+    unlock(ledger);
+}
+
+void hami_ledger_settle(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    lock(ledger);
+    add(ledger, slot, card, kind, bytes - ledger->slots[slot].cards[card].held[kind]);
+    unlock(ledger);
+}
+
+int64_t hami_ledger_held(hami_ledger *ledger, int card)
+{
+    lock(ledger);
+    const int64_t held = ledger->cards[card].held;
+    unlock(ledger);
+    return held;
+}
+
+int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card)
+{
+    lock(ledger);
+    const hami_slot *own = &ledger->slots[slot];
+    const int64_t held = slot_held(own, card) - own->cards[card].held[HAMI_UNATTRIBUTED];
+    unlock(ledger);
+    return held;
+}
+
+int hami_ledger_reap(hami_ledger *ledger)
+{
+    lock(ledger);
+    const int dead = reap_locked(ledger);
+    unlock(ledger);
+    return dead;
+}
+
+bool hami_ledger_has(hami_ledger *ledger, int pid)
+{
+    for (int i = 0; i < HAMI_SLOTS; i++) {
+        if (atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed) == pid)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,110 @@
+/*
+ * The ledger: who of the container holds how much of which card.
+ *
+ * One file a container, mapped by all its processes. Invariant, at every instant and over all processes:
+ *
+ *     card.held == sum of slot.held over all slots      and      held after a reserve <= limit
+ *
+ * A slot belongs to one process and never moves. Every change happens under one robust mutex; the kernel hands the
+ * mutex on when its owner is killed, and the next holder recounts from the slots, so a kill at any instruction loses
+ * nothing. Limits come in as arguments: what a tenant could write into the file never raises them.
+ */
+#ifndef HAMI_LEDGER_H
+#define HAMI_LEDGER_H
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy.h"
+
+enum { HAMI_SLOTS = 1024, HAMI_LEDGER_VERSION = 3 };
+
+/* What memory is for. */
+typedef enum {
+    HAMI_BUFFER,       /* cuMemAlloc and its kin, managed, external */
+    HAMI_POOL,         /* stream-ordered pools, by their reserved bytes */
+    HAMI_VMM,          /* cuMemCreate */
+    HAMI_ARRAY,        /* arrays and mipmaps */
+    HAMI_GRAPH,        /* memory nodes of graphs, by the card's graph memory */
+    HAMI_CONTEXT,      /* contexts before NVML has shown their size, device heap */
+    HAMI_UNATTRIBUTED, /* what NVML shows beyond all of the above */
+    HAMI_KINDS
+} hami_kind;
+
+typedef struct {
+    int64_t held[HAMI_KINDS]; /* bytes */
+} hami_holding;
+
+typedef struct {
+    _Atomic int32_t pid;   /* in pid_namespace; 0: free */
+    _Atomic int32_t state; /* reserved, 0 */
+    uint64_t pid_namespace;
+    uint64_t start; /* clock ticks since boot, tells a reused pid */
+    hami_holding cards[HAMI_MAX_CARDS];
+} hami_slot;
+
+typedef struct {
+    char uuid[96];              /* empty: free */
+    int64_t limit;              /* bytes, for people and metrics only */
+    int64_t core_percent;       /* for people and metrics only */
+    int64_t held;               /* bytes, all kinds, all slots */
+    int64_t peak;               /* bytes, highest `held` seen */
+    _Atomic int64_t refused;    /* reservations refused since the file was made */
+    _Alignas(64) _Atomic int64_t paid_until_ns; /* compute budget: CLOCK_MONOTONIC until which launches are paid for */
+    _Atomic int64_t busy_ns;    /* GPU time charged since the file was made */
+    _Atomic int64_t launched_ns; /* CLOCK_MONOTONIC of the last launch, refreshed at most every 1 ms */
+    char pad[40];
+} hami_ledger_card;
+
+typedef struct {
+    _Atomic uint32_t magic; /* written last */
+    uint32_t version;
+    uint64_t bytes; /* of the whole file */
+    uint64_t boot;  /* hash of the boot id: budgets of an earlier boot are void */
+    int64_t reaped_ns; /* CLOCK_MONOTONIC of the last look for dead processes */
+    _Alignas(64) pthread_mutex_t lock;
+    char lock_pad[64];
+    hami_ledger_card cards[HAMI_MAX_CARDS];
+    hami_slot slots[HAMI_SLOTS];
+} hami_ledger;
+
+static_assert(sizeof(hami_ledger_card) % 64 == 0, "a card's lines are its own");
+static_assert(sizeof(pthread_mutex_t) <= 64, "the lock keeps its place on both architectures");
+
+/* Maps the file and takes a slot. 0, or a negated errno (-ENOSPC: 1024 live processes). `*slot` is this process's. */
+int hami_ledger_open(const char *path, hami_ledger **ledger, int *slot);
+
+/* Takes a slot again, after a fork. */
+int hami_ledger_join(hami_ledger *ledger, int *slot);
+
+/* Gives the slot and everything in it back. */
+void hami_ledger_leave(hami_ledger *ledger, int slot);
+
+/* Index of the card with that UUID, made if needed; -1 when 16 others are there. */
+int hami_ledger_card_index(hami_ledger *ledger, const char *uuid, int64_t limit, int core_percent);
+
+/* Reserves if the card's total stays within `limit`; slots of dead processes are emptied first when it would not. */
+bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes, int64_t limit);
+
+/* Gives back; never below zero. */
+void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
+
+/* Adds a measured difference, limit or not; never below zero. */
+void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
+
+/* Sets what this process holds of a kind to what was measured, limit or not: truth is not refused. */
+void hami_ledger_settle(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
+
+int64_t hami_ledger_held(hami_ledger *ledger, int card);          /* all processes, bytes */
+int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card); /* this process without HAMI_UNATTRIBUTED, bytes */
+
+/* Empties the slots of dead processes of this pid namespace; returns how many there were. */
+int hami_ledger_reap(hami_ledger *ledger);
+
+/* True when `pid` has a slot. */
+bool hami_ledger_has(hami_ledger *ledger, int pid);
+
+#endif

@@ -1,0 +1,172 @@
+/* prim.h on Linux, for x86-64 and aarch64, glibc 2.17 and later. */
+#define _GNU_SOURCE
+#include "prim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SPIN_NS = 60 * 1000 };
+
+int64_t hami_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void hami_sleep_until_ns(int64_t deadline_ns)
+{
+    const int64_t wake = deadline_ns - SPIN_NS;
+    if (wake > hami_now_ns()) {
+        const struct timespec until = {.tv_sec = wake / 1000000000, .tv_nsec = wake % 1000000000};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+        }
+    }
+    while (hami_now_ns() < deadline_ns)
+        relax();
+}
+
+void hami_sleep_coarse_ns(int64_t duration_ns)
+{
+    const struct timespec time = {.tv_sec = duration_ns / 1000000000, .tv_nsec = duration_ns % 1000000000};
+    nanosleep(&time, NULL);
+}
+
+void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
+{
+    const struct timespec timeout = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &timeout, NULL, 0);
+}
+
+void hami_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+ssize_t hami_read_file(const char *path, char *buffer, size_t size)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    size_t got = 0;
+    ssize_t n = 0;
+    char beyond;
+    while (got < size && (n = read(fd, buffer + got, size - got)) > 0)
+        got += (size_t)n;
+    if (n >= 0 && got == size)
+        n = read(fd, &beyond, 1) > 0 ? -EFBIG : 0;
+    else if (n < 0)
+        n = -errno;
+    close(fd);
+    return n < 0 ? n : (ssize_t)got;
+}
+
+static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void *))
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (!S_ISREG(status.st_mode))
+        return -EINVAL;
+    if ((size_t)status.st_size < bytes && ftruncate(fd, (off_t)bytes) != 0)
+        return -errno;
+    void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED)
+        return -errno;
+    const int error = prepare(mapped);
+    if (error != 0) {
+        munmap(mapped, bytes);
+        return error;
+    }
+    *memory = mapped;
+    return 0;
+}
+
+int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory))
+{
+    /* O_NOFOLLOW: in /tmp another user could have left a link there. */
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0)
+        return -errno;
+    int error = 0;
+    while (flock(fd, LOCK_EX) != 0 && error == 0)
+        error = errno == EINTR ? 0 : -errno;
+    if (error == 0)
+        error = grow_and_map(fd, bytes, memory, prepare);
+    close(fd); /* drops the lock */
+    return error;
+}
+
+/* Start time from /proc/<pid>/stat, and the process's state letter; 0 when unreadable. */
+static uint64_t read_stat(pid_t pid, char *state)
+{
+    char path[32], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    const ssize_t length = hami_read_file(path, text, sizeof text - 1);
+    if (length <= 0)
+        return 0;
+    text[length] = '\0';
+    const char *at = strrchr(text, ')'); /* the name may hold anything, ')' too */
+    if (at == NULL || at[1] != ' ')
+        return 0;
+    *state = at[2];
+    for (int field = 2; at != NULL && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    return at == NULL ? 0 : strtoull(at + 1, NULL, 10);
+}
+
+uint64_t hami_process_start(pid_t pid)
+{
+    char state;
+    return read_stat(pid, &state);
+}
+
+bool hami_process_alive(pid_t pid, uint64_t start)
+{
+    if (kill(pid, 0) != 0 && errno == ESRCH)
+        return false;
+    char state = 'R';
+    const uint64_t now = read_stat(pid, &state);
+    if (state == 'Z' || state == 'X') /* killed and not waited for: its memory is already back with the driver */
+        return false;
+    return now == 0 || start == 0 || now == start;
+}
+
+uint64_t hami_pid_namespace(void)
+{
+    struct stat status;
+    return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
+}
+
+void hami_write_stderr(const char *text, size_t length)
+{
+    const int kept = errno;
+    while (length > 0) {
+        const ssize_t n = write(STDERR_FILENO, text, length);
+        if (n <= 0 && errno != EINTR)
+            break;
+        text += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
+    errno = kept;
+}

@@ -1,0 +1,50 @@
+/*
+ * Everything the library asks of the operating system, in one place.
+ *
+ * Conventions: times are nanoseconds of CLOCK_MONOTONIC; a function that can fail returns 0 or a negated errno;
+ * result pointers are never NULL. Nothing here allocates, prints or changes process-wide state.
+ */
+#ifndef HAMI_PRIM_H
+#define HAMI_PRIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* About 20 ns: the kernel's vDSO, no system call. */
+int64_t hami_now_ns(void);
+
+/* Returns at `deadline_ns` or a little later. Sleeps, then spins over the last 60 us, which is what a wake-up costs. */
+void hami_sleep_until_ns(int64_t deadline_ns);
+
+/* Sleeps about that long; the kernel's timer slack is welcome. */
+void hami_sleep_coarse_ns(int64_t duration_ns);
+
+/* Sleeps while `*word == expected`, until woken or until `timeout_ns` has passed (negative: no limit). */
+void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
+void hami_futex_wake(_Atomic uint32_t *word);
+
+/* Reads at most `size` bytes of a file. Returns the count, or a negated errno; -EFBIG when there is more. */
+ssize_t hami_read_file(const char *path, char *buffer, size_t size);
+
+/*
+ * Maps `bytes` of the file read-write and shared, making the file (mode 0666 less umask) and growing it when needed.
+ * `prepare(memory)` runs under an exclusive file lock, so that one process sets the file up and the rest find it ready;
+ * what it returns (0 or a negated errno) is returned. No descriptor stays open.
+ */
+int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory));
+
+/* Who a process is: its start time in clock ticks since boot, 0 when it cannot be read. */
+uint64_t hami_process_start(pid_t pid);
+
+/* False only when that very process is certainly gone: pid reuse is seen by the start time. */
+bool hami_process_alive(pid_t pid, uint64_t start);
+
+/* Number of this process's pid namespace, 0 when unknown. Pids of another namespace say nothing here. */
+uint64_t hami_pid_namespace(void);
+
+/* One write(2) to stderr, no buffering, errno kept. */
+void hami_write_stderr(const char *text, size_t length);
+
+#endif

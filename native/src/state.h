@@ -1,0 +1,91 @@
+/*
+ * This process: its policy, its ledger slot, its cards. Made by the first cuInit, dropped in a forked child.
+ */
+#ifndef HAMI_STATE_H
+#define HAMI_STATE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "budget.h"
+#include "driver.h"
+#include "ledger.h"
+#include "policy.h"
+
+typedef struct {
+    CUdevice device;
+    char uuid[96];
+    int ledger_index;
+    _Atomic int64_t limit;           /* bytes; may change at run time through the broker */
+    _Atomic int percent;             /* 1 to 100 */
+    _Atomic bool alone;              /* no process of others was seen on the card at the last look */
+    _Atomic bool paused;             /* a task of higher priority runs: launches wait */
+    _Atomic int64_t reconciled_ns;   /* last NVML reading */
+    _Atomic bool reconcile_due;      /* something changed that only NVML shows */
+    _Atomic int64_t context_bytes;   /* size of one more context, as measured; 0: unknown */
+    _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
+    _Atomic(CUcontext) primary;      /* the primary context while it is active */
+    hami_purse purse;
+    nvmlDevice_t nvml; /* NULL: unknown to NVML */
+} hami_card;
+
+typedef struct {
+    hami_policy policy;
+    hami_ledger *ledger;
+    int slot;
+    int card_count;
+    hami_card cards[HAMI_MAX_CARDS];
+} hami_state_t;
+
+extern hami_state_t hami_state;
+extern _Atomic bool hami_active;    /* limits are in force in this process */
+extern _Atomic int hami_throttling; /* number of cards on which launches are to be paid for now; 0: launches go straight on */
+
+/* The card of the current context, NULL when the library is not active or there is no context. */
+hami_card *hami_card_now(void);
+
+/* The card of a device ordinal, NULL when unknown. */
+hami_card *hami_card_of(CUdevice device);
+
+/* Works out again which cards are throttled, after a change of policy, limit or neighbours. */
+void hami_throttle_update(void);
+
+/* ---- memory, used by the hooks ---- */
+
+/* Reserves; on refusal looks again at what pools and NVML really hold before giving up. False: over the limit. */
+bool hami_take(hami_card *card, hami_kind kind, int64_t bytes);
+void hami_give(hami_card *card, hami_kind kind, int64_t bytes);
+
+/* Reads NVML and settles HAMI_UNATTRIBUTED. False when NVML does not show this process. */
+bool hami_reconcile(hami_card *card);
+
+/* Reads again what this process's pools and graph memory hold, and settles them. */
+void hami_pools_refresh(void);
+
+/* What the driver takes for a linear allocation of that many bytes. */
+int64_t hami_linear_bytes(size_t bytes);
+
+/* All processes, bytes, for queries: 0 to limit. */
+int64_t hami_used(hami_card *card);
+
+/* A context has gone, and its buffers and arrays with it. */
+void hami_memory_gone(CUcontext context);
+
+/* Runs or uploads a graph, its memory nodes charged. */
+CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgraphExec, CUstream));
+
+/* ---- compute ---- */
+
+/* A context has gone, or is about to, and all events in it. */
+void hami_context_gone(CUcontext context);
+
+/* ---- the watch thread ---- */
+
+/* Starts it if it does not run in this process. */
+void hami_watch_start(void);
+
+/* A gate was closed: see that it does not stay so. */
+void hami_watch_gate(void);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * Hooks of virtual memory management.
+ *
+ * Physical memory lives as long as anything holds it: its handle (and every retain of it) or a mapping. So the charge is
+ * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing.
+ */
+#include <stdlib.h>
+
+#include "map.h"
+#include "state.h"
+
+typedef struct {
+    int64_t bytes;
+    hami_card *card;
+    int holders;
+} block;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the holders, and both maps together */
+static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references through this handle */
+static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
+
+/* Under the lock. */
+static void drop(block *b, int count)
+{
+    b->holders -= count;
+    if (b->holders > 0)
+        return;
+    hami_give(b->card, HAMI_VMM, b->bytes);
+    free(b);
+}
+
+static block *block_of(const hami_entry *entry)
+{
+    return (block *)(uintptr_t)entry->tag;
+}
+
+static bool on_card(const CUmemAllocationProp *prop)
+{
+    return prop != NULL && (prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE ||
+                            prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN);
+}
+
+/* The card is the one that the properties name; the current context does not matter, there may be none. */
+CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long flags)
+{
+    const bool active = atomic_load(&hami_active) && out != NULL && on_card(prop);
+    /* A locality domain's id holds the device in its low byte. */
+    hami_card *card = !active ? NULL : hami_card_of(prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop->location.id
+                                                                                                      : prop->location.id & 0xff);
+    if (card == NULL)
+        return BEHIND(cuMemCreate, out, bytes, prop, flags);
+    const int64_t charge = bytes > (size_t)1 << 60 ? INT64_MAX : (int64_t)bytes;
+    block *b = malloc(sizeof *b);
+    if (b == NULL || !hami_take(card, HAMI_VMM, charge)) {
+        free(b);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *b = (block){.bytes = charge, .card = card, .holders = 1};
+    const CUresult result = BEHIND(cuMemCreate, out, bytes, prop, flags);
+    pthread_mutex_lock(&lock);
+    if (result != CUDA_SUCCESS)
+        drop(b, 1);
+    else
+        hami_map_put(&handles, (hami_entry){.key = *out, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const bool ours = hami_map_get(&handles, handle, true, &entry);
+    const CUresult result = BEHIND(cuMemRelease, handle);
+    if (ours && result == CUDA_SUCCESS) {
+        if (--entry.bytes > 0)
+            hami_map_put(&handles, entry);
+        drop(block_of(&entry), 1);
+    } else if (ours) {
+        hami_map_put(&handles, entry);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *address)
+{
+    hami_entry mapped, entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemRetainAllocationHandle, out, address);
+    if (result == CUDA_SUCCESS && hami_map_get(&mappings, (uint64_t)(uintptr_t)address, false, &mapped)) {
+        if (!hami_map_get(&handles, *out, false, &entry))
+            entry = (hami_entry){.key = *out, .tag = mapped.tag};
+        entry.bytes++;
+        block_of(&entry)->holders++;
+        hami_map_put(&handles, entry);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemMap, address, bytes, offset, handle, flags);
+    if (result == CUDA_SUCCESS && hami_map_get(&handles, handle, false, &entry)) {
+        block_of(&entry)->holders++;
+        hami_map_put(&mappings, (hami_entry){.key = address, .bytes = (int64_t)bytes, .tag = entry.tag});
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* One call may undo several mappings. */
+CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemUnmap, address, bytes);
+    if (result == CUDA_SUCCESS && hami_map_get(&mappings, address, true, &entry)) {
+        drop(block_of(&entry), 1);
+        const bool more = (uint64_t)entry.bytes < bytes;
+        while (more && hami_map_take_range(&mappings, address, address + bytes, &entry))
+            drop(block_of(&entry), 1);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}

@@ -1,0 +1,81 @@
+/*
+ * The watch thread: one a process, started by cuInit, all signals blocked.
+ *
+ * Once a second it sets the ledger right (dead processes, NVML, pools, neighbours). While gates are being closed it looks
+ * every millisecond that none stays so; otherwise it sleeps.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "gate.h"
+#include "prim/prim.h"
+#include "state.h"
+
+enum { ROUND_NS = 1000 * 1000 * 1000, GATE_TICK_NS = 1000 * 1000, GATE_LINGER_NS = 20 * 1000 * 1000 };
+
+static _Atomic uint32_t wanted;    /* 1: gates are in use */
+static _Atomic int64_t gate_at_ns; /* last time a gate was closed */
+static _Atomic int running_pid;
+
+void hami_watch_gate(void)
+{
+    atomic_store_explicit(&gate_at_ns, hami_now_ns(), memory_order_relaxed);
+    if (atomic_exchange(&wanted, 1) == 0)
+        hami_futex_wake(&wanted);
+}
+
+static void round_of_looks(void)
+{
+    hami_ledger_reap(hami_state.ledger);
+    for (int i = 0; i < hami_state.card_count; i++)
+        hami_reconcile(&hami_state.cards[i]);
+    hami_pools_refresh();
+    hami_throttle_update();
+}
+
+static void watch_gates(void)
+{
+    while (hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS)
+        hami_sleep_coarse_ns(GATE_TICK_NS);
+}
+
+static void *watch(void *unused)
+{
+    int64_t next = hami_now_ns() + ROUND_NS;
+    for (;;) {
+        const int64_t left = next - hami_now_ns();
+        if (left > 0)
+            hami_futex_wait(&wanted, 0, left);
+        if (atomic_load(&wanted) != 0) {
+            watch_gates();
+            atomic_store(&wanted, 0);
+            /* One may have been closed between the last look and this store. */
+            if (hami_gate_watch())
+                atomic_store(&wanted, 1);
+        }
+        if (hami_now_ns() >= next) {
+            round_of_looks();
+            next = hami_now_ns() + ROUND_NS;
+        }
+    }
+    return unused;
+}
+
+void hami_watch_start(void)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, kept;
+    if (atomic_exchange(&running_pid, (int)getpid()) == (int)getpid())
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &kept); /* inherited by the thread: the program's handlers never run in it */
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    if (pthread_create(&thread, &attributes, watch, NULL) != 0)
+        atomic_store(&running_pid, 0);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &kept, NULL);
+}
