@@ -72,7 +72,8 @@ class Parts(Struct, frozen=True):
     """A fresh list of this node's pods, never from a cache, with its version."""
     cards: Cards
     host: Host
-    vendor: Vendor
+    vendor: Callable[[], Vendor]
+    """How asks are read under the configuration of now."""
     rules: Rules
     folders: Folders
     outcome: Outcome
@@ -198,7 +199,7 @@ class Allocator:
         seated = {seat.grant.pod.uid for seat in parts.seats}
         granted = [pod for pod in asking(parts.pods.in_order()) if pod.ref.uid in seated]
         return objection(
-            found.pod, found.share, parts.cards.cards(), granted=granted, vendor=parts.vendor, rules=parts.rules
+            found.pod, found.share, parts.cards.cards(), granted=granted, vendor=parts.vendor(), rules=parts.rules
         )
 
     # 4. prepare, complete

@@ -6,7 +6,7 @@ the plugin itself), and a node whose allocatable is not what we offer. Reports; 
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import grpc.aio
@@ -20,6 +20,8 @@ from hami.wire.proto.services import LIST_AND_WATCH
 
 log = logging.getLogger(__name__)
 ANSWER_S = 3.0
+LASTING = 3
+"""Looks in a row that must find the node's count wrong."""
 
 
 class Rival(Struct, frozen=True):
@@ -67,6 +69,53 @@ class Sockets:
         offered = await _first_list(str(self._folder / name))
         self._asked[name] = (now, offered)
         return offered
+
+
+class Watch:
+    """Looks every now and then, and tells people when something has changed."""
+
+    def __init__(
+        self,
+        sockets: Sockets,
+        cards: Callable[[], Iterable[Card]],
+        allocatable: Callable[[], Awaitable[str | None]],
+        tell: Callable[[str, str], None],
+        interval: float,
+    ) -> None:
+        """`allocatable` reads the node's count of our resource; `tell` takes an event's reason and message."""
+        self._sockets = sockets
+        self._cards = cards
+        self._allocatable = allocatable
+        self._tell = tell
+        self._interval = interval
+        self._told: set[str] = set()
+        self._differed = 0
+        self.rivals: list[Rival] = []
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.once()
+
+    async def once(self) -> None:
+        self.rivals = await self._sockets.rivals(self._cards())
+        problems = {
+            f"device plugin {rival.socket} {rival.why}: kubelet may hand out whole cards past HAMi's limits; "
+            "remove that plugin from this node"
+            for rival in self.rivals
+        }
+        differs = allocatable_differs(await self._allocatable(), self._cards())
+        # kubelet tells the API server of a change within ten seconds or so: only what lasts is worth a word.
+        self._differed = self._differed + 1 if differs else 0
+        if differs and self._differed >= LASTING:
+            problems.add(f"{differs}: another plugin may have taken the resource over, or kubelet has not heard of us")
+        for problem in sorted(problems - self._told):
+            log.error("conflict", extra={"why": problem})
+            self._tell("ConflictingDevicePlugin", problem)
+        if self._told and not problems:
+            log.info("conflict is over")
+        self._told = problems
 
 
 async def _first_list(socket: str) -> frozenset[str] | None:

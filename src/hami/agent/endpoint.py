@@ -4,19 +4,21 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from hami.model.errors import Malformed
 from hami.observe.health import Health
 from hami.observe.metrics import CONTENT_TYPE
 
 TEXT = "text/plain; charset=utf-8"
 
 
-def pages(health: Health, metrics: Callable[[], bytes]) -> web.Application:
-    """An application; `metrics` makes the page at the time of each scrape."""
+def pages(health: Health, metrics: Callable[[], bytes], judge: Callable[[], None] = lambda: None) -> web.Application:
+    """An application; `metrics` makes the page at the time of each scrape, `judge` brings `health` up to date."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
+        judge()
         return web.Response(text=health.text(), status=200 if health.ready else 503)
 
     async def scrape(_: web.Request) -> web.Response:
@@ -35,3 +37,11 @@ async def serve(application: web.Application, host: str, port: int) -> tuple[web
     await site.start()
     address = runner.addresses[0]
     return runner, int(address[1])
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``:port``; ``[::1]:80`` for IPv6. Raises Malformed."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise Malformed("--metrics-bind-address", text, "host:port or :port")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":port" means everywhere

@@ -34,12 +34,17 @@ class Host(Struct, frozen=True):
     """What grants depend on besides the record: configuration, and where things are on the host."""
 
     settings: Settings
-    config: NvidiaConfig
+    read_config: Callable[[], NvidiaConfig]
+    """The node's configuration as it is now: it may change while we run."""
     library: str
     """The installed library on the host, with its version in the name."""
     minor: Callable[[CardId], int | None]
     has_node: Callable[[str], bool] = lambda _: True
     """Whether a node ``/dev/<name>`` is there; some drivers lack nvidia-modeset."""
+
+    @property
+    def config(self) -> NvidiaConfig:
+        return self.read_config()
 
     @property
     def vgpu(self) -> str:

@@ -11,6 +11,7 @@ from hami import __version__, native
 from hami.agent.checkpoint import write_durably
 from hami.agent.grant import LIBRARY_PATH
 from hami.agent.settings import Settings
+from hami.model.errors import Malformed
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,14 @@ def source(settings: Settings) -> Path:
 
 
 def install(settings: Settings) -> str:
-    """Bring the host's copy up to date; its path. Raises OSError."""
-    origin = source(settings)
+    """Bring the host's copy up to date; its path. Raises `native.NotBuilt`, and Malformed for an unusable folder."""
+    try:
+        return _install(source(settings), settings)
+    except OSError as fault:
+        raise Malformed("--hook-path", settings.hook_path, f"a folder we may write the library to: {fault}") from fault
+
+
+def _install(origin: Path, settings: Settings) -> str:
     folder = Path(settings.hook_path) / "vgpu"
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     target = folder / f"libvgpu.so.{__version__}"

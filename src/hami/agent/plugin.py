@@ -5,7 +5,7 @@ Device ids are ``<card>-<slot>``, a slot for each slice that may share the card.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -45,7 +45,7 @@ class Plugin:
     """One resource's device plugin."""
 
     def __init__(
-        self, cards: CardList, allocator: Allocator, verifier: Verifier, meters: Meters, *, topology: bool
+        self, cards: CardList, allocator: Allocator, verifier: Verifier, meters: Meters, *, topology: Callable[[], bool]
     ) -> None:
         self._cards = cards
         self._allocator = allocator
@@ -82,7 +82,7 @@ class Plugin:
         self._streams.add(closing)
         try:
             async for _change in _until(closing, self._cards.changes()):
-                yield messages.ListAndWatchResponse(devices=devices(self._cards.cards(), topology=self._topology))
+                yield messages.ListAndWatchResponse(devices=devices(self._cards.cards(), topology=self._topology()))
         finally:
             self._streams.discard(closing)
 

@@ -28,6 +28,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Path of libnvidia-ml.so.1; None looks below the driver root, then asks the loader."""
     scan_interval: float = 30.0
     """How often cards are looked for anew."""
+    register_interval: float = 30.0
+    """How often the scheduler is told that this agent lives; its own limit is 150 s by default."""
+    sysfs: str = "/sys"
 
     device_plugin_dir: str = "/var/lib/kubelet/device-plugins"
     pod_resources_socket: str = "/var/lib/kubelet/pod-resources/kubelet.sock"

@@ -142,7 +142,7 @@ class Node:
         self.resources = PodResources(self.settings.pod_resources_socket, RESOURCE)
         host = Host(
             settings=self.settings,
-            config=self.config,
+            read_config=lambda: self.config,
             library=f"{self.settings.hook_path}/vgpu/libvgpu.so.1",
             minor=self.inventory.minor,
         )
@@ -154,7 +154,7 @@ class Node:
             fetch=self.api.fetch,
             cards=self.inventory,
             host=host,
-            vendor=vendor,
+            vendor=lambda: Nvidia(self.config),
             rules=Rules(self.settings.scheduler_names),
             folders=Folders(self.root / "hook/vgpu/allocations"),
             outcome=self.told,
@@ -162,7 +162,9 @@ class Node:
         )
         self.allocator = Allocator(self.parts)
         self.verifier = Verifier(self.parts)
-        self.plugin = Plugin(self.inventory, self.allocator, self.verifier, Meters(), topology=False)
+        self.plugin = Plugin(
+            self.inventory, self.allocator, self.verifier, Meters(), topology=lambda: self.config.enable_numa_topology
+        )
         self.registration = Registration(self.plugin, self.settings.device_plugin_dir, RESOURCE, poll=0.02)
         self.task = None
 

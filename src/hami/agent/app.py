@@ -1,0 +1,317 @@
+"""`hami agent`: the parts put together in one event loop. Wiring only; nothing is decided here."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from aiohttp import web
+
+from hami.agent import cdi, library, recover, timeout, xids
+from hami.agent.allocate import Allocator, Parts
+from hami.agent.bound import AgentPod, BoundPods
+from hami.agent.checkpoint import Checkpoint
+from hami.agent.conflict import Sockets, Watch
+from hami.agent.endpoint import address, pages, serve
+from hami.agent.grant import Host
+from hami.agent.health import HEALTHY, XIDS
+from hami.agent.health import Watch as HealthWatch
+from hami.agent.house import House
+from hami.agent.inventory import Inventory
+from hami.agent.kubelet import Registration
+from hami.agent.meters import Meters
+from hami.agent.nodeconfig import NodeConfig
+from hami.agent.objection import Rules
+from hami.agent.plugin import Plugin
+from hami.agent.podresources import KubeletFile, PodResources
+from hami.agent.policy import Folders
+from hami.agent.publish import Publisher
+from hami.agent.register import Registrar
+from hami.agent.scout import Scout
+from hami.agent.seats import Seats
+from hami.agent.settings import Settings
+from hami.agent.verify import Verifier
+from hami.kube import paths
+from hami.kube.client import Kube
+from hami.kube.events import Recorder, of_node
+from hami.kube.reflector import Added, Broken, Deleted, Event, Modified, Synced
+from hami.kube.watch import follow
+from hami.model.errors import HamiError
+from hami.model.ids import PodUid
+from hami.observe import log as logs
+from hami.observe.exposition import Sheet
+from hami.observe.health import Health
+from hami.observe.metrics import page
+from hami.vendors.nvidia import Nvidia
+from hami.vendors.nvidia.driver import Driver, find_library
+from hami.vendors.nvidia.worker import Worker
+from hami.wire.objects import Node
+
+log = logging.getLogger(__name__)
+CARDS, KUBELET, PODS, REGISTERED = "cards", "kubelet", "pods", "registered"
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `HamiError` for settings that cannot be used."""
+    logs.setup(settings.log_format, settings.log_level)
+    asyncio.run(main(settings))
+
+
+async def main(settings: Settings, ready: Callable[[int], None] | None = None) -> None:
+    """One agent's life. `ready` is told the port of the metrics once it is bound."""
+    async with await Kube.connect(settings.kubeconfig, settings.context, settings.kube_qps) as kube:
+        await Agent(settings, kube).run(ready)
+
+
+class Agent:
+    """One node's agent with all its parts."""
+
+    def __init__(self, settings: Settings, kube: Kube) -> None:
+        self.settings = settings
+        self.kube = kube
+        self.config = NodeConfig(
+            settings.node_name, _path(settings.device_config_file), _path(settings.node_config_file)
+        )
+        self.resource = self.config.rules.nvidia.resource_count_name
+        self.meters = Meters()
+        self.health = Health((CARDS, REGISTERED, PODS, KUBELET))
+        self.recorder = Recorder(
+            kube, "hami-agent", settings.node_name, qps=settings.event_qps, burst=settings.event_qps * 5
+        )
+        self.inventory = Inventory()
+        self.nvml = Driver(_path(settings.nvml_library) or find_library(Path(settings.driver_root)))
+        self.workers = Worker("cards"), Worker("card events")
+        vendor = self.vendor()
+        self.pods = BoundPods(settings.node_name, vendor)
+        self.publisher = Publisher(kube, vendor, settings.node_name, self.recorder)
+        self.pod_resources = PodResources(settings.pod_resources_socket, self.resource)
+        self.parts = self._parts()
+        self.house = House(self.parts)
+        self.pods.on_change = self.house.changed
+        self.verifier = Verifier(self.parts)
+        self.plugin = Plugin(
+            self.inventory,
+            Allocator(self.parts),
+            self.verifier,
+            self.meters,
+            topology=lambda: self.config.rules.nvidia.enable_numa_topology,
+        )
+        self.registration = Registration(
+            self.plugin, settings.device_plugin_dir, self.resource, settings.kubelet_poll, self._kubelet_state
+        )
+        self.conflicts = Watch(
+            Sockets(settings.device_plugin_dir, self.registration.endpoint),
+            self.inventory.cards,
+            self._allocatable,
+            lambda reason, message: self.tell("Warning", reason, message),
+            settings.conflict_interval,
+        )
+        self.scout = Scout(
+            self.nvml,
+            self.workers[0],
+            self.config,
+            self.inventory,
+            sysfs=Path(settings.sysfs),
+            interval=settings.scan_interval,
+            tell=self.tell,
+        )
+        self.card_health = HealthWatch(
+            self.nvml, self.workers[1], self.workers[0], self.inventory, xids.rules(os.environ), tell=self.tell
+        )
+        self.registrar = Registrar(
+            kube,
+            settings.node_name,
+            self.inventory,
+            annotation=vendor.register_annotation,
+            period=settings.register_interval,
+        )
+        self.card_metrics = Sheet((HEALTHY, XIDS))
+
+    def _parts(self) -> Parts:
+        settings = self.settings
+        dev = Path(settings.dev_root) / "dev"
+        return Parts(
+            pods=self.pods,
+            seats=Seats(Checkpoint(Path(settings.state_dir) / "allocations.json")),
+            kubelet=self.pod_resources,
+            kept=KubeletFile(settings.device_plugin_dir, self.resource).read,
+            fetch=self._fetch,
+            cards=self.inventory,
+            host=Host(
+                settings=settings,
+                read_config=lambda: self.config.rules.nvidia,
+                library=library.install(settings),
+                minor=self.inventory.minor,
+                has_node=lambda name: (dev / name).exists(),
+            ),
+            vendor=self.vendor,
+            rules=Rules(settings.scheduler_names, guard_environment="envvar" in settings.device_list_strategy),
+            folders=Folders(Path(settings.hook_path) / "vgpu/allocations"),
+            outcome=self.publisher,
+            resource=self.resource,
+        )
+
+    async def run(self, ready: Callable[[int], None] | None = None) -> None:
+        """1. take over what was granted, 2. serve pages, 3. cards, pods, kubelet, 4. until told to stop."""
+        settings = self.settings
+        logs.started("agent", node=settings.node_name, resource=self.resource)
+        self.parts.seats.load()
+        await recover.undo_unfinished(self.parts)
+        runner = await self._serve_pages(ready)
+        duties: list[Awaitable[None]] = [
+            self.scout.run(),
+            self.card_health.run(),
+            self.registrar.run(),
+            self._follow_pods(),
+            self._serve_kubelet(),
+            self._write_cdi(),
+            self.house.run(),
+            self.publisher.run(),
+            self.recorder.run(),
+            self.conflicts.run(),
+            timeout.watch(self.parts, settings.allocate_timeout),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_duty(duty)) for duty in duties]
+                await _told_to_stop()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self.recorder_drained()
+            await self.pod_resources.close()
+            for worker in self.workers:
+                worker.close()
+            if runner is not None:
+                await runner.cleanup()
+
+    # the API server
+
+    async def _follow_pods(self) -> None:
+        await follow(self.kube, paths.pods(), AgentPod, self._own_pods(), self._pod_event)
+
+    def _own_pods(self) -> dict[str, str]:
+        return {"fieldSelector": f"spec.nodeName={self.settings.node_name}"}
+
+    def _pod_event(self, event: Event[AgentPod]) -> None:
+        match event:
+            case Added(pod) | Modified(pod):
+                self.pods.put(pod)
+            case Deleted(uid=uid):
+                self.pods.drop(PodUid(uid))
+                self.publisher.forget(PodUid(uid))
+            case Broken(metadata, problem):
+                log.error("pod cannot be read", extra={"pod": f"{metadata.namespace}/{metadata.name}", "why": problem})
+            case Synced():
+                self.pods.complete()
+                self.house.changed(PodUid(""))
+                self.health.met(PODS)
+
+    async def _fetch(self) -> tuple[Sequence[AgentPod], str]:
+        """Every pod of this node, read from etcd and not from a watch cache."""
+        found: list[AgentPod] = []
+        asked: dict[str, str | int] = {**self._own_pods(), "limit": 500}
+        while True:
+            part = await self.kube.page(paths.pods(), AgentPod, asked)
+            found += part.items
+            if not part.next:
+                return found, part.version
+            asked["continue"] = part.next
+
+    def tell(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """An event on our node."""
+        self.recorder.record(of_node(self.settings.node_name), kind, reason, message)
+
+    async def recorder_drained(self) -> None:
+        writing = asyncio.ensure_future(self.recorder.run())
+        await self.recorder.drain(1.0)
+        writing.cancel()
+
+    # kubelet
+
+    async def _serve_kubelet(self) -> None:
+        """Offer cards once there has been a look at them: kubelet takes an empty list for cards that are gone."""
+        async for _ in self.inventory.changes():
+            if self.inventory.scanned:
+                break
+        await self.registration.run()
+
+    def _kubelet_state(self, registered: bool, why: str) -> None:
+        self.meters.registered.set(int(registered))
+        if registered:
+            self.health.met(KUBELET)
+        else:
+            self.health.unmet(KUBELET, why)
+
+    async def _allocatable(self) -> str | None:
+        """The node's count of our resource; None while kubelet does not have our cards from us."""
+        if not self.plugin.streams:
+            return None
+        try:
+            node = await self.kube.get(paths.nodes(self.settings.node_name), Node)
+        except HamiError:
+            return None
+        return node.status.allocatable.get(self.resource)
+
+    async def _write_cdi(self) -> None:
+        """Keep the CDI spec as the cards are, where a strategy uses it."""
+        if not any(strategy.startswith("cdi") for strategy in self.settings.device_list_strategy):
+            return
+        host = self.parts.host
+        async for _ in self.inventory.changes():
+            if self.inventory.scanned:
+                text = cdi.spec(self.inventory.cards(), host.minor, host.has_node, self.settings.dev_root)
+                cdi.write(self.settings.cdi_dir, text)
+
+    # pages
+
+    async def _serve_pages(self, ready: Callable[[int], None] | None) -> web.AppRunner | None:
+        if not self.settings.metrics_bind_address:
+            return None
+        host, port = address(self.settings.metrics_bind_address)
+        runner, bound = await serve(pages(self.health, self._metrics, self._judge), host, port)
+        if ready is not None:
+            ready(bound)
+        return runner
+
+    def _judge(self) -> None:
+        """Readiness as of now, of what keeps its own account."""
+        for name, problem in ((CARDS, self.inventory.problem), (REGISTERED, self.registrar.problem)):
+            if problem is None:
+                self.health.met(name)
+            else:
+                self.health.unmet(name, problem)
+
+    def _metrics(self) -> bytes:
+        meters = self.meters
+        meters.seats.set(len(self.parts.seats))
+        meters.exchanged.set(self.verifier.exchanged)
+        meters.stopped.set(self.verifier.stopped)
+        meters.registrations.set(self.registration.registrations)
+        meters.conflict.set(len(self.conflicts.rivals))
+        meters.outcomes_waiting.set(self.publisher.waiting())
+        self.card_metrics.put("cards", -1, self.card_health.samples(self.settings.node_name))
+        return page(meters.registry, (self.card_metrics,))
+
+    def vendor(self) -> Nvidia:
+        return Nvidia(self.config.rules.nvidia)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+async def _duty(duty: Awaitable[None]) -> None:
+    await duty
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    log.info("stopping")

@@ -1,0 +1,64 @@
+"""Keeping house: seats of pods that are gone, folders nobody uses, outcomes that were never told.
+
+Runs after changes of the node's pods, not on a clock of its own: an idle node costs nothing.
+"""
+
+import asyncio
+import logging
+
+from hami.agent import recover
+from hami.agent.allocate import Parts
+from hami.agent.bound import asking
+from hami.agent.match import next_share
+from hami.agent.sight import Sight
+from hami.model.ids import PodUid
+from hami.wire import annotations as keys
+
+log = logging.getLogger(__name__)
+GATHER_S = 0.5
+"""Changes come in bursts; one round serves all of them."""
+
+
+class House:
+    """Told of each changed pod; tidies a moment later."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._changed = asyncio.Event()
+        self._rebuilt = False
+
+    def changed(self, _: PodUid) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(GATHER_S)
+            self._changed.clear()
+            try:
+                await self.tidy()
+            except OSError as fault:
+                log.error("cannot tidy up", extra={"fault": str(fault)})
+
+    async def tidy(self) -> None:
+        """One round. Before all pods are known nothing is thrown away."""
+        if not self._parts.pods.synced:
+            return
+        if not self._rebuilt:
+            found = await recover.rebuild(self._parts)
+            if found:
+                log.warning("grants rebuilt from what kubelet keeps", extra={"count": found})
+            recover.sweep(self._parts)
+            self._rebuilt = True
+        await recover.forget(self._parts)
+        self.tell_granted()
+
+    def tell_granted(self) -> None:
+        """Pods that have all their cards while the cluster says that they wait: a restart lost the word."""
+        seats = tuple(self._parts.seats)
+        seated = {seat.grant.pod.uid for seat in seats}
+        for pod in asking(self._parts.pods.in_order()):
+            waiting = pod.phase == keys.PHASE_ALLOCATING and pod.ref.uid in seated
+            if waiting and next_share(pod, seats, Sight()) is None:
+                self._parts.outcome.granted(pod)
