@@ -1,31 +1,32 @@
-"""The product's scheduler in a lab: certificates, `hami scheduler` processes, and the kube-schedulers that ask them.
+"""The product's scheduler in a lab: its objects, `hami scheduler` processes, and the kube-schedulers that ask them.
 
-As installed: each replica is a pair, a `hami scheduler` and a kube-scheduler
-beside it that speaks to it with its own client certificate. Tests, benchmarks
-and `hami demo` all start it from here.
+As installed: rights, webhook and policies from `scheduler.manifests`; each replica
+a pair, a `hami scheduler` and a kube-scheduler beside it with a client
+certificate of its own. Tests, benchmarks and `hami demo` start it from here.
 """
 
 import http.client
 import json
 import ssl
 import sys
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
+from hami.config.schema import DeviceConfig
 from hami.lab.controlplane import HOST, HttpProbe, Part
 from hami.lab.lab import Identity, Lab
 from hami.lab.pki import KeyPair
 from hami.lab.process import Process
+from hami.scheduler import manifests
+from hami.scheduler.manifests import Site
+from hami.vendors.table import load
 
 SCHEDULER = "hami-scheduler"
-RESOURCES = (
-    "nvidia.com/gpu",
-    "nvidia.com/gpumem",
-    "nvidia.com/gpumem-percentage",
-    "nvidia.com/gpucores",
-    "nvidia.com/priority",
-)
+READY_S = 60.0
 
 
 @dataclass
@@ -42,6 +43,10 @@ class Replica:
     def url(self) -> str:
         return f"https://{HOST}:{self.port}"
 
+    @property
+    def ready(self) -> bool:
+        return self.get("/readyz")[0] == http.HTTPStatus.OK
+
     def get(self, path: str) -> tuple[int, str]:
         """A plain GET of /metrics, /healthz or /readyz."""
         connection = http.client.HTTPConnection(HOST, self.metrics_port, timeout=10)
@@ -52,13 +57,20 @@ class Replica:
         finally:
             connection.close()
 
+    def kill(self) -> None:
+        """Both of the pair, as when their machine dies."""
+        self.process.kill()
+        if self.kube_scheduler:
+            self.kube_scheduler.kill()
+
 
 @dataclass
 class Product:
-    """The scheduler side in `lab`. `flags` go to every `hami scheduler`, by name without dashes."""
+    """The scheduler side in `lab`."""
 
     lab: Lab
     flags: Mapping[str, str] = field(default_factory=dict)
+    """For every `hami scheduler`, by name without dashes."""
     kube_scheduler: Mapping[str, Any] = field(default_factory=dict)
     """Merged into the KubeSchedulerConfiguration."""
     python: Sequence[str] = (sys.executable,)
@@ -68,9 +80,39 @@ class Product:
     def __post_init__(self) -> None:
         self.serving: KeyPair = self.lab.server_certificate("hami-scheduler-tls")
         self.caller: Identity = self.lab.identity("system:kube-scheduler")
+        self.site = Site(
+            vendors=load(DeviceConfig()),
+            ca_bundle=b64encode(self.serving.authority.read_bytes()).decode(),
+            extender_ca_file=str(self.serving.authority),
+            extender_cert_file=str(self.caller.pair.certificate),
+            extender_key_file=str(self.caller.pair.key),
+            leader_elect=False,
+        )
+        self.account = self.lab.identity(self.site.scheduler_user)
+        self._grant()
 
-    def start(self, *, ready: bool = True, kube_scheduler: bool = True) -> Replica:
-        """One more replica, and its kube-scheduler unless that is turned off."""
+    def _grant(self) -> None:
+        """The namespace, and the rights: each program runs with its own, not as administrator."""
+        self.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.site.namespace}})
+        self.lab.apply(manifests.rbac(self.site))
+
+    def install(self) -> None:
+        """Webhook and policies; wants a replica that runs."""
+        self.lab.apply(self._admission())
+
+    def uninstall(self) -> None:
+        """Take webhook and policies away again, and stop all replicas."""
+        for manifest in self._admission():
+            kind = str(manifest["kind"])
+            self.lab.kubectl("delete", kind, manifest["metadata"]["name"], "--ignore-not-found")
+        for replica in self.replicas:
+            replica.kill()
+
+    def _admission(self) -> list[manifests.Manifest]:
+        return manifests.admission(replace(self.site, webhook_url=f"{self.replicas[0].url}/webhook"))
+
+    def start(self, *, ready: bool = True, kube_scheduler: bool = True, elected: bool = False) -> Replica:
+        """One more replica, and its kube-scheduler. `elected`: the pair leads while it holds kube-scheduler's Lease."""
         name = f"{SCHEDULER}-{len(self.replicas)}"
         port, metrics_port = self.lab.take_port(), self.lab.take_port()
         flags = {
@@ -81,51 +123,30 @@ class Product:
             "extender-client-ca": str(self.serving.authority),
             "identity": name,
             "log-format": "text",
+            **({"leader-elect": "follow", "leader-elect-resource-name": SCHEDULER} if elected else {}),
             **self.flags,
         }
         words = [f"--{flag}={value}" for flag, value in flags.items()]
-        process = self.lab.program([*self.python, "-m", "hami", "scheduler", *words], name=name)
+        command = [*self.python, "-m", "hami", "scheduler", *words]
+        process = self.lab.program(command, name=name, kubeconfig=self.account.kubeconfig)
         replica = Replica(name, port, metrics_port, process)
         self.replicas.append(replica)
-        process.wait_ready(HttpProbe(metrics_port, "/readyz" if ready else "/healthz"), 60)
+        process.wait_ready(HttpProbe(metrics_port, "/readyz" if ready else "/healthz"), READY_S)
         if kube_scheduler:
-            replica.kube_scheduler = self.lab.start_scheduler(
-                self.configuration(replica), name=f"kube-{replica.name}", flags=None
-            )
+            replica.kube_scheduler = self.start_kube_scheduler(replica)
         return replica
+
+    def start_kube_scheduler(self, replica: Replica) -> Part:
+        return self.lab.start_scheduler(self.configuration(replica), name=f"kube-{replica.name}")
 
     def configuration(self, replica: Replica) -> dict[str, Any]:
         """The KubeSchedulerConfiguration of a replica's kube-scheduler."""
-        return {
-            "profiles": [{"schedulerName": SCHEDULER}],
-            "extenders": [
-                {
-                    "urlPrefix": replica.url,
-                    "filterVerb": "filter",
-                    "prioritizeVerb": "prioritize",
-                    "bindVerb": "bind",
-                    "preemptVerb": "preempt",
-                    "weight": 100,
-                    "enableHTTPS": True,
-                    "nodeCacheCapable": True,
-                    "httpTimeout": "30s",
-                    "tlsConfig": {
-                        "caFile": str(self.serving.authority),
-                        "certFile": str(self.caller.pair.certificate),
-                        "keyFile": str(self.caller.pair.key),
-                    },
-                    "managedResources": [{"name": name, "ignoredByScheduler": True} for name in RESOURCES],
-                }
-            ],
-            **self.kube_scheduler,
-        }
+        site = replace(self.site, extender_url=replica.url)
+        return {**manifests.scheduler_configuration(site), **self.kube_scheduler}
 
     def post(self, replica: Replica, path: str, body: bytes, *, certificate: KeyPair | None = None) -> tuple[int, Any]:
         """POST as kube-scheduler does, or with another certificate; the answer decoded where it is JSON."""
-        pair = certificate or self.caller.pair
-        context = ssl.create_default_context(cafile=str(self.serving.authority))
-        context.load_cert_chain(pair.certificate, pair.key)
-        connection = http.client.HTTPSConnection(HOST, replica.port, timeout=30, context=context)
+        connection = self.connection(replica, certificate or self.caller.pair)
         try:
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -134,3 +155,10 @@ class Product:
             connection.close()
         is_json = answer.headers.get_content_type() == "application/json"
         return answer.status, json.loads(text) if is_json else text
+
+    def connection(self, replica: Replica, certificate: KeyPair | None) -> http.client.HTTPSConnection:
+        """A connection that shows `certificate`, or none."""
+        context = ssl.create_default_context(cafile=str(self.serving.authority))
+        if certificate:
+            context.load_cert_chain(certificate.certificate, certificate.key)
+        return http.client.HTTPSConnection(HOST, replica.port, timeout=30, context=context)

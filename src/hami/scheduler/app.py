@@ -38,7 +38,7 @@ from hami.scheduler.sync import NodeDoor, PodDoor
 from hami.scheduler.tls import Certificate
 from hami.scheduler.waiting import Waiting
 from hami.scheduler.watches import Watches
-from hami.vendors.ask import CARD_POLICIES
+from hami.vendors.policies import CARD_POLICIES
 from hami.vendors.table import load
 from hami.wire.annotations import words
 
@@ -171,8 +171,9 @@ class Scheduler:
             clients=frozenset(settings.extender_clients) if settings.extender_auth == "mtls" else None,
             body_timeout=settings.body_timeout,
         )
+        accepted = self.engine.meters.connections.labels("main").inc
         runner = web.ServerRunner(
-            BoundedServer(edge, limits_of(routes), settings.max_connections), handle_signals=False
+            BoundedServer(edge, limits_of(routes), settings.max_connections, accepted), handle_signals=False
         )
         await runner.setup()
         site = web.TCPSite(runner, *address(settings.http_bind), ssl_context=context, backlog=1024)
@@ -189,7 +190,8 @@ class Scheduler:
         edge = Edge(
             {}, {**health_pages(self.gate), "/metrics": page}, self.engine.meters, clients=None, body_timeout=1.0
         )
-        runner = web.ServerRunner(BoundedServer(edge, limits_of({}), 64), handle_signals=False)
+        accepted = self.engine.meters.connections.labels("metrics").inc
+        runner = web.ServerRunner(BoundedServer(edge, limits_of({}), 64, accepted), handle_signals=False)
         await runner.setup()
         await web.TCPSite(runner, *address(self.settings.metrics_bind_address)).start()
         return runner

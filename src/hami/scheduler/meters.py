@@ -82,3 +82,6 @@ class Meters:
         self.watch_events = Gauge(
             "hami_scheduler_watch_events", "Watch events taken in since the start.", ["resource"], registry=registry
         )
+        self.connections = Counter(
+            "hami_scheduler_connections_total", "Connections accepted.", ["listener"], registry=registry
+        )

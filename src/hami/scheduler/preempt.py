@@ -1,18 +1,20 @@
-"""/preempt: on which nodes evicting the named pods really makes room on the cards.
+"""/preempt: on which nodes evicting pods really makes room on the cards, and which more would have to go.
 
-kube-scheduler picks victims without knowing cards; we keep the nodes where the
-pod would fit once its victims are gone, victims unchanged, and drop the others.
+kube-scheduler picks victims without knowing cards. Where its victims suffice they
+are left as they are; where more of lower priority must go, they are added; where
+nothing helps, the node is no candidate.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hami.model.ask import Ask
 from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
-from hami.model.plan import Charge, Plan
-from hami.plan.fit import fit
+from hami.plan.preempt import Holder, victims
+from hami.plan.snapshot import NodeState
 from hami.scheduler.engine import Engine
 from hami.wire import extender
+from hami.wire.extender import MetaPod, MetaVictims
 
 
 def answer(engine: Engine, body: bytes) -> bytes:
@@ -21,34 +23,37 @@ def answer(engine: Engine, body: bytes) -> bytes:
     if args.pod is None:
         raise Malformed("$.Pod", None, "the pod to place")
     ask = engine.ask(args.pod)
-    victims = args.victims()
     if engine.gate.closed:
         return extender.encode_preempt_result({})
+    candidates = args.victims()
     if ask.empty:
-        return extender.encode_preempt_result(victims)
-    return extender.encode_preempt_result(
-        {
-            node: chosen
-            for node, chosen in victims.items()
-            if makes_room(engine, ask, node, (pod.uid for pod in chosen.pods or ()))
-        }
-    )
+        return extender.encode_preempt_result(candidates)
+    enough = {node: with_cards(engine, ask, NodeName(node), chosen) for node, chosen in candidates.items()}
+    return extender.encode_preempt_result({node: chosen for node, chosen in enough.items() if chosen is not None})
 
 
-def makes_room(engine: Engine, ask: Ask, node: str, victims: Iterable[str]) -> bool:
-    """Whether `ask` fits on `node` without the pods of these uids. Changes nothing."""
-    state = engine.ledger.node(NodeName(node))
+def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) -> MetaVictims | None:
+    """The victims that make room on the node's cards too; None where there are none. Changes nothing."""
+    state = engine.ledger.node(node)
     if state is None:
-        return False
-    for uid in victims:
-        state = state.bearing(charges_of(engine, PodUid(uid), node), sign=-1)
-    return isinstance(fit(ask, state), Plan)
+        return None
+    pods = chosen.pods or []
+    gone = {PodUid(pod.uid) for pod in pods}
+    holders = holders_on(engine, node)
+    more = victims(ask, without(state, holders, gone), [one for one in holders if one.pod.uid not in gone])
+    if more is None:
+        return None
+    return MetaVictims([*pods, *(MetaPod(one.pod.uid) for one in more)], chosen.pdb_violations)
 
 
-def charges_of(engine: Engine, uid: PodUid, node: str) -> tuple[Charge, ...]:
-    """What a pod takes on `node`, bound or reserved; nothing for one without cards there."""
-    record = engine.ledger.pod(uid)
-    if record is not None:
-        return record.charges if record.node == node else ()
-    reservation = engine.ledger.reservation(uid)
-    return reservation.plan.charges if reservation is not None and reservation.plan.node == node else ()
+def holders_on(engine: Engine, node: NodeName) -> list[Holder]:
+    """Who has slices on the node. A pod that is only being bound is nobody's victim yet."""
+    return [Holder(pod.ref, pod.charges, pod.priority) for pod in engine.ledger.pods_on(node)]
+
+
+def without(state: NodeState, holders: Sequence[Holder], gone: set[PodUid]) -> NodeState:
+    """The node once the pods of these uids have left."""
+    for holder in holders:
+        if holder.pod.uid in gone:
+            state = state.bearing(holder.charges, sign=-1)
+    return state

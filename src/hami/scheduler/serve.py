@@ -139,7 +139,9 @@ def stranger(request: web.BaseRequest) -> str:
 class BoundedServer(web.Server):
     """A server with a limit on connections: more are closed at once."""
 
-    def __init__(self, handler: Edge, limits: Callable[[str], int], max_connections: int) -> None:
+    def __init__(
+        self, handler: Edge, limits: Callable[[str], int], max_connections: int, accepted: Callable[[], None]
+    ) -> None:
         super().__init__(
             handler,
             request_factory=self._request,
@@ -150,9 +152,11 @@ class BoundedServer(web.Server):
         )
         self._limits = limits
         self._max_connections = max_connections
+        self._accepted = accepted
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        self._accepted()
         if len(self._connections) > self._max_connections:
             transport.abort()
 

@@ -45,7 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """none: this replica always decides. lease: replicas elect one by a Lease of ours.
     follow: the replica decides whose own kube-scheduler holds kube-scheduler's Lease."""
     leader_elect_resource_name: str = "hami-scheduler-extender"
-    leader_elect_resource_namespace: str = "kube-system"
+    leader_elect_resource_namespace: str = "hami-system"
     identity: str = ""
     """Name of this replica in the Lease; empty is the host name. With follow, the host name
     that kube-scheduler puts before its ``_<uuid>``."""
@@ -77,8 +77,6 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     log_format: Literal["text", "json"] = "json"
     log_level: str = "info"
-    profile_file: str | None = None
-    """Where a cProfile of the process is written at its end; for measurements."""
 
 
 def address(text: str) -> tuple[str, int]:
