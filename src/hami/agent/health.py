@@ -104,6 +104,7 @@ class Watch:
             except HamiError as fault:
                 log.warning("events cannot be watched", extra={"why": str(fault)})
                 await asyncio.sleep(self._retry)
+                await self._examine_all()
 
     async def _watch(self, ids: frozenset[CardId]) -> None:
         """Events of these cards until there are others. Raises the driver's faults."""
@@ -132,6 +133,15 @@ class Watch:
                 log.warning("card cannot be watched", extra={"card": card_id, "why": str(fault)})
         self._watched = self._nvml.event_set(devices)
         return self._watched
+
+    async def _examine_all(self) -> None:
+        """What happened while nobody listened cannot be heard any more; what it left behind can be seen."""
+        for card in self._inventory.cards():
+            ailment = await self._ailment(card.id)
+            if ailment is not None and self._inventory.mark_sick(card.id, XID, ailment):
+                self._last_xid[card.id] = self._clock()
+                log.error("card is unhealthy", extra={"card": card.id, "why": ailment})
+                self._tell("Warning", "CardUnhealthy", f"card {card.id} (index {card.index}): {ailment}")
 
     def _say_deaf(self, card_id: CardId, why: str) -> None:
         if card_id not in self._deaf:
@@ -169,10 +179,7 @@ class Watch:
         """Give a card back if it has been quiet for long enough and is found sound."""
         if self._clock() - self._last_xid[card_id] < self._quiet:
             return
-        try:
-            ailment = await self._probes.run(lambda: examine(self._nvml, card_id))
-        except HamiError as fault:
-            ailment = str(fault)
+        ailment = await self._ailment(card_id)
         if ailment is not None:
             self._inventory.mark_sick(card_id, XID, ailment)
             return
@@ -180,6 +187,12 @@ class Watch:
         if self._inventory.mark_well(card_id, XID):
             log.info("card is healthy again", extra={"card": card_id})
             self._tell("Normal", "CardHealthy", f"card {card_id} is sound and takes pods again")
+
+    async def _ailment(self, card_id: CardId) -> str | None:
+        try:
+            return await self._probes.run(lambda: examine(self._nvml, card_id))
+        except HamiError as fault:
+            return str(fault)
 
     def _ids(self) -> frozenset[CardId]:
         return frozenset(card.id for card in self._inventory.cards())

@@ -99,28 +99,29 @@ class Scout:
 
     def _publish(self, seen: Scan) -> None:
         silent = self._silent(seen)
-        for entry in seen.found:
-            if self._inventory.mark_well(entry.card.id, SOURCE):
-                self._tell("Normal", "CardHealthy", f"card {entry.card.id} answers again")
-        found = [*seen.found, *(entry for entry, _ in silent)]
+        gone = [entry for entry in seen.left_out if entry not in silent.values()]
+        for card in (entry.card for entry in seen.found):
+            if self._inventory.mark_well(card.id, SOURCE):
+                self._tell("Normal", "CardHealthy", f"card {card.id} answers again")
+        found = [*seen.found, *(self._last[card_id] for card_id in silent)]
+        changed = self._inventory.publish(found, gone)
+        for card_id, entry in silent.items():
+            self._hold_back(self._last[card_id], entry.reason)
         self._last = {entry.card.id: entry for entry in found}
-        changed = self._inventory.publish(found, seen.left_out)
-        for entry, reason in silent:
-            self._hold_back(entry, reason)
-        self._tell_left_out(entry for entry in seen.left_out if entry.id not in self._last)
+        self._tell_left_out(gone)
         if changed:
-            log.info("cards", extra={"offered": len(found), "left_out": len(seen.left_out)})
+            log.info("cards", extra={"offered": len(found), "left_out": len(gone)})
 
-    def _silent(self, seen: Scan) -> list[tuple[Found, str]]:
+    def _silent(self, seen: Scan) -> dict[CardId, LeftOut]:
         """Cards that we know and that gave no answer now. Those an administrator filters are not among them."""
         here = {entry.card.id for entry in seen.found}
         by_id = {entry.id: entry for entry in seen.left_out if entry.id is not None}
         by_index = {entry.index: entry for entry in seen.left_out if entry.id is None}
-        silent = []
+        silent = {}
         for card_id, known in self._last.items():
             entry = by_id.get(card_id) or by_index.get(known.card.index)
             if card_id not in here and entry is not None and entry.fault:
-                silent.append((known, entry.reason))
+                silent[card_id] = entry
         return silent
 
     def _hold_back(self, entry: Found, reason: str) -> None:
