@@ -170,9 +170,9 @@ class BoundedServer(web.Server):
 
 
 def limits_of(routes: Mapping[tuple[str, str], Route]) -> Callable[[str], int]:
-    """Largest body by path."""
+    """Largest body by path. The API server calls the webhook with its timeout as a query."""
     limits = {path: route.limit for (_, path), route in routes.items()}
-    return lambda path: limits.get(path, 1) or 1
+    return lambda target: limits.get(target.partition("?")[0], 1) or 1
 
 
 def health_pages(gate: Gate) -> dict[str, Page]:
