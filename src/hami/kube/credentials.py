@@ -171,14 +171,18 @@ class Plugin:
         command = plugin.command
         if "/" in command and self._folder is not None:
             command = str(self._folder / command)
-        process = await asyncio.create_subprocess_exec(
-            command,
-            *(plugin.args or []),
-            env=self._environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                command,
+                *(plugin.args or []),
+                env=self._environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as fault:
+            hint = f"; {plugin.installHint}" if plugin.installHint else ""
+            raise Unavailable(f"credential plugin {command}: {fault.strerror}{hint}") from fault
         try:
             async with asyncio.timeout(PLUGIN_TIMEOUT_S):
                 output, complaint = await process.communicate()
