@@ -45,18 +45,17 @@ def programs(names: Iterable[str], needed: Iterable[str] = ()) -> dict[str, Path
         found = shutil.which(name, path="/bin:/usr/bin:/usr/local/bin:/sbin:/usr/sbin")
         if found:
             files[f"/bin/{name}"] = Path(found)
-            files.update(libraries(Path(found)))
         elif name in required:
             raise LabError(f"{name} is not on this machine; the lab's image is made of its programs")
-    return files
+    return files | libraries(path for path in files.values() if isinstance(path, Path))
 
 
-def libraries(program: Path) -> dict[str, Path | bytes]:
-    """The loader and the shared libraries of a program, where it looks for them; none for a static one."""
+def libraries(programs: Iterable[Path]) -> dict[str, Path | bytes]:
+    """The loader and the shared libraries of programs, where they look for them; none for static ones."""
     ldd = shutil.which("ldd")
     if not ldd:
         raise LabError("ldd is not on this machine; it says which libraries an image needs")
-    answer = subprocess.run([ldd, str(program)], capture_output=True, text=True, check=False)
+    answer = subprocess.run([ldd, *map(str, programs)], capture_output=True, text=True, check=False)
     found = re.findall(r"(/\S+) \(0x", answer.stdout)
     return {path: Path(path) for path in found}
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,24 +120,42 @@ class Lab:
         self._alive = sweep.alive(self.id)
         self._guard = Guard(self.id)
         try:
-            self._start_control_plane()
-            for spec in self._specs:
-                self.add_node(spec, wait=False)
-            for node in self.nodes.values():
-                self.wait_node_ready(node)
+            self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _start_control_plane(self) -> None:
+    def _start(self) -> None:
+        """The nodes get their containerd while the API server starts: each waits for its disk and its own caches."""
         self._prepare_folder()
         apiserver_flags, controller_flags = self._flags
-        self._control_plane = ControlPlane(
+        self._control_plane = control_plane = ControlPlane(
             self.folder, self.binaries, self.id, apiserver_flags=apiserver_flags, controller_flags=controller_flags
         )
-        self._control_plane.start()
-        if self._scheduler:
-            self.start_scheduler(self._scheduler if isinstance(self._scheduler, Mapping) else {})
+        with ThreadPoolExecutor(max_workers=4) as threads:
+            preparing = [threads.submit(self._make_node(spec).prepare) for spec in self._specs]
+            control_plane.start()
+            scheduler = self._own_scheduler(control_plane)
+            for prepared in preparing:
+                prepared.result()
+        for node in self.nodes.values():
+            node.join()
+        if scheduler:
+            scheduler.wait_ready()
+        for node in self.nodes.values():
+            self.wait_node_ready(node)
+
+    def _own_scheduler(self, control_plane: ControlPlane) -> Part | None:
+        if not self._scheduler:
+            return None
+        part = control_plane.scheduler(self._scheduler if isinstance(self._scheduler, Mapping) else {})
+        part.start(wait=False)
+        return part
+
+    def _make_node(self, spec: NodeSpec) -> Node:
+        node = Node(spec, next(self._numbers), self.control_plane, self.binaries, self.id)
+        self.nodes[spec.name] = node
+        return node
 
     def _prepare_folder(self) -> None:
         """An empty folder with our mark. One that has the mark is emptied; one with other files is left alone."""
@@ -174,9 +193,9 @@ class Lab:
         spec = NodeSpec(spec) if isinstance(spec, str) else spec
         if self.binaries.missing(versions.NODE):
             self._binaries = build.ensure(versions.MODULES)
-        node = Node(spec, next(self._numbers), self.control_plane, self.binaries, self.id)
-        self.nodes[spec.name] = node
-        node.start()
+        node = self._make_node(spec)
+        node.prepare()
+        node.join()
         if wait:
             self.wait_node_ready(node)
         return node

@@ -82,8 +82,8 @@ class Node:
         self.containerd = Part(self._process("containerd"), self._containerd_answers)
         self.kubelet = Part(self._process("kubelet"), HttpProbe(self._health_port, "/healthz"))
 
-    def start(self) -> None:
-        """1. cgroup, 2. bridge, 3. namespaces, 4. containerd, 5. image, 6. kubelet."""
+    def prepare(self) -> None:
+        """All that needs no API server: 1. cgroup, 2. bridge, 3. namespaces, 4. containerd, 5. image."""
         self.folder.mkdir(parents=True, exist_ok=True)
         cgroups.make(self._cgroup)
         self._network = net.make(self._identity, self._number)
@@ -91,6 +91,11 @@ class Node:
         self._configure_containerd(self._network)
         self.containerd.start()
         self.import_image(images.tools(self.folder / "tools.tar"))
+
+    def join(self) -> None:
+        """Start kubelet, which registers the node; it is Ready some time later."""
+        if self._network is None:
+            raise LabError(f"{self.name} is not prepared")
         self._configure_kubelet(self._network)
         self.kubelet.start(wait=False)
 
