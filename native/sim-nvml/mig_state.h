@@ -48,4 +48,18 @@ struct mig_state {
 struct mig_state *mig_open(void);
 bool mig_close(bool changed);
 
+/* Begins a call about a card's instances: rack and state are locked if it succeeds. End with finish(). */
+nvmlReturn_t enter_mig(const char *function, nvmlDevice_t device, bool needs_on, struct card **card,
+                       struct mig_state **state);
+/* The same for a call on a GPU instance. A handle whose instance is gone is a wrong argument. */
+nvmlReturn_t enter_gi(const char *function, nvmlGpuInstance_t instance, struct card **card, struct mig_state **state,
+                      struct mig_gi **gi);
+/* Writes the state if `changed` and the call succeeded, and unlocks both. */
+nvmlReturn_t finish(nvmlReturn_t result, bool changed);
+
+const struct profile *profile_by_id(const struct card *card, unsigned int id);
+struct mig_gi *gi_of(struct mig_state *state, const char *card, unsigned int id);
+/* Like device handles these stay valid as pointers, whatever happens to the instance. NULL: too many. */
+struct gpu_instance *gi_handle(const char *card, unsigned int id);
+
 #endif

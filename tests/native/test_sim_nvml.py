@@ -1,7 +1,9 @@
 """The simulated library against nvidia-ml-py's idea of NVML: exports, layouts, threads, several processes."""
 
+import contextlib
 import ctypes
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from hami.native import SIM_NVML, library
 from hami.sim.cards import Bench, Process, Rack, SimCard
 from hami.sim.fixtures import bench, nvml
 from hami.vendors.nvidia.driver import Driver
+from hami.vendors.nvidia.nvml import NvmlFault
 
 __all__ = ["bench", "nvml"]
 
@@ -236,3 +239,28 @@ def test_a_card_without_mig_says_so(bench: Bench, nvml: Driver) -> None:
     bench.put(Rack([SimCard("T4")]))
     with pytest.raises(pynvml.NVMLError_NotSupported):
         pynvml.nvmlDeviceGetMigMode(nvml.device(0))
+
+
+# -- broken descriptions ------------------------------------------------------------------------
+
+
+JUNK = (b"", b"\0", b"9" * 40, b"-1", b"\n", b" ", b"%s" * 600)
+
+
+def test_no_description_however_broken_brings_it_down(bench: Bench, nvml: Driver) -> None:
+    whole = bench.path.read_bytes()
+    chance = random.Random(7)
+    for _ in range(300):
+        broken = bytearray(whole)
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(broken))
+            broken[at : at + chance.randrange(4)] = chance.choice(
+                [b"", b"\0", b"9" * 40, b"-1", b"\n", b" ", b"%s" * 600]
+            )
+        bench.path.write_bytes(bytes(broken))
+        for index in range(nvml.count()):
+            with contextlib.suppress(NvmlFault):
+                device = nvml.device(index)
+                nvml.uuid(device), nvml.memory(device), nvml.gpu_instance_profiles(device), nvml.nvlinks(device)
+    bench.put(Rack([SimCard(), SimCard()]))
+    assert nvml.count() == 2
