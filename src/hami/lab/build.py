@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 from hami.lab import binaries, toolchain, versions
 from hami.lab.binaries import Binaries
 from hami.lab.errors import CommandFailed, LabError
+from hami.lab.process import LEASH
 from hami.lab.versions import MODULES, Module
 
 TICK_SECONDS = 0.25
@@ -119,7 +121,7 @@ def _build_one(go: toolchain.Go, step: _Step, cache: Path, report: Report) -> No
 
     def moment(finished: bool) -> Progress:
         elapsed = time.monotonic() - began
-        expected = last or module.typical_seconds
+        expected = module.typical_seconds if last is None else last
         return Progress(module.name, step.number, step.of, elapsed, expected, last is not None, finished)
 
     _run(_command(go, module, step.folder, partial), step.folder, module, lambda: report(moment(finished=False)))
@@ -142,7 +144,10 @@ def _command(go: toolchain.Go, module: Module, folder: Path, output: Path) -> li
 def _run(command: list[str], folder: Path, module: Module, tick: Callable[[], None]) -> None:
     environment = dict(os.environ, GOTOOLCHAIN="local", GOFLAGS="-mod=readonly", CGO_ENABLED=str(int(module.cgo)))
     with tempfile.TemporaryFile("w+") as output:
-        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid())]
+        child = subprocess.Popen(
+            [*leash, *command], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while child.poll() is None:
                 tick()
