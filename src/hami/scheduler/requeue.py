@@ -10,12 +10,13 @@ and touch them: an update of the pod itself puts it back into the queue.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from hami.kube import paths
 from hami.kube.errors import NotFound
 from hami.model.errors import HamiError
+from hami.model.ids import PodUid
 from hami.scheduler.engine import Engine
 from hami.scheduler.waiting import Waiter
 
@@ -44,7 +45,7 @@ class Waker:
         self._kube = kube
         self._now = now
         self._freed: dict[str, float] = {}
-        self._woken: dict[str, float] = {}
+        self._woken: dict[PodUid, float] = {}
         self._news = asyncio.Event()
 
     def freed(self, node: str) -> None:
@@ -67,29 +68,25 @@ class Waker:
             self._freed.clear()
             return 0
         freed, touched = dict(self._freed), 0
-        for waiter in self._overlooked(freed):
-            if await self._may_fit(waiter, freed):
+        for waiter in list(self._engine.waiting.in_order()):
+            nodes = [node for node, at in freed.items() if self._overlooked(waiter, at)]
+            if nodes and await self._fits(waiter, nodes):
                 await self._touch(waiter)
                 touched += 1
                 if touched == AT_ONCE:
                     return touched
         # All who could use these nodes have been asked about or touched since.
         self._freed = {node: at for node, at in self._freed.items() if freed.get(node) != at}
-        self._woken = {uid: at for uid, at in self._woken.items() if self._engine.waiting.get(uid)}  # type: ignore[arg-type]
+        self._woken = {uid: at for uid, at in self._woken.items() if self._engine.waiting.get(uid)}
         return touched + len(self._freed)
 
-    def _overlooked(self, freed: dict[str, float]) -> Iterator[Waiter]:
-        """Pods not tried since the last of `freed`, in the order in which they deserve it."""
-        latest = max(freed.values(), default=0.0)
-        for waiter in self._engine.waiting.in_order():
-            if max(waiter.tried, self._woken.get(waiter.ask.pod.uid, 0.0)) <= latest:
-                yield waiter
+    def _overlooked(self, waiter: Waiter, freed_at: float) -> bool:
+        """Whether the pod was neither tried nor touched since."""
+        return waiter.tried <= freed_at and self._woken.get(waiter.ask.pod.uid, -1.0) < freed_at
 
-    async def _may_fit(self, waiter: Waiter, freed: dict[str, float]) -> bool:
-        await asyncio.sleep(0)  # one exact look at a time between requests
-        seen = max(waiter.tried, self._woken.get(waiter.ask.pod.uid, 0.0))
-        names = [node for node, at in freed.items() if at >= seen]
-        return bool(names) and self._engine.ledger.decide(waiter.ask, names).plan is not None
+    async def _fits(self, waiter: Waiter, nodes: list[str]) -> bool:
+        await asyncio.sleep(0)  # one look at a time between requests
+        return self._engine.ledger.decide(waiter.ask, nodes).plan is not None
 
     async def _touch(self, waiter: Waiter) -> None:
         pod = waiter.ask.pod

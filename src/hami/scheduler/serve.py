@@ -62,11 +62,12 @@ class Edge:
         except web.HTTPException as fault:
             return self._refuse(route, fault.status, fault.text or fault.reason)
         started = time.perf_counter()
-        response = await self._answer(route, body)
+        response = await self.answer(route, body)
         self._timers[route.verb].observe(time.perf_counter() - started)
         return response
 
-    async def _answer(self, route: Route, body: bytes) -> web.Response:
+    async def answer(self, route: Route, body: bytes) -> web.Response:
+        """The handler's answer, whatever becomes of it."""
         try:
             answer = route.handler(body)
             if inspect.isawaitable(answer):

@@ -1,0 +1,202 @@
+"""/bind: one request, and what becomes of the slice whatever the API server answers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hami.kube.errors import ServerFault, Unanswered, Unreachable
+from hami.model.reservation import ReservationState
+
+LOST = Unanswered("the answer was lost")
+
+
+async def test_the_record_lands_with_the_binding_in_one_request(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000, gpucores=30)
+    stage.filter(pod, "a")
+    assert await stage.bind(pod, "a") == ""
+    assert stage.api.bindings == [
+        {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {
+                "namespace": "default",
+                "name": "p",
+                "uid": "uid-p",
+                "annotations": {
+                    "hami.io/vgpu-node": "a",
+                    "hami.io/vgpu-time": "1700000000",
+                    "hami.io/bind-time": "1700000000",
+                    "hami.io/bind-phase": "allocating",
+                    "hami.io/vgpu-devices-to-allocate": "GPU-a-0,NVIDIA,4000,30:;",
+                    "hami.io/vgpu-devices-allocated": "GPU-a-0,NVIDIA,4000,30:;",
+                },
+            },
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "a"},
+        }
+    ]
+    assert stage.used("a") == [4000]
+    assert stage.events.reasons == ["FilteringSucceed", "BindingSucceed"]
+
+
+async def test_the_slice_moves_with_kube_scheduler_to_another_feasible_node(stage: Any) -> None:
+    stage.node("a")
+    stage.node("b")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a", "b")
+    held = stage.ledger.reservation("uid-p").plan.node
+    other = "b" if held == "a" else "a"
+    assert await stage.bind(pod, other) == ""
+    assert (stage.used(held), stage.used(other)) == ([0], [4000])
+    assert stage.api.bindings[0]["metadata"]["annotations"]["hami.io/vgpu-node"] == other
+
+
+async def test_a_node_that_does_not_fit_is_refused_with_its_reason_and_nothing_is_sent(stage: Any) -> None:
+    stage.node("a")
+    stage.node("small", mem=1000)
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    error = await stage.bind(pod, "small")
+    assert "node small cannot take the pod: 1/1 CardInsufficientMemory" in error
+    assert stage.api.bindings == []
+    assert stage.used("a") == [0], "what was held is given back: kube-scheduler starts over"
+    assert stage.events.told[-1][1:3] == ("Warning", "BindingFailed")
+
+
+async def test_a_bind_without_a_hold_reads_the_pod_and_decides(stage: Any) -> None:
+    # The hold ran out while volumes were bound, or another replica answered /filter.
+    stage.node("a")
+    assert await stage.bind(stage.pod("p", gpu=1, gpumem=4000), "a") == ""
+    assert stage.used("a") == [4000]
+
+
+async def test_a_pod_that_was_replaced_under_its_name_is_not_bound(stage: Any) -> None:
+    stage.node("a")
+    stage.pod("p", uid="new", gpu=1, gpumem=4000)
+    error = await stage.bind({"metadata": {"name": "p", "uid": "old"}}, "a")
+    assert "uid new, not old" in error
+    assert stage.used("a") == [0]
+
+
+async def test_a_pod_without_cards_is_bound_without_a_record(stage: Any) -> None:
+    stage.node("a")
+    assert await stage.bind(stage.pod("cpu"), "a") == ""
+    assert stage.api.bindings[0]["metadata"]["annotations"] == {}
+
+
+async def test_a_refusal_of_the_api_server_gives_the_slice_back(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.pods.clear()
+    assert "404" in await stage.bind(pod, "a")
+    assert stage.used("a") == [0]
+    assert stage.ledger.reservation("uid-p") is None
+
+
+async def test_a_request_that_never_left_gives_the_slice_back(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [Unreachable("no connection")]
+    assert await stage.bind(pod, "a") != ""
+    assert stage.used("a") == [0]
+
+
+@pytest.mark.parametrize("fault", [LOST, ServerFault(504, "Timeout", "took too long")])
+async def test_a_lost_answer_is_looked_up_and_a_binding_that_landed_is_a_success(stage: Any, fault: Exception) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.after = [fault]
+    assert await stage.bind(pod, "a") == ""
+    assert stage.used("a") == [4000]
+
+
+async def test_an_unknown_fate_keeps_the_slice_and_a_second_try_settles_it(stage: Any) -> None:
+    stage.node("a", mem=4000)
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [LOST]
+    assert "lost" in await stage.bind(pod, "a")
+    assert stage.ledger.reservation("uid-p").state is ReservationState.BINDING
+    # nobody else gets the slice, and time alone does not free it
+    stage.now += 60
+    assert stage.ledger.expire(stage.now) == []
+    assert stage.filter(stage.pod("q", gpu=1, gpumem=4000), "a")["NodeNames"] == []
+    # kube-scheduler tries again
+    assert stage.filter(pod, "a")["NodeNames"] == ["a"]
+    assert await stage.bind(pod, "a") == ""
+    assert stage.used("a") == [4000]
+
+
+async def test_while_the_fate_is_unknown_the_pod_goes_nowhere_else(stage: Any) -> None:
+    stage.node("a")
+    stage.node("b")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [LOST]
+    await stage.bind(pod, "a")
+    assert "a Binding of the pod to a is on its way" in await stage.bind(pod, "b")
+    assert stage.used("b") == [0]
+
+
+async def test_a_binding_that_landed_unseen_answers_the_second_try_with_success(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.after, stage.api.reads = [LOST], [LOST]
+    assert await stage.bind(pod, "a") != ""
+    assert await stage.bind(pod, "a") == "", "409 already assigned, and assigned by us"
+    assert len(stage.api.bindings) == 2
+
+
+async def test_an_overdue_binding_that_never_landed_is_given_back(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [LOST]
+    await stage.bind(pod, "a")
+    await stage.binder.settle_overdue()
+    assert stage.used("a") == [4000], "not before its time"
+    stage.now += 121
+    stage.api.reads = [LOST]
+    await stage.binder.settle_overdue()
+    assert stage.used("a") == [4000], "not while the API server cannot be asked"
+    await stage.binder.settle_overdue()
+    assert stage.used("a") == [0]
+
+
+async def test_an_overdue_binding_that_landed_stays_until_the_watch_tells(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.after, stage.api.reads = [LOST], [LOST]
+    await stage.bind(pod, "a")
+    stage.now += 121
+    await stage.binder.settle_overdue()
+    assert stage.used("a") == [4000]
+
+
+async def test_somebody_else_bound_the_pod_meanwhile(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.pods["/api/v1/namespaces/default/pods/p"]["spec"]["nodeName"] = "z"
+    assert "already assigned" in await stage.bind(pod, "a")
+    assert stage.used("a") == [0]
+
+
+async def test_a_follower_binds_nothing(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.gate.follow("another replica decides")
+    assert await stage.bind(pod, "a") == "leading: another replica decides"
+    assert stage.api.bindings == []
+
+
+async def test_a_body_that_is_no_bind_says_so(stage: Any) -> None:
+    assert "$" in json.loads(await stage.binder.answer(b"{"))["Error"]
+    assert "PodUID" in json.loads(await stage.binder.answer(b'{"PodName":"p","PodNamespace":"n","Node":"a"}'))["Error"]

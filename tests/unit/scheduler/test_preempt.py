@@ -1,0 +1,81 @@
+"""/preempt: kube-scheduler's victims against the cards."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from hami.model.errors import Malformed
+from hami.scheduler import preempt
+from hami.scheduler.records import pod_record
+from hami.wire.objects import Pod
+
+
+def holder(stage: Any, name: str, mem: int, priority: int = 0, node: str = "a") -> None:
+    record = {"hami.io/vgpu-devices-allocated": f"GPU-{node}-0,NVIDIA,{mem},0:;"}
+    meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": record}
+    spec = {"nodeName": node, "containers": [{"name": "c"}], "priority": priority}
+    stage.ledger.set_pod(pod_record(msgspec.convert({"metadata": meta, "spec": spec}, Pod), stage.engine.vendors))
+
+
+def ask(stage: Any, victims: dict[str, list[str]], priority: int = 10, **asks: int) -> dict[str, list[str]]:
+    pod = stage.pod("vip", **asks)
+    pod["spec"]["priority"] = priority
+    given = {node: {"Pods": [{"UID": f"uid-{name}"} for name in names]} for node, names in victims.items()}
+    body = {"Pod": pod, "NodeNameToVictims": None, "NodeNameToMetaVictims": given}
+    answer = json.loads(preempt.answer(stage.engine, json.dumps(body).encode()))
+    return {
+        node: [pod["UID"].removeprefix("uid-") for pod in chosen["Pods"]]
+        for node, chosen in answer["NodeNameToMetaVictims"].items()
+    }
+
+
+def test_victims_that_make_room_stay_as_they_are(stage: Any) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 8000)
+    assert ask(stage, {"a": ["p"]}, gpu=1, gpumem=8000) == {"a": ["p"]}
+
+
+def test_where_they_are_too_few_others_of_lower_priority_are_added(stage: Any) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 4000)
+    holder(stage, "q", 4000)
+    assert ask(stage, {"a": ["p"]}, gpu=1, gpumem=8000) == {"a": ["p", "q"]}
+
+
+def test_a_node_that_evicting_cannot_help_is_no_candidate(stage: Any) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 4000)
+    holder(stage, "peer", 6000, priority=10)
+    assert ask(stage, {"a": ["p"], "unknown": []}, gpu=1, gpumem=8000) == {}
+
+
+def test_nothing_is_changed_by_asking(stage: Any) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 8000)
+    ask(stage, {"a": ["p"]}, gpu=1, gpumem=8000)
+    assert stage.used("a") == [8000]
+    assert stage.ledger.recount() == []
+
+
+def test_a_pod_without_cards_keeps_kube_scheduler_s_choice(stage: Any) -> None:
+    assert ask(stage, {"z": ["p"]}) == {"z": ["p"]}
+
+
+def test_whole_pods_as_victims_are_answered_by_uid(stage: Any) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 8000)
+    pod = stage.pod("vip", gpu=1, gpumem=8000)
+    victims = {"a": {"Pods": [{"metadata": {"uid": "uid-p"}}], "NumPDBViolations": 2}}
+    body = json.dumps({"Pod": pod, "NodeNameToVictims": victims}).encode()
+    assert json.loads(preempt.answer(stage.engine, body)) == {
+        "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "uid-p"}], "NumPDBViolations": 2}}
+    }
+
+
+def test_a_follower_offers_no_candidate_and_nonsense_is_malformed(stage: Any) -> None:
+    stage.gate.follow("another replica decides")
+    assert ask(stage, {"a": []}, gpu=1) == {}
+    with pytest.raises(Malformed):
+        preempt.answer(stage.engine, b"{}")

@@ -1,0 +1,271 @@
+"""The HTTPS edge as strangers meet it: sizes, times, certificates, broken requests; and the answers of all verbs."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hami.scheduler.routes import MIB, Route, extender_routes, open_routes
+from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.tls import server_context
+from hami.scheduler.webhook import WebhookSettings, review
+
+EXTENDER = ("/filter", "/prioritize", "/bind", "/preempt")
+
+
+def site_routes(stage: Any, max_body: int = MIB) -> dict[tuple[str, str], Route]:
+    vendors = stage.engine.vendors
+    return {
+        **extender_routes(stage.engine, stage.binder, max_body),
+        **open_routes(lambda body: review(body, WebhookSettings(), vendors), MIB),
+    }
+
+
+class Site:
+    """A listener on loopback in front of a stage's engine, and clients with and without a certificate."""
+
+    def __init__(self, stage: Any, folder: Any) -> None:
+        self.stage = stage
+        self.authority, self.other = trustme.CA(), trustme.CA()
+        leaf = self.authority.issue_cert("localhost", "127.0.0.1")
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(folder / "tls.pem"))
+        self.authority.cert_pem.write_to_path(str(folder / "ca.crt"))
+        self.context = server_context(str(folder / "tls.pem"), str(folder / "tls.pem"), str(folder / "ca.crt"))
+        self.port = 0
+
+    @asynccontextmanager
+    async def serve(self, **options: Any) -> AsyncIterator["Site"]:
+        engine = self.stage.engine
+        routes = site_routes(self.stage, options.pop("max_body", MIB))
+        connections = options.pop("max_connections", 100)
+        clients = options.pop("clients", frozenset({"system:kube-scheduler"}))
+        edge = Edge(
+            routes,
+            health_pages(self.stage.gate),
+            engine.meters,
+            clients=clients,
+            body_timeout=options.pop("body_timeout", 5.0),
+        )
+        assert not options
+        server = BoundedServer(edge, limits_of(routes), connections, lambda: None)
+        runner = web.ServerRunner(server, handle_signals=False)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.context).start()
+            self.port = runner.addresses[0][1]
+            yield self
+        finally:
+            await runner.cleanup()
+
+    def client_context(self, name: str | None, authority: trustme.CA | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        if name:
+            (authority or self.authority).issue_cert(f"{name.replace(':', '-')}.x", common_name=name).configure_cert(
+                context
+            )
+        return context
+
+    @asynccontextmanager
+    async def client(
+        self, name: str | None = "system:kube-scheduler", authority: trustme.CA | None = None
+    ) -> AsyncIterator[Callable[..., Any]]:
+        connector = aiohttp.TCPConnector(ssl=self.client_context(name, authority))
+        async with aiohttp.ClientSession(f"https://127.0.0.1:{self.port}", connector=connector) as session:
+
+            async def post(path: str, body: Any = b"{}", method: str = "POST", **more: Any) -> tuple[int, str]:
+                async with session.request(method, path, data=body, **more) as answer:
+                    return answer.status, await answer.text()
+
+            yield post
+
+
+@pytest.fixture
+def site(stage: Any, tmp_path: Any) -> Site:
+    stage.node("a")
+    return Site(stage, tmp_path)
+
+
+async def test_kube_scheduler_s_certificate_opens_the_extender_verbs(site: Site) -> None:
+    async with site.serve(), site.client() as post:
+        pod = site.stage.pod("p", gpu=1, gpumem=4000)
+        status, text = await post("/filter", site.stage.ask(pod, ["a"]))
+        assert (status, json.loads(text)["NodeNames"]) == (200, ["a"])
+        status, text = await post("/prioritize", site.stage.ask(pod, ["a"]))
+        assert (status, json.loads(text)) == (200, [{"Host": "a", "Score": 10}])
+        bind = {"PodName": "p", "PodNamespace": "default", "PodUID": "uid-p", "Node": "a"}
+        assert await post("/bind", json.dumps(bind)) == (200, '{"Error":""}')
+
+
+@pytest.mark.parametrize("path", EXTENDER)
+@pytest.mark.parametrize("name", [None, "some-pod"])
+async def test_nobody_else_may_use_them(site: Site, path: str, name: str | None) -> None:
+    async with site.serve(), site.client(name) as post:
+        status, text = await post(path, b"{}")
+        assert status == 403
+        assert (name or "no client certificate") in text
+        assert site.stage.api.bindings == []
+
+
+async def test_a_certificate_of_another_authority_gets_no_connection(site: Site) -> None:
+    async with site.serve(), site.client("system:kube-scheduler", site.other) as post:
+        with pytest.raises((aiohttp.ClientError, ConnectionError)):
+            await post("/filter")
+
+
+async def test_webhook_health_and_version_need_no_certificate(site: Site) -> None:
+    async with site.serve(), site.client(None) as post:
+        status, text = await post("/webhook", b"{}")
+        assert status == 200
+        assert json.loads(text)["response"]["allowed"] is False
+        assert (await post("/healthz", None, "GET"))[0] == 200
+        assert (await post("/readyz", None, "GET"))[0] == 200
+        assert json.loads((await post("/version", None, "GET"))[1])["version"]
+        site.stage.gate.follow("another replica decides")
+        status, text = await post("/readyz", None, "GET")
+        assert status == 503
+        assert "another replica decides" in text
+
+
+async def test_authentication_can_be_turned_off_by_name(site: Site) -> None:
+    async with site.serve(clients=None), site.client(None) as post:
+        assert (await post("/filter", b"{}"))[0] == 200
+
+
+async def test_wrong_methods_and_paths_are_told_apart(site: Site) -> None:
+    async with site.serve(), site.client() as post:
+        assert (await post("/filter", None, "GET"))[0] == 405
+        assert (await post("/healthz"))[0] == 405
+        assert (await post("/nothing"))[0] == 404
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(site: Site) -> None:
+    async with site.serve(max_body=1000), site.client() as post:
+        assert (await post("/filter", b"x" * 1001))[0] == 413
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 1000
+
+        assert await outcome(post("/filter", endless())) in (413, "cut off")
+
+
+async def outcome(answer: Any) -> int | str:
+    """The status, or that the connection ended first."""
+    try:
+        status: int = (await answer)[0]
+    except (aiohttp.ClientError, ConnectionError):
+        return "cut off"
+    return status
+
+
+async def test_no_body_and_a_packed_body_are_refused(site: Site) -> None:
+    async with site.serve(), site.client() as post:
+        assert await post("/filter", b"") == (400, "Please send a request body\n")
+        assert (await post("/filter", b"xx", headers={"Content-Encoding": "gzip"}))[0] == 415
+
+
+async def test_a_client_that_stops_in_the_middle_is_let_go(site: Site) -> None:
+    async with site.serve(body_timeout=0.05):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", site.port, ssl=site.client_context("system:kube-scheduler")
+        )
+        writer.write(b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = await reader.read(100)
+        assert answer.startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_what_is_no_http_gets_a_400(site: Site) -> None:
+    async with site.serve():
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=site.client_context(None))
+        writer.write(b"\x00\xff nonsense\r\n\r\n")
+        assert (await reader.read(100)).startswith(b"HTTP/1.")
+        writer.close()
+
+
+async def test_connections_above_the_limit_are_closed_and_the_others_served(site: Site) -> None:
+    async with site.serve(max_connections=2), site.client() as first, site.client() as second:
+        assert (await first("/healthz", None, "GET"))[0] == 200
+        assert (await second("/healthz", None, "GET"))[0] == 200
+        async with site.client() as third:
+            with pytest.raises((aiohttp.ClientError, ConnectionError)):
+                await third("/healthz", None, "GET")
+        assert (await first("/healthz", None, "GET"))[0] == 200
+
+
+async def test_a_fault_of_ours_stays_in_the_verb_s_own_form(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(site.stage.engine), "decide", broken)
+    async with site.serve(), site.client() as post:
+        status, text = await post("/filter", site.stage.ask(site.stage.pod("p", gpu=1), ["a"]))
+        assert status == 200
+        assert json.loads(text)["Error"] == "filter failed inside the scheduler; its log says why"
+
+
+async def test_durations_and_codes_are_counted(site: Site) -> None:
+    async with site.serve(), site.client() as post:
+        await post("/filter", site.stage.ask(site.stage.pod("p", gpu=1), ["a"]))
+        await post("/prioritize", b"[")
+    figure = site.stage.figure
+    assert figure("hami_scheduler_request_duration_seconds_count", verb="filter") == 1
+    assert figure("hami_scheduler_requests_total", verb="filter", code="200") == 1
+    assert figure("hami_scheduler_requests_total", verb="prioritize", code="400") == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=20,
+)
+NAMES = (
+    "Pod",
+    "Nodes",
+    "NodeNames",
+    "PodName",
+    "PodUID",
+    "Node",
+    "request",
+    "metadata",
+    "spec",
+    "containers",
+    "limits",
+)
+SHAPED = st.recursive(
+    JSON, lambda inner: st.dictionaries(st.sampled_from(NAMES) | st.just("nvidia.com/gpu"), inner), max_leaves=15
+)
+BODIES = st.one_of(
+    st.binary(min_size=1, max_size=200),
+    SHAPED.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")),
+    st.integers(1, 60_000).map(lambda depth: b"[" * depth),
+    st.integers(1, 60_000).map(lambda depth: b'{"Pod":' * depth + b"1" + b"}" * depth),
+    st.integers(1, 20_000).map(lambda depth: b'{"request":{"object":' + b'{"a":' * depth + b"1" + b"}" * (depth + 2)),
+)
+
+
+@given(bodies=st.lists(st.tuples(st.sampled_from((*EXTENDER, "/webhook")), BODIES), min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_no_body_whatever_gets_a_5xx(stage: Any, bodies: list[tuple[str, bytes]]) -> None:
+    # Without sockets, so that there is time for many; tests/flow does it over TLS.
+    routes = site_routes(stage)
+    edge = Edge(routes, {}, stage.engine.meters, clients=None, body_timeout=1.0)
+    for path, body in bodies:
+        response = await edge.answer(routes["POST", path], body)
+        assert isinstance(response.body, bytes)
+        assert response.status in (200, 400, 409), (path, response.status, response.body)
+        if response.status == 200 and path in ("/filter", "/bind"):
+            assert "inside the scheduler" not in json.loads(response.body)["Error"]
+        if path == "/webhook":
+            assert json.loads(response.body)["response"]["allowed"] in (True, False)
+    assert stage.ledger.recount() == []

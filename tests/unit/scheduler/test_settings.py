@@ -1,0 +1,40 @@
+"""Settings that would be less safe than they look are refused at the start."""
+
+import pytest
+
+from hami.model.errors import Malformed
+from hami.scheduler.app import check, read_config
+from hami.scheduler.settings import Settings, address
+
+
+def test_mutual_tls_is_the_default_and_wants_its_files() -> None:
+    with pytest.raises(Malformed, match="--extender-auth=none"):
+        check(Settings())
+    check(Settings(cert_file="c", key_file="k", extender_client_ca="ca"))
+    check(Settings(extender_auth="none"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"cert_file": "c"}, "--cert-file"),
+        ({"http_bind": "8443"}, "--http-bind"),
+        ({"metrics_bind_address": "nowhere"}, "--metrics-bind-address"),
+        ({"gpu_scheduler_policy": "spread,tightest"}, "tightest"),
+    ],
+)
+def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, str], named: str) -> None:
+    with pytest.raises(Malformed, match=named):
+        check(Settings(extender_auth="none", **wrong))  # type: ignore[arg-type]
+
+
+def test_addresses() -> None:
+    assert address("127.0.0.1:80") == ("127.0.0.1", 80)
+    assert address(":9395") == ("0.0.0.0", 9395)
+    assert address("[::1]:443") == ("::1", 443)
+
+
+def test_a_config_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(Malformed, match="/no/such/file"):
+        read_config("/no/such/file")
+    assert read_config(None).nvidia.resource_count_name == "nvidia.com/gpu"
