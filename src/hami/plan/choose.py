@@ -8,7 +8,7 @@ of `feasible` and `refusals`.
 from collections.abc import Mapping, Sequence
 from itertools import compress
 from operator import itemgetter, not_
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -18,7 +18,7 @@ from hami.model.ask import Ask, CardAsk, NodePolicy
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
-from hami.plan.columns import Bools, Columns, Longs, Needs, Scan, counts
+from hami.plan.columns import Bools, Columns, Cut, Longs, Needs, Scan, counts
 from hami.plan.fit import fit, wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
@@ -121,8 +121,8 @@ class Screen:
             self._rows = asked[known]
             rows = len(self._rows)
             self._at = tuple(np.where(known, np.cumsum(known) - 1, -1).tolist())
-        self._cut: slice | Longs = slice(0, rows) if self._rows is None else self._rows
-        self._open: Bools = table.columns.registered[self._cut].copy()
+        self._cut = Cut(table.columns, self._rows)
+        self._open: Bools = self._cut.of(table.columns.registered).copy()
         """Not refused so far."""
         self._outcomes: list[Outcome] = [None] * rows
 
@@ -134,17 +134,16 @@ class Screen:
 
     def best(self) -> Plan | None:
         """The plan on the best node left: by score, then by name."""
-        score = self.table.columns.node_score[self._cut]
+        score = self._cut.of(self.table.columns.node_score)
         if self.ask.node_policy is NodePolicy.SPREAD:
             score = -score
-        candidates = self._open.copy()
-        while (left := np.flatnonzero(candidates)).size:
-            scores = score[left]
-            ties = left[scores == scores.max()]
+        score = np.where(self._open, score, -np.inf)
+        while self._open.any() and (top := score.max()) > -np.inf:
+            ties = np.flatnonzero(score == top)
             position = int(ties[self.table.rank[ties if self._rows is None else self._rows[ties]].argmin()])
-            candidates[position] = False
+            score[position] = -np.inf
             if self._rows is None and position not in self._at:
-                candidates &= self._asked()
+                score[~self._asked()] = -np.inf
                 continue
             result = fit(self.ask, self._state(position))
             if isinstance(result, Plan):
@@ -155,8 +154,8 @@ class Screen:
     def decision(self, plan: Plan | None) -> Decision:
         found = _pick([*self._outcomes, refuse.UNKNOWN_NODE], self._at)
         feasible = list(compress(self.names, map(not_, found)))
-        refusals = dict(compress(zip(self.names, found, strict=True), found))
-        return Decision(plan, feasible, cast("dict[str, Refusal]", refusals))
+        refusals: dict[str, Refusal] = dict(zip(compress(self.names, found), filter(None, found), strict=True))
+        return Decision(plan, feasible, refusals)
 
     def _asked(self) -> Bools:
         """Which rows were asked about."""
@@ -173,7 +172,7 @@ class Screen:
         self._open[position] = False
 
     def _refuse_unusable(self) -> None:
-        bad = self._open & ~self.table.columns.usable[self._cut]
+        bad = self._open & ~self._cut.of(self.table.columns.usable)
         words = self.table.recall.words()
         for position in np.flatnonzero(bad).tolist():
             problem = self._state(position).problem or ""
@@ -189,7 +188,7 @@ class Screen:
         for want in wants(self.ask):
             if want.ask in scans:
                 continue
-            scan = Scan(self.table.columns, self.table.recall.needs, want.ask, idle_only, self._rows)
+            scan = Scan(self._cut, self.table.recall.needs, want.ask, idle_only)
             scans[want.ask] = scan
             bad = np.flatnonzero(self._open & ~scan.fits)
             if bad.size:
@@ -219,7 +218,7 @@ class Screen:
         idle_only = chain(self.ask.card_policy).idle_only
         for group in groups:
             pairs = [(want, scans[want.ask]) for want in group]
-            fits, may = settle(self.table.columns, pairs, idle_only, self._cut)
+            fits, may = settle(self._cut, pairs, idle_only)
             for position in np.flatnonzero(self._open & may).tolist():
                 refusal = self._look(looks, position)
                 if refusal is not None:

@@ -7,6 +7,8 @@ node; card 0 of all nodes lies contiguous in memory, which is what makes a scan 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,45 +241,73 @@ class Needs:
         return need
 
 
-class Scan:
-    """One container's ask of one family against all rows, or those in `rows`."""
+class Cut:
+    """The columns of all rows, or of some: what several scans for one pod share."""
 
-    def __init__(self, columns: Columns, needs: Needs, ask: CardAsk, idle_only: bool, rows: Longs | None) -> None:
-        need = needs.of(columns, ask)
-        self._cut = slice(0, columns.rows) if rows is None else rows
-        self._columns = columns
-        self._need = need
+    def __init__(self, columns: Columns, rows: Longs | None = None) -> None:
+        self.columns = columns
+        self._rows = rows
+        self.free_slots: Ints = self.of(columns.free_slots)
+        self.free_mem: Ints = self.of(columns.free_mem)
+        self.free_core: Ints = self.of(columns.free_core)
+
+    def __len__(self) -> int:
+        return self.columns.rows if self._rows is None else len(self._rows)
+
+    @cached_property
+    def used_slots(self) -> Ints:
+        return self.of(self.columns.used_slots)
+
+    @cached_property
+    def core(self) -> Ints:
+        return self.of(self.columns.core)
+
+    @cached_property
+    def numa(self) -> Ints:
+        return self.of(self.columns.numa)
+
+    def of(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """This cut of a column or of a `[card][node]` block. A view, or a copy where rows were picked."""
+        if self._rows is None:
+            return cells[..., : self.columns.rows]
+        return cells.take(self._rows, axis=-1)
+
+
+class Scan:
+    """One container's ask of one family against every row of a cut."""
+
+    def __init__(self, cut: Cut, needs: Needs, ask: CardAsk, idle_only: bool) -> None:
+        need = needs.of(cut.columns, ask)
+        self._cut = cut
         self._idle_only = idle_only
-        self.asked = ask.cards
-        self.total: Ints = need.total[self._cut]
-        self.verdict = self._judge(ask)
+        self.total: Ints = cut.of(need.total)
+        self.mem: Ints | int = min(ask.mem_mib or 0, TOP + 1) if need.mem is None else cut.of(need.mem)
+        """MiB the ask takes, the same everywhere or card by card."""
+        self.verdict = self._judge(need, ask)
         self.accepts: Bools = self.verdict == 0
         self.accepted: Bytes = np.add.reduce(self.accepts.view(np.uint8), axis=0, dtype=np.uint8)
         self.together: Bytes = self._together() if ask.rules.numa_bind else self.accepted
         self.fits: Bools = self.together >= min(ask.cards, 255)
 
-    def _judge(self, ask: CardAsk) -> Bytes:
+    def _judge(self, need: Need, ask: CardAsk) -> Bytes:
         """A byte a card: 0 accepts, else the rules it fails."""
-        columns, cut = self._columns, self._cut
-        verdict = self._need.standing[:, cut].copy()
-        self.free_mem: Ints = columns.free_mem[:, cut]
-        self.mem: Ints | int = min(ask.mem_mib or 0, TOP + 1) if self._need.mem is None else self._need.mem[:, cut]
-        used, free_core = columns.used_slots[:, cut], columns.free_core[:, cut]
+        cut = self._cut
+        verdict: Bytes = cut.of(need.standing).copy()
         core = min(ask.core_percent, TOP + 1)
-        _mark(verdict, columns.free_slots[:, cut] <= 0, _NO_SLOT)
-        _mark(verdict, self.free_mem < self.mem, _NO_MEM)
-        _mark(verdict, free_core < core, _NO_CORE)
+        _mark(verdict, cut.free_slots <= 0, _NO_SLOT)
+        _mark(verdict, cut.free_mem < self.mem, _NO_MEM)
+        _mark(verdict, cut.free_core < core, _NO_CORE)
         if self._idle_only:
-            _mark(verdict, used > 0, _TAKEN)
+            _mark(verdict, cut.used_slots > 0, _TAKEN)
         elif core == WHOLE:
-            _mark(verdict, (used > 0) & (columns.core[:, cut] == WHOLE), _TAKEN)
+            _mark(verdict, (cut.used_slots > 0) & (cut.core == WHOLE), _TAKEN)
         if core == 0:
-            _mark(verdict, (free_core == 0) & (columns.core[:, cut] != 0), _NO_UNITS)
+            _mark(verdict, (cut.free_core == 0) & (cut.core != 0), _NO_UNITS)
         return verdict
 
     def _together(self) -> Bytes:
         """The most accepting cards on one NUMA node."""
-        numa = self._columns.numa[:, self._cut]
+        numa = self._cut.numa
         most = np.zeros(self.accepted.shape, np.uint8)
         for number in np.unique(numa[self.accepts]):
             group = np.add.reduce((self.accepts & (numa == number)).view(np.uint8), axis=0, dtype=np.uint8)
@@ -290,7 +320,7 @@ class Scan:
         table = _TALLY_IDLE_ONLY if self._idle_only else _TALLY
         tally = table[verdict]
         mem = self.mem if isinstance(self.mem, int) else self.mem[:, at].astype(np.int64)
-        lacking = mem - self.free_mem[:, at].astype(np.int64)
+        lacking = mem - self._cut.free_mem[:, at].astype(np.int64)
         lacking[tally != _MEMORY_TALLY] = _NEVER
         least = lacking.min(axis=0)
         least[least == _NEVER] = -1

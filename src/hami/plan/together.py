@@ -6,12 +6,13 @@ the greedy choice of `plan.fit` to run through, or necessary. The rest is for an
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Columns, Longs, Scan
+from hami.plan.columns import Bools, Cut, Longs, Scan
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
 
@@ -35,18 +36,20 @@ def _meeting(wants: Sequence[Want]) -> list[Want]:
     return list(wants[first:])
 
 
-def settle(columns: Columns, group: Sequence[Pair], idle_only: bool, cut: slice | Longs) -> tuple[Bools, Bools]:
+def settle(cut: Cut, group: Sequence[Pair], idle_only: bool) -> tuple[Bools, Bools]:
     """Where the group surely fits, and where it may; elsewhere it does not."""
     alone: Bools = np.logical_and.reduce([scan.fits for _, scan in group])
     if any(want.ask.rules.numa_bind and want.ask.cards > 1 for want, _ in group):
         return np.zeros_like(alone), alone
-    meeting = Meeting(columns, group, idle_only, cut)
+    meeting = Meeting(cut, group, idle_only)
     fits = alone & (meeting.apart() | meeting.stacked())
-    may: Bools = alone & ~fits & meeting.possible()
+    left = np.flatnonzero(alone & ~fits)
+    left = left[meeting.possible(left)]
+    may = np.zeros_like(fits)
     if len(group) <= EXACT_WANTS and all(_simple(want) for want, _ in group):
-        left = np.flatnonzero(may)
         fits[left] = meeting.shared_out(left)
-        may = np.zeros_like(fits)
+    else:
+        may[left] = True
     return fits, may
 
 
@@ -57,26 +60,21 @@ def _simple(want: Want) -> bool:
 class Meeting:
     """A group's wants on every node's cards. "Greedy" is the first choice `plan.fit` makes for each."""
 
-    def __init__(self, columns: Columns, group: Sequence[Pair], idle_only: bool, cut: slice | Longs) -> None:
+    def __init__(self, cut: Cut, group: Sequence[Pair], idle_only: bool) -> None:
+        self._cut = cut
         self._group = group
         self._idle_only = idle_only
-        self._free_slots = columns.free_slots[:, cut]
-        self._free_mem = columns.free_mem[:, cut]
-        self._free_core = columns.free_core[:, cut]
-        self._core = columns.core[:, cut]
-        self._common: Bools = np.logical_and.reduce([scan.accepts for _, scan in group])
-        """Cards that accept each want by itself."""
 
     def apart(self) -> Bools:
         """Enough cards accept every want: whichever greedy took before, enough untouched ones are left."""
-        needed = sum(want.ask.cards for want, _ in self._group)
-        found: Bools = np.count_nonzero(self._common, axis=0) >= needed
+        common: Bools = np.logical_and.reduce([scan.accepts for _, scan in self._group])
+        found: Bools = np.add.reduce(common.view(np.uint8), axis=0, dtype=np.uint16) >= sum(want.ask.cards for want, _ in self._group)
         return found
 
     def stacked(self) -> Bools:
         """Enough cards hold the sum of all: whichever greedy took before, each of these has room for the rest."""
         good = self._hold(self._group, slice(None))
-        found: Bools = np.count_nonzero(good, axis=0) >= max(want.ask.cards for want, _ in self._group)
+        found: Bools = np.add.reduce(good.view(np.uint8), axis=0, dtype=np.uint16) >= max(want.ask.cards for want, _ in self._group)
         return found
 
     def shared_out(self, at: Longs) -> Bools:
@@ -86,17 +84,15 @@ class Meeting:
         cards so far; a card that holds set S turns every T without S into T + S.
         """
         sets = range(1, 1 << len(self._group))
-        holds = {
-            chosen: self._hold([pair for bit, pair in enumerate(self._group) if chosen >> bit & 1], at)
+        holds = [
+            self._hold([pair for bit, pair in enumerate(self._group) if chosen >> bit & 1], at).view(np.uint8)
             for chosen in sets
-        }
+        ]
         reached = np.ones(len(at), np.uint64)
-        for card in range(len(self._free_slots)):
+        for card in range(len(self._cut.free_slots)):
             before = reached.copy()
-            for chosen in sets:
-                without = sum(1 << served for served in range(1 << len(self._group)) if not served & chosen)
-                more = (before & np.uint64(without)) << np.uint64(chosen)
-                reached |= more * holds[chosen][card]
+            for chosen, held in zip(sets, holds, strict=True):
+                reached |= ((before & _without(chosen, len(self._group))) << np.uint64(chosen)) * held[card]
         found: Bools = (reached >> np.uint64(sets[-1]) & np.uint64(1)).astype(np.bool_)
         return found
 
@@ -107,9 +103,10 @@ class Meeting:
             return good
         if self._idle_only:
             return np.zeros_like(good)
-        free_core, core = self._free_core[:, at], self._core[:, at]
+        cut = self._cut
+        free_core, core = cut.free_core[:, at], cut.core[:, at]
         mem = sum((_mem(scan, at) for _, scan in pairs), np.zeros(1, np.int64))
-        good &= (self._free_slots[:, at] >= len(pairs)) & (self._free_mem[:, at] >= mem)
+        good &= (cut.free_slots[:, at] >= len(pairs)) & (cut.free_mem[:, at] >= mem)
         before = 0
         for want, _ in pairs:
             if want.ask.core_percent == 0:
@@ -120,28 +117,36 @@ class Meeting:
         good &= free_core >= before
         return good
 
-    def possible(self) -> Bools:
+    def possible(self, at: Longs) -> Bools:
         """For every want, those at least as large need as many seats of its size, a card one for each at most."""
-        found = np.ones(self._common.shape[1], np.bool_)
+        found = np.ones(len(at), np.bool_)
         lasting = [want for want, _ in self._group if want.kind is not ContainerKind.INIT]
         for want, scan in {want.ask: (want, scan) for want, scan in self._group}.values():
             larger = [other for other in lasting if _at_least(other.ask, want.ask)]
             if len(larger) > 1:
-                seats = self._seats(scan.accepts, _mem(scan, slice(None)), want.ask.core_percent)
-                found &= np.minimum(seats, len(larger)).sum(axis=0) >= sum(one.ask.cards for one in larger)
+                seats = np.minimum(self._seats(want, scan, at), len(larger))
+                found &= seats.sum(axis=0) >= sum(one.ask.cards for one in larger)
         return found
 
-    def _seats(self, accepts: Bools, mem: Longs, core: int) -> Longs:
+    def _seats(self, want: Want, scan: Scan, at: Longs) -> Longs:
         """How many containers of this size a card takes beside what it bears."""
+        accepts = scan.accepts[:, at]
         if self._idle_only:
             return accepts.astype(np.int64)
-        seats = np.minimum(self._free_slots, self._free_mem // np.maximum(mem, 1)).astype(np.int64)
-        seats = np.where(mem == 0, self._free_slots, seats)
+        mem, core = _mem(scan, at), want.ask.core_percent
+        slots = self._cut.free_slots[:, at].astype(np.int64)
+        seats = np.where(mem > 0, np.minimum(slots, self._cut.free_mem[:, at] // np.maximum(mem, 1)), slots)
         if core:
-            seats = np.minimum(seats, self._free_core // core)
+            seats = np.minimum(seats, self._cut.free_core[:, at] // core)
         if core == WHOLE:
-            seats = np.where(self._core == WHOLE, np.minimum(seats, 1), seats)
+            seats = np.where(self._cut.core[:, at] == WHOLE, np.minimum(seats, 1), seats)
         return np.where(accepts, seats, 0)
+
+
+@cache
+def _without(chosen: int, wants: int) -> np.uint64:
+    """A bit for each set of wants that has none of `chosen`."""
+    return np.uint64(sum(1 << served for served in range(1 << wants) if not served & chosen))
 
 
 def _at_least(one: CardAsk, other: CardAsk) -> bool:

@@ -25,7 +25,7 @@ def table(states: Sequence[NodeState]) -> Index:
     return index
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(make.SEEDS)
 def test_a_plan_obeys_every_rule_and_is_found_whenever_there_is_one(seed: int) -> None:
     random = Random(seed)
@@ -39,7 +39,7 @@ def test_a_plan_obeys_every_rule_and_is_found_whenever_there_is_one(seed: int) -
         assert result.text
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(make.SEEDS)
 def test_a_scan_over_many_nodes_says_what_an_exact_look_at_each_says(seed: int) -> None:
     random = Random(seed)
@@ -84,7 +84,7 @@ def _place(plan: Plan, ask: Ask) -> float:
     return -plan.score if ask.node_policy is NodePolicy.BINPACK else plan.score
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(make.SEEDS)
 def test_asking_less_never_fits_worse(seed: int) -> None:
     random = Random(seed)

@@ -73,7 +73,7 @@ def test_cost_prefers_kept_budgets_then_low_priorities_then_few_pods() -> None:
     assert sorted([broken, free, low, []], key=cost) == [[], low, free, broken]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(make.SEEDS)
 def test_victims_make_room_and_none_of_them_could_stay(seed: int) -> None:
     random = Random(seed)
