@@ -119,7 +119,14 @@ class Agent:
             tell=self.tell,
         )
         self.card_health = HealthWatch(
-            self.nvml, self.workers[1], self.workers[0], self.inventory, xids.rules(os.environ), tell=self.tell
+            self.nvml,
+            self.workers[1],
+            self.workers[0],
+            self.inventory,
+            xids.rules(os.environ),
+            quiet=settings.recovery_quiet,
+            probe_interval=min(10.0, settings.recovery_quiet / 2),
+            tell=self.tell,
         )
         self.registrar = Registrar(
             kube,

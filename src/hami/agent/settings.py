@@ -28,6 +28,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Path of libnvidia-ml.so.1; None looks below the driver root, then asks the loader."""
     scan_interval: float = 30.0
     """How often cards are looked for anew."""
+    recovery_quiet: float = 60.0
+    """How long a card must be without another Xid before it may take pods again."""
     register_interval: float = 30.0
     """How often the scheduler is told that this agent lives; its own limit is 150 s by default."""
     sysfs: str = "/sys"
