@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hami.lab.errors import LabError
+
 ROOT = Path("/sys/fs/cgroup")
 TOP = "hami-lab"
+NEEDED = {"cpu", "cpuset", "memory", "pids"}
 POLL_SECONDS = 0.05
 
 
@@ -39,6 +42,7 @@ def make(path: str, root: Path = ROOT) -> None:
             _copy_cpuset(folder, child)
             folder = child
         _hand_down_controllers(folder)
+        _require_controllers(folder)
 
 
 def _hand_down_controllers(folder: Path) -> None:
@@ -51,6 +55,19 @@ def _hand_down_controllers(folder: Path) -> None:
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
         except OSError:
             continue  # not to be had here; kubelet says so when it needs it
+
+
+def _require_controllers(folder: Path) -> None:
+    """On v2: what kubelet cannot do without must have come down to here."""
+    available = folder / "cgroup.controllers"
+    if not available.is_file() or folder.parts[: len(ROOT.parts) + 1] == (*ROOT.parts, "unified"):
+        return  # v1, or the empty v2 beside it
+    missing = NEEDED - set(available.read_text().split())
+    if missing:
+        raise LabError(
+            f"{folder} lacks the cgroup controllers {', '.join(sorted(missing))}: the machine has none, or processes"
+            " sit in a parent group, as in a container with its own cgroup namespace (docker: --cgroupns=host)"
+        )
 
 
 def _copy_cpuset(parent: Path, child: Path) -> None:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from hami.lab import cgroups
+from hami.lab.errors import LabError
 
 
 def unified(root: Path) -> Path:
@@ -56,3 +59,12 @@ def test_what_cannot_be_removed_is_named(tmp_path: Path) -> None:
     busy = root / "memory/hami-lab/aa/node"
     (busy / "cgroup.procs").write_text("")  # a real group's files do not stand in the way, a plain folder's do
     assert busy in cgroups.remove("aa", root, timeout=0)
+
+
+def test_a_controller_that_does_not_come_down_on_v2_is_named(tmp_path: Path) -> None:
+    root = unified(tmp_path)
+    for folder in ("hami-lab", "hami-lab/aa", "hami-lab/aa/node"):
+        (root / folder).mkdir()
+        (root / folder / "cgroup.controllers").write_text("cpu pids\n")
+    with pytest.raises(LabError, match="lacks the cgroup controllers cpuset, memory"):
+        cgroups.make("/hami-lab/aa/node", root)
