@@ -29,8 +29,3 @@ class Lines:
             if self._held > self._longest:
                 raise Unavailable(f"watch: a line above {self._longest >> 20} MiB; the stream is not to be trusted")
         return [line for line in lines if line]
-
-    @property
-    def partial(self) -> bool:
-        """Whether a line was begun and not ended: true after a cut in the middle."""
-        return self._held > 0

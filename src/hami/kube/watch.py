@@ -263,8 +263,6 @@ class _Follower(Generic[T]):
                 if self._clock() >= self._relist_at:
                     return
                 limit.reschedule(self._clock() + (self._timing.idle if self._reflector.watching else idle))
-        if lines.partial:
-            raise Unavailable("watch ended in the middle of a line")
 
     # -- handing out --------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Desk:
         fresh = streamed or version in ("", "0")
         since = self.store.version if fresh else int(version)
         cursor = Cursor(self.store, place.resource, place.kind, namespace=place.namespace, match=match, since=since)
-        return cursor, cursor.initial(end=streamed) if fresh else []
+        return cursor, cursor.initial(end=streamed) if fresh else cursor.read()
 
     def _post(self, place: Place, body: Any) -> bytes:
         if place.plural == "pods" and place.sub == "binding":
@@ -83,7 +83,7 @@ class Desk:
         else:
             match = selector(query.get("labelSelector", ""), query.get("fieldSelector", ""))
             version, found = self.store.version, self.store.list(place.resource, place.namespace, match)
-        metadata = {"resourceVersion": str(version)}
+        metadata: dict[str, str | int] = {"resourceVersion": str(version)}
         if limit and len(found) > limit:
             token = f"{version}-{len(self._rests)}"
             self._rests[token] = (version, found[limit:])

@@ -52,7 +52,7 @@ class ApiServer:
     async def __aenter__(self) -> Self:
         application = web.Application(client_max_size=BODY_LIMIT)
         application.router.add_route("*", "/{tail:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         host, port = self._runner.addresses[0][:2]
@@ -162,15 +162,22 @@ class ApiServer:
                 request.transport.abort()
             if delivery.cut or delivery.gone:
                 return
+            quiet = not await _set_within(woken, bookmarks)
             try:
-                async with asyncio.timeout(bookmarks):
-                    await woken.wait()
                 lines = cursor.read()
-            except TimeoutError:
-                lines = [*cursor.read(), cursor.bookmark()]
             except ApiError as refusal:
                 await response.write(error_line(refusal.status, refusal.reason, refusal.message))
                 return
+            if quiet:
+                lines.append(cursor.bookmark())
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _refused(refusal: ApiError) -> web.Response:
