@@ -43,7 +43,7 @@ def command(keep: bool, examples: Path, output: str) -> None:
 
     from hami.cli.demo.stage import Stage
 
-    console = Console(stderr=output == "json")
+    console = Console(stderr=output == "json", width=None if sys.stdout.isatty() else 140)
     started = time.monotonic()
     with Stage(examples, lambda step: console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {step}")) as stage:
         if stage.obstacle:

@@ -4,6 +4,7 @@ Read from the API server's objects alone, with the scheduler's own readers, so
 that the picture is what a restarted scheduler would believe. Draws nothing.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -140,10 +141,10 @@ def lasting_slices(pod: Pod, record: PodRecord | None) -> tuple[Slice, ...]:
 
 
 def unscheduled(pod: Pod) -> str:
-    """kube-scheduler's word on a pod it cannot place."""
+    """kube-scheduler's word on a pod it cannot place, without its appendix on preemption."""
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.message
+            return re.split(r" (?:no new claims|preemption:)", condition.message)[0]
     return ""
 
 

@@ -18,20 +18,23 @@ from hami.config.schema import DeviceConfig
 from hami.lab import Lab, LabError, NodeSpec, obstacle
 from hami.lab.agents import start_agent
 from hami.lab.images import TOOLS
+from hami.lab.install import account, install, site_of
 from hami.lab.product import Product
 from hami.sim.cards import Bench, parse
 from hami.sim.nodes import Shape
 from hami.vendors import table
 
 NODE = "gpu-node"
-RACK = "cards: [{model: A10}, {model: A10}]"
+RACK = "cards: [{model: L40S}, {model: L40S}]"
 SIMULATED = (
     ("sim-h100", Shape(cards=8, mem_mib=81559, model="NVIDIA H100 80GB HBM3")),
     ("sim-a100", Shape(cards=4, mem_mib=40960, model="NVIDIA A100-SXM4-40GB")),
     ("sim-v100", Shape(cards=4, mem_mib=32768, model="NVIDIA-Tesla V100-PCIE-32GB")),
 )
-STAND_IN = Shape(cards=2, mem_mib=23028, model="NVIDIA A10")
+STAND_IN = Shape(cards=2, mem_mib=46068, model="NVIDIA L40S")
 """The real node's cards, for a machine where no kubelet can run."""
+SIMULATOR = "simulated-agents"
+"""The user all simulated kubelets and agents are; a record writer, as agents are."""
 
 Say = Callable[[str], None]
 
@@ -68,13 +71,16 @@ class Stage:
         self._parts.enter_context(self.lab)
         self._say("hami scheduler, its webhook, and a stock kube-scheduler that asks it")
         product = Product(self.lab)
-        product.start()
+        site = site_of(product, product.start(), record_writers=(SIMULATOR,))
+        install(self.lab, site)
         if self.real_node:
-            self._say(f"hami agent on {NODE}, with two simulated A10 cards")
+            self._say(f"hami agent on {NODE}, with two simulated L40S cards")
             bench = Bench(self.lab.folder / "cards", parse(RACK))
-            start_agent(self.lab, self.lab.nodes[NODE], bench.environment)
+            agent = account(self.lab, site, site.agent_user)
+            start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=agent)
         self._say(f"{len(self.simulated)} simulated nodes")
-        self._parts.enter_context(SimulatedNodes(self.lab.kubeconfig, dict(self.simulated)))
+        simulator = self.lab.identity(SIMULATOR, ["system:masters"])
+        self._parts.enter_context(SimulatedNodes(simulator.kubeconfig, dict(self.simulated)))
 
     @property
     def simulated(self) -> tuple[tuple[str, Shape], ...]:
