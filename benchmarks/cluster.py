@@ -8,8 +8,9 @@ from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.model.plan import Plan, Slice
+from hami.model.plan import Slice
 from hami.plan.charge import charges
+from hami.plan.snapshot import CardState
 
 NVIDIA = Family("NVIDIA")
 MODELS = (
@@ -44,7 +45,7 @@ def node(name: str, cards: int, random_: random.Random) -> NodeRecord:
     )
 
 
-def fill(ledger: Ledger, nodes: int, cards: int, pods: int, share: float, seed: int = 1) -> None:
+def fill(ledger: Ledger, nodes: int, cards: int, pods: int, share: float, *, seed: int = 1) -> None:
     """Register nodes and bind pods on them, until `share` of the memory is taken or there are no more pods."""
     random_ = random.Random(seed)
     records = [node(name, cards, random_) for name in node_names(nodes)]
@@ -63,7 +64,7 @@ def fill(ledger: Ledger, nodes: int, cards: int, pods: int, share: float, seed: 
         ledger.set_pod(_pod(number, record.name, Slice(card.id, NVIDIA, mem, cores)))
 
 
-def _states(ledger: Ledger, name: NodeName) -> tuple:  # type: ignore[type-arg]
+def _states(ledger: Ledger, name: NodeName) -> tuple[CardState, ...]:
     state = ledger.node(name)
     return state.cards if state else ()
 
@@ -77,7 +78,7 @@ def _pod(number: int, name: NodeName, part: Slice) -> PodRecord:
 
 
 def asks(seed: int = 2) -> Iterator[Ask]:
-    """One after the other, for ever: mostly small slices, some whole cards, some typed, some with several containers."""
+    """One after the other, for ever: small slices mostly, some whole cards, typed ones, several containers."""
     random_ = random.Random(seed)
     number = 0
     while True:
@@ -91,7 +92,7 @@ def asks(seed: int = 2) -> Iterator[Ask]:
         )
 
 
-def _containers(random_: random.Random) -> tuple[ContainerAsk, ...]:
+def _containers(random_: random.Random) -> tuple[ContainerAsk, ...]:  # noqa: PLR0911 - a return a shape
     kind = random_.random()
     small = CardAsk(NVIDIA, 1, random_.choice((0, 10, 30)), mem_mib=random_.randrange(1, 60) * 500)
     if kind < 0.6:
@@ -113,7 +114,3 @@ def _containers(random_: random.Random) -> tuple[ContainerAsk, ...]:
 
 def _app(name: str, ask: CardAsk) -> ContainerAsk:
     return ContainerAsk(name, ContainerKind.APP, (ask,))
-
-
-def is_plan(result: object) -> bool:
-    return isinstance(result, Plan)

@@ -11,6 +11,8 @@ import random
 import resource
 import time
 
+from msgspec.structs import replace
+
 from benchmarks.cluster import asks, fill, node_names
 from hami.ledger.cluster import Ledger
 
@@ -25,6 +27,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     figures = measure(ledger, arguments.nodes, arguments.names or arguments.nodes, arguments.requests)
+    figures["set_pod_us"] = _set_pod_us(ledger)
     figures |= {
         "nodes": arguments.nodes,
         "names": arguments.names or arguments.nodes,
@@ -46,13 +49,14 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, 
     random_ = random.Random(3)
     every = node_names(nodes)
     decide: list[float] = []
+    work: list[float] = []
     reserve: list[float] = []
     placed = refused = 0
     for number, ask in enumerate(itertools.islice(asks(), requests + 100)):
         asked = [str(bytearray(name, "ascii"), "ascii") for name in random_.sample(every, names)]
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.thread_time()
         decision = ledger.decide(ask, asked)
-        decided = time.perf_counter()
+        decided, worked = time.perf_counter(), time.thread_time() - worked
         if decision.plan is not None:
             ledger.reserve(ask, decision.plan, number, 30)
         done = time.perf_counter()
@@ -60,6 +64,7 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, 
             ledger.release(ask.pod.uid)
         if number >= 100:
             decide.append(decided - started)
+            work.append(worked)
             reserve.append(done - decided)
             placed += decision.plan is not None
             refused += len(decision.refusals)
@@ -67,10 +72,24 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, 
         "p50_ms": _percentile(decide, 50),
         "p99_ms": _percentile(decide, 99),
         "max_ms": _percentile(decide, 100),
+        "cpu_p50_ms": _percentile(work, 50),
+        "cpu_p99_ms": _percentile(work, 99),
         "reserve_p99_ms": _percentile(reserve, 99),
         "placed": placed,
         "refused_per_ask": round(refused / requests, 1),
     }
+
+
+def _set_pod_us(ledger: Ledger) -> float:
+    """Median time of one change of a bound pod's share."""
+    times = []
+    for record in list(ledger.pods().values())[:2000]:
+        smaller = replace(record, charges=tuple(replace(one, mem_mib=one.mem_mib // 2) for one in record.charges))
+        started = time.perf_counter()
+        ledger.set_pod(smaller)
+        times.append(time.perf_counter() - started)
+        ledger.set_pod(record)
+    return round(1e6 * sorted(times)[len(times) // 2], 2) if times else 0.0
 
 
 def _percentile(seconds: list[float], percent: int) -> float:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, NodePolicy
 from hami.model.plan import Plan
-from hami.model.refusal import Reason, Refusal
+from hami.model.refusal import Refusal
 from hami.plan import refuse
 from hami.plan.columns import Bools, Columns, Cut, Longs, Needs, Scan, counts
 from hami.plan.fit import fit, wants
@@ -68,11 +68,12 @@ class Table(Protocol):
 class Recall:
     """What is worth keeping from one decision to the next. None of it changes an answer."""
 
-    WORDS = 50_000
+    WORDS = 100_000
     SHAPES = 32
 
     def __init__(self) -> None:
         self.needs = Needs()
+        self.forms: dict[tuple[int, ...], refuse.Form] = {}
         self._words: dict[tuple[object, ...], Refusal] = {}
         self._looks: dict[object, dict[int, tuple[NodeState, Outcome]]] = {}
 
@@ -80,6 +81,7 @@ class Recall:
         """Refusals by what they say."""
         if len(self._words) > self.WORDS:
             self._words.clear()
+            self.forms.clear()
         return self._words
 
     def looks(self, ask: Ask) -> dict[int, tuple[NodeState, Outcome]]:
@@ -198,15 +200,16 @@ class Screen:
     def _refuse_scanned(self, scan: Scan, ask: CardAsk, bad: Longs) -> None:
         self._open[bad] = False
         tallies, least = scan.tallies(bad)
-        words = self.table.recall.words()
-        outcomes = self._outcomes
-        family, asked = ask.family, ask.cards
+        words, outcomes = self.table.recall.words(), self._outcomes
+        head = (ask.family, ask.cards)
         total, together = scan.total[bad].tolist(), scan.together[bad].tolist()
-        for position, *said in zip(bad.tolist(), total, together, tallies.tolist(), least.tolist(), strict=True):
-            key = (family, asked, *said)
+        for position, missing, *said in zip(
+            bad.tolist(), least.tolist(), total, together, tallies.tolist(), strict=True
+        ):
+            key = (missing, *said, head)
             refusal = words.get(key)
             if refusal is None:
-                refusal = words[key] = _spell(ask, *said)
+                refusal = words[key] = _spell(self.table.recall, ask, missing, said)
             outcomes[position] = refusal
 
     def _refuse_together(self, scans: Mapping[CardAsk, Scan]) -> None:
@@ -255,18 +258,18 @@ def _pick(source: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
     return found
 
 
-def _spell(ask: CardAsk, total: int, together: int, tally: int, missing: int) -> Refusal:
+def _spell(recall: Recall, ask: CardAsk, missing: int, said: Sequence[int]) -> Refusal:
+    total, together, tally = said
     if total == 0:
         return refuse.no_family(ask.family)
     if total < ask.cards:
         return refuse.too_few(ask.cards, total)
-    reasons: Mapping[Reason, int] = counts(tally)
-    accepted = total - sum(reasons.values())
-    return refuse.by_cards(
-        reasons,
-        total=total,
-        asked=ask.cards,
-        accepted=accepted,
-        together=together,
-        missing_mib=None if missing < 0 else missing,
-    )
+    key = (ask.cards, total, together, tally)
+    form = recall.forms.get(key)
+    if form is None:
+        reasons = counts(tally)
+        accepted = total - sum(reasons.values())
+        form = recall.forms[key] = refuse.by_cards(
+            reasons, total=total, asked=ask.cards, accepted=accepted, together=together
+        )
+    return form.say(None if missing < 0 else missing)

@@ -172,15 +172,10 @@ class Search:
         together = self._together(want) if ask.rules.numa_bind else accepted
         if together >= ask.cards:
             return None
-        return refuse.by_cards(
-            _counts(refused),
-            total=len(states),
-            asked=ask.cards,
-            accepted=accepted,
-            together=together,
-            missing_mib=_missing(refused),
-            cards=refused,
+        form = refuse.by_cards(
+            _counts(refused), total=len(states), asked=ask.cards, accepted=accepted, together=together
         )
+        return form.say(_missing(refused), refused)
 
     def _like(self, position: int) -> tuple[int, ...]:
         """Cards of which this is equal are interchangeable for this pod, given equal use."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
+
 from hami.model.ids import Family
 from hami.model.refusal import CardRefusal, Reason, Refusal
 
@@ -29,20 +31,29 @@ def too_few(asked: int, total: int) -> Refusal:
     return Refusal(((Reason.INSUFFICIENT_CARDS, 1),), 0, f"asks {asked} cards, the node has {total}")
 
 
-def by_cards(
-    counts: Mapping[Reason, int],
-    *,
-    total: int,
-    asked: int,
-    accepted: int,
-    together: int,
-    missing_mib: int | None,
-    cards: Sequence[CardRefusal] = (),
-) -> Refusal:
+class Form(Struct, frozen=True):
+    """A refusal but for the memory that lacks, which differs from node to node."""
+
+    counts: tuple[tuple[Reason, int], ...]
+    total: int
+    detail: str
+    lacking: str
+    """Which card `missing_mib` is told of."""
+
+    def say(self, missing_mib: int | None, cards: Sequence[CardRefusal] = ()) -> Refusal:
+        """`missing_mib` is the least that a card refused for its memory lacks, None where none was."""
+        detail = self.detail
+        if missing_mib is not None:
+            missing = f"missing {missing_mib} MiB on the {self.lacking} card"
+            detail = f"{detail}; {missing}" if detail else missing
+        return Refusal(self.counts, self.total, detail, tuple(cards))
+
+
+def by_cards(counts: Mapping[Reason, int], *, total: int, asked: int, accepted: int, together: int) -> Form:
     """Too few of the node's cards accept the ask.
 
-    `accepted` cards do, at most `together` of them may serve one container (fewer only
-    where they must share a NUMA node). `missing_mib` is the least that a card refused for its memory lacks.
+    `accepted` cards do, at most `together` of them may serve one container: fewer only
+    where they must share a NUMA node.
     """
     full = dict(counts)
     if together:
@@ -50,15 +61,9 @@ def by_cards(
     if accepted > together:
         full[Reason.NUMA_NOT_FIT] = accepted - together
     entries = tuple(sorted(full.items(), key=lambda entry: _ORDER[entry[0]]))
-    return Refusal(entries, total, _detail(asked, accepted, together, missing_mib, total), tuple(cards))
-
-
-def _detail(asked: int, accepted: int, together: int, missing_mib: int | None, total: int) -> str:
-    parts = []
+    detail = ""
     if accepted > together:
-        parts.append(f"asks {asked} cards on one NUMA node, at most {together} there fit")
+        detail = f"asks {asked} cards on one NUMA node, at most {together} there fit"
     elif accepted:
-        parts.append(f"asks {asked} cards, {accepted} of {total} fit")
-    if missing_mib is not None:
-        parts.append(f"missing {missing_mib} MiB on the {'next' if accepted else 'best'} card")
-    return "; ".join(parts)
+        detail = f"asks {asked} cards, {accepted} of {total} fit"
+    return Form(entries, total, detail, "next" if accepted else "best")

@@ -68,14 +68,11 @@ class Meeting:
     def apart(self) -> Bools:
         """Enough cards accept every want: whichever greedy took before, enough untouched ones are left."""
         common: Bools = np.logical_and.reduce([scan.accepts for _, scan in self._group])
-        found: Bools = np.add.reduce(common.view(np.uint8), axis=0, dtype=np.uint16) >= sum(want.ask.cards for want, _ in self._group)
-        return found
+        return _at_least(common, sum(want.ask.cards for want, _ in self._group))
 
     def stacked(self) -> Bools:
         """Enough cards hold the sum of all: whichever greedy took before, each of these has room for the rest."""
-        good = self._hold(self._group, slice(None))
-        found: Bools = np.add.reduce(good.view(np.uint8), axis=0, dtype=np.uint16) >= max(want.ask.cards for want, _ in self._group)
-        return found
+        return _at_least(self._hold(self._group, slice(None)), max(want.ask.cards for want, _ in self._group))
 
     def shared_out(self, at: Longs) -> Bools:
         """For nodes `at` and wants of one card each, exactly: some way to share the wants out over the cards.
@@ -122,7 +119,7 @@ class Meeting:
         found = np.ones(len(at), np.bool_)
         lasting = [want for want, _ in self._group if want.kind is not ContainerKind.INIT]
         for want, scan in {want.ask: (want, scan) for want, scan in self._group}.values():
-            larger = [other for other in lasting if _at_least(other.ask, want.ask)]
+            larger = [other for other in lasting if _as_large(other.ask, want.ask)]
             if len(larger) > 1:
                 seats = np.minimum(self._seats(want, scan, at), len(larger))
                 found &= seats.sum(axis=0) >= sum(one.ask.cards for one in larger)
@@ -143,13 +140,19 @@ class Meeting:
         return np.where(accepts, seats, 0)
 
 
+def _at_least(cells: Bools, cards: int) -> Bools:
+    """Nodes with this many true cells."""
+    found: Bools = np.add.reduce(cells.view(np.uint8), axis=0, dtype=np.uint16) >= cards
+    return found
+
+
 @cache
 def _without(chosen: int, wants: int) -> np.uint64:
     """A bit for each set of wants that has none of `chosen`."""
     return np.uint64(sum(1 << served for served in range(1 << wants) if not served & chosen))
 
 
-def _at_least(one: CardAsk, other: CardAsk) -> bool:
+def _as_large(one: CardAsk, other: CardAsk) -> bool:
     """Whether a card that takes `one` would take `other` in its place."""
     if one.rules != other.rules or (one.mem_mib is None) != (other.mem_mib is None):
         return False
