@@ -138,8 +138,10 @@ class Watch:
         """What happened while nobody listened cannot be heard any more; what it left behind can be seen."""
         for card in self._inventory.cards():
             ailment = await self._ailment(card.id)
-            if ailment is not None and self._inventory.mark_sick(card.id, XID, ailment):
-                self._last_xid[card.id] = self._clock()
+            if ailment is None:
+                continue
+            self._last_xid[card.id] = self._clock()  # whoever said so first, it is ours to take back, too
+            if self._inventory.mark_sick(card.id, XID, ailment):
                 log.error("card is unhealthy", extra={"card": card.id, "why": ailment})
                 self._tell("Warning", "CardUnhealthy", f"card {card.id} (index {card.index}): {ailment}")
 

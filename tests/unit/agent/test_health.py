@@ -177,6 +177,18 @@ async def test_what_happened_while_nobody_listened_is_found_by_looking(rig: Rig)
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_card_that_another_has_held_back_before_is_given_back_by_both(rig: Rig) -> None:
+    card = CardId(rig.bench.uuid(1))
+    rig.inventory.mark_sick(card, "scan", "no answer")
+    rig.bench.change(1, lost=True)
+    await rig.watch._examine_all()
+    rig.bench.heal(1)
+    rig.now = 61.0
+    await rig.watch.probe(card)
+    assert rig.inventory.sick() == {card: "no answer"}
+    assert rig.inventory.mark_well(card, "scan")
+
+
 async def test_metrics_tell_health_and_xids(rig: Rig) -> None:
     rig.xid(1, 79)
     samples = list(rig.watch.samples("gpu-a"))
