@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from hami.wire.annotations import OTHER_RECORDS, RECORD_KEYS, RECORD_SUFFIXES
-
 
 def strings(values: Iterable[str]) -> str:
     """A list literal."""
@@ -20,13 +18,6 @@ def or_empty(path: str) -> str:
     return f"(has({parent}) && has({path}) ? {path} : {{}})"
 
 
-def is_record(key: str) -> str:
-    """Whether the variable `key` names a record (`wire.annotations.is_record`)."""
-    endings = " || ".join(f"{key}.endsWith({string(suffix)})" for suffix in RECORD_SUFFIXES)
-    exact = strings((*RECORD_KEYS, *OTHER_RECORDS))
-    return f"({key}.startsWith('hami.io/') && ({key} in {exact} || {endings}))"
-
-
 def asks(resources: Sequence[str]) -> str:
     """Whether any container of the pod `object` names one of the resources."""
     named = " || ".join(
@@ -38,9 +29,14 @@ def asks(resources: Sequence[str]) -> str:
     return f"({apps} || {inits})"
 
 
-def annotated(resources: Sequence[str]) -> str:
-    """Whether the pod `object` carries a record, or a resource where it has no effect."""
-    found = f"k, {is_record('k')} || k in {strings(resources)}"
-    annotations = f"(has(object.metadata.annotations) && object.metadata.annotations.exists({found}))"
-    labels = f"(has(object.metadata.labels) && object.metadata.labels.exists(k, {is_record('k')}))"
-    return f"({annotations} || {labels})"
+def carries(path: str, keys: Sequence[str]) -> str:
+    """Whether the map at a path has one of the keys. Walks the keys, never the map, which users can make large."""
+    parent, _, _ = path.rpartition(".")
+    return f"(has({parent}) && has({path}) && {strings(keys)}.exists(k, k in {path}))"
+
+
+def differing(after: str, before: str, keys: Sequence[str]) -> str:
+    """The keys whose values two maps do not share."""
+    return (
+        f"{strings(keys)}.filter(k, (k in {after}) != (k in {before}) || (k in {after} && {after}[k] != {before}[k]))"
+    )

@@ -21,19 +21,13 @@ def record_policy(site: Site) -> list[Manifest]:
     """
     writers = [site.scheduler_user, site.agent_user, *site.record_writers]
     binders = [site.scheduler_user, *site.record_writers]
-    after, before = cel.or_empty("object.metadata.annotations"), cel.or_empty("oldObject.metadata.annotations")
-    label_after, label_before = (
-        f"(has({one}.metadata.labels) && {cel.string(NODE)} in {one}.metadata.labels"
-        f" ? {one}.metadata.labels[{cel.string(NODE)}] : '')"
-        for one in ("object", "oldObject")
-    )
     variables = {
-        "after": after,
-        "before": f"oldObject == null ? {{}} : {before}",
-        "changed": f"variables.after.filter(k, {cel.is_record('k')} && (!(k in variables.before)"
-        " || variables.before[k] != variables.after[k]))"
-        f" + variables.before.filter(k, {cel.is_record('k')} && !(k in variables.after))"
-        f" + ({label_after} != (oldObject == null ? '' : {label_before}) ? ['label {NODE}'] : [])",
+        "after": cel.or_empty("object.metadata.annotations"),
+        "before": f"oldObject == null ? {{}} : {cel.or_empty('oldObject.metadata.annotations')}",
+        "labels": cel.or_empty("object.metadata.labels"),
+        "oldLabels": f"oldObject == null ? {{}} : {cel.or_empty('oldObject.metadata.labels')}",
+        "changed": cel.differing("variables.after", "variables.before", site.records)
+        + f" + {cel.differing('variables.labels', 'variables.oldLabels', [NODE])}.map(k, 'label ' + k)",
         "binds": "request.resource.resource == 'bindings'"
         " || (has(request.subResource) && request.subResource == 'binding')",
         "allowed": f"variables.binds ? request.userInfo.username in {cel.strings(binders)}"

@@ -31,7 +31,7 @@ _SCHEDULER = [
 _AGENT = [
     _rule(["pods"], [*_READ, "patch"]),  # the records of what was granted
     _rule(["pods/status"], ["patch"]),  # a pod whose card is not the one it was planned on is ended
-    _rule(["nodes"], [*_READ, "patch"]),  # the register
+    _rule(["nodes"], ["get", "patch"]),  # the register
     _rule(["events"], ["create", "patch"]),
 ]
 

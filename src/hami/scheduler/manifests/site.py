@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from hami.model.vendor import Vendor
+from hami.wire.annotations import RECORD_KEYS
 
 Manifest = dict[str, Any]
 
@@ -49,6 +50,12 @@ class Site(Struct, frozen=True, kw_only=True):
     def resources(self) -> list[str]:
         """Every resource name of every vendor."""
         return [name for vendor in self.vendors for name in vendor.resources if name]
+
+    @property
+    def records(self) -> list[str]:
+        """Every annotation that scheduler and agents believe."""
+        lists = (key for one in self.vendors for key in (one.to_allocate_annotation, one.allocated_annotation))
+        return list(dict.fromkeys((*RECORD_KEYS, *lists)))
 
     @property
     def scheduler_user(self) -> str:

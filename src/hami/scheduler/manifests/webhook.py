@@ -7,14 +7,16 @@ instead of slipping past as one with whole cards.
 
 from hami.scheduler.manifests import cel
 from hami.scheduler.manifests.site import Manifest, Site
-from hami.wire.annotations import WEBHOOK_IGNORE, WEBHOOK_LABEL
+from hami.wire.annotations import NODE, WEBHOOK_IGNORE, WEBHOOK_LABEL
 
 _OPT_OUT = {"matchExpressions": [{"key": WEBHOOK_LABEL, "operator": "NotIn", "values": [WEBHOOK_IGNORE]}]}
 
 
 def mutating_webhook(site: Site) -> Manifest:
     """One webhook for pods that want cards; a second, which may fail, where cards are hidden from all others."""
-    wants_cards = f"{cel.asks(site.resources)} || {cel.annotated(site.resources)}"
+    annotated = cel.carries("object.metadata.annotations", [*site.records, *site.resources])
+    labelled = cel.carries("object.metadata.labels", [NODE])
+    wants_cards = f"{cel.asks(site.resources)} || {annotated} || {labelled}"
     webhooks = [_webhook(site, "pods.hami.io", "wants-cards", wants_cards, "Fail")]
     if site.hide_cards:
         webhooks.append(_webhook(site, "hide.hami.io", "wants-no-cards", f"!({wants_cards})", "Ignore"))
