@@ -162,6 +162,12 @@ def test_a_pod_bound_elsewhere_than_reserved_is_counted_where_it_is() -> None:
     assert (taken(one, N1), taken(one, N2)) == ({"n1-a": 0}, {"n2-a": 5000})
 
 
+def test_a_pod_whose_record_names_another_node_now_moves_there() -> None:
+    one = ledger(node(N1), node(N2), bound("u", N1, "n1-a", 5000))
+    one.set_pod(bound("u", N2, "n2-a", 5000))
+    assert (taken(one, N1), taken(one, N2)) == ({"n1-a": 0}, {"n2-a": 5000})
+
+
 def test_init_containers_that_are_done_give_their_share_back_once() -> None:
     one = ledger(node(), bound("u", N1, "n1-a", 5000))
     done = bound("u", N1, "n1-a", 2000)

@@ -154,3 +154,32 @@ def random_ask(random: Random) -> Ask:
         random.choice(tuple(NodePolicy)),
         random.choice((("spread",), ("binpack",), ("mutex", "binpack"), ("numa", "spread"), ())),
     )
+
+
+def random_crowd(random: Random) -> Ask:
+    """A few containers of the same kind of cards, which have to share what there is."""
+    kinds = [random.choice((ContainerKind.INIT, ContainerKind.SIDECAR)) for _ in range(random.choice((0, 0, 1)))]
+    kinds += [ContainerKind.APP] * random.choice((2, 2, 3, 4))
+    wanted = [
+        CardAsk(
+            NVIDIA, random.choice((1, 1, 1, 1, 2)), random.choice((0, 0, 20, 50, 60, 100)), random.choice((0, 1, 3, 5))
+        )
+        for _ in range(random.choice((1, 2, 3)))
+    ]
+    return pod(
+        *(ContainerAsk("c", kind, (random.choice(wanted),)) for kind in kinds),
+        cards=random.choice((("spread",), ("binpack",), ("mutex",))),
+    )
+
+
+def random_small_node(random: Random, name: str) -> NodeState:
+    """One to three healthy cards of one model, some in use."""
+    cards = []
+    for index in range(random.choice((1, 1, 2, 3))):
+        own = card(
+            IDS[index], slots=random.choice((1, 2, 4)), mem_mib=10, core_percent=random.choice((100, 100, 200, 0))
+        )
+        cards.append(
+            random.choice((CardState(own), CardState(own, 1, random.choice((0, 3)), random.choice((0, 40, 50)))))
+        )
+    return NodeState(NodeName(name), 1, tuple(cards))

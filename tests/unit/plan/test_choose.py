@@ -5,7 +5,7 @@ import pytest
 from hami.ledger.index import Index
 from hami.model.ask import NodePolicy
 from hami.plan.choose import Decision, choose
-from hami.plan.snapshot import NodeState
+from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, init, node, pod, sidecar, used, want
 
@@ -129,6 +129,43 @@ def test_an_init_container_after_a_sidecar_does_not_count_against_what_runs_late
         app(want(7000)),
     )
     assert choose(ask, states).feasible == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("state", "cores", "fits"),
+    [
+        (used(), (60, 40), True),
+        (used(), (60, 41), False),
+        (used(), (0, 100), False),
+        (used(), (100, 0), False),
+        (used(), (0, 99), True),
+        (used(), (0, 99, 1), True),
+        (used(), (99, 1, 0), False),
+        (used(core_percent=200), (100, 100), True),
+        (used(core_percent=200), (100, 100, 0), False),
+        (used(core_percent=0), (0, 0), True),
+        (used(slots=9), (0, 0), False),
+        (used(slots=8), (0, 0), True),
+        (used(mem=7001), (0, 0), False),
+    ],
+)
+def test_containers_on_one_card_share_its_cores_slots_and_memory(
+    state: CardState, cores: tuple[int, ...], fits: bool
+) -> None:
+    ask = pod(*(app(want(500, cores=share)) for share in cores))
+    assert choose(ask, table(node(state, name="a"))).feasible == (["a"] if fits else [])
+
+
+def test_a_card_that_was_replaced_is_no_longer_found_by_its_id() -> None:
+    states = table(node(used("d0"), name="a"))
+    ask = pod(app(want(use_ids=("d0",))))
+    assert choose(ask, states).feasible == ["a"]
+    states.put(node(used("d1"), name="a"))
+    assert choose(ask, states).reasons() == {"a": "1/1 CardUuidMismatch"}
+    states.put(node(used("d1"), used("d0"), name="a"))
+    plan = choose(ask, states).plan
+    assert plan is not None
+    assert plan.containers[0][0].card == "d0"
 
 
 def test_exact_looks_are_remembered_only_as_long_as_the_node_stays_as_it_is() -> None:

@@ -80,6 +80,17 @@ def test_a_few_names_of_many_are_decided_as_all_are(seed: int) -> None:
         assert few.plan is None or few.plan.node in few.feasible
 
 
+@settings(max_examples=300, deadline=None)
+@given(make.SEEDS)
+def test_containers_that_share_cards_are_decided_exactly(seed: int) -> None:
+    random = Random(seed)
+    ask = make.random_crowd(random)
+    states = [make.random_small_node(random, f"n{number:02}") for number in range(12)]
+    decision = choose(ask, table(states))
+    assert decision.feasible == [state.name for state in states if oracle.fits(ask, state)]
+    assert decision.feasible == [state.name for state in states if isinstance(fit(ask, state), Plan)]
+
+
 def _place(plan: Plan, ask: Ask) -> float:
     return -plan.score if ask.node_policy is NodePolicy.BINPACK else plan.score
 
