@@ -64,7 +64,7 @@ static void read_cards(const char *path)
     while (file != NULL && fgets(line, sizeof line, file) != NULL && fake_card_count < SIM_LIVE_CARDS) {
         fake_card *card = fake_card_count == 0 ? NULL : &fake_cards[fake_card_count - 1];
         long long total = 0, kept = 0;
-        if (strncmp(line, "card ", 5) == 0)
+        if (strcmp(line, "card\n") == 0 || strncmp(line, "card ", 5) == 0)
             fake_card_count++;
         else if (card != NULL && strncmp(line, "uuid ", 5) == 0)
             sscanf(line + 5, "%95s", card->uuid);

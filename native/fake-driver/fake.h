@@ -73,6 +73,7 @@ int64_t fake_now(void);
 
 /* Memory nodes of graphs: takes what a run needs beyond what the card's graph pool has. Under the lock. */
 bool fake_graph_memory(int card, int64_t bytes);
+CUdeviceptr fake_graph_address(int card, int64_t bytes);
 CUdeviceptr fake_address(int64_t bytes);
 bool fake_on_card(CUdeviceptr address);
 bool fake_is_capturing(CUstream stream);

@@ -39,8 +39,11 @@ static struct alloc *add(struct alloc entry)
 static void drop(struct alloc *entry)
 {
     entry->kind = 0;
-    for (size_t at = (size_t)(entry - allocs); allocs[at].kind == 0 && allocs[(at + 1) % ALLOCS].key == 0; at = (at + ALLOCS - 1) % ALLOCS)
+    size_t at = (size_t)(entry - allocs);
+    while (allocs[at].key != 0 && allocs[at].kind == 0 && allocs[(at + 1) % ALLOCS].key == 0) {
         allocs[at].key = 0; /* nothing behind it: the chain may end here */
+        at = (at + ALLOCS - 1) % ALLOCS;
+    }
 }
 
 static struct alloc *live(uint64_t key, int kind)
@@ -319,12 +322,22 @@ API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 
 /* ---- graph memory ---- */
 
+CUdeviceptr fake_graph_address(int card, int64_t bytes)
+{
+    const CUdeviceptr address = fake_address(bytes);
+    add((struct alloc){.key = address, .bytes = bytes, .card = card, .kind = A_GRAPHMEM});
+    return address;
+}
+
 bool fake_graph_memory(int card, int64_t bytes)
 {
-    const int64_t need = (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    graph_used[card] += bytes;
+    const int64_t need = (graph_used[card] + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
     if (need > graph_reserved[card]) {
-        if (!fake_take(card, need - graph_reserved[card]))
+        if (!fake_take(card, need - graph_reserved[card])) {
+            graph_used[card] -= bytes;
             return false;
+        }
         graph_reserved[card] = need;
     }
     return true;
@@ -341,8 +354,9 @@ API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, void *
 API CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
     pthread_mutex_lock(&fake_lock);
-    fake_take(device, -graph_reserved[device]);
-    graph_reserved[device] = 0;
+    const int64_t keep = (graph_used[device] + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    fake_take(device, keep - graph_reserved[device]);
+    graph_reserved[device] = keep;
     return leave(CUDA_SUCCESS);
 }
 

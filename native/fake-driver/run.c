@@ -47,7 +47,7 @@ typedef struct CUstream_st {
 struct CUgraph_st {
     int64_t duration_ns;
     int nodes;
-    int64_t memory; /* bytes of its memory nodes */
+    int64_t memory; /* bytes of its memory nodes, not taken yet */
     struct node *list;
 };
 
@@ -407,7 +407,7 @@ CUdeviceptr fake_capture_alloc(CUstream handle, int64_t bytes)
     struct CUgraph_st *g = stream_of(handle)->capture;
     add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, bytes);
     g->memory += bytes;
-    const CUdeviceptr address = fake_address(bytes);
+    const CUdeviceptr address = fake_graph_address(0, bytes);
     pthread_mutex_unlock(&fake_lock);
     return address;
 }
@@ -449,7 +449,7 @@ API CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph g, const CUgraphNo
     pthread_mutex_lock(&fake_lock);
     *out = (CUgraphNode)add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, (int64_t)params->bytes);
     g->memory += (int64_t)params->bytes;
-    params->address = fake_address((int64_t)params->bytes);
+    params->address = fake_graph_address(0, (int64_t)params->bytes);
     return leave(CUDA_SUCCESS);
 }
 
@@ -496,7 +496,11 @@ API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
 {
     (void)handle;
     pthread_mutex_lock(&fake_lock);
-    return leave(fake_graph_memory(0, ((struct CUgraph_st *)exec)->memory) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY);
+    struct CUgraph_st *g = (struct CUgraph_st *)exec;
+    if (!fake_graph_memory(0, g->memory))
+        return leave(CUDA_ERROR_OUT_OF_MEMORY);
+    g->memory = 0;
+    return leave(CUDA_SUCCESS);
 }
 
 API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)

@@ -12,7 +12,10 @@ enum { SLACK_BYTES = 64 << 20 }; /* what an estimate may be off by before someth
 static bool overdrawn(hami_card *card)
 {
     const int64_t limit = atomic_load(&card->limit);
-    return limit != HAMI_UNLIMITED && hami_ledger_held(hami_state.ledger, card->ledger_index) > limit + SLACK_BYTES;
+    if (limit == HAMI_UNLIMITED || hami_ledger_held(hami_state.ledger, card->ledger_index) <= limit + SLACK_BYTES)
+        return false;
+    hami_ledger_reap(hami_state.ledger); /* some of it may be of the dead */
+    return hami_ledger_held(hami_state.ledger, card->ledger_index) > limit + SLACK_BYTES;
 }
 
 static int64_t unattributed(hami_card *card)

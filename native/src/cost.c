@@ -3,7 +3,11 @@
 
 #include <string.h>
 
-enum { PROBES = 8 };
+enum {
+    PROBES = 8,
+    SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
+    MOST_SETTLED = 512      /* launches that one sample may speak for */
+};
 
 uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card)
 {
@@ -28,20 +32,20 @@ hami_cost *hami_cost_find(hami_cost *table, uint64_t key)
     return NULL;
 }
 
-bool hami_cost_due(hami_cost *cost)
+uint32_t hami_cost_due(hami_cost *cost)
 {
-    const uint32_t launch = atomic_fetch_add_explicit(&cost->launches, 1, memory_order_relaxed);
-    if ((int32_t)(launch - atomic_load_explicit(&cost->next_sample, memory_order_relaxed)) < 0)
-        return false;
+    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1, memory_order_relaxed) + 1;
+    if ((int32_t)(number - atomic_load_explicit(&cost->next_sample, memory_order_relaxed)) < 0)
+        return 0;
     uint32_t period = 1;
     if (atomic_load_explicit(&cost->samples, memory_order_relaxed) >= HAMI_COST_LEARNING &&
         atomic_load_explicit(&cost->price_ns, memory_order_relaxed) < HAMI_COST_LONG_NS) {
         /* Jitter, so that a program's own rhythm cannot hide from the samples. */
-        const uint32_t mixed = (launch ^ launch >> 7) * 2654435761u;
+        const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
         period = HAMI_COST_PERIOD / 2 + (mixed >> 16) % HAMI_COST_PERIOD;
     }
-    atomic_store_explicit(&cost->next_sample, launch + period, memory_order_relaxed);
-    return true;
+    atomic_store_explicit(&cost->next_sample, number + period, memory_order_relaxed);
+    return number == 0 ? 1 : number;
 }
 
 static void sort(int64_t *values, int count)
@@ -55,7 +59,7 @@ static void sort(int64_t *values, int count)
     }
 }
 
-void hami_cost_learn(hami_cost *cost, int64_t sample_ns, bool alone)
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, bool alone)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
     cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
@@ -63,15 +67,20 @@ void hami_cost_learn(hami_cost *cost, int64_t sample_ns, bool alone)
     int64_t sorted[HAMI_COST_RING];
     memcpy(sorted, cost->ring_ns, (size_t)count * sizeof sorted[0]);
     sort(sorted, count);
-    const int64_t quartile = sorted[count / 4];
-    /* A neighbour's slice, a clock change, a page fault: nothing a kernel does by itself is 10 times its quartile and
-       more than 300 us above it. Without neighbours only the wildest single reading is cut. */
-    const int64_t bound = (alone ? 40 : 10) * quartile + 300 * 1000;
-    const int64_t sample = sample_ns < bound ? sample_ns : bound;
-    const int64_t weight = seen < 32 ? (int64_t)seen + 1 : 32;
-    cost->mean_ns += (sample - cost->mean_ns) / weight;
-    const bool sliced = !alone && quartile > 200 * 1000;
-    atomic_store_explicit(&cost->price_ns, sliced ? quartile : cost->mean_ns, memory_order_relaxed);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
+    const int64_t quartile = sorted[count / 4], upper = sorted[count * 3 / 4];
+    int64_t truth = sample_ns;
+    if (!alone && quartile > SLICED_NS)
+        truth = quartile;
+    else if (!alone && sample_ns > 4 * upper + 20 * 1000)
+        return 0; /* a neighbour's slice is inside; the next sample settles these launches too */
+    const int64_t weight = seen < 16 ? (int64_t)seen + 1 : 16;
+    cost->mean_ns += (truth - cost->mean_ns) / weight;
+    atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
+    const int32_t launches = (int32_t)(number - cost->settled);
+    if (launches <= 0)
+        return 0; /* read out of order: a later one has settled it */
+    cost->settled = number;
+    return (truth - charged_ns) * (launches < MOST_SETTLED ? launches : MOST_SETTLED);
 }

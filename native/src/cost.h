@@ -3,8 +3,12 @@
  *
  * A key is what is launched and how much of it: function and grid, graph, or operation and size. Looking a price up is
  * lock-free and touches one or two cache lines; samples come rarely and one at a time (the caller sees to that).
- * Estimator: alone on the card the mean of what was seen, outliers cut; beside others the lower quartile of the last 15
- * for keys long enough to be cut by a time slice, since their samples hold the neighbour's slices too.
+ *
+ * A launch is charged the key's price, a slow mean. Each sample then settles what was charged since the one before: so many
+ * launches, so much a launch. That makes the sum right whatever the spread, since samples are drawn without regard to it,
+ * and right at once when a kernel begins to take longer; the price itself only needs to be near.
+ * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short,
+ * and for long ones the lower quartile of the last 15 counts.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H
@@ -24,11 +28,12 @@ enum {
 typedef struct {
     _Alignas(64) _Atomic uint64_t key; /* 0: free */
     _Atomic int64_t price_ns;
-    _Atomic uint32_t launches;   /* since the table was made, wraps */
+    _Atomic uint32_t launches;    /* since the table was made, wraps */
     _Atomic uint32_t next_sample; /* value of `launches` at which the next sample is due */
-    _Atomic uint32_t samples;    /* ever, saturates */
-    _Atomic uint32_t in_flight;  /* samples not yet read */
-    int64_t mean_ns;             /* slow mean */
+    _Atomic uint32_t samples;     /* ever, saturates */
+    _Atomic uint32_t in_flight;   /* samples not yet read */
+    uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
+    int64_t mean_ns;              /* slow mean */
     int64_t ring_ns[HAMI_COST_RING];
 } hami_cost;
 
@@ -37,10 +42,13 @@ uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card);
 /* The key's entry in a table of HAMI_COST_KEYS, made if needed. NULL when the neighbourhood is full of other keys. */
 hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
 
-/* Counts a launch; true when it should be sampled. */
-bool hami_cost_due(hami_cost *cost);
+/* Counts a launch; its number, from 1, when it should be sampled, else 0. */
+uint32_t hami_cost_due(hami_cost *cost);
 
-/* Takes a sample in; `alone`: no other tenant used the card. */
-void hami_cost_learn(hami_cost *cost, int64_t sample_ns, bool alone);
+/*
+ * Takes a sample of launch `number` in. Returns what is still owed (below 0: what was charged too much) for the launches up
+ * to it, each of which was charged `charged_ns`. `alone`: no other tenant used the card.
+ */
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, bool alone);
 
 #endif

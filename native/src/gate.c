@@ -21,6 +21,8 @@ struct hami_sample {
     CUstream stream;
     CUevent start, end;
     int64_t charged_ns;
+    int64_t host_ns; /* not gated: host time between the events, which may be inside the pair; while open, its start */
+    uint32_t number; /* of the launch, by its key */
     uint32_t ticket; /* value that opens the gate; 0: not gated */
     bool pending;    /* end is recorded, not read yet */
     bool spoilt;     /* the gate was opened by force: host delay is inside */
@@ -217,12 +219,9 @@ static void read_one(hami_sample *s)
     if (pair < 0)
         return;
     const int64_t offset = atomic_load(&s->card->event_offset_ns);
-    const int64_t cost = pair > offset ? pair - offset : 0;
-    const bool learning = atomic_load_explicit(&s->cost->samples, memory_order_relaxed) < HAMI_COST_LEARNING;
-    hami_cost_learn(s->cost, cost, atomic_load_explicit(&s->card->alone, memory_order_relaxed));
-    /* While a key is being learned, its price is a guess and the difference is paid afterwards. */
-    if (learning)
-        hami_budget_correct(&s->card->purse, cost - s->charged_ns);
+    const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
+    const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, alone));
 }
 
 static void read_all(bench *b)
@@ -244,7 +243,8 @@ void hami_samples_read(void)
     pthread_mutex_unlock(&busy);
 }
 
-hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, int64_t charged_ns)
+hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
+                               int64_t charged_ns)
 {
     if (pthread_mutex_trylock(&busy) != 0)
         return NULL;
@@ -264,6 +264,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->cost = cost;
     s->stream = stream;
     s->charged_ns = charged_ns;
+    s->number = number;
     s->spoilt = false;
     s->ticket = 0;
     if (gated && b->word != NULL) {
@@ -277,11 +278,14 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     }
     if (USE(cuEventRecord, s->start, stream) != CUDA_SUCCESS)
         s->spoilt = true;
+    s->host_ns = s->ticket != 0 ? 0 : hami_now_ns();
     return s;
 }
 
 void hami_sample_end(hami_sample *s, bool launched)
 {
+    if (s->ticket == 0)
+        s->host_ns = hami_now_ns() - s->host_ns;
     const bool ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
     if (s->ticket != 0) {
         open_gate(atomic_load(&closed_word), s->ticket);

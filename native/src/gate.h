@@ -17,7 +17,8 @@
 typedef struct hami_sample hami_sample;
 
 /* Starts a measurement around a launch on `stream`. `gated` false: events only, for what must not wait. NULL: not now. */
-hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, int64_t charged_ns);
+hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
+                               int64_t charged_ns);
 
 /* Ends it; the launch has been queued (or has failed: then it is dropped). */
 void hami_sample_end(hami_sample *sample, bool launched);

@@ -136,11 +136,12 @@ static ticket pay(const work *w)
     const int64_t need = hami_purse_spend(&card->purse, price);
     if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
         buy(card, need);
-    if (hami_cost_due(cost) && atomic_load_explicit(&captures, memory_order_relaxed) == 0) {
+    const uint32_t number = hami_cost_due(cost);
+    if (number != 0 && atomic_load_explicit(&captures, memory_order_relaxed) == 0) {
         /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
         const bool gated = known && !w->waits;
         const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
-        t.sample = hami_sample_begin(card, cost, stream, gated, price);
+        t.sample = hami_sample_begin(card, cost, stream, gated, number, price);
     }
     return t;
 }

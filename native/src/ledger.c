@@ -143,6 +143,7 @@ int hami_ledger_join(hami_ledger *ledger, int *slot)
     const pid_t pid = getpid();
     const uint64_t start = hami_process_start(pid), space = hami_pid_namespace();
     lock(ledger);
+    reap_soon(ledger);
     *slot = take_slot(ledger, pid, start, space);
     if (*slot < 0 && reap_locked(ledger) > 0)
         *slot = take_slot(ledger, pid, start, space);

@@ -228,16 +228,24 @@ static int64_t node_bytes(CUgraph graph, int depth)
     return sum;
 }
 
-/* Around a call that may make the driver take a graph's memory. */
-#define WITH_GRAPH_MEMORY(card, bytes, call)                                                                   \
-    do {                                                                                                       \
-        if (!hami_take((card), HAMI_GRAPH, (bytes)))                                                           \
-            return CUDA_ERROR_OUT_OF_MEMORY;                                                                   \
-        const CUresult result_ = (call);                                                                       \
-        settle_graphs(card);                                                                                   \
-        hami_give((card), HAMI_GRAPH, (bytes));                                                                \
-        return result_;                                                                                        \
-    } while (0)
+/* Reserves what a graph's memory nodes may take. Returns what was reserved: 0 when the card's graph memory has room for it
+   already (what one graph has freed serves the next), below 0 when it is refused. */
+static int64_t graph_begin(hami_card *card, int64_t bytes)
+{
+    uint64_t reserved = 0, used = 0;
+    if (hami_take(card, HAMI_GRAPH, bytes))
+        return bytes;
+    if (USE(cuDeviceGetGraphMemAttribute, card->device, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, &reserved) != CUDA_SUCCESS ||
+        USE(cuDeviceGetGraphMemAttribute, card->device, CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT, &used) != CUDA_SUCCESS)
+        return -1;
+    return reserved >= used && (int64_t)(reserved - used) >= bytes ? 0 : -1;
+}
+
+static void graph_end(hami_card *card, int64_t reserved)
+{
+    settle_graphs(card);
+    hami_give(card, HAMI_GRAPH, reserved);
+}
 
 static CUresult instantiated(CUresult result, CUgraphExec *out, hami_card *card, int64_t bytes)
 {
@@ -253,7 +261,12 @@ static CUresult instantiated(CUresult result, CUgraphExec *out, hami_card *card,
         const int64_t bytes = card == NULL ? 0 : node_bytes(graph, 0);               \
         if (bytes == 0)                                                              \
             return BEHIND(name, __VA_ARGS__);                                        \
-        WITH_GRAPH_MEMORY(card, bytes, instantiated(BEHIND(name, __VA_ARGS__), out, card, bytes)); \
+        const int64_t reserved = graph_begin(card, bytes);                           \
+        if (reserved < 0)                                                            \
+            return CUDA_ERROR_OUT_OF_MEMORY;                                         \
+        const CUresult result = instantiated(BEHIND(name, __VA_ARGS__), out, card, bytes); \
+        graph_end(card, reserved);                                                   \
+        return result;                                                               \
     }
 INSTANTIATE(cuGraphInstantiate, (CUgraphExec * out, CUgraph graph, CUgraphNode *error_node, char *log, size_t log_bytes), out,
             graph, error_node, log, log_bytes)
@@ -270,11 +283,11 @@ CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgra
     if (!atomic_load(&hami_active) || !hami_map_get(&execs, (uint64_t)(uintptr_t)exec, false, &entry) || entry.tag == now)
         return run(exec, stream);
     hami_card *card = &hami_state.cards[entry.card];
-    if (!hami_take(card, HAMI_GRAPH, entry.bytes))
+    const int64_t reserved = graph_begin(card, entry.bytes);
+    if (reserved < 0)
         return CUDA_ERROR_OUT_OF_MEMORY;
     const CUresult result = run(exec, stream);
-    settle_graphs(card);
-    hami_give(card, HAMI_GRAPH, entry.bytes);
+    graph_end(card, reserved);
     if (result == CUDA_SUCCESS) {
         entry.tag = now; /* its memory is there now; running it again takes no more */
         hami_map_put(&execs, entry);

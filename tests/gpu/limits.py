@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Holds libvgpu to its figures on a real card (or, with --simulated, shows that this program works without one).
+
+Needs gcc and Python 3.11, nothing else of the project; PyTorch rows are skipped where torch is missing. Each figure is a
+program's throughput against the same program without the library in the same run. Prints one table, writes JSON.
+
+    python3 tests/gpu/limits.py [--out FOLDER] [--only SECTION,...] [--seconds N] [--quick]
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NATIVE = HERE.parent.parent / "native"
+STRICT = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion"]
+
+
+@dataclass
+class Row:
+    section: str
+    name: str
+    measured: object
+    target: str
+    ok: bool | None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Bench:
+    """Where things are, and what has been found."""
+
+    work: Path
+    seconds: float
+    quick: bool
+    simulated: Path | None
+    rows: list[Row] = field(default_factory=list)
+    rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    rounds_a_ns: str | None = None
+
+    @property
+    def library(self) -> Path:
+        return self.work / "libvgpu.so"
+
+    def add(self, section: str, name: str, measured: object, target: str, ok: bool | None, **detail: object) -> None:
+        row = Row(section, name, measured, target, ok, dict(detail))
+        self.rows.append(row)
+        verdict = {True: "ok", False: "FAIL", None: "-"}[ok]
+        print(f"{section:10} {name:44} {measured!s:>24}  {target:28} {verdict}", flush=True)
+
+    def environment(self, limit: int | None = None, memory: str | None = None, tenant: str = "one") -> dict[str, str]:
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("CUDA_DEVICE", "GPU_CORE"))}
+        if self.rounds_a_ns:
+            env["PROBE_ROUNDS_A_NS"] = self.rounds_a_ns
+        if self.simulated:
+            env |= {"LD_LIBRARY_PATH": str(self.simulated), "PROBE_SIMULATED": "1"}
+        if limit is not None or memory is not None:
+            env["LD_PRELOAD"] = str(self.library)
+            env["CUDA_DEVICE_MEMORY_SHARED_CACHE"] = str(self.work / f"ledger-{tenant}")
+            env["GPU_CORE_UTILIZATION_POLICY"] = "force"
+            env["CUDA_DEVICE_SM_LIMIT"] = str(limit or 0)
+            if memory:
+                env["CUDA_DEVICE_MEMORY_LIMIT"] = memory
+        return env
+
+    def start(self, *words: object, env: dict[str, str]) -> subprocess.Popen[str]:
+        command = [str(word) for word in words]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def probe(self, *words: object, env: dict[str, str], timeout: float = 90) -> dict[str, Any]:
+        return finish(self.start(self.work / "probe", *words, env=env), timeout)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 90) -> dict[str, Any]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        return {"error": f"no end after {timeout} s", "stderr": err[-500:]}
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    if not lines:
+        return {"error": f"exit {process.returncode}", "stderr": err[-800:]}
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if err.strip():
+        answer["stderr"] = err[-4000:]
+    return answer
+
+
+def build(bench: Bench) -> None:
+    work = bench.work
+    subprocess.run([sys.executable, NATIVE / "tools/intercept.py", "make", NATIVE / "src/intercept/table.txt", work], check=True)
+    sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c"]
+    flags = [*STRICT, "-fPIC", "-fvisibility=hidden", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{work}"]
+    link = [f"-Wl,--version-script={work / 'exports.map'}", "-Wl,-Bsymbolic,-z,relro,-z,now,--no-undefined", "-ldl", "-lpthread"]
+    subprocess.run(["gcc", *flags, "-shared", *sources, "-o", bench.library, *link], check=True)
+    subprocess.run(["gcc", *STRICT, f"-I{NATIVE / 'include'}", NATIVE / "tests/probe.c", "-o", work / "probe", "-ldl"], check=True)
+
+
+# ---- sections ----
+
+
+def names(bench: Bench) -> None:
+    """Every export of the driver and of NVML has a class, and cuGetProcAddress answers with exported addresses only."""
+    lists = []
+    for soname in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        found = subprocess.run(["sh", "-c", f"ldconfig -p | grep -m1 '{soname}' | sed 's/.*=> //'"], capture_output=True, text=True)
+        places = [Path(found.stdout.strip()), Path("/usr/local/nvidia/lib64") / soname, bench.simulated or Path("/none")]
+        path = next((each for each in places if each.is_file()), None)
+        if bench.simulated:
+            path = bench.simulated / soname
+        if path is None:
+            bench.add("names", soname, "not found", "", None)
+            continue
+        symbols = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True).stdout
+        target = bench.work / f"{soname}.names"
+        target.write_text("\n".join(sorted(line.split()[-1].split("@")[0] for line in symbols.splitlines())) + "\n")
+        lists.append(target)
+    check = subprocess.run(
+        [sys.executable, NATIVE / "tools/intercept.py", "check", NATIVE / "src/intercept/table.txt", *lists],
+        capture_output=True,
+        text=True,
+    )
+    print(check.stdout)
+    bench.add("names", "exports without a class", check.stdout.splitlines()[-1][-40:], "0", check.returncode == 0, all=check.stdout)
+    plain = bench.probe("symbols", lists[0], env=bench.environment())
+    bench.add("names", "cuGetProcAddress beyond the exports", plain.get("not_exported_addresses"), "known", None, **plain)
+
+
+ROUTES = (
+    "linear small pitch managed async async_free_sync own_pool graph_node captured vmm vmm_mapped vmm_retained array array3d "
+    "mipmap context module library heap mixed"
+).split()
+
+
+def routes(bench: Bench) -> None:
+    """Every way to take memory stays within 4 GiB by NVML's own account, and the program can go on afterwards."""
+    control = bench.probe("mem", "linear", env=bench.environment())
+    bench.add("routes", "control: linear without the library", f"{control.get('nvml_mib')} MiB", "> 4160 MiB", (control.get("nvml_mib") or 0) > 4160)
+    for route in ROUTES:
+        got = bench.probe("mem", route, env=bench.environment(memory="4g"))
+        held = got.get("nvml_mib", -1)
+        ok = "error" not in got and 0 < held <= 4096 + 64 and got["refused_with"] == 2 and got["total_mib"] == 4096
+        ok = ok and (got["again"] == 1 or route == "heap")
+        bench.add("routes", route, f"{held} MiB", "<= 4160 MiB, OOM, goes on", ok, **got)
+
+
+def unlimited(bench: Bench, work: str, ns: int, host_ns: int = 0, seconds: float = 2.5) -> float:
+    key = (work, ns, host_ns)
+    if key not in bench.rates:
+        got = bench.probe("run", work, seconds, ns, host_ns, env=bench.environment())
+        bench.rates[key] = steady(got, 0.5)
+    return bench.rates[key]
+
+
+def steady(got: dict[str, Any], skip_s: float) -> float:
+    """Launches a second, the first `skip_s` left out."""
+    tenths = got.get("tenths", [])[int(skip_s * 10) : -1]
+    return sum(tenths) / len(tenths) * 10 if tenths else 0.0
+
+
+def spread(got: dict[str, Any], skip_s: float) -> float:
+    """Coefficient of variation of 1 s windows, percent."""
+    tenths = got.get("tenths", [])[int(skip_s * 10) :]
+    windows = [sum(tenths[at : at + 10]) for at in range(0, len(tenths) - 9, 5)]
+    return statistics.pstdev(windows) / statistics.mean(windows) * 100 if len(windows) > 1 and statistics.mean(windows) else 0.0
+
+
+QUEUED = (
+    ("spin", 2_000),
+    ("spin", 10_000),
+    ("spin", 100_000),
+    ("spin", 1_000_000),
+    ("spin", 20_000_000),
+    ("spin", 50_000_000),
+    ("sync", 5_000_000),
+    ("graph1", 1_000_000),
+    ("graph10", 100_000),
+    ("graph1000", 10_000),
+    ("coop", 100_000),
+    ("ex", 100_000),
+    ("ptds", 100_000),
+    ("memset", 256 << 20),
+    ("copy", 256 << 20),
+)
+
+
+def shares(bench: Bench) -> None:
+    """One tenant: share of unlimited throughput at a limit."""
+    limits = (20, 50, 80) if bench.quick else (5, 20, 50, 80, 95)
+    for work, ns in QUEUED:
+        if bench.quick and (work, ns) in (("spin", 50_000_000), ("graph1", 1_000_000), ("ex", 100_000)):
+            continue
+        solo = unlimited(bench, work, ns)
+        for limit in limits:
+            got = bench.probe("run", work, bench.seconds, ns, env=bench.environment(limit))
+            share = steady(got, 1.0) / solo * 100 if solo else 0.0
+            first = sum(got.get("tenths", [])[:10]) / solo * 100 if solo else 0.0
+            detail = {"first_second": round(first, 1), "cv": round(spread(got, 1.0), 2), "solo": round(solo, 1)}
+            if "error" in got:
+                detail |= {"error": got}
+            name = f"{work} {ns / 1000:g} us at {limit}" if work not in ("memset", "copy") else f"{work} 256 MiB at {limit}"
+            bench.add("shares", name, f"{share:.2f} (1st s {first:.0f}, cv {detail['cv']})", f"{limit} +- 1", abs(share - limit) <= 1, **detail)
+    broken = bench.probe("run", "spin", bench.seconds, 100_000, env=bench.environment(20) | {"GPU_CORE_UTILIZATION_POLICY": "disable"})
+    share = steady(broken, 1.0) / unlimited(bench, "spin", 100_000) * 100
+    bench.add("shares", "control: limiter off at 20", f"{share:.1f}", "> 21", share > 21)
+
+
+def hostbound(bench: Bench) -> None:
+    """Programs bound by their host: speed is min(1, limit / occupied) of solo."""
+    limits = (20, 50) if bench.quick else (20, 50, 80)
+    for work, ns, host in (("mixed", 10_000, 12_000), ("spin", 2_000, 12_000), ("spin", 8_000, 12_000), ("spin", 20_000, 12_000)):
+        queued, solo = unlimited(bench, work, ns), unlimited(bench, work, ns, host)
+        occupied = solo / queued * 100
+        for limit in limits:
+            got = bench.probe("run", work, bench.seconds, ns, host, env=bench.environment(limit))
+            rate = steady(got, 1.0)
+            ideal = min(100.0, limit / occupied * 100)
+            speed = rate / solo * 100
+            used = rate / queued * 100
+            ok = used <= limit + 1 and speed >= 0.98 * ideal
+            bench.add("hostbound", f"{work} {ns / 1000:g} us + {host / 1000:g} us host at {limit}",
+                      f"{speed:.1f} (ideal {ideal:.1f})", f"occupied <= {limit + 1}, >= 98 %", ok, occupied=used, solo_occupied=occupied)
+
+
+def pair(bench: Bench, caps: tuple[int, int], works: tuple[tuple[str, int, int], tuple[str, int, int]]) -> list[dict[str, Any]]:
+    running = [
+        bench.start(bench.work / "probe", "run", work, bench.seconds + 2, ns, host, env=bench.environment(cap, tenant=f"t{index}"))
+        for index, (cap, (work, ns, host)) in enumerate(zip(caps, works, strict=True))
+    ]
+    return [finish(each) for each in running]
+
+
+def tenants(bench: Bench) -> None:
+    """Two tenants on the card, each capped."""
+    cases = [
+        ((30, 70), (("spin", 100_000, 0), ("spin", 100_000, 0))),
+        ((30, 70), (("spin", 1_000_000, 0), ("spin", 1_000_000, 0))),
+        ((30, 70), (("spin", 10_000, 0), ("spin", 1_000_000, 0))),
+        ((30, 70), (("sync", 5_000_000, 0), ("spin", 100_000, 0))),
+        ((50, 50), (("spin", 1_000_000, 0), ("spin", 1_000_000, 0))),
+        ((10, 90), (("spin", 100_000, 0), ("spin", 100_000, 0))),
+    ]
+    for caps, works in cases[:3] if bench.quick else cases:
+        got = pair(bench, caps, works)
+        parts = [steady(each, 2.0) / unlimited(bench, *work) * 100 for each, work in zip(got, works, strict=True)]
+        ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, caps, strict=True)) and sum(parts) >= 98
+        label = " and ".join(f"{work} {ns / 1000:g} us" for work, ns, _ in works)
+        bench.add("tenants", f"{caps[0]}/{caps[1]}: {label}", f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
+                  "each +- 1.5, sum >= 98", ok, parts=parts)
+
+
+def overhead(bench: Bench) -> None:
+    """Host time that the library adds."""
+    count = 200_000 if bench.quick else 1_000_000
+    for label, env, most in (("unlimited slice", bench.environment(0, memory="64g"), 10), ("limit 99, not blocked", bench.environment(99), 40)):
+        added = []
+        for _ in range(3):
+            plain = bench.probe("launches", count, env=bench.environment())
+            ours = bench.probe("launches", count, env=env)
+            if "error" in plain or "error" in ours:
+                added.append(float("nan"))
+                continue
+            added.append(ours["null_launch_ns"] - plain["null_launch_ns"])
+        middle = statistics.median(added)
+        bench.add("overhead", f"null launch, {label}", f"{middle:+.0f} ns", f"<= {most} ns", middle <= most, runs=added, plain=plain, ours=ours)
+    plain = bench.probe("allocs", 2000, env=bench.environment())
+    ours = bench.probe("allocs", 2000, env=bench.environment(memory="16g"))
+    change = (ours["alloc_free_ns"] / plain["alloc_free_ns"] - 1) * 100
+    bench.add("overhead", "cuMemAlloc + cuMemFree, 2 MiB", f"{change:+.2f} %", "<= 1 %", change <= 1, plain=plain, ours=ours)
+
+
+def init(bench: Bench) -> None:
+    """64 processes start CUDA at once."""
+    def together(env: dict[str, str]) -> float:
+        running = [bench.start(bench.work / "probe", "init", env=env) for _ in range(64)]
+        return statistics.median(finish(each).get("init_ms", float("nan")) for each in running)
+
+    plain, ours = together(bench.environment()), together(bench.environment(50, memory="4g"))
+    bench.add("init", "64 x cuInit at once, median", f"{plain:.0f} -> {ours:.0f} ms", "+ <= 5 ms", ours - plain <= 5)
+
+
+def kills(bench: Bench) -> None:
+    """Processes killed at random points give their memory back, and nobody waits for them."""
+    env = bench.environment(50, memory="4g")
+    slowest, count = 0.0, 20 if bench.quick else 200
+    for index in range(count):
+        victim = bench.start(bench.work / "probe", "mem", "linear", 64, env=env)
+        time.sleep(0.02 + 0.9 * ((index * 0.618) % 1))
+        victim.send_signal(signal.SIGKILL)
+        victim.communicate()
+        if index % 10 == 9:
+            begun = time.monotonic()
+            got = bench.probe("mem", "linear", 256, env=env)
+            slowest = max(slowest, time.monotonic() - begun)
+            if got.get("taken_mib", 0) < 3072:
+                bench.add("kills", f"after {index + 1} kills", got, "memory is back", False)
+                return
+    bench.add("kills", f"{count} SIGKILLs at random points", f"slowest neighbour {slowest:.2f} s", "memory back", True)
+
+
+def torch_rows(bench: Bench) -> None:
+    """PyTorch: memory behaviour and steps a second at a limit."""
+    script = HERE / "torch_work.py"
+    if bench.simulated or subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode:
+        bench.add("torch", "PyTorch", "not here", "", None)
+        return
+    def go(*words: object, env: dict[str, str]) -> dict[str, Any]:
+        return finish(bench.start(sys.executable, script, *words, env=env), 120)
+
+    for label, extra in (("default", {}), ("expandable_segments", {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+                         ("cudaMallocAsync", {"PYTORCH_ALLOC_CONF": "backend:cudaMallocAsync"})):
+        got = go("fill", env=bench.environment(memory="4g") | extra)
+        ok = bool(got.get("oom")) and bool(got.get("goes_on")) and got.get("total_mib") == 4096 and got.get("nvml_mib", 1e9) <= 4160
+        bench.add("torch", f"fill to OOM, {label}", f"{got.get('nvml_mib')} MiB", "OutOfMemoryError, goes on, <= 4160", ok, **got)
+    for work in ("layer", "train", "matmul"):
+        solo = go("speed", work, bench.seconds, env=bench.environment())
+        for limit in (99, 50) if bench.quick else (99, 80, 50, 20):
+            got = go("speed", work, bench.seconds, env=bench.environment(limit))
+            if "error" in got or "error" in solo:
+                bench.add("torch", f"{work} at {limit}", "error", "", False, got=got, solo=solo)
+                continue
+            occupied = solo["busy"] * 100
+            ideal = min(100.0, limit / occupied * 100)
+            speed = got["rate"] / solo["rate"] * 100
+            bench.add("torch", f"{work} at {limit} (alone {occupied:.0f} % busy)", f"{speed:.1f} (ideal {ideal:.1f})", "within 4 % of ideal",
+                      abs(speed / ideal - 1) <= 0.04, got=got, solo=solo)
+
+
+SECTIONS = {"names": names, "routes": routes, "shares": shares, "hostbound": hostbound, "tenants": tenants, "overhead": overhead,
+            "init": init, "kills": kills, "torch": torch_rows}
+
+
+def card(bench: Bench) -> dict[str, Any]:
+    smi = subprocess.run("nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader", shell=True,  # noqa: S602, S607
+                         capture_output=True, text=True).stdout.strip()
+    return {"smi": smi, **bench.probe("info", env=bench.environment())}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--simulated", type=Path, help="folder with the simulated libcuda.so.1 and libnvidia-ml.so.1")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated)
+        build(bench)
+        about = card(bench)
+        print(about)
+        calibration = bench.probe("run", "spin", 1, 100_000, env=bench.environment())
+        bench.rounds_a_ns = str(calibration.get("rounds_a_ns"))
+        started = time.time()
+        for section in chosen.only.split(","):
+            begun = time.monotonic()
+            try:
+                SECTIONS[section](bench)
+            except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError, statistics.StatisticsError) as fault:
+                bench.add(section, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False)
+            print(f"-- {section}: {time.monotonic() - begun:.0f} s", flush=True)
+            answer = {"card": about, "date": time.strftime("%Y-%m-%d", time.gmtime(started)), "command": " ".join(sys.argv),
+                      "calibration": calibration, "rows": [asdict(row) for row in bench.rows]}
+            (chosen.out / "limits.json").write_text(json.dumps(answer, indent=1))
+    failed = [row.name for row in bench.rows if row.ok is False]
+    print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
