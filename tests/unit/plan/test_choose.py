@@ -131,6 +131,10 @@ def test_an_init_container_after_a_sidecar_does_not_count_against_what_runs_late
     assert choose(ask, states).feasible == ["a"]
 
 
+PREFERRED = tuple(used(f"p{number}", slots=number // 7) for number in range(8))
+"""Cards of a node that is the best for binpack: then no exact look at another one hides what the columns said."""
+
+
 @pytest.mark.parametrize(
     ("state", "cores", "fits"),
     [
@@ -153,19 +157,18 @@ def test_containers_on_one_card_share_its_cores_slots_and_memory(
     state: CardState, cores: tuple[int, ...], fits: bool
 ) -> None:
     ask = pod(*(app(want(500, cores=share)) for share in cores))
-    assert choose(ask, table(node(state, name="a"))).feasible == (["a"] if fits else [])
+    states = table(node(state, name="a"), node(*PREFERRED, name="b"))
+    assert choose(ask, states).feasible == (["a", "b"] if fits else ["b"])
 
 
 def test_a_card_that_was_replaced_is_no_longer_found_by_its_id() -> None:
-    states = table(node(used("d0"), name="a"))
-    ask = pod(app(want(use_ids=("d0",))))
-    assert choose(ask, states).feasible == ["a"]
+    states = table(node(used("d0"), name="a"), node(*PREFERRED, name="b"))
+    ask = pod(app(want(use_ids=("d0", "p0"))))
+    assert choose(ask, states).feasible == ["a", "b"]
     states.put(node(used("d1"), name="a"))
-    assert choose(ask, states).reasons() == {"a": "1/1 CardUuidMismatch"}
+    assert choose(ask, states).feasible == ["b"]
     states.put(node(used("d1"), used("d0"), name="a"))
-    plan = choose(ask, states).plan
-    assert plan is not None
-    assert plan.containers[0][0].card == "d0"
+    assert choose(ask, states).feasible == ["a", "b"]
 
 
 def test_exact_looks_are_remembered_only_as_long_as_the_node_stays_as_it_is() -> None:
