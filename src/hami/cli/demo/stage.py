@@ -18,7 +18,6 @@ from hami.config.schema import DeviceConfig
 from hami.lab import Lab, LabError, NodeSpec, obstacle
 from hami.lab.agents import start_agent
 from hami.lab.images import TOOLS
-from hami.lab.install import account, install, site_of
 from hami.lab.product import Product
 from hami.sim.cards import Bench, parse
 from hami.sim.nodes import Shape
@@ -33,8 +32,6 @@ SIMULATED = (
 )
 STAND_IN = Shape(cards=2, mem_mib=46068, model="NVIDIA L40S")
 """The real node's cards, for a machine where no kubelet can run."""
-SIMULATOR = "simulated-agents"
-"""The user all simulated kubelets and agents are; a record writer, as agents are."""
 
 Say = Callable[[str], None]
 
@@ -71,16 +68,15 @@ class Stage:
         self._parts.enter_context(self.lab)
         self._say("hami scheduler, its webhook, and a stock kube-scheduler that asks it")
         product = Product(self.lab)
-        site = site_of(product, product.start(), record_writers=(SIMULATOR,))
-        install(self.lab, site)
+        product.start()
+        product.install()
         if self.real_node:
             self._say(f"hami agent on {NODE}, with two simulated L40S cards")
             bench = Bench(self.lab.folder / "cards", parse(RACK))
-            agent = account(self.lab, site, site.agent_user)
-            start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=agent)
+            account = self.lab.identity(product.site.agent_user)
+            start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=account)
         self._say(f"{len(self.simulated)} simulated nodes")
-        simulator = self.lab.identity(SIMULATOR, ["system:masters"])
-        self._parts.enter_context(SimulatedNodes(simulator.kubeconfig, dict(self.simulated)))
+        self._parts.enter_context(SimulatedNodes(product.agents.kubeconfig, dict(self.simulated)))
 
     @property
     def simulated(self) -> tuple[tuple[str, Shape], ...]:
