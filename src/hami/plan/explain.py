@@ -140,7 +140,7 @@ def _freer(ask: Ask, node: NodeState) -> Iterator[Fix]:
 
 
 def _most(asked: int, ask: Ask, node: NodeState, cap: Callable[[CardAsk, int], CardAsk]) -> int | None:
-    """The largest cap from 1 up to below `asked` with which it fits, None if none does; less never fits worse, so halve."""
+    """The largest cap, at least 1 and below `asked`, with which it fits. Less never fits worse, so halving finds it."""
     low, high = 1, asked - 1
     if high < low or not _fits(_each(ask, lambda one: cap(one, low)), node):
         return None
