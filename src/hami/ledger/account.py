@@ -52,7 +52,7 @@ class Account:
             return None
         cards = sorted(self.record.cards, key=lambda card: (card.index, card.id))
         empty = tuple(CardState(card, cordoned=card.id in self.record.cordoned) for card in cards)
-        return NodeState(self.name, generation, _bearing(empty, self.holders.values()), self.problem)
+        return NodeState(self.name, generation, _bearing(empty, self.holders.values()), self.problem, self.record.links)
 
     def _doubled(self) -> CardId | None:
         seen: set[CardId] = set()

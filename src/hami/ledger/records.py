@@ -6,6 +6,7 @@ from hami.model.ask import PodRef
 from hami.model.card import Card
 from hami.model.ids import NodeName
 from hami.model.plan import Charge, ContainerSlices
+from hami.plan.snapshot import Links
 
 
 class NodeRecord(Struct, frozen=True):
@@ -17,6 +18,8 @@ class NodeRecord(Struct, frozen=True):
     """Card ids the operator has cordoned; ids that are not here do no harm."""
     problem: str | None = None
     """Why nothing may be placed here now, in words for a user."""
+    links: Links = {}
+    """What the links between its cards are worth (`wire.register.decode_scores`)."""
 
 
 class PodRecord(Struct, frozen=True):

@@ -6,7 +6,7 @@ run alone, so they are tested beside the sidecars before them and then forgotten
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import chain as concatenated
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -116,13 +116,13 @@ class Search:
 
     def choices(self, want: Want) -> Iterator[Sequence[int]]:
         """Sets of cards (positions) that serve `want`, the preferred first."""
-        candidates = self._chain.order(self.candidates(want))
+        candidates, cards, links = self.candidates(want), want.ask.cards, self._node.links
         if not want.ask.rules.numa_bind:
-            yield from combinations([one.position for one in candidates], want.ask.cards)
-            return
-        for numa in dict.fromkeys(one.card.numa for one in candidates):
-            group = [one.position for one in candidates if one.card.numa == numa]
-            yield from combinations(group, want.ask.cards)
+            return self._chain.choices(candidates, cards, links)
+        first = (choice[0] for choice in self._chain.choices(candidates, 1, {}))
+        numas = dict.fromkeys(self._node.cards[position].card.numa for position in first)
+        groups = ([one for one in candidates if one.card.numa == numa] for numa in numas)
+        return concatenated.from_iterable(self._chain.choices(group, cards, links) for group in groups)
 
     def candidates(self, want: Want) -> list[Candidate]:
         """Cards that accept `want` beside what they bear."""

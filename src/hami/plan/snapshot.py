@@ -4,17 +4,21 @@ The ledger replaces a `NodeState` whenever something on the node changes, so a
 snapshot is just a reference, and a what-if is one more value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.model.card import Card
-from hami.model.ids import Family, NodeName
+from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Charge
 
 Use = tuple[int, int, int]
 """Of one card: slots, MiB and core percent taken."""
+
+
+Links = Mapping[CardId, Mapping[CardId, int]]
+"""What the links between two cards of a node are worth; a pair that is not there is worth 0."""
 
 
 class CardState(Struct, frozen=True):
@@ -61,6 +65,7 @@ class NodeState(Struct, frozen=True):
     """Moves whenever anything else in here does."""
     cards: tuple[CardState, ...] = ()
     problem: str | None = None
+    links: Links = {}
 
     def of(self, family: Family) -> tuple[CardState, ...]:
         """The cards of one family."""

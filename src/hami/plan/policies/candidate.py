@@ -1,11 +1,11 @@
 """What a card policy sees and what it is: the one signature of this folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
 from hami.model.card import Card
-from hami.plan.snapshot import Use
+from hami.plan.snapshot import Links, Use
 
 
 class Candidate(Struct, frozen=True):
@@ -20,6 +20,10 @@ class Candidate(Struct, frozen=True):
     """How full the card would be with this ask (`plan.score.card`)."""
 
 
+Sets = Callable[[Sequence[Candidate], int, Links], Iterator[Sequence[Candidate]]]
+"""All sets of so many of these candidates (which come preferred first), the preferred set first."""
+
+
 class CardPolicy(Struct, frozen=True):
     """`key` sorts candidates, the lowest first; None leaves the order to others in the chain."""
 
@@ -27,3 +31,5 @@ class CardPolicy(Struct, frozen=True):
     key: Callable[[Candidate], float] | None = None
     idle_only: bool = False
     """Only cards nobody uses are accepted."""
+    sets: Sets | None = None
+    """Cards are chosen as a set, not one by one; the order of the keys then breaks ties."""

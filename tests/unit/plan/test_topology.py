@@ -1,0 +1,102 @@
+"""Cards chosen by their links."""
+
+from itertools import combinations
+from random import Random
+
+import pytest
+
+from hami.ledger.cluster import Ledger
+from hami.ledger.records import NodeRecord
+from hami.model.ids import CardId, NodeName
+from hami.model.plan import Plan
+from hami.plan.fit import fit
+from hami.plan.snapshot import CardState, Links, NodeState
+
+from .builders import app, card, pod, used, want
+
+
+def linked(scores: dict[tuple[int, int], int], *, cards: int = 4, busy: tuple[int, ...] = ()) -> NodeState:
+    states = tuple(used(f"d{number}", slots=int(number in busy)) for number in range(cards))
+    return NodeState(NodeName("n"), 1, states, None, links(scores))
+
+
+def links(scores: dict[tuple[int, int], int]) -> Links:
+    found: dict[CardId, dict[CardId, int]] = {}
+    for (one, two), score in scores.items():
+        found.setdefault(CardId(f"d{one}"), {})[CardId(f"d{two}")] = score
+        found.setdefault(CardId(f"d{two}"), {})[CardId(f"d{one}")] = score
+    return found
+
+
+def taken(state: NodeState, cards: int, *, policy: tuple[str, ...] = ("topology-aware",), **rules: object) -> list[str]:
+    plan = fit(pod(app(want(1000, cards=cards, **rules)), cards=policy), state)
+    assert isinstance(plan, Plan)
+    return [part.card for part in plan.containers[0]]
+
+
+ONE_BADLY_LINKED = {pair: 10 if 7 in pair else 200 for pair in combinations(range(8), 2)}
+
+
+def test_a_badly_linked_card_goes_to_those_who_need_one_and_not_to_those_who_need_two() -> None:
+    state = linked(ONE_BADLY_LINKED, cards=8)
+    assert taken(state, 1) == ["d7"]
+    assert taken(state, 2) == ["d0", "d1"]
+    assert "d7" not in taken(state, 7)
+    assert len(taken(state, 8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("scores", "cards", "expected"),
+    [
+        ({(0, 1): 10, (2, 3): 400, (1, 2): 100}, 2, ["d2", "d3"]),
+        ({(0, 1): -5, (0, 2): -5, (0, 3): -5, (1, 2): -9, (1, 3): -9, (2, 3): -1}, 2, ["d2", "d3"]),
+        ({(0, 1): 9, (1, 2): 9, (0, 2): 9, (2, 3): 20}, 3, ["d0", "d2", "d3"]),
+        ({}, 2, ["d0", "d1"]),
+        ({(0, 1): 0, (2, 3): 0}, 2, ["d0", "d1"]),
+    ],
+)
+def test_the_set_with_the_highest_sum_of_pairs_is_taken(
+    scores: dict[tuple[int, int], int], cards: int, expected: list[str]
+) -> None:
+    assert taken(linked(scores), cards) == expected
+
+
+def test_only_cards_that_fit_count_and_the_emptier_ones_break_ties() -> None:
+    equal = dict.fromkeys(combinations(range(4), 2), 50)
+    assert taken(linked(equal, busy=(0, 1)), 2) == ["d2", "d3"]
+    assert taken(linked(equal, busy=(2, 3)), 2, policy=("topology-aware", "binpack")) == ["d2", "d3"]
+    assert taken(linked(equal, busy=(0, 3)), 2, policy=("mutex", "topology-aware")) == ["d1", "d2"]
+
+
+def test_the_choice_is_the_best_of_all_sets() -> None:
+    random = Random(7)
+    for _ in range(20):
+        scores = {pair: random.randrange(-20, 400, 10) for pair in combinations(range(8), 2)}
+        for cards in (2, 3, 4, 5):
+            found = [int(name[1:]) for name in taken(linked(scores, cards=8), cards)]
+            best = max(sum(scores[pair] for pair in combinations(one, 2)) for one in combinations(range(8), cards))
+            assert sum(scores[pair] for pair in combinations(found, 2)) == best
+
+
+def test_sixteen_cards_and_more_stay_bounded() -> None:
+    """There are 10,518,300 sets of 8 out of 32 cards."""
+    random = Random(7)
+    for cards in (16, 32):
+        scores = {pair: random.randrange(400) for pair in combinations(range(cards), 2)}
+        scores[(3, 5)] = 10_000
+        assert {"d3", "d5"} <= set(taken(linked(scores, cards=cards), 8))
+
+
+def test_numa_binding_comes_before_links() -> None:
+    state = linked({(0, 1): 10, (1, 2): 500})
+    bound = tuple(CardState(card(f"d{number}", numa=number // 2)) for number in range(4))
+    assert taken(NodeState(state.name, 1, bound, None, state.links), 2, numa_bind=True) == ["d0", "d1"]
+
+
+def test_the_ledger_hands_the_links_on() -> None:
+    ledger = Ledger()
+    cards = tuple(card(f"d{number}") for number in range(4))
+    ledger.set_node(NodeRecord(NodeName("n"), cards, links=links({(1, 3): 5})))
+    plan = ledger.decide(pod(app(want(cards=2)), cards=("topology-aware",))).plan
+    assert plan is not None
+    assert [part.card for part in plan.containers[0]] == ["d1", "d3"]
