@@ -114,8 +114,8 @@ class Lab:
 
     def start(self) -> None:
         """1. sweep up after labs that were killed, 2. a guard for this one, 3. control plane, 4. nodes."""
-        if self._alive:
-            raise LabError("this lab runs already")
+        if self._control_plane:
+            raise LabError("this lab was started before; make another")
         sweep.sweep_dead()
         self._alive = sweep.alive(self.id)
         self._guard = Guard(self.id)

@@ -28,16 +28,24 @@ def alive(identity: str) -> socket.socket | None:
 
 def sweep(identity: str) -> list[str]:
     """Remove everything of one lab; returns what could not be removed, in words."""
-    cgroups.kill(identity)
+    root = os.geteuid() == 0
+    if root:
+        cgroups.kill(identity)
     for pid in marked().get(identity, ()):
         _kill(pid)
+    left = _sweep_node(identity) if root else []
+    shutil.rmtree(temporary_folder(identity), ignore_errors=True)
+    return left
+
+
+def _sweep_node(identity: str) -> list[str]:
+    """What only a node leaves, and so only root can have made."""
     left = [f"cgroup {folder}" for folder in cgroups.remove(identity)]
     for bridge in net.bridges().get(identity, ()):
         try:
             net.remove_bridge(bridge)
         except OSError as problem:
             left.append(f"bridge {bridge}: {problem}")
-    shutil.rmtree(temporary_folder(identity), ignore_errors=True)
     return left
 
 
