@@ -37,7 +37,7 @@ bool hami_take(hami_card *card, hami_kind kind, int64_t bytes)
     }
     if (reserve(card, kind, bytes))
         return true;
-    hami_pools_refresh();
+    hami_pools_refresh(true); /* as the driver does when the card is full */
     if (stale(card))
         hami_reconcile(card);
     if (reserve(card, kind, bytes))
@@ -57,7 +57,10 @@ bool hami_reconcile(hami_card *card)
     hami_nvml_view view;
     atomic_store(&card->reconcile_due, false);
     const int64_t before = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
-    const bool read = hami_nvml_read(card->nvml, &view);
+    /* Late: starting NVML takes milliseconds, and seconds where 64 processes do it at once. */
+    if (!atomic_exchange(&card->nvml_asked, true))
+        atomic_store(&card->nvml, hami_nvml_card(card->uuid));
+    const bool read = hami_nvml_read(atomic_load(&card->nvml), &view);
     atomic_store(&card->reconciled_ns, hami_now_ns());
     if (!read)
         return false;

@@ -7,7 +7,7 @@
 #include "log.h"
 #include "state.h"
 
-enum { SLACK_BYTES = 64 << 20 }; /* what an estimate may be off by before something is undone for it */
+enum { NEAR_BYTES = 1 << 30, SLACK_BYTES = 64 << 20 }; /* what an estimate may be off by before something is undone for it */
 
 static bool overdrawn(hami_card *card)
 {
@@ -30,32 +30,53 @@ typedef struct {
     int64_t estimate, before; /* bytes */
 } making;
 
+static _Atomic int64_t *size_known(hami_card *card)
+{
+    return &hami_state.ledger->cards[card->ledger_index].context_bytes;
+}
+
 static bool context_begin(making *m, CUdevice device)
 {
     m->card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
     if (m->card == NULL)
         return true;
-    hami_reconcile(m->card);
-    m->before = unattributed(m->card);
-    m->estimate = atomic_load(&m->card->context_bytes);
+    m->estimate = atomic_load(size_known(m->card));
+    if (m->estimate == 0) {
+        hami_reconcile(m->card);
+        m->before = unattributed(m->card);
+    }
     return hami_take(m->card, HAMI_CONTEXT, m->estimate);
 }
 
-/* True when the context fits; otherwise the caller undoes it. */
+/*
+ * True when the context fits; otherwise the caller undoes it. The first context of a container is measured; the others are
+ * charged its size and set right by the next look at NVML, which so does not stand in the way of 64 processes starting.
+ */
 static bool context_end(making *m, CUresult result)
 {
     if (m->card == NULL)
         return true;
+    if (m->estimate > 0 && result == CUDA_SUCCESS) {
+        atomic_store(&m->card->reconcile_due, true);
+        return true;
+    }
     hami_give(m->card, HAMI_CONTEXT, m->estimate);
     if (result != CUDA_SUCCESS || !hami_reconcile(m->card))
         return true;
     const int64_t took = unattributed(m->card) - m->before;
-    if (took > atomic_load(&m->card->context_bytes))
-        atomic_store(&m->card->context_bytes, took);
-    if (!overdrawn(m->card))
+    if (!overdrawn(m->card)) {
+        if (took > 0)
+            atomic_store(size_known(m->card), took);
         return true;
+    }
     hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)took);
     return false;
+}
+
+/* A context has ended: give back what an estimate charged for it. The next look at NVML has the last word. */
+static void context_gone(hami_card *card)
+{
+    hami_give(card, HAMI_CONTEXT, atomic_load(size_known(card)));
 }
 
 static void look_again(CUdevice device)
@@ -115,10 +136,14 @@ static void all_due(void)
 #define DESTROY(name)                              \
     CUresult name(CUcontext context)               \
     {                                              \
+        hami_card *card = hami_card_now();         \
         hami_context_gone(context);                \
         const CUresult result = BEHIND(name, context); \
-        if (result == CUDA_SUCCESS)                \
+        if (result == CUDA_SUCCESS) {              \
             hami_memory_gone(context);             \
+            if (card != NULL)                      \
+                context_gone(card);                \
+        }                                          \
         all_due();                                 \
         return result;                             \
     }
@@ -137,6 +162,7 @@ static CUresult primary_end(CUresult result, CUdevice device)
     if (context != NULL) {
         hami_context_gone(context);
         hami_memory_gone(context);
+        context_gone(card);
     }
     all_due();
     return result;
@@ -159,8 +185,10 @@ PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
         if (context != NULL)                                                                     \
             hami_context_gone(context);                                                          \
         const CUresult result = BEHIND(name, device);                                            \
-        if (result == CUDA_SUCCESS && context != NULL)                                           \
+        if (result == CUDA_SUCCESS && context != NULL) {                                         \
             hami_memory_gone(context);                                                           \
+            context_gone(card);                                                                  \
+        }                                                                                        \
         all_due();                                                                               \
         return result;                                                                           \
     }
@@ -204,6 +232,19 @@ static bool loaded(CUresult result)
     return !hami_reconcile(card) || !overdrawn(card);
 }
 
+/* Libraries load late, at the first use of their module: near the limit at once, so that too much can still be undone. */
+static bool library_loaded(CUresult result, CUlibrary library)
+{
+    hami_card *card = result == CUDA_SUCCESS ? hami_card_now() : NULL;
+    CUmodule module;
+    if (card == NULL || atomic_load(&card->limit) == HAMI_UNLIMITED)
+        return loaded(result);
+    const int64_t limit = atomic_load(&card->limit), left = limit - hami_used(card);
+    if (left < NEAR_BYTES || left < limit / 4)
+        BEHIND(cuLibraryGetModule, &module, library);
+    return loaded(result);
+}
+
 static CUresult undone(void)
 {
     hami_card *card = hami_card_now();
@@ -212,28 +253,35 @@ static CUresult undone(void)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-#define LOAD(name, undo, parameters, ...)                  \
+#define LOAD(name, undo, fits, parameters, ...)            \
     CUresult name parameters                               \
     {                                                      \
         const CUresult result = BEHIND(name, __VA_ARGS__); \
-        if (loaded(result))                                \
+        if (fits)                                          \
             return result;                                 \
         BEHIND(undo, *out);                                \
         return undone();                                   \
     }
-LOAD(cuModuleLoad, cuModuleUnload, (CUmodule * out, const char *path), out, path)
-LOAD(cuModuleLoadData, cuModuleUnload, (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadFatBinary, cuModuleUnload, (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadDataEx, cuModuleUnload,
+LOAD(cuModuleLoad, cuModuleUnload, loaded(result), (CUmodule * out, const char *path), out, path)
+LOAD(cuModuleLoadData, cuModuleUnload, loaded(result), (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadFatBinary, cuModuleUnload, loaded(result), (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadDataEx, cuModuleUnload, loaded(result),
      (CUmodule * out, const void *image, unsigned int count, int *options, void **values), out, image, count, options, values)
-LOAD(cuLibraryLoadData, cuLibraryUnload,
+LOAD(cuLibraryLoadData, cuLibraryUnload, library_loaded(result, *out),
      (CUlibrary * out, const void *code, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
       unsigned int count),
      out, code, jit, jit_values, jit_count, options, values, count)
-LOAD(cuLibraryLoadFromFile, cuLibraryUnload,
+LOAD(cuLibraryLoadFromFile, cuLibraryUnload, library_loaded(result, *out),
      (CUlibrary * out, const char *path, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
       unsigned int count),
      out, path, jit, jit_values, jit_count, options, values, count)
+
+/* Loads the library; what that overdraws cannot be undone here, but nothing more is had until it is unloaded. */
+CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
+{
+    const CUresult result = BEHIND(cuLibraryGetModule, out, library);
+    return loaded(result) ? result : CUDA_ERROR_OUT_OF_MEMORY;
+}
 
 CUresult cuModuleUnload(CUmodule module)
 {

@@ -32,6 +32,11 @@ typedef struct {
     CUcontext context; /* NULL: free */
     uint32_t *word;    /* host memory that gates wait on; NULL: events only */
     CUdeviceptr word_device;
+    CUfunction null_kernel; /* NULL: no calibration here */
+    CUstream side;
+    int64_t calibrate_ns; /* when to calibrate next */
+    int calibrations;
+    hami_sample own; /* its events are for calibration */
     hami_sample samples[WAITING];
 } bench;
 
@@ -86,7 +91,7 @@ static int64_t elapsed(CUevent start, CUevent end)
 /* Time of `count` null launches queued behind a gate. */
 static int64_t time_null(bench *b, CUfunction f, CUstream stream, int count)
 {
-    hami_sample *s = &b->samples[0];
+    hami_sample *s = &b->own;
     const uint32_t ticket = ++tickets;
     USE(cuStreamWaitValue32_v2, stream, b->word_device, ticket, CU_STREAM_WAIT_VALUE_GEQ);
     USE(cuEventRecord, s->start, stream);
@@ -99,43 +104,56 @@ static int64_t time_null(bench *b, CUfunction f, CUstream stream, int count)
     return elapsed(s->start, s->end);
 }
 
-static int64_t median_of_9(bench *b, CUfunction f, CUstream stream, int count)
+static int64_t median_of(bench *b, CUfunction f, CUstream stream, int count)
 {
-    int64_t values[9];
-    for (int i = 0; i < 9; i++) {
+    enum { TIMES = 7 };
+    int64_t values[TIMES];
+    for (int i = 0; i < TIMES; i++) {
         const int64_t value = time_null(b, f, stream, count);
         int at = i;
         for (; at > 0 && values[at - 1] > value; at--)
             values[at] = values[at - 1];
         values[at] = value;
     }
-    return values[4];
+    return values[TIMES / 2];
 }
 
-/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 99th of the growth to 100. */
-static int64_t calibrate(bench *b)
+/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 49th of the growth to 50. -1: cannot say. */
+static int64_t measure_offset(bench *b)
+{
+    if (b->null_kernel == NULL || b->side == NULL)
+        return -1;
+    const int64_t one = median_of(b, b->null_kernel, b->side, 1), fifty = median_of(b, b->null_kernel, b->side, 50);
+    return one - (fifty - one) / 49;
+}
+
+/* Under `busy`, with captures relaxed. About 1 ms. */
+static void calibrate(bench *b, hami_card *card)
+{
+    static const int64_t again_ns[] = {200000000, 1000000000, 5000000000, 60000000000};
+    const int64_t offset = measure_offset(b), known = atomic_load(&card->event_offset_ns);
+    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 3 ? b->calibrations : 3];
+    b->calibrations++;
+    if (offset <= 0 || offset > OFFSET_MOST_NS) {
+        if (known == 0)
+            atomic_store(&card->event_offset_ns, OFFSET_DEFAULT_NS);
+        return;
+    }
+    /* A card that was idle clocks up over some 100 ms, and a slow clock only makes the offset larger: the least counts. */
+    if (known == 0 || offset < known)
+        atomic_store(&card->event_offset_ns, offset);
+    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)atomic_load(&card->event_offset_ns),
+             (long long)offset);
+}
+
+static void make_null_kernel(bench *b)
 {
     CUmodule module = NULL;
-    CUfunction f = NULL;
-    CUstream stream = NULL;
-    int64_t offset = -1;
-    if (b->word != NULL && BEHIND(cuModuleLoadData, &module, null_kernel) == CUDA_SUCCESS &&
-        USE(cuModuleGetFunction, &f, module, "hami_null") == CUDA_SUCCESS &&
-        USE(cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS && launch_null(f, stream) == CUDA_SUCCESS &&
-        USE(cuStreamSynchronize, stream) == CUDA_SUCCESS) {
-        const int64_t one = median_of_9(b, f, stream, 1), hundred = median_of_9(b, f, stream, 100);
-        offset = one - (hundred - one) / 99;
-    }
-    if (stream != NULL)
-        USE(cuStreamDestroy_v2, stream);
-    if (module != NULL)
-        BEHIND(cuModuleUnload, module);
-    if (offset < 0 || offset > OFFSET_MOST_NS) {
-        hami_log(HAMI_LOG_WARN, "calibration gave %lld ns; %d is used", (long long)offset, OFFSET_DEFAULT_NS);
-        return OFFSET_DEFAULT_NS;
-    }
-    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns", (long long)offset);
-    return offset;
+    if (b->word == NULL || BEHIND(cuModuleLoadData, &module, null_kernel) != CUDA_SUCCESS ||
+        USE(cuModuleGetFunction, &b->null_kernel, module, "hami_null") != CUDA_SUCCESS ||
+        USE(cuStreamCreate, &b->side, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS ||
+        launch_null(b->null_kernel, b->side) != CUDA_SUCCESS || USE(cuStreamSynchronize, b->side) != CUDA_SUCCESS)
+        b->null_kernel = NULL;
 }
 
 /* ---- a context's bench ---- */
@@ -152,12 +170,30 @@ static void make_word(bench *b)
 
 static bool fill(bench *b)
 {
+    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
+        return false;
     for (int i = 0; i < WAITING; i++) {
         if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
             USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
             return false;
     }
     return true;
+}
+
+static void prepare(bench *b, hami_card *card, CUcontext context)
+{
+    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
+    if (b->context == NULL && fill(b)) {
+        b->context = context;
+        make_word(b);
+        make_null_kernel(b);
+    }
+    if (b->context != NULL)
+        calibrate(b, card);
+    if (relaxed)
+        USE(cuThreadExchangeStreamCaptureMode, &mode);
 }
 
 /* Under `busy`. The bench of the current context, made at its first use. */
@@ -168,25 +204,18 @@ static bench *bench_now(hami_card *card)
     if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
         return NULL;
     for (int i = 0; i < CONTEXTS; i++) {
-        if (benches[i].context == context)
+        if (benches[i].context == context) {
+            if (hami_now_ns() > benches[i].calibrate_ns)
+                prepare(&benches[i], card, context);
             return &benches[i];
+        }
         if (benches[i].context == NULL && empty == NULL)
             empty = &benches[i];
     }
     if (empty == NULL)
         return NULL;
-    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
-    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
     memset(empty, 0, sizeof *empty);
-    if (fill(empty)) {
-        empty->context = context;
-        make_word(empty);
-        if (atomic_load(&card->event_offset_ns) == 0)
-            atomic_store(&card->event_offset_ns, calibrate(empty));
-    }
-    if (relaxed)
-        USE(cuThreadExchangeStreamCaptureMode, &mode);
+    prepare(empty, card, context);
     return empty->context == NULL ? NULL : empty;
 }
 

@@ -20,7 +20,7 @@
 
 #include "policy.h"
 
-enum { HAMI_SLOTS = 1024, HAMI_LEDGER_VERSION = 3 };
+enum { HAMI_SLOTS = 1024, HAMI_LEDGER_VERSION = 4 };
 
 /* What memory is for. */
 typedef enum {
@@ -52,6 +52,7 @@ typedef struct {
     int64_t core_percent;       /* for people and metrics only */
     int64_t held;               /* bytes, all kinds, all slots */
     int64_t peak;               /* bytes, highest `held` seen */
+    _Atomic int64_t context_bytes; /* size of a context on this card, as a process measured it; 0: nobody has yet */
     _Atomic int64_t refused;    /* reservations refused since the file was made */
     _Alignas(64) _Atomic int64_t paid_until_ns; /* compute budget: CLOCK_MONOTONIC until which launches are paid for */
     _Atomic int64_t busy_ns;    /* GPU time charged since the file was made */

@@ -46,6 +46,14 @@ static void settle_pool(hami_entry *entry, void *unused)
     entry->bytes = (int64_t)reserved;
 }
 
+static void trim_pool(hami_entry *entry, void *unused)
+{
+    (void)unused;
+    if (entry->tag != 1)
+        BEHIND(cuMemPoolTrimTo, (CUmemoryPool)(uintptr_t)entry->key, 0);
+    settle_pool(entry, NULL);
+}
+
 static void settle_one(CUmemoryPool pool, hami_card *card)
 {
     hami_entry entry = {.key = (uint64_t)(uintptr_t)pool, .card = (int16_t)index_of(card)};
@@ -67,14 +75,19 @@ static void settle_graphs(hami_card *card)
     pthread_mutex_unlock(&settling);
 }
 
-void hami_pools_refresh(void)
+void hami_pools_refresh(bool trim)
 {
     pthread_mutex_lock(&settling);
-    hami_map_each(&pools, settle_pool, NULL);
+    hami_map_each(&pools, trim ? trim_pool : settle_pool, NULL);
     pthread_mutex_unlock(&settling);
     for (int i = 0; i < hami_state.card_count; i++) {
-        if (graph_bytes[i] != 0)
-            settle_graphs(&hami_state.cards[i]);
+        if (graph_bytes[i] == 0)
+            continue;
+        if (trim) {
+            BEHIND(cuDeviceGraphMemTrim, hami_state.cards[i].device);
+            atomic_fetch_add(&epoch, 1);
+        }
+        settle_graphs(&hami_state.cards[i]);
     }
 }
 
@@ -188,7 +201,7 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 {
     const CUresult result = BEHIND(cuMemPoolTrimTo, pool, keep);
     if (atomic_load(&hami_active))
-        hami_pools_refresh();
+        hami_pools_refresh(false);
     return result;
 }
 

@@ -123,7 +123,6 @@ static bool add_card(int index)
     atomic_store(&card->alone, true);
     atomic_store(&card->reconcile_due, true);
     card->ledger_index = hami_ledger_card_index(hami_state.ledger, card->uuid, limit.limit_bytes, limit.core_percent);
-    card->nvml = hami_nvml_card(card->uuid);
     hami_log(HAMI_LOG_DECISION, "card %d %s: memory %lld bytes, compute %d %%", index, card->uuid,
              (long long)limit.limit_bytes, limit.core_percent);
     return card->ledger_index >= 0 || say_once("the ledger is full", "more than 16 cards");

@@ -23,11 +23,11 @@ typedef struct {
     _Atomic bool paused;             /* a task of higher priority runs: launches wait */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
-    _Atomic int64_t context_bytes;   /* size of one more context, as measured; 0: unknown */
     _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
     _Atomic(CUcontext) primary;      /* the primary context while it is active */
     hami_purse purse;
-    nvmlDevice_t nvml; /* NULL: unknown to NVML */
+    _Atomic(nvmlDevice_t) nvml; /* NULL: not asked for yet, or unknown to NVML */
+    _Atomic bool nvml_asked;
 } hami_card;
 
 typedef struct {
@@ -60,8 +60,8 @@ void hami_give(hami_card *card, hami_kind kind, int64_t bytes);
 /* Reads NVML and settles HAMI_UNATTRIBUTED. False when NVML does not show this process. */
 bool hami_reconcile(hami_card *card);
 
-/* Reads again what this process's pools and graph memory hold, and settles them. */
-void hami_pools_refresh(void);
+/* Reads again what this process's pools and graph memory hold, and settles them; `trim`: gives back what they do not use. */
+void hami_pools_refresh(bool trim);
 
 /* What the driver takes for a linear allocation of that many bytes. */
 int64_t hami_linear_bytes(size_t bytes);

@@ -30,7 +30,7 @@ static void round_of_looks(void)
     hami_ledger_reap(hami_state.ledger);
     for (int i = 0; i < hami_state.card_count; i++)
         hami_reconcile(&hami_state.cards[i]);
-    hami_pools_refresh();
+    hami_pools_refresh(false);
     hami_throttle_update();
 }
 
@@ -42,7 +42,8 @@ static void watch_gates(void)
 
 static void *watch(void *unused)
 {
-    int64_t next = hami_now_ns() + ROUND_NS;
+    /* Not all processes of a container at the same moment: each starts NVML at its first look. */
+    int64_t next = hami_now_ns() + ROUND_NS / 2 + (int64_t)(getpid() % 64) * (ROUND_NS / 128);
     for (;;) {
         const int64_t left = next - hami_now_ns();
         if (left > 0)

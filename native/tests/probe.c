@@ -9,7 +9,7 @@
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches a second, by window
- *   probe launches COUNT                   host time of a null launch, median of batches
+ *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB
  *   probe symbols FILE                     every name of FILE by dlsym and by cuGetProcAddress with versions and flags
  */
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "hami/cuda_abi.h"
+#include "intercept/elf.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -579,23 +580,39 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Both ways in turn, in one process: the driver's own entry point, read from its symbol table, and what lookups give. */
 static void launches(long count)
 {
-    enum { BATCH = 500, MOST = 4000 };
-    static double times[MOST];
+    enum { BATCH = 200, MOST = 20000 };
+    static double direct[MOST], looked_up[MOST], added[MOST];
+    CUresult (*entry)(CUfunction, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,
+                      CUstream, void **, void **) = NULL;
     int batches = 0;
     start(true);
+    void *address = hami_elf_find("libcuda.so", "cuLaunchKernel");
+    memcpy(&entry, &address, sizeof entry);
+    if (entry == NULL)
+        fail("no cuLaunchKernel in the driver", 0);
     for (long done = 0; done < count && batches < MOST; done += BATCH) {
-        MUST(cuCtxSynchronize);
-        const int64_t from = now_ns();
-        for (int i = 0; i < BATCH; i++)
-            cu.cuLaunchKernel(nothing, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL);
-        times[batches++] = (double)(now_ns() - from) / BATCH;
+        for (int turn = 0; turn < 2; turn++) {
+            const bool ours = (turn == 0) == (batches % 2 == 0);
+            MUST(cuCtxSynchronize);
+            const int64_t from = now_ns();
+            for (int i = 0; i < BATCH; i++)
+                (ours ? cu.cuLaunchKernel : entry)(nothing, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL);
+            (ours ? looked_up : direct)[batches] = (double)(now_ns() - from) / BATCH;
+        }
+        added[batches] = looked_up[batches] - direct[batches];
+        batches++;
     }
     MUST(cuCtxSynchronize);
-    qsort(times, (size_t)batches, sizeof times[0], by_value);
-    printf("{\"null_launch_ns\": %.1f, \"p10\": %.1f, \"p90\": %.1f, \"launches\": %d}\n", times[batches / 2], times[batches / 10],
-           times[batches * 9 / 10], batches * BATCH);
+    qsort(direct, (size_t)batches, sizeof direct[0], by_value);
+    qsort(looked_up, (size_t)batches, sizeof looked_up[0], by_value);
+    qsort(added, (size_t)batches, sizeof added[0], by_value);
+    printf("{\"direct_ns\": %.1f, \"looked_up_ns\": %.1f, \"added_ns\": %.1f, \"added_p25\": %.1f, \"added_p75\": %.1f, "
+           "\"launches\": %d, \"same_address\": %d}\n",
+           direct[batches / 2], looked_up[batches / 2], added[batches / 2], added[batches / 4], added[batches * 3 / 4],
+           batches * BATCH, (void *)cu.cuLaunchKernel == address);
 }
 
 static void allocs(int count)
