@@ -26,6 +26,7 @@ from hami.scheduler.manifests import Site
 from hami.vendors.table import load
 
 SCHEDULER = "hami-scheduler"
+SIMULATED_AGENTS = "hami-simulated-agents"
 READY_S = 60.0
 
 
@@ -87,7 +88,10 @@ class Product:
             extender_cert_file=str(self.caller.pair.certificate),
             extender_key_file=str(self.caller.pair.key),
             leader_elect=False,
+            record_writers=(SIMULATED_AGENTS,),
         )
+        self.agents = self.lab.identity(SIMULATED_AGENTS, ["system:masters"])
+        """For simulated agents, one identity for all nodes: it may write records, as the administrator may not."""
         self.account = self.lab.identity(self.site.scheduler_user)
         self._grant()
 
@@ -97,8 +101,16 @@ class Product:
         self.lab.apply(manifests.rbac(self.site))
 
     def install(self) -> None:
-        """Webhook and policies; wants a replica that runs."""
+        """Webhook and policies; wants a replica that runs. Returns once the API server asks it."""
         self.lab.apply(self._admission())
+        self.lab.wait_for("the webhook to be asked", self._asked, READY_S)
+
+    def _asked(self) -> bool:
+        """Whether a GPU pod comes out as ours; the API server takes a moment to see a new webhook."""
+        container = {"name": "main", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trial"}, "spec": {"containers": [container]}}
+        made = self.lab.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(pod))
+        return bool(json.loads(made)["spec"]["schedulerName"] == self.site.scheduler_name)
 
     def uninstall(self) -> None:
         """Take webhook and policies away again, and stop all replicas."""
@@ -133,16 +145,19 @@ class Product:
         self.replicas.append(replica)
         process.wait_ready(HttpProbe(metrics_port, "/readyz" if ready else "/healthz"), READY_S)
         if kube_scheduler:
-            replica.kube_scheduler = self.start_kube_scheduler(replica)
+            part = self.lab.control_plane.scheduler(self.configuration(replica), name=f"kube-{name}")
+            if elected:
+                part.process.command = [*on_host(name), *part.process.command]
+            part.start()
+            replica.kube_scheduler = part
         return replica
-
-    def start_kube_scheduler(self, replica: Replica) -> Part:
-        return self.lab.start_scheduler(self.configuration(replica), name=f"kube-{replica.name}")
 
     def configuration(self, replica: Replica) -> dict[str, Any]:
         """The KubeSchedulerConfiguration of a replica's kube-scheduler."""
         site = replace(self.site, extender_url=replica.url)
-        return {**manifests.scheduler_configuration(site), **self.kube_scheduler}
+        # kube-scheduler runs in our pod, under our account.
+        connection = {"kubeconfig": str(self.account.kubeconfig), **self.kube_scheduler.get("clientConnection", {})}
+        return {**manifests.scheduler_configuration(site), **self.kube_scheduler, "clientConnection": connection}
 
     def post(self, replica: Replica, path: str, body: bytes, *, certificate: KeyPair | None = None) -> tuple[int, Any]:
         """POST as kube-scheduler does, or with another certificate; the answer decoded where it is JSON."""
@@ -162,3 +177,9 @@ class Product:
         if certificate:
             context.load_cert_chain(certificate.certificate, certificate.key)
         return http.client.HTTPSConnection(HOST, replica.port, timeout=30, context=context)
+
+
+def on_host(name: str) -> list[str]:
+    """Words before a command that give it a host name of its own: kube-scheduler calls itself after its host."""
+    rename = 'hostname "$0" && exec "$@"'
+    return ["unshare", "--user", "--map-root-user", "--uts", "sh", "-c", rename, name]

@@ -1,0 +1,96 @@
+"""The scheduler's HTTPS edge over a filled ledger, without a cluster: the server of `benchmarks.filter`.
+
+    python -m benchmarks.serving --nodes 5000 --cards 8 --pods 50000 --tls FOLDER
+
+Prints ``ready PORT RSS_MB`` and serves until its standard input ends.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from benchmarks.cluster import fill
+from benchmarks.proc import rss_mb
+from hami.config.schema import DeviceConfig
+from hami.ledger.cluster import Ledger
+from hami.model.ask import Policies
+from hami.observe.metrics import registry
+from hami.scheduler.bind import Binder
+from hami.scheduler.engine import Engine
+from hami.scheduler.gate import NODES, PODS, Gate
+from hami.scheduler.meters import Meters
+from hami.scheduler.narrate import Narrator
+from hami.scheduler.routes import MIB, extender_routes
+from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.tls import server_context
+from hami.scheduler.waiting import Waiting
+from hami.vendors.table import load
+
+HOLD = 1.0
+"""Seconds a slice is held: nobody binds here, and the cluster must stay half full."""
+
+
+def engine_of(nodes: int, cards: int, pods: int) -> Engine:
+    """A replica that leads, its ledger half full."""
+    ledger = Ledger()
+    fill(ledger, nodes, cards, pods, 0.5)
+    gate = Gate()
+    gate.rebuilt(NODES)
+    gate.rebuilt(PODS)
+    gate.lead()
+    return Engine(
+        ledger=ledger,
+        vendors=load(DeviceConfig()),
+        policies=Policies(),
+        gate=gate,
+        waiting=Waiting(),
+        meters=Meters(registry()),
+        narrator=Narrator(),
+        clock=time.monotonic,
+        hold=HOLD,
+    )
+
+
+async def serve(engine: Engine, tls: Path) -> None:
+    binder = Binder(engine, None, time.time, 10.0)  # type: ignore[arg-type]  # nobody binds here
+    routes = extender_routes(engine, binder, 128 * MIB)
+    edge = Edge(
+        routes,
+        health_pages(engine.gate),
+        engine.meters,
+        clients=frozenset({"system:kube-scheduler"}),
+        body_timeout=30.0,
+    )
+    context = server_context(str(tls / "server.crt"), str(tls / "server.key"), str(tls / "ca.crt"))
+    runner = web.ServerRunner(BoundedServer(edge, limits_of(routes), 1024, lambda: None), handle_signals=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    print("ready", runner.addresses[0][1], rss_mb(os.getpid()), flush=True)
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    while not ended.done():
+        await asyncio.wait({ended}, timeout=1.0)
+        engine.ledger.expire(engine.clock())
+    await runner.cleanup()
+
+
+@click.command()
+@click.option("--nodes", default=5000)
+@click.option("--cards", default=8)
+@click.option("--pods", default=50_000)
+@click.option("--tls", required=True, type=click.Path(path_type=Path))
+def main(nodes: int, cards: int, pods: int, tls: Path) -> None:
+    """Serve /filter over HTTPS from a filled ledger."""
+    engine = engine_of(nodes, cards, pods)
+    gc.collect()
+    gc.freeze()
+    asyncio.run(serve(engine, tls))
+
+
+if __name__ == "__main__":
+    main()
