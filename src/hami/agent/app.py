@@ -107,7 +107,8 @@ class Agent:
             self.inventory.cards,
             self._allocatable,
             lambda reason, message: self.tell("Warning", reason, message),
-            settings.conflict_interval,
+            self.registration.claim,
+            interval=settings.conflict_interval,
         )
         self.scout = Scout(
             self.nvml,

@@ -1,7 +1,8 @@
 """Is somebody else offering this node's cards? Then kubelet may hand out whole cards past our limits.
 
 Two signs: another plugin's socket in kubelet's folder whose devices name our cards (asked of
-the plugin itself), and a node whose allocatable is not what we offer. Reports; takes no side.
+the plugin itself), and a node whose allocatable is not what we offer. Both are reported; for
+the second, the resource is claimed again, since kubelet asks whoever registered last.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 3.0
 LASTING = 3
 """Looks in a row that must find the node's count wrong."""
+CLAIM_S = 60.0
+"""Between two claims of the resource."""
 
 
 class Rival(Struct, frozen=True):
@@ -80,13 +83,18 @@ class Watch:
         cards: Callable[[], Iterable[Card]],
         allocatable: Callable[[], Awaitable[str | None]],
         tell: Callable[[str, str], None],
+        claim: Callable[[], None],
+        *,
         interval: float,
     ) -> None:
-        """`allocatable` reads the node's count of our resource; `tell` takes an event's reason and message."""
+        """`allocatable` reads the node's count of our resource; `tell` takes an event's reason and message;
+        `claim` registers with kubelet once more.
+        """
         self._sockets = sockets
         self._cards = cards
         self._allocatable = allocatable
         self._tell = tell
+        self._claim = claim
         self._interval = interval
         self._told: set[str] = set()
         self._differed = 0
@@ -109,7 +117,10 @@ class Watch:
         # kubelet tells the API server of a change within ten seconds or so: only what lasts is worth a word.
         self._differed = self._differed + 1 if differs else 0
         if differs and self._differed >= LASTING:
-            problems.add(f"{differs}: another plugin may have taken the resource over, or kubelet has not heard of us")
+            problems.add(f"{differs}: another plugin may have taken the resource over; it is claimed again")
+            self._claim()
+            # kubelet counts every ten seconds; claiming more often would only feed a quarrel.
+            self._differed = -int(CLAIM_S / self._interval)
         for problem in sorted(problems - self._told):
             log.error("conflict", extra={"why": problem})
             self._tell("ConflictingDevicePlugin", problem)

@@ -21,7 +21,7 @@ from hami.wire.proto.services import REGISTER, VERSION
 log = logging.getLogger(__name__)
 
 REGISTER_S = 5.0
-STREAM_S = 5.0
+STREAM_S = 2.0
 """kubelet opens its stream at once after a registration; one without a stream is done again after this."""
 
 
@@ -71,6 +71,10 @@ class Registration:
     def socket(self) -> Path:
         return self._folder / self.endpoint
 
+    def claim(self) -> None:
+        """Register once more at the next look: somebody else may have taken our resource."""
+        self._registered_with = None
+
     async def run(self) -> None:
         try:
             while True:
@@ -99,7 +103,7 @@ class Registration:
             self._alone = 0.0
             return False
         self._alone += self._poll
-        return self._alone >= STREAM_S
+        return self._plugin.dropped or self._alone >= STREAM_S
 
     async def _serve(self) -> bool:
         await self._stop()
@@ -118,6 +122,7 @@ class Registration:
             version=VERSION, endpoint=self.endpoint, resource_name=self._resource, options=options()
         )
         channel = rpc.channel(str(self._folder / "kubelet.sock"))
+        self._plugin.registering()
         try:
             await rpc.ask(channel, REGISTER, request, REGISTER_S)
         except grpc.aio.AioRpcError as fault:

@@ -53,11 +53,23 @@ class Plugin:
         self._meters = meters
         self._topology = topology
         self._streams: set[asyncio.Event] = set()
+        self._former: set[asyncio.Event] = set()
+        self.dropped = False
+        """Whether kubelet had a stream since the last registration and has ended it."""
 
     @property
     def streams(self) -> int:
-        """Open ListAndWatch calls: kubelet has one; none means that it does not know us."""
-        return len(self._streams)
+        """ListAndWatch calls since the last registration: kubelet has one; none means that it does not know us.
+
+        kubelet leaves earlier ones open when a resource is registered again. They are let be: one that
+        ended would make kubelet drop whoever has the resource now.
+        """
+        return len(self._streams - self._former)
+
+    def registering(self) -> None:
+        """Streams from now on are those of a new registration."""
+        self._former = set(self._streams)
+        self.dropped = False
 
     def hang_up(self) -> None:
         """End all streams, so that a server that is stopped waits for real work only."""
@@ -85,6 +97,8 @@ class Plugin:
                 yield messages.ListAndWatchResponse(devices=devices(self._cards.cards(), topology=self._topology()))
         finally:
             self._streams.discard(closing)
+            self.dropped = self.dropped or closing not in self._former
+            self._former.discard(closing)
 
     async def preferred(
         self, request: messages.PreferredAllocationRequest, _: Context

@@ -43,7 +43,7 @@ def listen(to: grpc.aio.Channel, call: Call[Request, Response], request: Request
     method = to.unary_stream(
         call.path, request_serializer=call.request.SerializeToString, response_deserializer=call.response.FromString
     )
-    return cast("AsyncIterator[Response]", method(request))
+    return method(request).__aiter__()
 
 
 def service(handlers: Sequence[tuple[Call[Any, Any], Unary | Stream]]) -> list[grpc.GenericRpcHandler]:
