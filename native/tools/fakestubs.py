@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the simulated driver's stubs: every name of the table, answering "not supported" unless the simulation has it.
 
-    fakestubs.py TABLE VERSIONS OUTPUT    OUTPUT: the C file
+fakestubs.py TABLE VERSIONS OUTPUT    OUTPUT: the C file
 """
 
 import sys
@@ -18,10 +18,15 @@ def main(arguments: list[str]) -> int:
     text = ["/* made by native/tools/fakestubs.py; do not edit */", '#include "fake.h"', ""]
     for name in names:
         # A body of its own each, so that the linker gives each its own address, as the driver does.
-        text.append(f"__attribute__((weak, visibility(\"default\"))) int {name}(void) {{ return fake_stub(\"{name}\"); }}")
+        text.append(f'__attribute__((weak, visibility("default"))) int {name}(void) {{ return fake_stub("{name}"); }}')
     text += ["", "const fake_export fake_exports[] = {"]
     text += [f'    {{"{name}", (void *){name}}},' for name in names]
-    text += ["};", f"const unsigned int fake_export_count = {len(names)};", "", "const fake_version fake_versions[] = {"]
+    text += [
+        "};",
+        f"const unsigned int fake_export_count = {len(names)};",
+        "",
+        "const fake_version fake_versions[] = {",
+    ]
     for line in versions.read_text().splitlines():
         if not line.startswith("#"):
             base, version, name = line.split()

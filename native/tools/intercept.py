@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes the interposition code from src/intercept/table.txt, and checks that a driver exports nothing unclassified.
 
-    intercept.py make TABLE FOLDER      writes hooks.h, hooks.c, exports.map into FOLDER
-    intercept.py check TABLE NAMES...   NAMES: files with one exported name a line; fails on a name without class
+intercept.py make TABLE FOLDER      writes hooks.h, hooks.c, exports.map into FOLDER
+intercept.py check TABLE NAMES...   NAMES: files with one exported name a line; fails on a name without class
 """
 
 import re
@@ -51,7 +51,11 @@ def header(entries: list[Entry]) -> str:
     lines += ["#pragma GCC visibility push(default)"]
     lines += [f"CUresult {entry.name}{entry.text};" for entry in hooked]
     lines += ["#pragma GCC visibility pop"]
-    lines += ["", "/* The driver's own functions behind the hooks; NULL where this driver has none. */", "typedef struct {"]
+    lines += [
+        "",
+        "/* The driver's own functions behind the hooks; NULL where this driver has none. */",
+        "typedef struct {",
+    ]
     lines += [f"    CUresult (*{entry.name}){entry.text};" for entry in hooked]
     lines += ["} hami_behind_t;", "", "extern hami_behind_t hami_behind;", "", "#endif", ""]
     return "\n".join(lines)
@@ -62,7 +66,7 @@ def source(entries: list[Entry]) -> str:
     lines = [f"/* {BANNER} */", "#include <stddef.h>", "", '#include "intercept/intercept.h"', '#include "hooks.h"', ""]
     lines += ["hami_behind_t hami_behind;", ""]
     for entry in denied:
-        lines.append(f"__attribute__((visibility(\"default\"))) CUresult {entry.name}(void);")
+        lines.append(f'__attribute__((visibility("default"))) CUresult {entry.name}(void);')
         lines.append(f'CUresult {entry.name}(void) {{ return hami_denied("{entry.name}"); }}')
     lines += ["", "const hami_name hami_names[] = {"]
     for entry in entries:

@@ -13,6 +13,8 @@ LIMITER = "libvgpu.so"
 """Preloaded into containers that have a slice."""
 SIM_NVML = "sim/libnvidia-ml.so.1"
 """A simulated NVML, driven by `hami.sim.cards`."""
+SIM_CUDA = "sim/libcuda.so.1"
+"""A simulated CUDA driver on the same cards; what it holds shows in the simulated NVML."""
 STANDIN = "standin/libvgpu.so"
 """Limits nothing; only proves that it was loaded."""
 

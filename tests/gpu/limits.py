@@ -98,10 +98,17 @@ def finish(process: subprocess.Popen[str], timeout: float = 90) -> dict[str, Any
 
 def build(bench: Bench) -> None:
     work = bench.work
-    subprocess.run([sys.executable, NATIVE / "tools/intercept.py", "make", NATIVE / "src/intercept/table.txt", work], check=True)
+    subprocess.run(
+        [sys.executable, NATIVE / "tools/intercept.py", "make", NATIVE / "src/intercept/table.txt", work], check=True
+    )
     sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c"]
     flags = [*STRICT, "-fPIC", "-fvisibility=hidden", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{work}"]
-    link = [f"-Wl,--version-script={work / 'exports.map'}", "-Wl,-Bsymbolic,-z,relro,-z,now,--no-undefined", "-ldl", "-lpthread"]
+    link = [
+        f"-Wl,--version-script={work / 'exports.map'}",
+        "-Wl,-Bsymbolic,-z,relro,-z,now,--no-undefined",
+        "-ldl",
+        "-lpthread",
+    ]
     subprocess.run(["gcc", *flags, "-shared", *sources, "-o", bench.library, *link], check=True)
     probe = [NATIVE / "tests/probe.c", NATIVE / "src/intercept/elf.c", f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}"]
     subprocess.run(["gcc", *STRICT, *probe, "-o", work / "probe", "-ldl"], check=True)
@@ -114,8 +121,14 @@ def names(bench: Bench) -> None:
     """Every export of the driver and of NVML has a class, and cuGetProcAddress answers with exported addresses only."""
     lists = []
     for soname in ("libcuda.so.1", "libnvidia-ml.so.1"):
-        found = subprocess.run(["sh", "-c", f"ldconfig -p | grep -m1 '{soname}' | sed 's/.*=> //'"], capture_output=True, text=True)
-        places = [Path(found.stdout.strip()), Path("/usr/local/nvidia/lib64") / soname, bench.simulated or Path("/none")]
+        found = subprocess.run(
+            ["sh", "-c", f"ldconfig -p | grep -m1 '{soname}' | sed 's/.*=> //'"], capture_output=True, text=True
+        )
+        places = [
+            Path(found.stdout.strip()),
+            Path("/usr/local/nvidia/lib64") / soname,
+            bench.simulated or Path("/none"),
+        ]
         path = next((each for each in places if each.is_file()), None)
         if bench.simulated:
             path = bench.simulated / soname
@@ -132,9 +145,18 @@ def names(bench: Bench) -> None:
         text=True,
     )
     print(check.stdout)
-    bench.add("names", "exports without a class", check.stdout.splitlines()[-1][-40:], "0", check.returncode == 0, all=check.stdout)
+    bench.add(
+        "names",
+        "exports without a class",
+        check.stdout.splitlines()[-1][-40:],
+        "0",
+        check.returncode == 0,
+        all=check.stdout,
+    )
     plain = bench.probe("symbols", lists[0], env=bench.environment())
-    bench.add("names", "cuGetProcAddress beyond the exports", plain.get("not_exported_addresses"), "known", None, **plain)
+    bench.add(
+        "names", "cuGetProcAddress beyond the exports", plain.get("not_exported_addresses"), "known", None, **plain
+    )
 
 
 ROUTES = (
@@ -146,7 +168,13 @@ ROUTES = (
 def routes(bench: Bench) -> None:
     """Every way to take memory stays within 4 GiB by NVML's own account, and the program can go on afterwards."""
     control = bench.probe("mem", "linear", env=bench.environment())
-    bench.add("routes", "control: linear without the library", f"{control.get('nvml_mib')} MiB", "> 4160 MiB", (control.get("nvml_mib") or 0) > 4160)
+    bench.add(
+        "routes",
+        "control: linear without the library",
+        f"{control.get('nvml_mib')} MiB",
+        "> 4160 MiB",
+        (control.get("nvml_mib") or 0) > 4160,
+    )
     for route in ROUTES:
         got = bench.probe("mem", route, env=bench.environment(memory="4g"))
         held = got.get("nvml_mib", -1)
@@ -173,7 +201,11 @@ def spread(got: dict[str, Any], skip_s: float) -> float:
     """Coefficient of variation of 1 s windows, percent."""
     tenths = got.get("tenths", [])[int(skip_s * 10) :]
     windows = [sum(tenths[at : at + 10]) for at in range(0, len(tenths) - 9, 5)]
-    return statistics.pstdev(windows) / statistics.mean(windows) * 100 if len(windows) > 1 and statistics.mean(windows) else 0.0
+    return (
+        statistics.pstdev(windows) / statistics.mean(windows) * 100
+        if len(windows) > 1 and statistics.mean(windows)
+        else 0.0
+    )
 
 
 QUEUED = (
@@ -209,9 +241,22 @@ def shares(bench: Bench) -> None:
             detail = {"first_second": round(first, 1), "cv": round(spread(got, 1.0), 2), "solo": round(solo, 1)}
             if "error" in got:
                 detail |= {"error": got}
-            name = f"{work} {ns / 1000:g} us at {limit}" if work not in ("memset", "copy") else f"{work} 256 MiB at {limit}"
-            bench.add("shares", name, f"{share:.2f} (1st s {first:.0f}, cv {detail['cv']})", f"{limit} +- 1", abs(share - limit) <= 1, **detail)
-    broken = bench.probe("run", "spin", bench.seconds, 100_000, env=bench.environment(20) | {"GPU_CORE_UTILIZATION_POLICY": "disable"})
+            name = (
+                f"{work} {ns / 1000:g} us at {limit}"
+                if work not in ("memset", "copy")
+                else f"{work} 256 MiB at {limit}"
+            )
+            bench.add(
+                "shares",
+                name,
+                f"{share:.2f} (1st s {first:.0f}, cv {detail['cv']})",
+                f"{limit} +- 1",
+                abs(share - limit) <= 1,
+                **detail,
+            )
+    broken = bench.probe(
+        "run", "spin", bench.seconds, 100_000, env=bench.environment(20) | {"GPU_CORE_UTILIZATION_POLICY": "disable"}
+    )
     share = steady(broken, 1.0) / unlimited(bench, "spin", 100_000) * 100
     bench.add("shares", "control: limiter off at 20", f"{share:.1f}", "> 21", share > 21)
 
@@ -219,7 +264,12 @@ def shares(bench: Bench) -> None:
 def hostbound(bench: Bench) -> None:
     """Programs bound by their host: speed is min(1, limit / occupied) of solo."""
     limits = (20, 50) if bench.quick else (20, 50, 80)
-    for work, ns, host in (("mixed", 10_000, 12_000), ("spin", 2_000, 12_000), ("spin", 8_000, 12_000), ("spin", 20_000, 12_000)):
+    for work, ns, host in (
+        ("mixed", 10_000, 12_000),
+        ("spin", 2_000, 12_000),
+        ("spin", 8_000, 12_000),
+        ("spin", 20_000, 12_000),
+    ):
         queued, solo = unlimited(bench, work, ns), unlimited(bench, work, ns, host)
         occupied = solo / queued * 100
         for limit in limits:
@@ -229,13 +279,30 @@ def hostbound(bench: Bench) -> None:
             speed = rate / solo * 100
             used = rate / queued * 100
             ok = used <= limit + 1 and speed >= 0.98 * ideal
-            bench.add("hostbound", f"{work} {ns / 1000:g} us + {host / 1000:g} us host at {limit}",
-                      f"{speed:.1f} (ideal {ideal:.1f})", f"occupied <= {limit + 1}, >= 98 %", ok, occupied=used, solo_occupied=occupied)
+            bench.add(
+                "hostbound",
+                f"{work} {ns / 1000:g} us + {host / 1000:g} us host at {limit}",
+                f"{speed:.1f} (ideal {ideal:.1f})",
+                f"occupied <= {limit + 1}, >= 98 %",
+                ok,
+                occupied=used,
+                solo_occupied=occupied,
+            )
 
 
-def pair(bench: Bench, caps: tuple[int, int], works: tuple[tuple[str, int, int], tuple[str, int, int]]) -> list[dict[str, Any]]:
+def pair(
+    bench: Bench, caps: tuple[int | None, int | None], works: tuple[tuple[str, int, int], tuple[str, int, int]]
+) -> list[dict[str, Any]]:
     running = [
-        bench.start(bench.work / "probe", "run", work, bench.seconds + 2, ns, host, env=bench.environment(cap, tenant=f"t{index}"))
+        bench.start(
+            bench.work / "probe",
+            "run",
+            work,
+            bench.seconds + 2,
+            ns,
+            host,
+            env=bench.environment(cap, tenant=f"t{index}"),
+        )
         for index, (cap, (work, ns, host)) in enumerate(zip(caps, works, strict=True))
     ]
     return [finish(each) for each in running]
@@ -243,6 +310,17 @@ def pair(bench: Bench, caps: tuple[int, int], works: tuple[tuple[str, int, int],
 
 def tenants(bench: Bench) -> None:
     """Two tenants on the card, each capped."""
+    for ns in (100_000, 1_000_000):
+        native = pair(bench, (None, None), (("spin", ns, 0), ("spin", ns, 0)))
+        parts = [steady(each, 2.0) / unlimited(bench, "spin", ns) * 100 for each in native]
+        bench.add(
+            "tenants",
+            f"for comparison: two without limits, {ns / 1000:g} us",
+            f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
+            "",
+            None,
+            parts=parts,
+        )
     cases = [
         ((30, 70), (("spin", 100_000, 0), ("spin", 100_000, 0))),
         ((30, 70), (("spin", 1_000_000, 0), ("spin", 1_000_000, 0))),
@@ -256,26 +334,45 @@ def tenants(bench: Bench) -> None:
         parts = [steady(each, 2.0) / unlimited(bench, *work) * 100 for each, work in zip(got, works, strict=True)]
         ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, caps, strict=True)) and sum(parts) >= 98
         label = " and ".join(f"{work} {ns / 1000:g} us" for work, ns, _ in works)
-        bench.add("tenants", f"{caps[0]}/{caps[1]}: {label}", f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
-                  "each +- 1.5, sum >= 98", ok, parts=parts)
+        bench.add(
+            "tenants",
+            f"{caps[0]}/{caps[1]}: {label}",
+            f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
+            "each +- 1.5, sum >= 98",
+            ok,
+            parts=parts,
+        )
 
 
 def overhead(bench: Bench) -> None:
     """Host time that the library adds."""
     count = 200_000 if bench.quick else 1_000_000
-    for label, env, most in (("unlimited slice", bench.environment(0, memory="64g"), 10), ("limit 99, not blocked", bench.environment(99), 40)):
+    for label, env, most in (
+        ("unlimited slice", bench.environment(0, memory="64g"), 10),
+        ("limit 99, not blocked", bench.environment(99), 40),
+    ):
         got = bench.probe("launches", count, env=env)
         added = got["added_ns"]
         ok = added <= most and not got["same_address"]
-        bench.add("overhead", f"null launch, {label}", f"{added:+.0f} ns of {got['direct_ns']:.0f}", f"<= {most} ns", ok, **got)
+        bench.add(
+            "overhead",
+            f"null launch, {label}",
+            f"{added:+.0f} ns of {got['direct_ns']:.0f}",
+            f"<= {most} ns",
+            ok,
+            **got,
+        )
     plain = bench.probe("allocs", 2000, env=bench.environment())
     ours = bench.probe("allocs", 2000, env=bench.environment(memory="16g"))
     change = (ours["alloc_free_ns"] / plain["alloc_free_ns"] - 1) * 100
-    bench.add("overhead", "cuMemAlloc + cuMemFree, 2 MiB", f"{change:+.2f} %", "<= 1 %", change <= 1, plain=plain, ours=ours)
+    bench.add(
+        "overhead", "cuMemAlloc + cuMemFree, 2 MiB", f"{change:+.2f} %", "<= 1 %", change <= 1, plain=plain, ours=ours
+    )
 
 
 def init(bench: Bench) -> None:
     """64 processes start CUDA at once."""
+
     def together(env: dict[str, str]) -> float:
         running = [bench.start(bench.work / "probe", "init", env=env) for _ in range(64)]
         return statistics.median(finish(each).get("init_ms", float("nan")) for each in running)
@@ -287,7 +384,7 @@ def init(bench: Bench) -> None:
 def kills(bench: Bench) -> None:
     """Processes killed at random points give their memory back, and nobody waits for them."""
     env = bench.environment(50, memory="4g")
-    slowest, count = 0.0, 20 if bench.quick else 200
+    slowest, count = 0.0, 20 if bench.quick else 100
     for index in range(count):
         victim = bench.start(bench.work / "probe", "mem", "linear", 64, env=env)
         time.sleep(0.02 + 0.9 * ((index * 0.618) % 1))
@@ -309,14 +406,30 @@ def torch_rows(bench: Bench) -> None:
     if bench.simulated or subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode:
         bench.add("torch", "PyTorch", "not here", "", None)
         return
+
     def go(*words: object, env: dict[str, str]) -> dict[str, Any]:
         return finish(bench.start(sys.executable, script, *words, env=env), 120)
 
-    for label, extra in (("default", {}), ("expandable_segments", {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
-                         ("cudaMallocAsync", {"PYTORCH_ALLOC_CONF": "backend:cudaMallocAsync"})):
+    for label, extra in (
+        ("default", {}),
+        ("expandable_segments", {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ("cudaMallocAsync", {"PYTORCH_ALLOC_CONF": "backend:cudaMallocAsync"}),
+    ):
         got = go("fill", env=bench.environment(memory="4g") | extra)
-        ok = bool(got.get("oom")) and bool(got.get("goes_on")) and got.get("total_mib") == 4096 and got.get("nvml_mib", 1e9) <= 4160
-        bench.add("torch", f"fill to OOM, {label}", f"{got.get('nvml_mib')} MiB", "OutOfMemoryError, goes on, <= 4160", ok, **got)
+        ok = (
+            bool(got.get("oom"))
+            and bool(got.get("goes_on"))
+            and got.get("total_mib") == 4096
+            and got.get("nvml_mib", 1e9) <= 4160
+        )
+        bench.add(
+            "torch",
+            f"fill to OOM, {label}",
+            f"{got.get('nvml_mib')} MiB",
+            "OutOfMemoryError, goes on, <= 4160",
+            ok,
+            **got,
+        )
     for work in ("layer", "train", "matmul"):
         solo = go("speed", work, bench.seconds, env=bench.environment())
         for limit in (99, 50) if bench.quick else (99, 80, 50, 20):
@@ -327,17 +440,45 @@ def torch_rows(bench: Bench) -> None:
             occupied = solo["busy"] * 100
             ideal = min(100.0, limit / occupied * 100)
             speed = got["rate"] / solo["rate"] * 100
-            bench.add("torch", f"{work} at {limit} (alone {occupied:.0f} % busy)", f"{speed:.1f} (ideal {ideal:.1f})", "within 4 % of ideal",
-                      abs(speed / ideal - 1) <= 0.04, got=got, solo=solo)
+            measured, target, ok = (
+                f"{speed:.1f} (ideal {ideal:.1f})",
+                "within 4 % of ideal",
+                abs(speed / ideal - 1) <= 0.04,
+            )
+            if ideal == 100.0:
+                target, ok = ">= 96 % of solo", speed >= 96
+            elif work == "matmul":  # alone it is held by the card's power, throttled it clocks higher: its time counts
+                used = got["occupied"] * 100
+                measured, target, ok = (
+                    f"{used:.1f} of the time ({speed:.1f} of speed)",
+                    f"{limit} +- 2 of the time",
+                    abs(used - limit) <= 2,
+                )
+            bench.add(
+                "torch", f"{work} at {limit} (alone {occupied:.0f} % busy)", measured, target, ok, got=got, solo=solo
+            )
 
 
-SECTIONS = {"names": names, "routes": routes, "shares": shares, "hostbound": hostbound, "tenants": tenants, "overhead": overhead,
-            "init": init, "kills": kills, "torch": torch_rows}
+SECTIONS = {
+    "names": names,
+    "routes": routes,
+    "shares": shares,
+    "hostbound": hostbound,
+    "tenants": tenants,
+    "overhead": overhead,
+    "init": init,
+    "kills": kills,
+    "torch": torch_rows,
+}
 
 
 def card(bench: Bench) -> dict[str, Any]:
-    smi = subprocess.run("nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader", shell=True,  # noqa: S602, S607
-                         capture_output=True, text=True).stdout.strip()
+    smi = subprocess.run(
+        "nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader",
+        shell=True,  # noqa: S602, S607
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     return {"smi": smi, **bench.probe("info", env=bench.environment())}
 
 
@@ -361,11 +502,22 @@ def main() -> int:
             begun = time.monotonic()
             try:
                 SECTIONS[section](bench)
-            except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError, statistics.StatisticsError) as fault:
+            except (
+                KeyError,
+                ValueError,
+                ZeroDivisionError,
+                subprocess.SubprocessError,
+                statistics.StatisticsError,
+            ) as fault:
                 bench.add(section, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False)
             print(f"-- {section}: {time.monotonic() - begun:.0f} s", flush=True)
-            answer = {"card": about, "date": time.strftime("%Y-%m-%d", time.gmtime(started)), "command": " ".join(sys.argv),
-                      "calibration": calibration, "rows": [asdict(row) for row in bench.rows]}
+            answer = {
+                "card": about,
+                "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
+                "command": " ".join(sys.argv),
+                "calibration": calibration,
+                "rows": [asdict(row) for row in bench.rows],
+            }
             (chosen.out / "limits.json").write_text(json.dumps(answer, indent=1))
     failed = [row.name for row in bench.rows if row.ok is False]
     print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")

@@ -1,7 +1,7 @@
 """PyTorch programs that know nothing of any limit; `limits.py` runs them. One line of JSON on stdout.
 
-    torch_work.py fill                   fills the card, catches the error, frees, goes on
-    torch_work.py speed WORK SECONDS     WORK: layer, train, matmul, small; iterations a second and how busy they keep the card
+torch_work.py fill                   fills the card, catches the error, frees, goes on
+torch_work.py speed WORK SECONDS     WORK: layer, train, matmul, small; iterations a second and how busy they keep the card
 """
 
 import json
@@ -66,8 +66,13 @@ def layer() -> Callable[[], object]:
 
 def train() -> Callable[[], object]:
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(1024, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 4096), torch.nn.ReLU(),
-                              torch.nn.Linear(4096, 1024)).cuda()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(1024, 4096),
+        torch.nn.ReLU(),
+        torch.nn.Linear(4096, 4096),
+        torch.nn.ReLU(),
+        torch.nn.Linear(4096, 1024),
+    ).cuda()
     best = torch.optim.AdamW(net.parameters(), lr=1e-4)
     x = torch.randn(256, 1024, device="cuda")
 
@@ -135,7 +140,21 @@ def speed(work: str, seconds: float) -> dict[str, object]:
         busy = busy_fraction(go, rate)
     elif "LD_PRELOAD" not in os.environ:
         busy = profiled(go, rate)
-    return {"work": work, "rate": rate, "busy": busy}
+    return {"work": work, "rate": rate, "busy": busy, "occupied": rate * one_launch(go) if work == "matmul" else None}
+
+
+def one_launch(go: Callable[[], object]) -> float:
+    """Seconds that one call takes on the card at the speed it has under this limit: between two events, the median."""
+    times = []
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for _ in range(200):
+        go()  # the card is busy while the host puts the rest behind it
+        start.record()
+        go()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1000)
+    return sorted(times)[len(times) // 4]
 
 
 def profiled(go: Callable[[], object], rate: float) -> float:

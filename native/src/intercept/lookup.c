@@ -248,9 +248,11 @@ CUresult hami_denied(const char *name)
 
 /* ---- what programs call ---- */
 
+/* RTLD_NEXT for a hooked name; NULL for all others, which the real lookup serves with the caller's own scope. */
 static void *next(const void *caller, const char *name)
 {
-    void *found = hami_elf_next(caller, name);
+    const hami_name *entry = hami_name_find(name);
+    void *found = entry == NULL || entry->hook == NULL ? NULL : hami_elf_next(caller, name);
     return found == NULL ? NULL : hami_translate(found, name);
 }
 
@@ -259,7 +261,7 @@ EXPORT void *dlsym(void *restrict handle, const char *restrict name)
     if (!driver_like(name))
         TAIL_CALL real_dlsym()(handle, name);
     if (handle == RTLD_NEXT) {
-        void *found = hami_name_find(name) == NULL ? NULL : next(__builtin_return_address(0), name);
+        void *found = next(__builtin_return_address(0), name);
         if (found != NULL)
             return found;
         TAIL_CALL real_dlsym()(handle, name);
@@ -275,8 +277,7 @@ EXPORT void *dlvsym(void *restrict handle, const char *restrict name, const char
 {
     if (!driver_like(name))
         TAIL_CALL real_dlvsym()(handle, name, version);
-    void *found = handle == RTLD_NEXT && hami_name_find(name) != NULL ? next(__builtin_return_address(0), name)
-                                                                      : real_dlvsym()(handle, name, version);
+    void *found = handle == RTLD_NEXT ? next(__builtin_return_address(0), name) : real_dlvsym()(handle, name, version);
     if (found != NULL)
         return hami_translate(found, name);
     TAIL_CALL real_dlvsym()(handle, name, version);

@@ -1,0 +1,124 @@
+"""What the tests of libvgpu share: the library, the simulated driver and the test programs, built once a session."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hami.sim.cards import Bench, parse
+
+NATIVE = Path(__file__).resolve().parents[2] / "native"
+STRICT = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion"]
+UNITS = ["tests/units.c", "src/policy.c", "src/map.c", "src/ledger.c", "src/budget.c", "src/cost.c", "src/prim/linux.c"]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A folder with libvgpu.so, sim/libcuda.so.1, sim/libnvidia-ml.so.1 and the programs probe, lookups, units."""
+
+    folder: Path
+
+    @property
+    def library(self) -> Path:
+        return self.folder / "libvgpu.so"
+
+    @property
+    def policy(self) -> Path:
+        """Where this build of the library looks for its policy, in place of /usr/local/vgpu/policy."""
+        return self.folder / "policy"
+
+    def units(self, flags: Sequence[str] = ("-O1",)) -> Path:
+        program = self.folder / f"units{''.join(flags).replace('=', '-')}"
+        if not program.exists():
+            compile_c(UNITS, program, [*flags, "-lpthread"])
+        return program
+
+
+def compile_c(sources: Sequence[str | Path], output: Path, flags: Sequence[str]) -> None:
+    include = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{output.parent}"]
+    subprocess.run(
+        ["gcc", *STRICT, *include, *(str(NATIVE / each) for each in sources), "-o", output, *flags], check=True
+    )
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
+    folder = tmp_path_factory.mktemp("vgpu")
+    made = Tools(folder)
+    table = NATIVE / "src/intercept/table.txt"
+    subprocess.run([sys.executable, NATIVE / "tools/intercept.py", "make", table, folder], check=True)
+    subprocess.run(
+        [sys.executable, NATIVE / "tools/fakestubs.py", table, NATIVE / "fake-driver/versions.txt", folder / "stubs.c"],
+        check=True,
+    )
+    shared = ["-O1", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-Bsymbolic"]
+    sim = folder / "sim"
+    sim.mkdir()
+    compile_c(
+        [*sorted((NATIVE / "src").rglob("*.c")), folder / "hooks.c"],
+        made.library,
+        [
+            *shared,
+            f'-DHAMI_POLICY_PATH="{made.policy}"',
+            f"-Wl,--version-script={folder / 'exports.map'}",
+            "-ldl",
+            "-lpthread",
+        ],
+    )
+    driver = [f"-I{NATIVE / 'fake-driver'}", "-Wl,-soname,libcuda.so.1", "-lpthread"]
+    compile_c(
+        [*sorted((NATIVE / "fake-driver").glob("*.c")), folder / "stubs.c"], sim / "libcuda.so.1", [*shared, *driver]
+    )
+    nvml = [f"-I{NATIVE / 'sim-nvml'}", "-Wl,-soname,libnvidia-ml.so.1", "-lpthread"]
+    compile_c(sorted((NATIVE / "sim-nvml").glob("*.c")), sim / "libnvidia-ml.so.1", [*shared, *nvml])
+    compile_c(["tests/probe.c", "src/intercept/elf.c"], folder / "probe", ["-O1", "-ldl"])
+    compile_c(["tests/nextlookup.c"], folder / "libnextlookup.so", ["-O1", "-fPIC", "-shared"])
+    link = [f"-L{folder}", "-lnextlookup", f"-Wl,-rpath,{folder}", "-ldl"]
+    compile_c(["tests/lookups.c", "src/intercept/elf.c"], folder / "lookups", ["-O1", *link])
+    compile_c(["tests/manners.c"], folder / "manners", ["-O1", "-ldl"])
+    return made
+
+
+class Container:
+    """One container: its cards, its limits, its processes."""
+
+    def __init__(self, tools: Tools, folder: Path) -> None:
+        self.tools = tools
+        self.ledger = folder / "ledger"
+        self.bench = Bench(folder / "cards", parse("cards: [{model: A100-40}, {model: A100-40}]"))
+
+    def environment(self, **limits: str) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("CUDA_", "GPU_CORE", "LD_"))}
+        plain = {
+            **kept,
+            **self.bench.environment,
+            "LD_LIBRARY_PATH": str(self.tools.folder / "sim"),
+            "PROBE_SIMULATED": "1",
+        }
+        return {
+            **plain,
+            "LD_PRELOAD": str(self.tools.library),
+            "CUDA_DEVICE_MEMORY_SHARED_CACHE": str(self.ledger),
+            **limits,
+        }
+
+    def start(self, *words: object, **limits: str) -> "subprocess.Popen[str]":
+        command = [str(self.tools.folder / str(words[0])), *map(str, words[1:])]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment(**limits), text=True, **pipes)
+
+    def probe(self, *words: object, **limits: str) -> dict[str, object]:
+        """Runs the probe to its end; its line of JSON, with what it said on stderr under `stderr`."""
+        out, err = self.start("probe", *words, **limits).communicate(timeout=60)
+        answer: dict[str, object] = json.loads(out.splitlines()[-1]) if out else {}
+        return answer | {"stderr": err}
+
+
+@pytest.fixture
+def container(tools: Tools, tmp_path: Path) -> Container:
+    return Container(tools, tmp_path)

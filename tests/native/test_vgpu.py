@@ -1,0 +1,144 @@
+"""libvgpu on the simulated driver: every lookup, every way to take memory, shares of time, policy, manners."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
+
+from .conftest import NATIVE, Container, Tools
+
+ROUTES = (
+    "linear small pitch managed async async_free_sync own_pool graph_node captured vmm vmm_mapped vmm_retained array array3d "
+    "mipmap context module library heap mixed"
+).split()
+
+
+@contextmanager
+def policy(container: Container, text: str) -> Iterator[None]:
+    """The container's policy file, as the agent would mount it."""
+    container.ledger.touch()
+    container.tools.policy.write_text(text)
+    try:
+        yield
+    finally:
+        container.tools.policy.unlink()
+
+
+def limits(container: Container, mem_mib: int | None = 4096, core_percent: int = 0, **more: object) -> str:
+    cards = tuple(CardLimit(container.bench.uuid(index), mem_mib, core_percent) for index in (0, 1))
+    return encode(LibraryPolicy(container="pod/main", cards=cards, ledger=str(container.ledger), **more))  # type: ignore[arg-type]
+
+
+def test_every_name_by_every_lookup_gives_what_the_table_says(tools: Tools, container: Container) -> None:
+    table = (NATIVE / "src/intercept/table.txt").read_text().splitlines()
+    names = tools.folder / "names"
+    names.write_text("".join(f"{' '.join(line.split()[:2])}\n" for line in table if line and not line.startswith("#")))
+    process = container.start("lookups", names, CUDA_DEVICE_MEMORY_LIMIT="4g")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_way_to_take_memory_ends_at_the_limit_and_goes_on(container: Container, route: str) -> None:
+    got = container.probe("mem", route, CUDA_DEVICE_MEMORY_LIMIT="4g")
+    assert (got["refused_with"], got["total_mib"]) == (2, 4096)
+    assert 3000 < got["nvml_mib"] <= 4096  # type: ignore[operator]
+    assert got["again"] == (0 if route == "heap" else 1)
+    assert got["stderr"] == ""
+
+
+def test_without_the_library_the_same_program_takes_more(container: Container) -> None:
+    got = container.probe("mem", "linear", LD_PRELOAD="")
+    assert got["nvml_mib"] > 4096  # type: ignore[operator]
+
+
+def test_two_processes_share_one_limit_and_a_killed_one_gives_back(container: Container) -> None:
+    holder = container.start("probe", "run", "memset", 30, 3 << 30, CUDA_DEVICE_MEMORY_LIMIT="8g")
+    deadline = time.monotonic() + 20
+    while container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] != 0x400:  # 8 - 2 x 3 - contexts
+        assert time.monotonic() < deadline
+    holder.kill()
+    holder.communicate()
+    assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] == 7680
+
+
+@pytest.mark.parametrize(("limit", "ns"), [(30, 100_000), (50, 1_000_000), (20, 10_000)])
+def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: int) -> None:
+    wanted = {"CUDA_DEVICE_SM_LIMIT": str(limit), "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    got = container.probe("run", "spin", 3, ns, **wanted)
+    share = sum(got["tenths"][10:]) / 2 * ns / 1e7  # type: ignore[index]
+    assert share <= limit + 1.5
+    assert share >= limit - 6  # a busy machine may keep the program from launching
+
+
+def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
+    outs = {"CUDA_DEVICE_MEMORY_LIMIT": "99g", "CUDA_DISABLE_CONTROL": "true", "CUDA_DEVICE_SM_LIMIT": "0"}
+    with policy(container, limits(container)):
+        assert container.probe("mem", "linear", **outs)["total_mib"] == 4096
+        assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_SHARED_CACHE="/nowhere/at/all")["total_mib"] == 4096
+
+
+@pytest.mark.parametrize("text", ["", "version 1\n", "version 9\nend\n", "nonsense"])
+def test_a_policy_that_cannot_be_read_refuses_cuda_and_says_why_once(container: Container, text: str) -> None:
+    with policy(container, text):
+        got = container.probe("info")
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+    assert str(got["stderr"]).count("hami-vgpu:") == 1
+    assert "CUDA is refused" in str(got["stderr"])
+
+
+def test_a_ledger_that_cannot_be_opened_refuses_cuda_unless_told_otherwise(container: Container) -> None:
+    cards = (CardLimit(container.bench.uuid(0), 4096),)
+    broken = LibraryPolicy(container="a", cards=cards, ledger="/nowhere/ledger")
+    with policy(container, encode(broken)):
+        assert container.probe("info")["code"] == 802
+    with policy(container, encode(LibraryPolicy(container="a", cards=cards, ledger="/nowhere/ledger", fail_open=True))):
+        assert container.probe("info")["card"] == "Simulated GPU"
+
+
+def test_a_card_that_is_not_in_the_policy_gives_nothing(container: Container) -> None:
+    other = LibraryPolicy(container="a", cards=(CardLimit("GPU-of-somebody-else", 4096),), ledger=str(container.ledger))
+    with policy(container, encode(other)):
+        assert container.probe("mem", "linear")["code"] == 2
+
+
+def test_default_policy_lets_a_tenant_alone_have_the_card(container: Container) -> None:
+    with policy(container, limits(container, None, 20, core_policy=CorePolicy.DEFAULT)):
+        got = container.probe("run", "spin", 2, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    assert got["rate"] > 500  # type: ignore[operator]
+
+
+def test_the_library_leaves_the_process_as_it_found_it(container: Container) -> None:
+    process = container.start("manners", CUDA_DEVICE_MEMORY_LIMIT="4g", CUDA_DEVICE_SM_LIMIT="50")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out) == {"signals_changed": 0, "umask": 0o027, "descriptors": 0}
+
+
+def test_programs_without_cuda_are_not_touched(container: Container) -> None:
+    done = subprocess.run(["/bin/ls", "/"], env=container.environment(), capture_output=True, check=False, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_shipped_library_runs_on_old_systems_of_both_kinds(tools: Tools) -> None:
+    for target in ("x86_64", "aarch64"):
+        output = tools.folder / f"libvgpu-{target}.so"
+        subprocess.run([sys.executable, NATIVE / "tools/release.py", target, output], check=True, timeout=250)
+        needs = subprocess.run(["objdump", "-p", output], capture_output=True, text=True, check=True).stdout
+        versions = {tuple(map(int, word[6:].split("."))) for word in needs.split() if word.startswith("GLIBC_")}
+        assert versions
+        assert max(versions) <= (2, 17)
+        libraries = {line.split()[1] for line in needs.splitlines() if "NEEDED" in line}
+        assert libraries <= {
+            "libc.so.6",
+            "libdl.so.2",
+            "libpthread.so.0",
+            "ld-linux-aarch64.so.1",
+            "ld-linux-x86-64.so.2",
+        }

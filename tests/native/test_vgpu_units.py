@@ -1,0 +1,52 @@
+"""The library's parts by themselves, plain and under the sanitizers; `native/tests/units.c` says what each checks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import NATIVE, Tools
+
+SANITIZERS = {
+    "plain": ["-O1"],
+    "asan": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "tsan": ["-O1", "-fsanitize=thread"],
+}
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("part", ["parse", "map", "budget", "cost", "fuzz 100000 1", "fuzz 100000 2"])
+def test_a_part_does_what_it_says(tools: Tools, part: str, sanitizer: str) -> None:
+    run(tools.units(SANITIZERS[sanitizer]), part)
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_a_storm_of_processes_and_threads_never_exceeds_the_limit(tools: Tools, tmp_path: Path, sanitizer: str) -> None:
+    rounds = 1500 if sanitizer == "plain" else 300
+    run(tools.units(SANITIZERS[sanitizer]), f"storm {tmp_path / 'ledger'} 16 8 {rounds}")
+
+
+def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
+    assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
+
+
+def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
+    lists = sorted((NATIVE / "src/intercept/drivers").glob("*.txt"))
+    assert lists
+    assert check(*lists).returncode == 0
+    new = tmp_path / "driver"
+    new.write_text("cuInit\ncuMemAllocFromTheFuture\n")
+    told = check(new)
+    assert (told.returncode, "cuMemAllocFromTheFuture" in told.stdout) == (1, True)
+
+
+def check(*lists: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, NATIVE / "tools/intercept.py", "check", NATIVE / "src/intercept/table.txt", *lists]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def run(program: Path, words: str) -> str:
+    done = subprocess.run([program, *words.split()], capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
