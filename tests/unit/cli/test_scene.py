@@ -1,0 +1,77 @@
+"""The demo's picture: what is read from the API server's objects, and how it is drawn."""
+
+import io
+import json
+from typing import Any
+
+from rich.console import Console
+
+from hami.cli.demo.scene import Scene, decode, observe
+from hami.cli.demo.screen import draw
+from hami.cli.demo.stage import with_image
+from hami.config.schema import DeviceConfig
+from hami.sim.nodes import Shape, node_object
+from hami.vendors import table
+
+CARD = "GPU-gpu-node-0"
+
+
+def pod(name: str, record: str | None = None, phase: str = "Running", waits: str = "", grant: str = "success") -> Any:
+    annotations = {"hami.io/vgpu-devices-allocated": record, "hami.io/bind-phase": grant} if record else {}
+    conditions = [{"type": "PodScheduled", "status": "False", "message": waits}] if waits else []
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": annotations},
+        "spec": {"containers": [{"name": "main"}], **({} if waits else {"nodeName": "gpu-node"})},
+        "status": {"phase": phase, "conditions": conditions},
+    }
+
+
+def scene(*pods: Any) -> Scene:
+    node = {"kind": "Node", **node_object("gpu-node", Shape(cards=3, mem_mib=40000, model="NVIDIA L40S"))}
+    return observe(*decode(json.dumps({"items": [node, *pods]})), table.load(DeviceConfig()))
+
+
+def drawn(shown: Scene) -> str:
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(draw(shown))
+    return captured.get()
+
+
+def test_slices_add_up_on_their_card() -> None:
+    shown = scene(pod("a", f"{CARD},NVIDIA,10000,30:;"), pod("b", f"{CARD},NVIDIA,20000,60:;"))
+    first = shown.cards[0]
+    assert (first.mem_mib, first.core_percent, first.slots, first.pods) == (30000, 90, 2, ("a", "b"))
+    assert shown.cards[1].pods == ()
+
+
+def test_a_finished_pod_holds_nothing() -> None:
+    assert scene(pod("done", f"{CARD},NVIDIA,10000,30:;", phase="Succeeded")).cards[0].mem_mib == 0
+
+
+def test_a_pod_that_waits_says_why_without_the_appendix_on_preemption() -> None:
+    waits = "0/1 nodes are available: 1 3/3 CardTypeMismatch. no new claims to deallocate, preemption: 0/1 nodes ..."
+    shown = scene(pod("late", phase="Pending", waits=waits))
+    assert shown.pods[0].waits_for == "0/1 nodes are available: 1 3/3 CardTypeMismatch."
+    assert shown.settled
+
+
+def test_a_pod_that_is_bound_but_not_granted_is_not_settled() -> None:
+    assert not scene(pod("a", f"{CARD},NVIDIA,10000,30:;", phase="Pending", grant="allocating")).settled
+
+
+def test_free_cards_that_are_alike_share_a_row() -> None:
+    text = drawn(scene(pod("a", f"{CARD},NVIDIA,10000,30:;")))
+    assert "10000 of 40000 MiB" in text
+    assert " 1-2 " in text
+    assert "10000 MiB of card gpu-node/0, 30 % of its time" in text
+
+
+def test_images_are_replaced_in_pods_and_in_templates_and_nowhere_else() -> None:
+    containers = {"initContainers": [{"name": "i", "image": "x"}], "containers": [{"name": "c", "image": "y"}]}
+    replaced = {"initContainers": [{"name": "i", "image": "z"}], "containers": [{"name": "c", "image": "z"}]}
+    assert with_image({"kind": "Pod", "spec": containers}, "z") == {"kind": "Pod", "spec": replaced}
+    job = {"kind": "Job", "spec": {"backoffLimit": 2, "template": {"metadata": {}, "spec": containers}}}
+    assert with_image(job, "z")["spec"] == {"backoffLimit": 2, "template": {"metadata": {}, "spec": replaced}}
+    assert with_image({"kind": "ConfigMap", "data": {}}, "z") == {"kind": "ConfigMap", "data": {}}
