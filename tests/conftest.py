@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from hami.lab import Lab
@@ -22,6 +23,9 @@ CLUSTERS = {"lab", "lab_node", "new_lab"}
 def pytest_configure() -> None:
     """Python up to 3.13 makes an event loop where none was ever set; pytest-asyncio asks for one and closes none."""
     asyncio.set_event_loop(None)
+    # A deadline measures the machine's other work; speed has its benchmarks.
+    settings.register_profile("hami", deadline=None)
+    settings.load_profile("hami")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
