@@ -121,16 +121,23 @@ class Store:
         return self._update(place, old, new)
 
     def delete(self, place: Place, options: Json | None = None) -> Stored:
-        """A running pod on a node is only marked, as its kubelet removes it; all else goes at once."""
+        """A running pod on a node is only marked, as its kubelet removes it, and so is what has finalizers."""
         old = self.get(place)
         options = options or {}
         self._preconditions(place, old, options.get("preconditions") or {})
-        if options.get("gracePeriodSeconds") == 0 or place.plural != "pods" or not _runs(old.value):
+        at_once = options.get("gracePeriodSeconds") == 0 or place.plural != "pods" or not _runs(old.value)
+        if at_once and place.plural != "pods" and not old.value["metadata"].get("finalizers"):
             return self._remove(place, old)
-        if "deletionTimestamp" in old.value["metadata"]:
+        old = self._mark(place, old, 0 if at_once else 30)
+        return old if not at_once or old.value["metadata"].get("finalizers") else self._remove(place, old)
+
+    def _mark(self, place: Place, old: Stored, grace: int) -> Stored:
+        """Pods that go are marked first, also when they go at once: that is a write and an event of its own."""
+        marked = old.value["metadata"].get("deletionGracePeriodSeconds")
+        if marked is not None and marked <= grace:
             return old
-        grace = {"deletionTimestamp": self.stamp(), "deletionGracePeriodSeconds": 30}
-        return self._write(place.resource, self._key(place), old, merge(old.value, {"metadata": grace}))
+        mark = {"deletionTimestamp": self.stamp(), "deletionGracePeriodSeconds": grace}
+        return self._write(place.resource, self._key(place), old, merge(old.value, {"metadata": mark}))
 
     def bind(self, place: Place, body: Json) -> None:
         """pods/binding: node name and annotations in one write, guarded by uid and version."""
@@ -173,6 +180,8 @@ class Store:
         after["resourceVersion"] = before["resourceVersion"]
         if value == old.value:
             return old  # a write that changes nothing makes no version and no event
+        if "deletionTimestamp" in before and before.get("finalizers") and not after.get("finalizers"):
+            return self._remove(place, old)
         return self._write(place.resource, self._key(place), old, value)
 
     @staticmethod
