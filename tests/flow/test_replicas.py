@@ -53,4 +53,4 @@ def test_the_second_replica_takes_over_and_no_slice_is_given_twice(new_lab: Any,
     assert sum(cluster.taken().values()) == 32 * 4000
     assert took < HAND_OVER + 20
     pending = [pod["metadata"]["name"] for pod in cluster.pods() if not pod["spec"].get("nodeName")]
-    assert "CardInsufficientMemory" in cluster.reason(pending[0])
+    cluster.until("the last say why they wait", lambda: "CardInsufficientMemory" in cluster.reason(pending[0]))

@@ -6,7 +6,7 @@ take the same slice. Verbs decode, call this, and encode; nothing else reserves.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask, Policies
@@ -19,6 +19,7 @@ from hami.plan.choose import Decision
 from hami.scheduler.gate import Gate
 from hami.scheduler.meters import Meters
 from hami.scheduler.narrate import Narrator, distinct
+from hami.scheduler.phrases import Phrases
 from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
 from hami.wire.objects import Pod
@@ -38,6 +39,7 @@ class Engine:
     clock: Callable[[], float]
     hold: float
     """Seconds a decision waits for its bind."""
+    phrases: Phrases = field(default_factory=Phrases)
 
     def ask(self, pod: Pod) -> Ask:
         """The pod's ask. Raises `Malformed` with the path of what is wrong."""
@@ -56,13 +58,13 @@ class Engine:
         else:
             self.reserve(ask, decision.plan)
             self.waiting.settled(ask.pod.uid)
-            self.meters.decisions.labels("placed").inc()
+            self.meters.placed.inc()
             self.narrator.placed(ask.pod, decision, offered)
         return decision
 
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())
-        self.meters.decisions.labels("refused").inc()
+        self.meters.refused.inc()
         alike = Counter(map(id, decision.refusals.values()))
         for refusal in distinct(decision.refusals):
             self.meters.rejections.labels(refusal.reason.value).inc(alike[id(refusal)])
@@ -70,7 +72,7 @@ class Engine:
 
     def unusable(self, pod: Pod, fault: str) -> None:
         """A pod whose ask cannot be read: no node is at fault."""
-        self.meters.decisions.labels("unusable").inc()
+        self.meters.unusable.inc()
         self.narrator.unusable(pod_ref(pod), fault)
 
     def reserve(self, ask: Ask, plan: Plan) -> Reservation:

@@ -22,7 +22,7 @@ class Gate:
         self.closed: str | None = ""
         """Why no decision is made now; None when it may be."""
         self.rebuild()
-        self.follow("no leader is elected yet")
+        self.follow("it has not been elected")
 
     def rebuild(self) -> None:
         """Close until nodes and pods have been read again."""

@@ -36,6 +36,9 @@ class Meters:
             ["result"],
             registry=registry,
         )
+        self.placed = self.decisions.labels("placed")
+        self.refused = self.decisions.labels("refused")
+        self.unusable = self.decisions.labels("unusable")
         self.bind_failures = Counter(
             "hami_scheduler_bind_failures_total",
             "Binds refused or failed, by kind of fault.",

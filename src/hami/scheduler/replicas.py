@@ -40,14 +40,14 @@ class Leadership:
         self._gate.lead()
         log.info("this replica decides from now on")
 
-    def stopped(self, why: str = "another replica decides") -> None:
+    def stopped(self, why: str) -> None:
         self._gate.follow(why)
-        log.info("this replica does not decide any more: %s", why)
+        log.info("this replica does not decide: %s", why)
 
 
 async def elect(elector: Elector, leadership: Leadership) -> None:
     """Take part in the replicas' own election for ever."""
-    await elector.run(leadership.started, leadership.stopped)
+    await elector.run(leadership.started, lambda: leadership.stopped("another replica holds the Lease"))
 
 
 class LeaseWatcher:
@@ -66,7 +66,7 @@ class LeaseWatcher:
         leadership: Leadership,
         *,
         renew_deadline: float,
-        poll: float = 1.0,
+        poll: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
@@ -83,15 +83,15 @@ class LeaseWatcher:
 
     async def run(self) -> None:
         """Look for ever."""
+        before: str | None = None
         while True:
             holder = await self._holder()
             ours = self.ours(holder)
             if ours and not self._leading:
-                self._leading = True
                 await self._leadership.started()
-            elif not ours and self._leading:
-                self._leading = False
+            elif not ours and (self._leading or holder != before):
                 self._leadership.stopped(f"Lease {self._title} is held by {holder or 'nobody'}")
+            self._leading, before = ours, holder
             await asyncio.sleep(self._poll)
 
     def ours(self, holder: str) -> bool:
