@@ -19,6 +19,7 @@ _MAX_LENGTH = 64
 _MAX_EXPONENT = 64  # Kubernetes caps values at 2^63; this only keeps 1e999999999 from costing memory
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_WHOLE = {"k": 10**3, "M": 10**6, "G": 10**9}
 _ALLOWED = "a Kubernetes quantity: a number and one suffix of n u m k M G T P E Ki Mi Gi Ti Pi Ei, or an exponent"
 
 
@@ -50,10 +51,11 @@ def whole(text: str | int | float, path: str, low: int, high: int) -> int:
     The API server rewrites what users write (5000 becomes ``5k``), so suffixes
     are no sign of a mistake.
     """
-    if isinstance(text, str) and len(text) <= 18 and text.isascii() and text.isdigit():
-        value = Fraction(int(text))  # nearly all of them
-    else:
-        value = parse(text, path)
+    if isinstance(text, str) and len(text) <= 18 and text.isascii():  # nearly all of them
+        digits, scale = (text, 1) if text.isdigit() else (text[:-1], _WHOLE.get(text[-1:], 0))
+        if scale and digits.isdigit() and low <= int(digits) * scale <= high:
+            return int(digits) * scale
+    value = parse(text, path)
     if value.denominator != 1 or not low <= value <= high:
         raise Malformed(path, text, f"a whole number from {low} to {high}")
     return int(value)
