@@ -89,6 +89,9 @@ class SimKubelet:
         """Whether pod-resources lists a pod that is being admitted, as a real one does."""
         self.answers_resources = True
         self.writes_file = True
+        self.asked_while_allocating = 0
+        """Pod-resources calls that came while an Allocate was on its way: a real kubelet may lose ids by those."""
+        self._allocating = False
         self._allocated: dict[str, set[str]] = {}
         self._reusable: dict[str, set[str]] = {}
         self._removed = False
@@ -272,11 +275,14 @@ class SimKubelet:
 
     async def _allocate(self, place: Place, ids: list[str]) -> None:
         request = messages.AllocateRequest(container_requests=[messages.ContainerAllocateRequest(devices_ids=ids)])
+        self._allocating = True
         try:
             answer = await rpc.ask(self.endpoints[place[2]].channel, ALLOCATE, request, CALL_S)
         except grpc.aio.AioRpcError as fault:
             self._allocated = self._devices()
             raise Rejected(f"Allocate failed due to {fault.details()}") from fault
+        finally:
+            self._allocating = False
         # As in kubelet: only what is held is noted here. If pod-resources was asked during the call after
         # a pod had gone, the ids of this allocation were dropped from `_allocated`, and may be given out again.
         self.held[place] = Holding(frozenset(ids), answer.container_responses[0].SerializeToString())
@@ -306,6 +312,7 @@ class SimKubelet:
     # pod resources
 
     async def _list(self, _: resources.ListPodResourcesRequest, context: Any) -> resources.ListPodResourcesResponse:
+        self.asked_while_allocating += self._allocating
         if not self.answers_resources:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
         self._collect()

@@ -312,6 +312,14 @@ async def test_without_the_api_server_an_unknown_pod_is_refused_in_time(node):
     assert asyncio.get_running_loop().time() - started < 3
 
 
+async def test_kubelet_is_not_asked_for_its_pods_while_it_waits_for_an_allocate(node):
+    """It might forget the ids on their way; so the look comes with the preference, and reused ids need none."""
+    for index in range(3):
+        pod = node.pod(f"p{index}", ask("main", slices=one(1)), inits=[ask("warm", slices=one(1))])
+        await node.kubelet.admit(pod)
+    assert node.kubelet.asked_while_allocating == 0
+
+
 async def test_ids_that_kubelet_hands_out_twice_stay_apart(node):
     """kubelet drops ids on their way out when it is asked for its pods at that moment and a pod has just gone."""
     gone, first, second = (node.pod(name, ask(slices=one(1))) for name in ("gone", "first", "second"))

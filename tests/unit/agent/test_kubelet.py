@@ -67,6 +67,7 @@ async def test_the_agent_registers_again_when_kubelet_restarts(node):
 async def test_a_socket_that_is_removed_comes_back(node):
     node.registration.socket.unlink()
     await until(lambda: node.registration.registrations == 2)
+    await node.kubelet.registered(RESOURCE)
     await node.kubelet.admit(node.pod("a", ask(slices=one(1))))
 
 
