@@ -44,9 +44,6 @@ class Meters:
         self.conflict = Gauge(
             "hami_agent_conflicting_plugins", "Other device plugins on this node that offer our cards.", registry=made
         )
-        self.card_healthy = Gauge(
-            "hami_agent_card_healthy", "1 while the card is offered for new pods.", ["device_uuid"], registry=made
-        )
         self.outcomes_waiting = Gauge(
             "hami_agent_outcomes_waiting", "Allocation outcomes the API server does not have yet.", registry=made
         )

@@ -180,9 +180,8 @@ class Machine:
 
 async def serve(kubeconfig: str | None, name: str, folder: Path, shuffle: int | None = None) -> None:
     """One machine until cancelled; its sockets are below `folder`, where a real node has /var/lib/kubelet."""
-    kubelet = SimKubelet(
-        folder / "device-plugins", folder / "pod-resources/kubelet.sock", random.Random(time.time_ns())
-    )  # noqa: S311
+    chance = random.Random(time.time_ns() if shuffle is None else shuffle)  # noqa: S311
+    kubelet = SimKubelet(folder / "device-plugins", folder / "pod-resources/kubelet.sock", chance)
     async with await Kube.connect(kubeconfig) as kube:
         await Machine(kube, name, kubelet, shuffle=shuffle).run()
 
