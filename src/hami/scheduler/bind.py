@@ -6,6 +6,7 @@ its record missing. Where the answer is lost, the slice stays taken until the
 API server has told what became of it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -57,6 +58,9 @@ class Binder:
         self._kube = kube
         self._now = now
         self._timeout = timeout
+        self._open: Counter[PodUid] = Counter()
+        """Bindings of a pod whose fate is not known: on their way, or without an answer. kube-scheduler
+        may ask again meanwhile, and what the second is told says nothing about the first."""
 
     async def answer(self, body: bytes) -> bytes:
         """One /bind call, body to body. What goes wrong is said in ``Error``."""
@@ -84,18 +88,28 @@ class Binder:
             return
         # From here to the answer the slice must not be given to anybody, whatever the clock says.
         self._engine.ledger.binding(pod.uid, self._engine.clock(), UNKNOWN_FATE)
+        self._open[pod.uid] += 1
         try:
             await self._send(pod, node, keys.records(plan, self._engine.vendors, self._now()))
         except (Unanswered, ServerFault) as fault:
             await self._find_out(pod, node, fault)
-        except HamiError as fault:
-            if not (isinstance(fault, Conflicted) and await self._already_ours(pod, node)):
-                self._engine.ledger.release(pod.uid)
-                raise
+        except NotFound:
+            self._engine.ledger.release(pod.uid)
+            raise
+        except Conflicted as fault:
+            self._open[pod.uid] -= 1
+            await self._find_out(pod, node, fault)
+        except HamiError:
+            self._open[pod.uid] -= 1
+            self._give_back(pod)
+            raise
+        self._open.pop(pod.uid, None)
         self._engine.waiting.settled(pod.uid)
 
     async def settle_overdue(self) -> None:
         """Look up what became of Bindings that had no answer and that no watch has told of."""
+        for uid in [uid for uid in self._open if self._engine.ledger.reservation(uid) is None]:
+            del self._open[uid]
         for hold in self._engine.ledger.overdue(self._engine.clock()):
             pod = hold.plan.pod
             try:
@@ -104,8 +118,9 @@ class Binder:
                 found = None
             except HamiError:
                 continue  # not now; the slice stays taken
-            bound = found is not None and found.metadata.uid == pod.uid and bool(found.spec.node_name)
-            if not bound and self._engine.ledger.reservation(pod.uid) is hold:
+            # Bound past us, or finished already: the watch has told that, before the slice was held, and tells no more.
+            ours = found is not None and bound_to(found, pod, hold.plan.node) and not found.finished
+            if not ours and self._engine.ledger.reservation(pod.uid) is hold:
                 self._engine.ledger.release(pod.uid)
 
     async def reserved(self, pod: PodRef, node: str) -> Plan | None:
@@ -145,7 +160,9 @@ class Binder:
         )
 
     async def _find_out(self, pod: PodRef, node: str, fault: HamiError) -> None:
-        """Return when the pod turns out bound as planned, else raise and leave the slice taken."""
+        """Return when the pod turns out bound as planned, by this request or by an earlier one. Else
+        raise; the slice stays taken as long as a request of ours may still be carried out.
+        """
         try:
             found = await self._kube.get(paths.pods(pod.namespace, pod.name), Pod)
         except NotFound:
@@ -153,21 +170,30 @@ class Binder:
             raise Refused(f"pod {pod} is gone") from fault
         except HamiError:
             raise fault from None
-        if not bound_to(found, pod, node):
-            raise fault
+        if bound_to(found, pod, node):
+            return
+        if bindable(found, pod):
+            self._give_back(pod)
+        else:
+            self._engine.ledger.release(pod.uid)
+        raise fault
 
-    async def _already_ours(self, pod: PodRef, node: str) -> bool:
-        """Whether a conflict only says that an earlier request of ours did bind the pod there."""
-        try:
-            return bound_to(await self._kube.get(paths.pods(pod.namespace, pod.name), Pod), pod, node)
-        except HamiError:
-            return False
+    def _give_back(self, pod: PodRef) -> None:
+        """The slice is free again, unless a Binding of unknown fate may still take it."""
+        if self._open[pod.uid] <= 0:
+            self._engine.ledger.release(pod.uid)
 
 
 def bound_to(found: Pod, pod: PodRef, node: str) -> bool:
     """Whether the API server has the pod on `node` with a record of ours."""
     recorded = (found.metadata.annotations or {}).get(keys.NODE)
     return found.metadata.uid == pod.uid and found.spec.node_name == node == recorded
+
+
+def bindable(found: Pod, pod: PodRef) -> bool:
+    """Whether the API server would still carry out a Binding of this very pod."""
+    meta = found.metadata
+    return meta.uid == pod.uid and not found.spec.node_name and meta.deletion_timestamp is None
 
 
 def binding(pod: PodRef, node: str, annotations: Mapping[str, str]) -> dict[str, object]:

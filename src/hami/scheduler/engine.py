@@ -18,7 +18,7 @@ from hami.model.vendor import Vendor
 from hami.plan.choose import Decision
 from hami.scheduler.gate import Gate
 from hami.scheduler.meters import Meters
-from hami.scheduler.narrate import Narrator, distinct
+from hami.scheduler.narrate import Narrator
 from hami.scheduler.phrases import Phrases
 from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
@@ -64,11 +64,11 @@ class Engine:
 
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())
+        reasons = self.phrases.reasons(decision.refusals)
         self.meters.refused.inc()
-        alike = Counter(map(id, decision.refusals.values()))
-        for refusal in distinct(decision.refusals):
-            self.meters.rejections.labels(refusal.reason.value).inc(alike[id(refusal)])
-        self.narrator.refused(waiter, decision.refusals, offered)
+        for reason, count in Counter(reasons.values()).items():
+            self.meters.rejections.labels(reason).inc(count)
+        self.narrator.refused(waiter, reasons, offered)
 
     def unusable(self, pod: Pod, fault: str) -> None:
         """A pod whose ask cannot be read: no node is at fault."""

@@ -4,12 +4,11 @@ Told at most once as long as the story stays the same; the recorder has its own
 budget and drops rather than waits, so a decision never waits for an event.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from hami.kube.events import EventKind
 from hami.model.ask import PodRef
-from hami.model.refusal import Refusal
 from hami.plan.choose import Decision
 from hami.scheduler.waiting import Waiter
 
@@ -42,15 +41,15 @@ class Narrator:
             f"find fit node({decision.plan.node}), {offered - fit} nodes not fit, {fit} nodes fit({best})",
         )
 
-    def refused(self, waiter: Waiter, refusals: Mapping[str, Refusal], offered: int) -> None:
-        """No node fits: how many were asked, and who failed for what."""
+    def refused(self, waiter: Waiter, reasons: Mapping[str, str], offered: int) -> None:
+        """No node fits: how many were asked, and who failed for what. `reasons` by node."""
         if self._recorder is None:
             return
-        told = f"{offered} {sorted(reason.value for reason in {refusal.reason for refusal in distinct(refusals)})}"
+        told = f"{offered} {sorted(set(reasons.values()))}"
         if told == waiter.told:
             return
         waiter.told = told
-        for line in (f"no available node, {offered} nodes do not meet", *by_reason(refusals)):
+        for line in (f"no available node, {offered} nodes do not meet", *by_reason(reasons)):
             self._tell(waiter.ask.pod, "Warning", "FilteringFailed", line)
 
     def unusable(self, pod: PodRef, fault: str) -> None:
@@ -67,19 +66,13 @@ class Narrator:
             self._recorder.record(pod, kind, reason, message)
 
 
-def by_reason(refusals: Mapping[str, Refusal]) -> list[str]:
+def by_reason(reasons: Mapping[str, str]) -> list[str]:
     """``3 nodes CardInsufficientMemory(node1,node2,node3)``, the most frequent first."""
-    reasons = {id(refusal): refusal.reason.value for refusal in distinct(refusals)}
     nodes: dict[str, list[str]] = {}
-    for name, refusal in refusals.items():
-        nodes.setdefault(reasons[id(refusal)], []).append(name)
+    for name, reason in reasons.items():
+        nodes.setdefault(reason, []).append(name)
     frequent = sorted(nodes.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:SPOKEN_REASONS]
     return [f"{len(names)} nodes {reason}({listed(sorted(names))})" for reason, names in frequent]
-
-
-def distinct(refusals: Mapping[str, Refusal]) -> Iterable[Refusal]:
-    """The refusals, each object once: a scan gives thousands of nodes the same one."""
-    return {id(refusal): refusal for refusal in refusals.values()}.values()
 
 
 def listed(names: list[str]) -> str:

@@ -5,6 +5,8 @@ request; so a text belongs to an object. Knows no HTTP and no ledger.
 """
 
 from collections.abc import Mapping
+from operator import attrgetter
+from typing import cast
 
 from msgspec import Struct
 
@@ -33,12 +35,14 @@ Texts = dict[str, str]
 """Reason by node."""
 
 
-class Phrase(Struct, frozen=True):
-    """What is said of a refusal. Holds it, so that its identity stays its own."""
+class Phrase(Struct, eq=False):
+    """What is said of a refusal. Holds it, so that its identity stays its own; compared by identity itself."""
 
     refusal: Refusal
     text: str
     brief: str
+    reason: str
+    """The reason that most cards share."""
     lasting: bool
 
 
@@ -50,22 +54,42 @@ class Phrases:
 
     def spoken(self, refusals: Mapping[str, Refusal]) -> tuple[Texts, Texts]:
         """Reasons by node: those that preemption might cure, and those it cannot."""
-        phrases = self._phrases
-        failed: dict[str, Phrase] = {}
-        unresolvable: dict[str, Phrase] = {}
-        for name, refusal in refusals.items():
-            phrase = phrases.get(id(refusal)) or self._learn(refusal)
-            (unresolvable if phrase.lasting else failed)[name] = phrase
-        if len({phrase.text for phrase in failed.values()}) + len({one.text for one in unresolvable.values()}) > SPOKEN:
-            return _brief(failed), _brief(unresolvable)
-        return _full(failed), _full(unresolvable)
+        found = self._found(refusals)
+        kinds = set(found)
+        text = _text if len({kind.text for kind in kinds}) <= SPOKEN else _brief
+        lasting = {kind for kind in kinds if kind.lasting}
+        if not lasting:
+            return dict(zip(refusals, map(text, found), strict=True)), {}
+        said = list(zip(refusals, found, strict=True))
+        failed = {name: text(phrase) for name, phrase in said if phrase not in lasting}
+        return failed, {name: text(phrase) for name, phrase in said if phrase in lasting}
+
+    def reasons(self, refusals: Mapping[str, Refusal]) -> Texts:
+        """The main reason by node, one word each."""
+        return dict(zip(refusals, map(_reason, self._found(refusals)), strict=True))
+
+    def _found(self, refusals: Mapping[str, Refusal]) -> list[Phrase]:
+        """One phrase a node, in order. Nothing here is Python code a node: there are thousands."""
+        found = list(map(self._phrases.get, map(id, refusals.values())))
+        if None in found:
+            return [phrase or self._learn(refusal) for phrase, refusal in zip(found, refusals.values(), strict=True)]
+        return cast("list[Phrase]", found)
 
     def _learn(self, refusal: Refusal) -> Phrase:
+        known = self._phrases.get(id(refusal))
+        if known is not None:
+            return known
         if len(self._phrases) >= KEPT:
             self._phrases.clear()
         lasting = all(reason in LASTING for reason, _ in refusal.counts)
-        phrase = self._phrases[id(refusal)] = Phrase(refusal, refusal.text, brief(refusal), lasting)
+        phrase = Phrase(refusal, refusal.text, brief(refusal), refusal.reason.value, lasting)
+        self._phrases[id(refusal)] = phrase
         return phrase
+
+
+_text = attrgetter("text")
+_brief = attrgetter("brief")
+_reason = attrgetter("reason")
 
 
 def brief(refusal: Refusal) -> str:
@@ -74,11 +98,3 @@ def brief(refusal: Refusal) -> str:
         f"{count}/{refusal.total} {reason.value}" if refusal.total else reason.value for reason, count in refusal.counts
     ]
     return ", ".join(sorted(parts))
-
-
-def _full(phrases: Mapping[str, Phrase]) -> Texts:
-    return {name: phrase.text for name, phrase in phrases.items()}
-
-
-def _brief(phrases: Mapping[str, Phrase]) -> Texts:
-    return {name: phrase.brief for name, phrase in phrases.items()}
