@@ -6,7 +6,7 @@
 enum {
     PROBES = 8,
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
-    MOST_SETTLED = 512      /* launches that one sample may speak for */
+    MOST_SETTLED = 2048     /* launches that one sample may speak for */
 };
 
 uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card)
@@ -42,7 +42,8 @@ uint32_t hami_cost_due(hami_cost *cost)
         atomic_load_explicit(&cost->price_ns, memory_order_relaxed) < HAMI_COST_LONG_NS) {
         /* Jitter, so that a program's own rhythm cannot hide from the samples. */
         const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
-        period = HAMI_COST_PERIOD / 2 + (mixed >> 16) % HAMI_COST_PERIOD;
+        const uint32_t usual = atomic_load_explicit(&cost->period, memory_order_relaxed);
+        period = usual / 2 + (mixed >> 16) % (usual | 1);
     }
     atomic_store_explicit(&cost->next_sample, number + period, memory_order_relaxed);
     return number == 0 ? 1 : number;
@@ -69,12 +70,17 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     sort(sorted, count);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
-    const int64_t quartile = sorted[count / 4], upper = sorted[count * 3 / 4];
+    const int64_t quartile = sorted[count / 4];
     int64_t truth = sample_ns;
     if (!alone && quartile > SLICED_NS)
-        truth = quartile;
-    else if (!alone && sample_ns > 4 * upper + 20 * 1000)
+        truth = sorted[0];
+    else if (!alone && sample_ns > 4 * quartile + 20 * 1000)
         return 0; /* a neighbour's slice is inside; the next sample settles these launches too */
+    const int64_t away = truth - cost->mean_ns;
+    const bool calm = away < cost->mean_ns / 8 && -away < cost->mean_ns / 8;
+    const uint32_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);
+    const uint32_t next = !calm || period == 0 ? HAMI_COST_PERIOD : period + period / 4;
+    atomic_store_explicit(&cost->period, next < HAMI_COST_CALM_PERIOD ? next : HAMI_COST_CALM_PERIOD, memory_order_relaxed);
     const int64_t weight = seen < 16 ? (int64_t)seen + 1 : 16;
     cost->mean_ns += (truth - cost->mean_ns) / weight;
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);

@@ -8,7 +8,7 @@
  * launches, so much a launch. That makes the sum right whatever the spread, since samples are drawn without regard to it,
  * and right at once when a kernel begins to take longer; the price itself only needs to be near.
  * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short,
- * and for long ones the lower quartile of the last 15 counts.
+ * and for long ones the least of the last 15 counts.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H
@@ -21,7 +21,8 @@ enum {
     HAMI_COST_KEYS = 4096, /* a power of two */
     HAMI_COST_RING = 15,
     HAMI_COST_LEARNING = 8,          /* samples before a price is trusted */
-    HAMI_COST_PERIOD = 64,           /* then one launch in about so many is sampled */
+    HAMI_COST_PERIOD = 64,           /* then one launch in about so many is sampled, while samples differ */
+    HAMI_COST_CALM_PERIOD = 512,     /* and one in so many of a key whose samples agree */
     HAMI_COST_LONG_NS = 500 * 1000   /* a key this long is always sampled: the events cost it nothing */
 };
 
@@ -32,6 +33,7 @@ typedef struct {
     _Atomic uint32_t next_sample; /* value of `launches` at which the next sample is due */
     _Atomic uint32_t samples;     /* ever, saturates */
     _Atomic uint32_t in_flight;   /* samples not yet read */
+    _Atomic uint32_t period;      /* launches from one sample to the next */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t mean_ns;              /* slow mean */
     int64_t ring_ns[HAMI_COST_RING];

@@ -12,7 +12,9 @@ enum {
     WAITING = 16,              /* measurements not read yet, a context */
     GATE_PATIENCE_NS = 200000, /* a gate closed for longer is opened: somebody else filled the queue behind it */
     OFFSET_DEFAULT_NS = 1400,  /* H100; used where calibration is not possible */
-    OFFSET_MOST_NS = 20000
+    OFFSET_MOST_NS = 20000,
+    DRAIN_NS = 1500 * 1000,
+    RETRY_NS = 50 * 1000 * 1000
 };
 
 struct hami_sample {
@@ -36,6 +38,7 @@ typedef struct {
     CUstream side;
     int64_t calibrate_ns; /* when to calibrate next */
     int calibrations;
+    int64_t offsets[3]; /* ns, the last ones */
     hami_sample own; /* its events are for calibration */
     hami_sample samples[WAITING];
 } bench;
@@ -127,23 +130,29 @@ static int64_t measure_offset(bench *b)
     return one - (fifty - one) / 49;
 }
 
-/* Under `busy`, with captures relaxed. About 1 ms. */
+static int64_t middle(int64_t a, int64_t b, int64_t c)
+{
+    const int64_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* Under `busy`, with captures relaxed, nothing of ours on the card. About 1 ms. */
 static void calibrate(bench *b, hami_card *card)
 {
-    static const int64_t again_ns[] = {200000000, 1000000000, 5000000000, 60000000000};
-    const int64_t offset = measure_offset(b), known = atomic_load(&card->event_offset_ns);
-    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 3 ? b->calibrations : 3];
-    b->calibrations++;
+    static const int64_t again_ns[] = {150000000, 300000000, 1000000000, 5000000000, 60000000000};
+    const int64_t offset = measure_offset(b);
+    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 4 ? b->calibrations : 4];
     if (offset <= 0 || offset > OFFSET_MOST_NS) {
-        if (known == 0)
+        if (atomic_load(&card->event_offset_ns) == 0)
             atomic_store(&card->event_offset_ns, OFFSET_DEFAULT_NS);
         return;
     }
-    /* A card that was idle clocks up over some 100 ms, and a slow clock only makes the offset larger: the least counts. */
-    if (known == 0 || offset < known)
-        atomic_store(&card->event_offset_ns, offset);
-    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)atomic_load(&card->event_offset_ns),
-             (long long)offset);
+    /* The first comes from a card that may have been asleep, at a slow clock: the next replaces it. */
+    b->offsets[b->calibrations % 3] = offset;
+    b->calibrations++;
+    const int64_t now = b->calibrations < 4 ? offset : middle(b->offsets[0], b->offsets[1], b->offsets[2]);
+    atomic_store(&card->event_offset_ns, now);
+    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)now, (long long)offset);
 }
 
 static void make_null_kernel(bench *b)
@@ -204,11 +213,8 @@ static bench *bench_now(hami_card *card)
     if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
         return NULL;
     for (int i = 0; i < CONTEXTS; i++) {
-        if (benches[i].context == context) {
-            if (hami_now_ns() > benches[i].calibrate_ns)
-                prepare(&benches[i], card, context);
+        if (benches[i].context == context)
             return &benches[i];
-        }
         if (benches[i].context == NULL && empty == NULL)
             empty = &benches[i];
     }
@@ -235,8 +241,6 @@ void hami_context_gone(CUcontext context)
     pthread_mutex_unlock(&busy);
 }
 
-/* ---- measurements ---- */
-
 static void read_one(hami_sample *s)
 {
     const CUresult state = USE(cuEventQuery, s->end);
@@ -260,6 +264,29 @@ static void read_all(bench *b)
             read_one(&b->samples[i]);
     }
 }
+
+void hami_calibrate(hami_card *card)
+{
+    CUcontext context = NULL;
+    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&busy) != 0)
+        return;
+    bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? bench_now(card) : NULL;
+    if (b != NULL && hami_now_ns() > b->calibrate_ns) {
+        /* What was launched so far is short and measured: give it the time to end. What this costs is caught up later. */
+        hami_sleep_coarse_ns(DRAIN_NS);
+        read_all(b);
+        bool idle = true;
+        for (int i = 0; i < WAITING; i++)
+            idle &= !b->samples[i].pending;
+        if (idle)
+            prepare(b, card, context);
+        else
+            b->calibrate_ns = hami_now_ns() + RETRY_NS;
+    }
+    pthread_mutex_unlock(&busy);
+}
+
+/* ---- measurements ---- */
 
 void hami_samples_read(void)
 {

@@ -26,6 +26,9 @@ void hami_sample_end(hami_sample *sample, bool launched);
 /* Reads what has completed. Cheap when nothing has; does nothing while another thread is at it. */
 void hami_samples_read(void);
 
+/* Calibrates again when it is time to; for a moment in which launches wait anyway. Costs 3 ms when it does. */
+void hami_calibrate(hami_card *card);
+
 /* Opens a gate that has been closed for too long; for the watch thread. True while a gate is closed. */
 bool hami_gate_watch(void);
 

@@ -81,6 +81,8 @@ static void buy(hami_card *card, int64_t need_ns)
     atomic_store_explicit(&shared->launched_ns, hami_now_ns(), memory_order_relaxed);
     atomic_fetch_add_explicit(&shared->busy_ns, need_ns + HAMI_SLAB_NS, memory_order_relaxed);
     hami_samples_read();
+    if (atomic_load_explicit(&captures, memory_order_relaxed) == 0)
+        hami_calibrate(card);
     errno = kept;
 }
 

@@ -158,7 +158,9 @@ static CUresult start(unsigned int flags)
         return BEHIND(cuInit, flags);
     if (!usable || !join_ledger())
         return hami_state.policy.fail_open ? BEHIND(cuInit, flags) : CUDA_ERROR_SYSTEM_NOT_READY;
+    const int64_t begun = hami_now_ns();
     const CUresult result = BEHIND(cuInit, flags);
+    const int64_t driver_ns = hami_now_ns() - begun;
     if (result != CUDA_SUCCESS) {
         hami_ledger_leave(hami_state.ledger, hami_state.slot);
         return result;
@@ -170,6 +172,8 @@ static CUresult start(unsigned int flags)
     atomic_store_explicit(&hami_active, true, memory_order_release);
     hami_throttle_update();
     hami_watch_start();
+    hami_log(HAMI_LOG_DECISION, "started: the driver took %lld us, what followed %lld", (long long)driver_ns / 1000,
+             (long long)(hami_now_ns() - begun - driver_ns) / 1000);
     return CUDA_SUCCESS;
 }
 

@@ -10,6 +10,7 @@ program's throughput against the same program without the library in the same ru
 import argparse
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -43,6 +44,7 @@ class Bench:
     seconds: float
     quick: bool
     simulated: Path | None
+    match: str = ""
     rows: list[Row] = field(default_factory=list)
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
     rounds_a_ns: str | None = None
@@ -159,10 +161,28 @@ def names(bench: Bench) -> None:
     )
 
 
-ROUTES = (
-    "linear small pitch managed async async_free_sync own_pool graph_node captured vmm vmm_mapped vmm_retained array array3d "
-    "mipmap context module library heap mixed"
-).split()
+ROUTES = [
+    "linear",
+    "small",
+    "pitch",
+    "managed",
+    "async",
+    "async_free_sync",
+    "own_pool",
+    "graph_node",
+    "captured",
+    "vmm",
+    "vmm_mapped",
+    "vmm_retained",
+    "array",
+    "array3d",
+    "mipmap",
+    "context",
+    "module",
+    "library",
+    "heap",
+    "mixed",
+]
 
 
 def routes(bench: Bench) -> None:
@@ -233,9 +253,12 @@ def shares(bench: Bench) -> None:
     for work, ns in QUEUED:
         if bench.quick and (work, ns) in (("spin", 50_000_000), ("graph1", 1_000_000), ("ex", 100_000)):
             continue
+        if not re.search(bench.match, f"{work} {ns}"):
+            continue
         solo = unlimited(bench, work, ns)
+        seconds = 11 if ns >= 20_000_000 and work == "spin" else bench.seconds
         for limit in limits:
-            got = bench.probe("run", work, bench.seconds, ns, env=bench.environment(limit))
+            got = bench.probe("run", work, seconds, ns, env=bench.environment(limit))
             share = steady(got, 1.0) / solo * 100 if solo else 0.0
             first = sum(got.get("tenths", [])[:10]) / solo * 100 if solo else 0.0
             detail = {"first_second": round(first, 1), "cv": round(spread(got, 1.0), 2), "solo": round(solo, 1)}
@@ -371,14 +394,34 @@ def overhead(bench: Bench) -> None:
 
 
 def init(bench: Bench) -> None:
-    """64 processes start CUDA at once."""
+    """64 processes start CUDA at once. Another holds the card open meanwhile: waking a sleeping card takes seconds."""
 
     def together(env: dict[str, str]) -> float:
         running = [bench.start(bench.work / "probe", "init", env=env) for _ in range(64)]
         return statistics.median(finish(each).get("init_ms", float("nan")) for each in running)
 
-    plain, ours = together(bench.environment()), together(bench.environment(50, memory="4g"))
-    bench.add("init", "64 x cuInit at once, median", f"{plain:.0f} -> {ours:.0f} ms", "+ <= 5 ms", ours - plain <= 5)
+    holder = bench.start(bench.work / "probe", "run", "sync", 120, 1_000_000, 50_000_000, env=bench.environment())
+    time.sleep(3)
+    one = [bench.probe("init", env=env)["init_ms"] for env in (bench.environment(), bench.environment(50, memory="4g"))]
+    plain, ours = [], []
+    for _ in range(2):
+        plain.append(together(bench.environment()))
+        ours.append(together(bench.environment(50, memory="4g")))
+    told = bench.probe("init", env=bench.environment(50, memory="4g") | {"LIBCUDA_LOG_LEVEL": "3"}).get("stderr")
+    holder.kill()
+    holder.communicate()
+    added = min(ours) - min(plain)
+    bench.add(
+        "init",
+        "64 x cuInit at once, median",
+        f"{min(plain):.0f} -> {min(ours):.0f} ms",
+        "+ <= 5 ms",
+        added <= 5,
+        plain=plain,
+        ours=ours,
+        one=one,
+        told=told,
+    )
 
 
 def kills(bench: Bench) -> None:
@@ -475,7 +518,7 @@ SECTIONS = {
 def card(bench: Bench) -> dict[str, Any]:
     smi = subprocess.run(
         "nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader",
-        shell=True,  # noqa: S602, S607
+        shell=True,
         capture_output=True,
         text=True,
     ).stdout.strip()
@@ -488,10 +531,11 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--match", default="", help="of the section shares, only rows whose name has this pattern")
     parser.add_argument("--simulated", type=Path, help="folder with the simulated libcuda.so.1 and libnvidia-ml.so.1")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated)
+        bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated, chosen.match)
         build(bench)
         about = card(bench)
         print(about)

@@ -13,10 +13,28 @@ from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
 from .conftest import NATIVE, Container, Tools
 
-ROUTES = (
-    "linear small pitch managed async async_free_sync own_pool graph_node captured vmm vmm_mapped vmm_retained array array3d "
-    "mipmap context module library heap mixed"
-).split()
+ROUTES = [
+    "linear",
+    "small",
+    "pitch",
+    "managed",
+    "async",
+    "async_free_sync",
+    "own_pool",
+    "graph_node",
+    "captured",
+    "vmm",
+    "vmm_mapped",
+    "vmm_retained",
+    "array",
+    "array3d",
+    "mipmap",
+    "context",
+    "module",
+    "library",
+    "heap",
+    "mixed",
+]
 
 
 @contextmanager
