@@ -254,7 +254,7 @@ async def test_a_streamed_list_is_additions_and_a_closing_bookmark(cluster: Clus
 async def test_pages_of_one_list_are_of_one_version(cluster: Cluster) -> None:
     for name in "abcde":
         await cluster.pod(name)
-    asked = {"labelSelector": f"contract={cluster.mark}", "limit": 2}
+    asked: dict[str, str | int] = {"labelSelector": f"contract={cluster.mark}", "limit": 2}
     page = await cluster.kube.page(paths.pods("default"), Pod, asked)
     names, versions = [pod.metadata.name for pod in page.items], {page.version}
     await cluster.pod("f")
@@ -297,8 +297,10 @@ async def test_the_reflector_follows(cluster: Cluster, *, streaming: bool) -> No
 
 async def test_of_two_candidates_one_leads_and_the_other_follows_it(cluster: Cluster) -> None:
     name = cluster.name("lease")
-    times = {"duration": 3.0, "renew": 2.0, "retry": 0.2}
-    electors = [Elector(cluster.kube, "default", name, identity, **times) for identity in ("one", "two")]
+    electors = [
+        Elector(cluster.kube, "default", name, identity, duration=3.0, renew=2.0, retry=0.2)
+        for identity in ("one", "two")
+    ]
 
     async def work() -> None:
         await asyncio.Event().wait()

@@ -3,6 +3,7 @@
 import base64
 import ssl
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -12,7 +13,7 @@ from hami.kube.config import from_files, load, ssl_context
 from hami.model.errors import Malformed
 
 
-def write(path: Path, name: str = "one", server: str = "https://one:6443/", **cluster: object) -> Path:
+def write(path: Path, name: str = "one", server: str = "https://one:6443/", **cluster: Any) -> Path:
     config = {
         "current-context": name,
         "clusters": [{"name": name, "cluster": {"server": server, **cluster}}],
@@ -119,7 +120,9 @@ def test_tls_trusts_the_clusters_authority_and_carries_the_users_certificate(tmp
 
 
 def test_tls_is_not_checked_only_when_the_kubeconfig_says_so(tmp_path: Path) -> None:
-    context = ssl_context(from_files([write(tmp_path / "c", **{"insecure-skip-tls-verify": True})]))
+    context = ssl_context(
+        from_files([write(tmp_path / "c", **cast("dict[str, Any]", {"insecure-skip-tls-verify": True}))])
+    )
     assert context is not None
     assert context.verify_mode is ssl.CERT_NONE
     assert ssl_context(from_files([write(tmp_path / "d", server="http://plain:8080")])) is None

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from hami.kube.errors import Unavailable
 from hami.kube.lease import Elector, Lease
+from hami.model.errors import Unavailable
 from hami.sim.apiserver import Faults, MemoryKube, Store
 from hami.sim.apiserver.faults import Fault
 from hami.sim.apiserver.route import Place

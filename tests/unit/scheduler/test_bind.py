@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hami.kube.errors import ServerFault, Unanswered, Unreachable
+from hami.kube.errors import ServerFault, TooMany, Unanswered, Unreachable
 from hami.model.reservation import ReservationState
 
 LOST = Unanswered("the answer was lost")
@@ -177,6 +177,39 @@ async def test_an_overdue_binding_that_landed_stays_until_the_watch_tells(stage:
     stage.now += 121
     await stage.binder.settle_overdue()
     assert stage.used("a") == [4000]
+
+
+async def test_a_refusal_of_the_second_try_says_nothing_about_the_first(stage: Any) -> None:
+    # Found by tests/chaos: the first Binding landed after its slice had been given to another pod.
+    stage.node("a", mem=4000)
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [LOST, Unreachable("no connection"), TooMany(429, "TooManyRequests", "busy")]
+    for _ in range(3):
+        assert await stage.bind(pod, "a") != ""
+        assert stage.used("a") == [4000]
+
+
+async def test_a_conflict_that_nobody_can_explain_keeps_the_slice(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.after, stage.api.reads = [LOST], [LOST, LOST]
+    assert await stage.bind(pod, "a") != ""
+    assert "already assigned" in await stage.bind(pod, "a")
+    assert stage.used("a") == [4000]
+
+
+async def test_an_overdue_hold_for_a_pod_that_is_bound_past_us_or_finished_is_given_back(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.api.before = [LOST]
+    await stage.bind(pod, "a")
+    stage.api.pods["/api/v1/namespaces/default/pods/p"]["spec"]["nodeName"] = "a"
+    stage.now += 121
+    await stage.binder.settle_overdue()
+    assert stage.used("a") == [0]
 
 
 async def test_somebody_else_bound_the_pod_meanwhile(stage: Any) -> None:
