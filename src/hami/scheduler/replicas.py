@@ -23,7 +23,7 @@ from hami.scheduler.gate import Gate
 log = logging.getLogger(__name__)
 
 Rebuild = Callable[[], Awaitable[None]]
-"""Reads nodes and pods anew; returns when that has begun."""
+"""Reads nodes and pods anew; closes the gate, and returns when that has begun."""
 
 
 class Leadership:
@@ -35,7 +35,6 @@ class Leadership:
 
     async def started(self) -> None:
         """The predecessor's last bindings may be news to our watches: read everything once more."""
-        self._gate.rebuild()
         await self._rebuild()
         self._gate.lead()
         log.info("this replica decides from now on")

@@ -74,16 +74,21 @@ def test_a_half_written_certificate_leaves_the_old_one_in_use(tmp_path: Path, au
     assert served(held.context, authority) == "old.example"
 
 
-def test_a_key_of_another_certificate_leaves_the_old_pair_in_use_until_both_are_there(
-    tmp_path: Path, authority: trustme.CA
+@pytest.mark.parametrize("order", [("tls.key", "tls.crt"), ("tls.crt", "tls.key")])
+def test_half_of_a_new_pair_leaves_the_old_pair_in_use_until_both_are_there(
+    tmp_path: Path, authority: trustme.CA, order: tuple[str, str]
 ) -> None:
     write(tmp_path, authority, "old.example")
     held = certificate(tmp_path)
     new = authority.issue_cert("new.example", common_name="new.example")
-    (tmp_path / "tls.key").write_bytes(new.private_key_pem.bytes())
+    halves = {
+        "tls.key": new.private_key_pem.bytes(),
+        "tls.crt": b"".join(blob.bytes() for blob in new.cert_chain_pems),
+    }
+    (tmp_path / order[0]).write_bytes(halves[order[0]])
     assert held.reload() is False
     assert served(held.context, authority) == "old.example"
-    (tmp_path / "tls.crt").write_bytes(b"".join(blob.bytes() for blob in new.cert_chain_pems))
+    (tmp_path / order[1]).write_bytes(halves[order[1]])
     assert held.reload() is True
     assert served(held.context, authority) == "new.example"
 
