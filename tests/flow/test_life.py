@@ -43,6 +43,10 @@ def test_a_node_whose_agent_falls_silent_takes_no_new_pods_and_says_why(
         cluster.submit("new", gpu=1, gpumem=1000)
         assert "the node's agent has not reported since" in cluster.reason("new")
         assert cluster.get("old")["status"]["phase"] == "Running"
+        told = cluster.until(
+            "the node's event", lambda: [text for kind, text in cluster.events("n1") if kind == "CardsExcluded"]
+        )
+        assert "the node's agent has not reported since" in told[0]
         later = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         cluster.annotate_node("n1", node_handshake=f"Reported_{later}")
         cluster.bound("new", timeout=4)

@@ -112,7 +112,14 @@ class Scheduler:
         self.binder = Binder(self.engine, kube, time.time, settings.bind_timeout)
         self.waker = Waker(self.engine, kube)
         self.handshakes = Handshakes(settings.handshake_timeout, self.clock)
-        self.nodes = NodeDoor(self.engine.ledger, self.vendors, self.handshakes, self.gate, self.waker.freed)
+        self.nodes = NodeDoor(
+            self.engine.ledger,
+            self.vendors,
+            self.handshakes,
+            self.gate,
+            self.waker.freed,
+            turned=self.tell_of_node,
+        )
         self.pods = PodDoor(self.engine.ledger, self.vendors, self.engine.waiting, self.gate, self.waker.freed)
         self.watches = Watches(kube, self.nodes, self.pods, self.gate)
         self.leadership = Leadership(self.gate, self.watches.rebuild)
@@ -219,6 +226,11 @@ class Scheduler:
                 self.kube, namespace, name, identity, self.leadership, renew_deadline=settings.renew_deadline
             )
             await watcher.run()
+
+    def tell_of_node(self, node: str, problem: str | None) -> None:
+        """One replica tells, and only of what happens while it looks: a start is no news."""
+        if self.gate.closed is None:
+            self.engine.narrator.node_turned(node, problem)
 
     async def keep_house(self) -> None:
         """What only time changes: holds that ran out, agents gone silent, pods long gone; and how late we are."""

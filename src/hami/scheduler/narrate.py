@@ -7,7 +7,7 @@ budget and drops rather than waits, so a decision never waits for an event.
 from collections.abc import Mapping
 from typing import Protocol
 
-from hami.kube.events import EventKind
+from hami.kube.events import EventKind, Regarding, of_node
 from hami.model.ask import PodRef
 from hami.plan.choose import Decision
 from hami.scheduler.waiting import Waiter
@@ -20,7 +20,7 @@ SPOKEN_REASONS = 4
 class Recorder(Protocol):
     """What a narrator needs of `kube.events.Recorder`; returns at once."""
 
-    def record(self, regarding: PodRef, kind: EventKind, reason: str, message: str) -> None: ...
+    def record(self, regarding: PodRef | Regarding, kind: EventKind, reason: str, message: str) -> None: ...
 
 
 class Narrator:
@@ -60,6 +60,15 @@ class Narrator:
 
     def bind_failed(self, pod: PodRef, node: str, fault: str) -> None:
         self._tell(pod, "Warning", "BindingFailed", f"node {node}: {fault}")
+
+    def node_turned(self, node: str, problem: str | None) -> None:
+        """A node was taken out of scheduling, or let in again."""
+        if self._recorder is None:
+            return
+        if problem is None:
+            self._recorder.record(of_node(node), "Normal", "CardsUsable", "the node's cards take pods again")
+        else:
+            self._recorder.record(of_node(node), "Warning", "CardsExcluded", f"no pod is placed here: {problem}")
 
     def _tell(self, pod: PodRef, kind: EventKind, reason: str, message: str) -> None:
         if self._recorder is not None:

@@ -24,19 +24,29 @@ log = logging.getLogger(__name__)
 
 Freed = Callable[[str], None]
 """Told the name of a node that may now take a pod it could not."""
+Turned = Callable[[str, str | None], None]
+"""Told the name of a node that has just been taken out, with the problem, or let in again, with None."""
 
 
 class NodeDoor:
     """Node events into node records."""
 
     def __init__(
-        self, ledger: Ledger, vendors: Sequence[Vendor], handshakes: Handshakes, gate: Gate, freed: Freed
+        self,
+        ledger: Ledger,
+        vendors: Sequence[Vendor],
+        handshakes: Handshakes,
+        gate: Gate,
+        freed: Freed,
+        *,
+        turned: Turned = lambda _node, _problem: None,
     ) -> None:
         self._ledger = ledger
         self._vendors = vendors
         self._handshakes = handshakes
         self._gate = gate
         self._freed = freed
+        self._turned = turned
         self._nodes: dict[str, Node] = {}
         """Last state of nodes that register cards, to be judged again when time alone has passed."""
         self._records: dict[str, NodeRecord] = {}
@@ -83,8 +93,10 @@ class NodeDoor:
             return  # kubelet's heartbeat, a label: most node events are nothing to us
         self._records[record.name] = record
         self._ledger.set_node(record)
-        if record.problem and (before is None or before.problem != record.problem):
-            log.warning("node %s takes no pods: %s", record.name, record.problem)
+        if record.problem != (before.problem if before else None):
+            self._turned(record.name, record.problem)
+            if record.problem:
+                log.warning("node %s takes no pods: %s", record.name, record.problem)
         if not record.problem:
             self._freed(record.name)
 

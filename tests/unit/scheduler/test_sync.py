@@ -23,7 +23,15 @@ class Doors:
         self.gate = Gate()
         self.handshakes = Handshakes(150.0, lambda: stage.now, lambda: 1_800_000_000.0)
         vendors = stage.engine.vendors
-        self.nodes = NodeDoor(stage.ledger, vendors, self.handshakes, self.gate, self.freed.append)
+        self.turned: list[tuple[str, str | None]] = []
+        self.nodes = NodeDoor(
+            stage.ledger,
+            vendors,
+            self.handshakes,
+            self.gate,
+            self.freed.append,
+            turned=lambda node, problem: self.turned.append((node, problem)),
+        )
         self.pods = PodDoor(stage.ledger, vendors, stage.engine.waiting, self.gate, self.freed.append)
 
     def node(self, name: str, offered: str = "10", **annotations: str) -> Node:
@@ -134,9 +142,11 @@ def test_a_node_returns_when_its_plugin_does_and_waiting_pods_are_told(doors: Do
     doors.nodes(Added(doors.node("a", offered="0")))
     assert "kubelet offers no nvidia.com/gpu" in str(doors.problem("a"))
     assert doors.freed == []
+    doors.nodes(Modified(doors.node("a", offered="0", node_handshake="nonsense")))
     doors.nodes(Modified(doors.node("a")))
     assert doors.problem("a") is None
     assert doors.freed == ["a"]
+    assert [(node, bool(problem)) for node, problem in doors.turned] == [("a", True), ("a", False)], "each told once"
 
 
 def test_a_node_falls_out_by_time_alone_and_comes_back_with_the_next_report(doors: Doors, stage: Any) -> None:
