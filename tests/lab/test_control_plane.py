@@ -81,7 +81,7 @@ def test_schedulers_run_with_the_configuration_given(other: Lab) -> None:
 
 def test_a_program_gets_its_kubeconfig_and_a_log(lab: Lab) -> None:
     run = lab.program(["sh", "-c", "echo with $KUBECONFIG; echo $MINE; exec sleep 600"], {"MINE": "own"}, name="p")
-    lab.wait_for("log", lambda: "own" in run.log.read_text(), 5)
+    lab.wait_for("log", lambda: "own" in run.log.read_text(), 30)
     assert f"with {lab.kubeconfig}" in run.log.read_text()
     run.kill()
     assert not run.running
