@@ -49,7 +49,7 @@ def test_a_node_whose_agent_falls_silent_takes_no_new_pods_and_says_why(
         assert "the node's agent has not reported since" in told[0]
         later = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
         cluster.annotate_node("n1", node_handshake=f"Reported_{later}")
-        cluster.bound("new", timeout=4)
+        cluster.bound("new", timeout=15)
     finally:
         cluster.annotate_node("n1", node_handshake=None)
 
@@ -67,7 +67,7 @@ def test_a_plugin_that_kubelet_has_lost_takes_the_node_out(cluster: Any) -> None
         assert "kubelet offers no nvidia.com/gpu" in cluster.reason("new")
     finally:
         offer(20)
-    cluster.bound("new", timeout=5)
+    cluster.bound("new", timeout=15)
 
 
 def test_a_restarted_scheduler_counts_the_same_from_the_api_alone(cluster: Any, product: "Product") -> None:  # 2.8
@@ -123,7 +123,7 @@ def test_a_bound_pod_that_is_never_allocated_gives_its_slice_back_when_it_goes(c
         cluster.submit("next", gpu=1, gpumem=80000)
         assert "CardInsufficientMemory" in cluster.reason("next")
         cluster.delete("stuck")
-        assert cluster.bound("next", timeout=5) == ["mute"]
+        assert cluster.bound("next", timeout=15) == ["mute"]
     finally:
         cluster.clear()
         cluster.remove_nodes("mute")
@@ -136,7 +136,7 @@ def test_a_broken_record_keeps_the_node_from_new_pods_until_it_is_gone(cluster: 
     cluster.submit("new", gpu=1, gpumem=1000)
     assert "pod default/damaged: its record cannot be read" in cluster.reason("new")
     cluster.delete("damaged")
-    cluster.bound("new", timeout=5)
+    cluster.bound("new", timeout=15)
 
 
 def test_the_api_server_may_go_away_and_come_back(cluster: Any, product: "Product") -> None:
