@@ -213,7 +213,9 @@ class Allocator:
         known = parts.seats.get(key)
         if known is None or known.grant != grant or known.state is not State.COMPLETED:
             known = Seat(key, grant, State.STARTED)
-            await parts.seats.change(put=[known], drop=self._forgotten(found, key))
+            # An earlier seat of the same container, whose answer kubelet has lost, stays until its pod goes: were
+            # the guess then wrong, its ids could be somebody else's now, and nothing would tell.
+            await parts.seats.change(put=[known])
         try:
             if needs_policy(grant):
                 policy = policy_of(grant, found.share, cards, parts.host.config)
@@ -226,14 +228,6 @@ class Allocator:
         if next_share(found.pod, tuple(parts.seats), Sight()) is None:
             parts.outcome.granted(found.pod)
         return grant
-
-    def _forgotten(self, found: Match, key: str) -> list[str]:
-        """Earlier seats of the same container: kubelet has lost their answer, or it would not ask again."""
-        return [
-            seat.key
-            for seat in self._parts.seats.of_pod(found.pod.ref.uid)
-            if seat.grant.container == found.share.name and seat.key != key
-        ]
 
     async def _undo(self, key: str) -> None:
         self._parts.folders.remove(key)

@@ -63,6 +63,7 @@ class Verifier:
         """
         wanted = frozenset(ids)
         places = await self._places(wanted)
+        self._refuse_shared(places)
         async with self._turn:
             try:
                 seats = [await self._seat(place, wanted) for place in places]
@@ -117,6 +118,16 @@ class Verifier:
             if share is not None:
                 places.append(Place(pods[0], share, None))
         return places
+
+    def _refuse_shared(self, places: Sequence[Place]) -> None:
+        """One answer for two containers means one folder for both: neither may start on the other's."""
+        keys = [place.key for place in places if place.key is not None]
+        for place in places:
+            if keys.count(place.key or "") > 1:
+                why = f"pod {place.pod.ref}: two containers were given one allocation; the pod is failed"
+                self.stopped += 1
+                self._parts.outcome.failed(place.pod, "AllocationMismatch", why)
+                raise NotVerified(why)
 
     # 2. put each on what is its own
 
