@@ -5,6 +5,7 @@
 
 enum {
     PROBES = 8,
+    JITTER_NS = 1500,       /* samples so near each other are one length */
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
     MOST_SETTLED = 2048     /* launches that one sample may speak for */
 };
@@ -76,6 +77,8 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
         truth = sorted[0];
     else if (!alone && sample_ns > 4 * quartile + 20 * 1000)
         return 0; /* a neighbour's slice is inside; the next sample settles these launches too */
+    else if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
+        truth = quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
     const int64_t away = truth - cost->mean_ns;
     const bool calm = away < cost->mean_ns / 8 && -away < cost->mean_ns / 8;
     const uint32_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);

@@ -127,6 +127,7 @@ static int64_t measure_offset(bench *b)
     if (b->null_kernel == NULL || b->side == NULL)
         return -1;
     const int64_t one = median_of(b, b->null_kernel, b->side, 1), fifty = median_of(b, b->null_kernel, b->side, 50);
+    hami_log(HAMI_LOG_DECISION, "one null launch %lld ns, fifty %lld", (long long)one, (long long)fifty);
     return one - (fifty - one) / 49;
 }
 
@@ -254,6 +255,8 @@ static void read_one(hami_sample *s)
     const int64_t offset = atomic_load(&s->card->event_offset_ns);
     const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
     const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
+             (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
     hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, alone));
 }
 

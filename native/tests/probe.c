@@ -8,6 +8,7 @@
  *   probe info                             card, driver
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
+ *   probe hold MIB SECONDS                 takes so much, says so, keeps it
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches a second, by window
  *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB
@@ -696,6 +697,13 @@ int main(int count, char **words)
         printf("{\"init_ms\": %.3f}\n", (double)(now_ns() - from) / 1e6);
     } else if (strcmp(what, "mem") == 0 && count > 2) {
         memory(words[2], (size_t)(count > 3 ? atol(words[3]) : 256) * MIB);
+    } else if (strcmp(what, "hold") == 0 && count > 3) {
+        CUdeviceptr held;
+        start(false);
+        MUST(cuMemAlloc, &held, (size_t)atol(words[2]) * MIB);
+        printf("{\"held_mib\": %s}\n", words[2]);
+        fflush(stdout);
+        sleep((unsigned int)atoi(words[3]));
     } else if (strcmp(what, "run") == 0 && count > 4) {
         run(words[2], atof(words[3]), atoll(words[4]), count > 5 ? atoll(words[5]) : 0);
     } else if (strcmp(what, "launches") == 0 && count > 2) {

@@ -16,9 +16,11 @@ def main(arguments: list[str]) -> int:
     lines = table.read_text().splitlines()
     names = sorted(line.split(" ")[0] for line in lines if line.startswith("cu"))
     text = ["/* made by native/tools/fakestubs.py; do not edit */", '#include "fake.h"', ""]
-    for name in names:
-        # A body of its own each, so that the linker gives each its own address, as the driver does.
-        text.append(f'__attribute__((weak, visibility("default"))) int {name}(void) {{ return fake_stub("{name}"); }}')
+    # A body of its own each, so that the linker gives each its own address, as the driver does.
+    text += [
+        f'__attribute__((weak, visibility("default"))) int {name}(void) {{ return fake_stub("{name}"); }}'
+        for name in names
+    ]
     text += ["", "const fake_export fake_exports[] = {"]
     text += [f'    {{"{name}", (void *){name}}},' for name in names]
     text += [

@@ -31,7 +31,7 @@ def read(path: Path) -> list[Entry]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line or line.startswith("#"):
             continue
-        name, kind, text = (line.split(" ", 2) + ["", ""])[:3]
+        name, kind, text = [*line.split(" ", 2), "", ""][:3]
         if kind not in CLASSES:
             raise SystemExit(f"{path}:{number}: {name} has no class; one of {', '.join(CLASSES)}")
         if not re.fullmatch(r"(cu|nvml)\w+", name):

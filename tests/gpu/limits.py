@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Holds libvgpu to its figures on a real card (or, with --simulated, shows that this program works without one).
 
-Needs gcc and Python 3.11, nothing else of the project; PyTorch rows are skipped where torch is missing. Each figure is a
-program's throughput against the same program without the library in the same run. Prints one table, writes JSON.
+Needs gcc and Python 3.11, nothing else of the project; PyTorch rows are skipped where torch is missing. Each figure is
+a program's throughput against the same program without the library in the same run. Prints one table, writes JSON.
 
     python3 tests/gpu/limits.py [--out FOLDER] [--only SECTION,...] [--seconds N] [--quick]
 """
@@ -124,7 +124,10 @@ def names(bench: Bench) -> None:
     lists = []
     for soname in ("libcuda.so.1", "libnvidia-ml.so.1"):
         found = subprocess.run(
-            ["sh", "-c", f"ldconfig -p | grep -m1 '{soname}' | sed 's/.*=> //'"], capture_output=True, text=True
+            ["sh", "-c", f"ldconfig -p | grep -m1 '{soname}' | sed 's/.*=> //'"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         places = [
             Path(found.stdout.strip()),
@@ -137,7 +140,9 @@ def names(bench: Bench) -> None:
         if path is None:
             bench.add("names", soname, "not found", "", None)
             continue
-        symbols = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True).stdout
+        symbols = subprocess.run(
+            ["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=False
+        ).stdout
         target = bench.work / f"{soname}.names"
         target.write_text("\n".join(sorted(line.split()[-1].split("@")[0] for line in symbols.splitlines())) + "\n")
         lists.append(target)
@@ -145,6 +150,7 @@ def names(bench: Bench) -> None:
         [sys.executable, NATIVE / "tools/intercept.py", "check", NATIVE / "src/intercept/table.txt", *lists],
         capture_output=True,
         text=True,
+        check=False,
     )
     print(check.stdout)
     bench.add(
@@ -161,7 +167,7 @@ def names(bench: Bench) -> None:
     )
 
 
-ROUTES = [
+ROUTES = (
     "linear",
     "small",
     "pitch",
@@ -182,7 +188,7 @@ ROUTES = [
     "library",
     "heap",
     "mixed",
-]
+)
 
 
 def routes(bench: Bench) -> None:
@@ -446,7 +452,10 @@ def kills(bench: Bench) -> None:
 def torch_rows(bench: Bench) -> None:
     """PyTorch: memory behaviour and steps a second at a limit."""
     script = HERE / "torch_work.py"
-    if bench.simulated or subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode:
+    if (
+        bench.simulated
+        or subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode
+    ):
         bench.add("torch", "PyTorch", "not here", "", None)
         return
 
@@ -519,6 +528,7 @@ def card(bench: Bench) -> dict[str, Any]:
     smi = subprocess.run(
         "nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader",
         shell=True,
+        check=False,
         capture_output=True,
         text=True,
     ).stdout.strip()

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
 from .conftest import NATIVE, Container, Tools
 
-ROUTES = [
+ROUTES = (
     "linear",
     "small",
     "pitch",
@@ -34,7 +33,7 @@ ROUTES = [
     "library",
     "heap",
     "mixed",
-]
+)
 
 
 @contextmanager
@@ -77,13 +76,14 @@ def test_without_the_library_the_same_program_takes_more(container: Container) -
 
 
 def test_two_processes_share_one_limit_and_a_killed_one_gives_back(container: Container) -> None:
-    holder = container.start("probe", "run", "memset", 30, 3 << 30, CUDA_DEVICE_MEMORY_LIMIT="8g")
-    deadline = time.monotonic() + 20
-    while container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] != 0x400:  # 8 - 2 x 3 - contexts
-        assert time.monotonic() < deadline
-    holder.kill()
-    holder.communicate()
-    assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] == 7680
+    with container.start("probe", "hold", 5120, 60, CUDA_DEVICE_MEMORY_LIMIT="8g") as holder:
+        assert holder.stdout is not None
+        assert "5120" in holder.stdout.readline()
+        beside = container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")
+        holder.kill()
+    alone = container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")
+    # In pieces of 256 MiB, and a context of 480 for each process.
+    assert (beside["taken_mib"], alone["taken_mib"]) == (2048, 7680)
 
 
 @pytest.mark.parametrize(("limit", "ns"), [(30, 100_000), (50, 1_000_000), (20, 10_000)])

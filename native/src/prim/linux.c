@@ -113,7 +113,8 @@ int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare
         error = errno == EINTR ? 0 : -errno;
     if (error == 0)
         error = grow_and_map(fd, bytes, memory, prepare);
-    close(fd); /* drops the lock */
+    flock(fd, LOCK_UN); /* the mapping keeps the open file, and with it the lock, beyond the close */
+    close(fd);
     return error;
 }
 
