@@ -74,6 +74,8 @@ class Elector:
         self._now = now
         self._chance = chance
         self._lease: Lease | None = None
+        self._fresh = False
+        """Whether `_lease` is what the server last told us, so that it may be written without a read."""
         self._seen_at = 0.0
         self._deadline = float("-inf")
 
@@ -154,8 +156,7 @@ class Elector:
             why = str(fault) or f"no answer in {within:.1f} s"
             level = logging.DEBUG if isinstance(fault, Conflicted) else logging.WARNING
             log.log(level, "lease not written", extra={"lease": self._title, "why": why})
-            # Read anew next time: it may have been written after all, or by somebody else.
-            self._forget()
+            self._fresh = False  # it may have been written after all, or by somebody else: read it next time
             return False
         if taken:
             self._deadline = started + self._renew
@@ -186,17 +187,11 @@ class Elector:
             return True
         return self._clock() >= self._seen_at + (lease.spec.lease_duration_seconds or self._duration)
 
-    _fresh = True
-    """Whether `_lease` is what the server last told us, so that it may be written without a read."""
-
     def _see(self, lease: Lease) -> None:
         before = self._lease
         if before is None or before.metadata.resource_version != lease.metadata.resource_version:
             self._seen_at = self._clock()
         self._lease, self._fresh = lease, True
-
-    def _forget(self) -> None:
-        self._fresh = False
 
     async def _create(self) -> None:
         stamp = self._stamp()

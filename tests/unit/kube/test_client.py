@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import trustme
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.config import load
 from hami.kube.errors import (
     AlreadyExists,
+    ApiError,
     Conflicted,
     Forbidden,
     NotFound,
@@ -143,10 +146,22 @@ async def test_a_rotated_token_is_taken_up_after_one_401(server: ApiServer, tmp_
         await kube.get(paths.pods("d", "p"))
 
 
-async def test_a_redirect_is_not_followed_for_it_would_carry_the_token_away(kube: Kube, server: ApiServer) -> None:
-    server.faults.script(Fault("refuse", status=302))
-    with pytest.raises(Exception, match="302"):
-        await kube.get(paths.pods("d"))
+async def test_a_redirect_is_not_followed_for_it_would_carry_the_token_away(tmp_path: Path) -> None:
+    visited: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        visited.append(request.path)
+        return web.Response(status=302, headers={"Location": "/elsewhere"})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", redirect)
+    async with TestServer(application) as server:
+        config = ApiServer()
+        config.url = str(server.make_url("")).rstrip("/")
+        async with await Kube.connect(config.kubeconfig(tmp_path / "config", token="secret")) as kube:
+            with pytest.raises(ApiError, match="302"):
+                await kube.get(paths.pods("d"))
+    assert visited == ["/api/v1/namespaces/d/pods"]
 
 
 async def test_the_budget_spaces_calls(server: ApiServer, tmp_path: Path) -> None:

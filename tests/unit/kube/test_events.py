@@ -72,6 +72,18 @@ async def test_repeats_are_counted_on_one_event(store: Store, recorder: Callable
     assert told.sent == 2
 
 
+async def test_a_repeat_while_the_first_is_written_is_not_forgotten(
+    store: Store, recorder: Callable[..., Recorder]
+) -> None:
+    told = recorder()
+    told._kube.faults.script(Fault("delay", seconds=1.0))  # type: ignore[attr-defined]
+    told.record(POD, "Normal", "R", "same")
+    await asyncio.sleep(0.5)
+    told.record(POD, "Normal", "R", "same")
+    assert await told.drain(10)
+    assert written(store) == [("R", "same", 2)]
+
+
 async def test_a_repeat_after_ten_minutes_is_a_new_event(store: Store, recorder: Callable[..., Recorder]) -> None:
     told = recorder()
     told.record(POD, "Normal", "R", "same")

@@ -102,6 +102,7 @@ async def test_a_leader_that_ends_gives_the_lease_back_and_is_followed_at_once()
     two = Candidate(store, "two")
     await asyncio.sleep(5)
     await one.stop()
+    assert not one.elector.is_leader
     assert [what for what, _ in one.terms] == ["started", "stopped"]
     await asyncio.sleep(3)
     assert two.elector.is_leader
@@ -132,6 +133,20 @@ async def test_a_server_that_hangs_does_not_keep_a_leader_in_office() -> None:
     await asyncio.sleep(12)
     assert not one.elector.is_leader
     assert not one.working
+    await one.stop()
+
+
+async def test_a_term_is_counted_from_before_the_question_not_from_the_answer() -> None:
+    store = Store()
+    loop = asyncio.get_running_loop()
+    one = Candidate(store, "one")
+    await asyncio.sleep(1)
+    one.faults.script(Fault("delay", method="PATCH", seconds=6.0), Fault("drop", times=1000))
+    asked = loop.time() + 1.0  # the next renewal
+    await asyncio.sleep(7.5)
+    assert one.elector.is_leader
+    await asyncio.sleep(20)
+    assert dict(one.terms)["stopped"] <= asked + 10.5
     await one.stop()
 
 
