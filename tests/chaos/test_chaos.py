@@ -12,6 +12,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from .settle import settle
 from .world import World
 
 SCHEDULES = int(os.environ.get("HAMI_CHAOS_SCHEDULES", "2000"))
@@ -25,7 +26,7 @@ def live(seed: int) -> World:
     world = World(seed)
     try:
         world.run(STEPS)
-        world.settle()
+        settle(world)
     except Exception as fault:
         story = "\n  ".join(world.trace[-STORY:])
         message = f"HAMI_CHAOS_SEED={seed}: {type(fault).__name__}: {fault}\n  {story}"

@@ -1,8 +1,8 @@
-"""A cluster in which everything goes wrong: one random schedule of it, and what must hold at its end.
+"""A cluster in which everything goes wrong: one random schedule of it.
 
 A schedule is a seed. It makes pods come, go and finish, kube-scheduler work
 from stale caches and restart, replicas crash and hand over, requests and events be lost,
-doubled, late and out of order. `Truth` judges every write; `settle` judges the end.
+doubled, late and out of order. `truth` judges every write, `settle` the end.
 """
 
 import random
@@ -10,21 +10,17 @@ from typing import Any
 
 import msgspec
 
-from hami.ledger.cluster import Ledger
 from hami.model.card import Card
 from hami.model.errors import HamiError
 from hami.model.ids import CardId, Family
 from hami.scheduler import filter as filtering
 from hami.scheduler import prioritize
-from hami.scheduler.records import node_record
 from hami.sim.apiserver import Faults, Store
 from hami.sim.apiserver.answer import Desk
 from hami.sim.apiserver.faults import Mischief
 from hami.sim.apiserver.route import Place
 from hami.sim.apiserver.store import Stored
-from hami.vendors.ask import ask_of
 from hami.wire import register
-from hami.wire.objects import Node, Pod
 
 from .api import Network
 from .replica import BIND_TIMEOUT, HOLD, VENDORS, Replica
@@ -36,16 +32,6 @@ CORDON = "hami.io/device-cordon"
 NODES = ("n0", "n1", "n2")
 PODS = Place("v1/pods", "d")
 Json = dict[str, Any]
-ASKED = 3
-"""Waiting pods that are tried at the end: more would cost more than the whole schedule and say no more."""
-
-
-class Leak(AssertionError):
-    """At rest, the ledger holds what the API server does not, or the other way round."""
-
-
-class Stuck(AssertionError):
-    """At rest, a pod that fits is not placed."""
 
 
 def cards_of(node: str, count: int) -> list[Card]:
@@ -56,7 +42,7 @@ def cards_of(node: str, count: int) -> list[Card]:
 
 
 class World:
-    """One schedule: `run`, then `settle`."""
+    """One schedule: `run` it, then `settle.settle` it."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -344,118 +330,6 @@ class World:
         self.chosen.clear()
         self.binding.clear()
         self.note(f"replica {which} leads")
-
-    # -- the end ------------------------------------------------------------------
-
-    def settle(self) -> None:
-        """All troubles end. Then: nothing held in vain, nothing forgotten, everything that fits is placed."""
-        self.calm()
-        self.rest()
-        self.check_ledger("at rest")
-        self.check_decisions()
-        self.place_all()
-        self.check_ledger("after all was placed")
-
-    def calm(self) -> None:
-        self.faults.clear()
-        self.network.trouble = 0.0
-        for replica in self.replicas:
-            for task in replica.tasks:
-                task.finish()
-            replica.tasks.clear()
-            for late in list(replica.api.late):
-                replica.api.land(late)
-        for name in NODES:
-            self.put_node(name)
-        self.hear_of_binds()
-
-    def rest(self) -> None:
-        """Watches catch up, holds and unknown fates run out, and the house is kept once more."""
-        for wait in (0.0, HOLD + 121.0, 1.0):
-            self.now["clock"] += wait
-            for replica in self.replicas:
-                for _ in range(50):
-                    if all(feed.quiet for feed in replica.feeds):
-                        break
-                    for feed in replica.feeds:
-                        feed.step(self.chance)
-                else:
-                    raise Stuck("a watch never catches up")
-                replica.keep_house(self.now["clock"])
-                for task in replica.tasks:
-                    task.finish()
-                replica.tasks.clear()
-
-    def check_ledger(self, when: str) -> None:
-        for replica in self.replicas:
-            ledger = replica.ledger
-            if held := [str(hold.plan.pod) for hold in ledger.reservations()]:
-                raise Leak(f"{when}: still reserved: {held}")
-            if ledger.pods() != self.truth.records:
-                raise Leak(f"{when}: the ledger has {dict(ledger.pods())}, the API server {self.truth.records}")
-            if differences := ledger.recount():
-                raise Leak(f"{when}: {differences}")
-
-    def check_decisions(self) -> None:
-        """A waiting pod gets the answer that a ledger made from the API server alone gives."""
-        leader = self.replicas[self.leader]
-        if leader.gate.closed is not None:
-            raise Stuck(f"the leader does not decide: {leader.gate.closed}")
-        fresh = self.fresh_ledger()
-        for stored in self.waiting()[:ASKED]:
-            ask = ask_of(msgspec.json.decode(stored.encoded, type=Pod), VENDORS, leader.engine.policies)
-            ours, theirs = leader.ledger.decide(ask, NODES), fresh.decide(ask, NODES)
-            if sorted(ours.feasible) != sorted(theirs.feasible):
-                raise Stuck(f"{ask.pod}: feasible {ours.feasible}, by the API server's records {theirs.feasible}")
-
-    def fresh_ledger(self) -> Ledger:
-        fresh = Ledger()
-        for stored in self.store.list("v1/nodes"):
-            record = node_record(msgspec.json.decode(stored.encoded, type=Node), VENDORS, lambda _: None)
-            if record is not None:
-                fresh.set_node(record)
-        for pod in self.truth.records.values():
-            fresh.set_pod(pod)
-        return fresh
-
-    def place_all(self) -> None:
-        """With a calm network a waiting pod is bound at once where it fits, on an emptied cluster if need be."""
-        leader = self.replicas[self.leader]
-        for stored in self.waiting()[:ASKED]:
-            node = self.settled_choice(stored)
-            if node is None:
-                self.empty()
-                self.check_decisions()
-                node = self.settled_choice(stored)
-            if node is None:
-                continue  # larger than any node
-            task = self.bind(stored, node)
-            task.finish()
-            leader.tasks.clear()
-            if task.result != b'{"Error":""}':
-                raise Stuck(f"{task.title}: {task.result!r}")
-        self.binding.clear()
-        self.rest()
-
-    def settled_choice(self, stored: Stored) -> str | None:
-        engine = self.replicas[self.leader].engine
-        body = msgspec.json.encode({"Pod": stored.value, "NodeNames": NODES})
-        feasible: list[str] = msgspec.json.decode(filtering.answer(engine, body)).get("NodeNames") or []
-        return feasible[0] if feasible else None
-
-    def waiting(self) -> list[Stored]:
-        return [
-            stored
-            for stored in self.store.list("v1/pods")
-            if not stored.value["spec"].get("nodeName") and "deletionTimestamp" not in stored.value["metadata"]
-        ]
-
-    def empty(self) -> None:
-        for stored in self.store.list("v1/pods"):
-            if stored.value["spec"].get("nodeName"):
-                place = Place("v1/pods", "d", stored.value["metadata"]["name"])
-                self.store.delete(place, {"gracePeriodSeconds": 0})
-        self.rest()
 
 
 ACTS = (
