@@ -79,6 +79,8 @@ def check(settings: Settings) -> None:
                 address(text)
             except ValueError:
                 raise Malformed(f"--{flag.replace('_', '-')}", text, "host:port or :port") from None
+    if not settings.retry_period < settings.renew_deadline < settings.lease_duration:
+        raise Malformed("--renew-deadline", settings.renew_deadline, "between --retry-period and --lease-duration")
     unknown = [word for word in words(settings.gpu_scheduler_policy) if word not in CARD_POLICIES]
     if unknown:
         raise Malformed("--gpu-scheduler-policy", unknown[0], f"words of {', '.join(CARD_POLICIES)}")
@@ -109,7 +111,7 @@ class Scheduler:
             clock=self.clock,
             hold=settings.hold_timeout,
         )
-        self.binder = Binder(self.engine, kube, time.time, settings.bind_timeout)
+        self.binder = Binder(self.engine, kube, time.time, bind_timeout(settings))
         self.waker = Waker(self.engine, kube)
         self.handshakes = Handshakes(settings.handshake_timeout, self.clock)
         self.nodes = NodeDoor(
@@ -260,6 +262,13 @@ class Scheduler:
             loop.add_signal_handler(number, told.set)
         await told.wait()
         log.info("stopping")
+
+
+def bind_timeout(settings: Settings) -> float:
+    """Seconds. A Binding that a replica sends at the end of its term must have ended before another's begins."""
+    if settings.leader_elect == "none":
+        return settings.bind_timeout
+    return min(settings.bind_timeout, settings.lease_duration - settings.renew_deadline)
 
 
 def read_config(file: str | None) -> DeviceConfig:

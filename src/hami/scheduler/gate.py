@@ -5,12 +5,15 @@ would hand out a slice twice; so every extender verb asks here first, and
 /readyz shows the same.
 """
 
+from collections.abc import Callable
+
 from hami.observe.health import Health
 
 NODES = "nodes"
 PODS = "pods"
 LEADING = "leading"
 
+TERM_OVER = "leading: the term has run out by our own clock"
 NOT_REBUILT = "not rebuilt from the API server yet; that takes seconds, unless the API server does not answer"
 
 
@@ -19,8 +22,8 @@ class Gate:
 
     def __init__(self) -> None:
         self.health = Health((NODES, PODS, LEADING))
-        self.closed: str | None = ""
-        """Why no decision is made now; None when it may be."""
+        self._closed: str | None = ""
+        self._in_term: Callable[[], bool] = lambda: True
         self.rebuild()
         self.follow("it has not been elected")
 
@@ -34,7 +37,18 @@ class Gate:
         self.health.met(part)
         self._judge()
 
-    def lead(self) -> None:
+    @property
+    def closed(self) -> str | None:
+        """Why no decision is made now; None when it may be."""
+        if self._closed is None and not self._in_term():
+            return TERM_OVER
+        return self._closed
+
+    def lead(self, in_term: Callable[[], bool] = lambda: True) -> None:
+        """`in_term` is asked at each request: a process that was stopped for a while must not
+        answer one before it has noticed that its term is over.
+        """
+        self._in_term = in_term
         self.health.met(LEADING)
         self._judge()
 
@@ -43,4 +57,4 @@ class Gate:
         self._judge()
 
     def _judge(self) -> None:
-        self.closed = None if self.health.ready else "; ".join(self.health.reasons)
+        self._closed = None if self.health.ready else "; ".join(self.health.reasons)

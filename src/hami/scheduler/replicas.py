@@ -32,11 +32,13 @@ class Leadership:
     def __init__(self, gate: Gate, rebuild: Rebuild) -> None:
         self._gate = gate
         self._rebuild = rebuild
+        self.in_term: Callable[[], bool] = lambda: True
+        """Whether we lead by the clock alone, whatever has been noticed so far."""
 
     async def started(self) -> None:
         """The predecessor's last bindings may be news to our watches: read everything once more."""
         await self._rebuild()
-        self._gate.lead()
+        self._gate.lead(self.in_term)
         log.info("this replica decides from now on")
 
     def stopped(self, why: str) -> None:
@@ -46,6 +48,7 @@ class Leadership:
 
 async def elect(elector: Elector, leadership: Leadership) -> None:
     """Take part in the replicas' own election for ever."""
+    leadership.in_term = lambda: elector.is_leader
     await elector.run(leadership.started, lambda: leadership.stopped("another replica holds the Lease"))
 
 
@@ -79,6 +82,7 @@ class LeaseWatcher:
         self._version = ""
         self._changed_at = 0.0
         self._leading = False
+        leadership.in_term = self._alive
 
     async def run(self) -> None:
         """Look for ever."""
@@ -95,8 +99,10 @@ class LeaseWatcher:
 
     def ours(self, holder: str) -> bool:
         """Whether `holder` is our kube-scheduler and still renews."""
-        alive = self._clock() - self._changed_at <= self._renew_deadline
-        return alive and holder.rpartition("_")[0] == self._identity
+        return self._alive() and holder.rpartition("_")[0] == self._identity
+
+    def _alive(self) -> bool:
+        return self._clock() - self._changed_at <= self._renew_deadline
 
     async def _holder(self) -> str:
         with suppress(HamiError, TimeoutError):

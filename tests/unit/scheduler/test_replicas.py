@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from hami.kube.errors import NotFound, Unreachable
-from hami.kube.lease import Lease, LeaseSpec
+from hami.kube.lease import Elector, Lease, LeaseSpec
 from hami.scheduler.gate import NODES, PODS, Gate
-from hami.scheduler.replicas import Leadership, LeaseWatcher
+from hami.scheduler.replicas import Leadership, LeaseWatcher, elect
+from hami.sim.apiserver import MemoryKube, Store
 from hami.wire.objects import Metadata
 
 pytestmark = pytest.mark.looptime
@@ -113,3 +114,33 @@ async def test_without_a_lease_nobody_decides() -> None:
     pair.leases.fault = NotFound(404, "NotFound", "no lease")
     assert await pair.after(3) is not None
     pair.task.cancel()
+
+
+async def test_a_process_that_slept_through_its_term_answers_nothing_more() -> None:
+    pair = Pair()
+    assert await pair.after(2) is None
+    pair.task.cancel()  # as when the whole process stands still: nobody looks at the Lease
+    await asyncio.sleep(11)
+    assert pair.gate.closed == "leading: the term has run out by our own clock"
+
+
+async def test_replicas_elect_one_among_themselves_and_the_next_takes_over() -> None:
+    store = Store()
+    clock = asyncio.get_running_loop().time
+    gates, tasks = [Gate(), Gate()], []
+    for number, gate in enumerate(gates):
+
+        async def rebuild(gate: Gate = gate) -> None:
+            gate.rebuild()
+            gate.rebuilt(NODES)
+            gate.rebuilt(PODS)
+
+        elector = Elector(MemoryKube(store), "ns", "lease", f"replica-{number}", clock=clock)
+        tasks.append(asyncio.create_task(elect(elector, Leadership(gate, rebuild))))
+        await asyncio.sleep(1)
+    await asyncio.sleep(30)
+    assert [gate.closed is None for gate in gates] == [True, False]
+    tasks[0].cancel()
+    await asyncio.sleep(5)
+    assert [gate.closed is None for gate in gates] == [False, True]
+    tasks[1].cancel()

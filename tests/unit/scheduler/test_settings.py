@@ -3,7 +3,7 @@
 import pytest
 
 from hami.model.errors import Malformed
-from hami.scheduler.app import check, read_config
+from hami.scheduler.app import bind_timeout, check, read_config
 from hami.scheduler.settings import Settings, address
 
 
@@ -21,9 +21,10 @@ def test_mutual_tls_is_the_default_and_wants_its_files() -> None:
         ({"http_bind": "8443"}, "--http-bind"),
         ({"metrics_bind_address": "nowhere"}, "--metrics-bind-address"),
         ({"gpu_scheduler_policy": "spread,tightest"}, "tightest"),
+        ({"renew_deadline": 15.0}, "--renew-deadline"),
     ],
 )
-def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, str], named: str) -> None:
+def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, object], named: str) -> None:
     with pytest.raises(Malformed, match=named):
         check(Settings(extender_auth="none", **wrong))  # type: ignore[arg-type]
 
@@ -38,3 +39,9 @@ def test_a_config_file_that_is_not_there_is_named() -> None:
     with pytest.raises(Malformed, match="/no/such/file"):
         read_config("/no/such/file")
     assert read_config(None).nvidia.resource_count_name == "nvidia.com/gpu"
+
+
+def test_a_binding_ends_before_another_replica_s_term_begins() -> None:
+    assert bind_timeout(Settings()) == 10.0
+    assert bind_timeout(Settings(leader_elect="lease")) == 5.0
+    assert bind_timeout(Settings(leader_elect="follow", bind_timeout=2.0)) == 2.0
