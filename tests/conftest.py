@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from hami.lab import Lab
@@ -23,8 +23,8 @@ CLUSTERS = {"lab", "lab_node", "new_lab"}
 def pytest_configure() -> None:
     """Python up to 3.13 makes an event loop where none was ever set; pytest-asyncio asks for one and closes none."""
     asyncio.set_event_loop(None)
-    # A deadline measures the machine's other work; speed has its benchmarks.
-    settings.register_profile("hami", deadline=None)
+    # A deadline, and how long drawing examples took, measure the machine's other work; speed has its benchmarks.
+    settings.register_profile("hami", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("hami")
 
 
