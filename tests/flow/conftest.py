@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 T = TypeVar("T")
 RECORD = "hami.io/vgpu-devices-allocated"
+TLS_CLOSES_S = 0.2
+"""A TLS connection that is closed says goodbye first; a loop that ends before leaves it open, which is a warning."""
 
 
 class AgentThread:
@@ -43,6 +45,7 @@ class AgentThread:
         except asyncio.CancelledError:
             pass
         finally:
+            self._loop.run_until_complete(asyncio.sleep(TLS_CLOSES_S))
             self._loop.close()
 
     def stop(self) -> None:
@@ -69,6 +72,7 @@ class Cluster:
             agents.stop()
         if self._kube is not None:
             self._do(self._kube.close())
+            self._do(asyncio.sleep(TLS_CLOSES_S))
         self._loop.close()
 
     def _do(self, work: Any) -> Any:
