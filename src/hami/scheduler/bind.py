@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from hami.kube import paths
-from hami.kube.errors import Conflicted, NotFound, ServerFault, Unanswered
+from hami.kube.errors import NotFound, ServerFault, Unanswered
 from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError, Malformed
 from hami.model.ids import PodUid
@@ -59,8 +59,9 @@ class Binder:
         self._now = now
         self._timeout = timeout
         self._open: Counter[PodUid] = Counter()
-        """Bindings of a pod whose fate is not known: on their way, or without an answer. kube-scheduler
-        may ask again meanwhile, and what the second is told says nothing about the first."""
+        """Bindings of a pod that took or may take its slice and that no watch has told of: on their way,
+        without an answer, or done. kube-scheduler may ask again meanwhile, and what the second
+        is told says nothing about the first."""
 
     async def answer(self, body: bytes) -> bytes:
         """One /bind call, body to body. What goes wrong is said in ``Error``."""
@@ -96,14 +97,12 @@ class Binder:
         except NotFound:
             self._engine.ledger.release(pod.uid)
             raise
-        except Conflicted as fault:
+        except HamiError as fault:
+            # This request is refused; an earlier one of ours may stand all the same, and no watch has told yet.
             self._open[pod.uid] -= 1
             await self._find_out(pod, node, fault)
-        except HamiError:
-            self._open[pod.uid] -= 1
-            self._give_back(pod)
-            raise
-        self._open.pop(pod.uid, None)
+        # Taken until the watch tells: what a later request of a stale kube-scheduler is told undoes nothing.
+        self._open[pod.uid] = 1
         self._engine.waiting.settled(pod.uid)
 
     async def settle_overdue(self) -> None:

@@ -190,6 +190,17 @@ async def test_a_refusal_of_the_second_try_says_nothing_about_the_first(stage: A
         assert stage.used("a") == [4000]
 
 
+async def test_a_refusal_after_a_success_that_no_watch_has_told_of_undoes_nothing(stage: Any) -> None:
+    # Found by tests/chaos: kube-scheduler restarted with an old cache and asked for a bound pod again.
+    stage.node("a", mem=4000)
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    assert await stage.bind(pod, "a") == ""
+    stage.api.before = [TooMany(429, "TooManyRequests", "busy")]
+    assert "busy" in await stage.bind(pod, "a")
+    assert stage.used("a") == [4000]
+
+
 async def test_a_conflict_that_nobody_can_explain_keeps_the_slice(stage: Any) -> None:
     stage.node("a")
     pod = stage.pod("p", gpu=1, gpumem=4000)
