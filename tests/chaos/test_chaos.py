@@ -54,3 +54,9 @@ def test_no_schedule_grants_twice_leaks_or_sticks() -> None:
     print(f"{schedules} schedules, {binds} pods bound, {time.monotonic() - began:.0f} s")
     assert schedules == SCHEDULES
     assert binds > SCHEDULES  # a chaos in which nothing is ever placed proves nothing
+
+
+@pytest.mark.parametrize("seed", [46172])
+def test_schedules_that_once_broke_a_law_hold_it_now(seed: int) -> None:
+    """46172: a refused second bind of a pod that no watch had shown as bound gave its slice away."""
+    assert live(seed).truth.binds > 0
