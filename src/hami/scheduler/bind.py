@@ -59,9 +59,8 @@ class Binder:
         self._now = now
         self._timeout = timeout
         self._open: Counter[PodUid] = Counter()
-        """Bindings of a pod that took or may take its slice and that no watch has told of: on their way,
-        without an answer, or done. kube-scheduler may ask again meanwhile, and what the second
-        is told says nothing about the first."""
+        """Bindings of a pod whose fate is not known: on their way, or without an answer. kube-scheduler
+        may ask again meanwhile, and what the second is told says nothing about the first."""
 
     async def answer(self, body: bytes) -> bytes:
         """One /bind call, body to body. What goes wrong is said in ``Error``."""
@@ -101,8 +100,7 @@ class Binder:
             # This request is refused; an earlier one of ours may stand all the same, and no watch has told yet.
             self._open[pod.uid] -= 1
             await self._find_out(pod, node, fault)
-        # Taken until the watch tells: what a later request of a stale kube-scheduler is told undoes nothing.
-        self._open[pod.uid] = 1
+        self._open.pop(pod.uid, None)
         self._engine.waiting.settled(pod.uid)
 
     async def settle_overdue(self) -> None:

@@ -197,8 +197,11 @@ async def test_a_refusal_after_a_success_that_no_watch_has_told_of_undoes_nothin
     stage.filter(pod, "a")
     assert await stage.bind(pod, "a") == ""
     stage.api.before = [TooMany(429, "TooManyRequests", "busy")]
-    assert "busy" in await stage.bind(pod, "a")
+    assert await stage.bind(pod, "a") == "", "the pod is looked up, and it is bound as planned"
     assert stage.used("a") == [4000]
+    stage.api.before, stage.api.reads = [TooMany(429, "TooManyRequests", "busy")], [LOST]
+    assert "busy" in await stage.bind(pod, "a")
+    assert stage.used("a") == [4000], "nobody can tell: it stays taken"
 
 
 async def test_a_conflict_that_nobody_can_explain_keeps_the_slice(stage: Any) -> None:
