@@ -186,6 +186,8 @@ class Kube:
     async def watch(self, path: str, params: Params | None = None) -> AsyncGenerator[bytes, None]:
         """Chunks of a watch as they arrive, cut anywhere (`kube.lines` makes lines of them).
 
+        The first is empty and says that the server accepted: a quiet collection's next word may be a minute away.
+
         Ends when the server ends the stream; raises `ApiError` for a refusal and
         `Unanswered` for a cut. Close the iterator (`contextlib.aclosing`) to end it early.
         """
@@ -196,6 +198,7 @@ class Kube:
             async with await self._send("GET", url, None, None, self._stream_timeout) as response:
                 if response.status >= 300:
                     raise self._refusal(response, await response.read())
+                yield b""
                 while chunk := await response.content.readany():
                     yield chunk
         except (aiohttp.ClientError, OSError) as fault:

@@ -256,7 +256,7 @@ class _Follower(Generic[T]):
             async for chunk in chunks:
                 limit.reschedule(None)  # our own work is not the server's silence
                 self._heard()
-                if self._reflector.watching:
+                if chunk and self._reflector.watching:  # one that accepts and says nothing may also close at once
                     self._backoff.reset()
                 for line in lines.feed(chunk):
                     await self._hand_out(self._reflector.line(line))

@@ -115,6 +115,17 @@ async def test_a_forgotten_version_leads_to_a_list_and_nothing_is_lost(server: A
         assert watched.pods == truth(server.store)
 
 
+async def test_a_quiet_server_that_accepts_again_is_no_fault_any_more(server: ApiServer, kube: Kube) -> None:
+    async with following(kube) as watched:
+        await until(lambda: watched.synced == 1)
+        server.faults.script(Fault("refuse", path="watch", status=503, times=1))
+        server.cut()
+        await until(lambda: "503" in watched.contact.fault)
+        events = watched.contact.events
+        await until(lambda: not watched.contact.fault)
+        assert watched.contact.events == events
+
+
 async def test_410_within_the_stream_leads_to_a_list(server: ApiServer, kube: Kube) -> None:
     async with following(kube) as watched:
         await until(lambda: watched.synced == 1)
