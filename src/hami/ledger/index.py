@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from hami.model.ids import NodeName
-from hami.plan.choose import Recall
 from hami.plan.columns import Columns, Longs
 from hami.plan.snapshot import NodeState
+from hami.plan.verdicts import Recall
 
 
 class Index:

@@ -81,6 +81,9 @@ class Columns:
         """Rows in use are below this; freed ones among them are not `registered`."""
         self.inventory = 0
         """Moves when what cards *are* changes, not with what is used on them."""
+        self.version = np.zeros(rows, np.int64)
+        """Of each row, moves with every change; no number comes twice."""
+        self._changes = 0
         self.registered = np.zeros(rows, np.bool_)
         self.usable = np.zeros(rows, np.bool_)
         self.node_score = np.zeros(rows, np.float64)
@@ -109,6 +112,7 @@ class Columns:
     def write(self, row: int, state: NodeState | None) -> None:
         """Row `row` becomes `state`; None empties it."""
         self._grow(row + 1, len(state.cards) if state else 0)
+        self._touch(row)
         self.registered[row] = state is not None
         self.usable[row] = state is not None and state.problem is None
         states = state.cards if state else ()
@@ -124,6 +128,7 @@ class Columns:
 
     def write_use(self, row: int, place: int, state: CardState) -> None:
         """Only what is used on one card has changed."""
+        self._touch(row)
         at = (place, row)
         self.free_slots[at] = _cell(state.free_slots)
         self.free_mem[at] = _cell(state.free_mem_mib)
@@ -132,6 +137,10 @@ class Columns:
 
     def write_score(self, row: int, state: NodeState) -> None:
         self.node_score[row] = score.node(state.cards)
+
+    def _touch(self, row: int) -> None:
+        self._changes += 1
+        self.version[row] = self._changes
 
     def _write_card(self, row: int, place: int, state: CardState) -> None:
         card, at = state.card, (place, row)
@@ -173,6 +182,7 @@ class Columns:
             new = np.full(shape, _ABSENT if name == "standing" else 0, old.dtype)
             new[:have_cards, :have_rows] = old
             setattr(self, name, new)
+        self.version = np.concatenate([self.version, np.zeros(shape[1] - have_rows, np.int64)])
         self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
         self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])
         self.node_score = np.concatenate([self.node_score, np.zeros(shape[1] - have_rows)])

@@ -38,15 +38,20 @@ class Form(Struct, frozen=True):
     total: int
     detail: str
     lacking: str
-    """Which card `missing_mib` is told of."""
+    """Which card `missing_mib` is told of; empty where it does not matter."""
 
     def say(self, missing_mib: int | None, cards: Sequence[CardRefusal] = ()) -> Refusal:
         """`missing_mib` is the least that a card refused for its memory lacks, None where none was."""
         detail = self.detail
-        if missing_mib is not None:
+        if missing_mib is not None and self.lacking:
             missing = f"missing {missing_mib} MiB on the {self.lacking} card"
             detail = f"{detail}; {missing}" if detail else missing
         return Refusal(self.counts, self.total, detail, tuple(cards))
+
+
+def form(refusal: Refusal) -> Form:
+    """A refusal that says the same of every node."""
+    return Form(refusal.counts, refusal.total, refusal.detail, "")
 
 
 def by_cards(counts: Mapping[Reason, int], *, total: int, asked: int, accepted: int, together: int) -> Form:

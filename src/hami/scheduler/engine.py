@@ -16,6 +16,7 @@ from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.model.vendor import Vendor
 from hami.plan.choose import Decision
+from hami.plan.refusals import Refusals
 from hami.scheduler.gate import Gate
 from hami.scheduler.meters import Meters
 from hami.scheduler.narrate import Narrator
@@ -90,5 +91,5 @@ def on_its_way(reservation: Reservation, names: Sequence[str] | None) -> Decisio
     return Decision(
         plan=reservation.plan,
         feasible=[node] if names is None or node in names else [],
-        refusals={name: others for name in names or () if name != node},
+        refusals=Refusals.of({name: others for name in names or () if name != node}),
     )

@@ -1,16 +1,17 @@
 """Refusals as the texts kube-scheduler gets: made once each, thousands sent a request.
 
-A scan gives the many nodes that fail alike one Refusal object, and keeps it for the next
-request; so a text belongs to an object. Knows no HTTP and no ledger.
+Nodes that fail alike share a number (`plan.refusals`), so a text belongs to a number, and
+nothing here is Python code a node. Knows no HTTP and no ledger.
 """
 
-from collections.abc import Mapping
-from operator import attrgetter
-from typing import cast
+from collections.abc import Iterable
+from itertools import compress, islice
 
 from msgspec import Struct
 
 from hami.model.refusal import Reason, Refusal
+from hami.plan.refusals import NOTHING, Refusals
+from hami.plan.refuse import Form
 
 LASTING = frozenset(
     {
@@ -35,61 +36,75 @@ Texts = dict[str, str]
 """Reason by node."""
 
 
-class Phrase(Struct, eq=False):
-    """What is said of a refusal. Holds it, so that its identity stays its own; compared by identity itself."""
+class Phrase(Struct):
+    """What is said of a form, whatever memory lacks. Holds it, so that its identity stays its own."""
 
-    refusal: Refusal
-    text: str
+    form: Form
     brief: str
     reason: str
     """The reason that most cards share."""
     lasting: bool
+    texts: dict[int, str] = {}
+    """In full, by the MiB missing."""
+
+    def text(self, missing: int) -> str:
+        found = self.texts.get(missing)
+        if found is None:
+            found = self.texts[missing] = self.form.say(None if missing == NOTHING else missing).text
+        return found
 
 
 class Phrases:
-    """Texts by the identity of their refusal."""
+    """Phrases by the identity of their form."""
 
     def __init__(self) -> None:
         self._phrases: dict[int, Phrase] = {}
 
-    def spoken(self, refusals: Mapping[str, Refusal]) -> tuple[Texts, Texts]:
+    def spoken(self, refusals: Refusals) -> tuple[Texts, Texts]:
         """Reasons by node: those that preemption might cure, and those it cannot."""
-        found = self._found(refusals)
-        kinds = set(found)
-        text = _text if len({kind.text for kind in kinds}) <= SPOKEN else _brief
-        lasting = {kind for kind in kinds if kind.lasting}
+        numbers = refusals.numbers
+        phrases = self._found(refusals)
+        texts = _texts(refusals, phrases)
+        lasting = {number for number, phrase in phrases.items() if phrase.lasting}
         if not lasting:
-            return dict(zip(refusals, map(text, found), strict=True)), {}
-        said = list(zip(refusals, found, strict=True))
-        failed = {name: text(phrase) for name, phrase in said if phrase not in lasting}
-        return failed, {name: text(phrase) for name, phrase in said if phrase in lasting}
+            return dict(zip(refusals.names, texts, strict=True)), {}
+        if len(lasting) == len(phrases):
+            return {}, dict(zip(refusals.names, texts, strict=True))
+        said = list(zip(refusals.names, texts, strict=True))
+        stays = list(map(lasting.__contains__, numbers))
+        return dict(compress(said, (not one for one in stays))), dict(compress(said, stays))
 
-    def reasons(self, refusals: Mapping[str, Refusal]) -> Texts:
+    def reasons(self, refusals: Refusals) -> Texts:
         """The main reason by node, one word each."""
-        return dict(zip(refusals, map(_reason, self._found(refusals)), strict=True))
+        words = {number: phrase.reason for number, phrase in self._found(refusals).items()}
+        return dict(zip(refusals.names, map(words.__getitem__, refusals.numbers), strict=True))
 
-    def _found(self, refusals: Mapping[str, Refusal]) -> list[Phrase]:
-        """One phrase a node, in order. Nothing here is Python code a node: there are thousands."""
-        found = list(map(self._phrases.get, map(id, refusals.values())))
-        if None in found:
-            return [phrase or self._learn(refusal) for phrase, refusal in zip(found, refusals.values(), strict=True)]
-        return cast("list[Phrase]", found)
+    def _found(self, refusals: Refusals) -> dict[int, Phrase]:
+        """The phrases of a decision, by number."""
+        return {number: self._phrase(refusals.forms[number]) for number in set(refusals.numbers)}
 
-    def _learn(self, refusal: Refusal) -> Phrase:
-        known = self._phrases.get(id(refusal))
-        if known is not None:
-            return known
-        if len(self._phrases) >= KEPT:
-            self._phrases.clear()
-        lasting = all(reason in LASTING for reason, _ in refusal.counts)
-        phrase = Phrase(refusal, refusal.text, brief(refusal), refusal.reason.value, lasting)
-        self._phrases[id(refusal)] = phrase
-        return phrase
+    def _phrase(self, form: Form) -> Phrase:
+        found = self._phrases.get(id(form))
+        if found is None:
+            if len(self._phrases) >= KEPT:
+                self._phrases.clear()
+            lasting = all(reason in LASTING for reason, _ in form.counts)
+            refusal = form.say(None)
+            found = self._phrases[id(form)] = Phrase(form, brief(refusal), refusal.reason.value, lasting)
+        return found
 
 
-_text = attrgetter("text")
-_brief = attrgetter("brief")
-_reason = attrgetter("reason")
+def _texts(refusals: Refusals, phrases: dict[int, Phrase]) -> Iterable[str]:
+    """One text a node, in order: in full while they are few, else without the quantities."""
+    missing = refusals.missing
+    pairs = set(islice(zip(refusals.numbers, missing, strict=True), 10 * SPOKEN))
+    if len(pairs) <= SPOKEN:
+        pairs = set(zip(refusals.numbers, missing, strict=True))
+    if len(pairs) <= SPOKEN:
+        full = {(number, lacks): phrases[number].text(lacks) for number, lacks in pairs}
+        return map(full.__getitem__, zip(refusals.numbers, missing, strict=True))
+    briefs = {number: phrase.brief for number, phrase in phrases.items()}
+    return map(briefs.__getitem__, refusals.numbers)
 
 
 def brief(refusal: Refusal) -> str:

@@ -5,6 +5,7 @@ import pytest
 from hami.ledger.index import Index
 from hami.model.ask import NodePolicy
 from hami.plan.choose import Decision, choose
+from hami.plan.refusals import Refusals
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, init, node, pod, sidecar, used, want
@@ -81,7 +82,7 @@ def test_equal_nodes_are_taken_by_name_whatever_the_order_they_came_in() -> None
 
 
 def test_a_pod_that_asks_for_nothing_may_go_anywhere() -> None:
-    assert choose(pod(app()), upstream(), ["node1", "zz"]) == Decision(None, ["node1", "zz"], {})
+    assert choose(pod(app()), upstream(), ["node1", "zz"]) == Decision(None, ["node1", "zz"], Refusals.of({}))
 
 
 def test_a_node_refused_for_the_same_reason_shares_the_refusal() -> None:

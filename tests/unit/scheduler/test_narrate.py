@@ -6,6 +6,7 @@ import msgspec
 
 from hami.model.refusal import Reason, Refusal
 from hami.scheduler.narrate import Narrator, by_reason
+from hami.plan.refusals import Refusals
 from hami.scheduler.phrases import KEPT, Phrases
 from hami.wire.objects import Pod
 
@@ -37,7 +38,7 @@ def test_a_changed_reason_is_told_again(stage: Any) -> None:
 
 
 def test_preemption_is_offered_where_one_reason_could_be_cured() -> None:
-    failed, lasting = Phrases().spoken({"a": MEMORY, "b": TYPE, "c": MIXED})
+    failed, lasting = Phrases().spoken(Refusals.of({"a": MEMORY, "b": TYPE, "c": MIXED}))
     assert failed == {
         "a": "2/2 CardInsufficientMemory: missing 10 MiB on the best card",
         "c": "1/2 CardInsufficientCore, 1/2 CardTypeMismatch",
@@ -48,11 +49,11 @@ def test_preemption_is_offered_where_one_reason_could_be_cured() -> None:
 def test_phrases_are_right_again_after_they_were_forgotten() -> None:
     phrases = Phrases()
     many = [Refusal(((Reason.INSUFFICIENT_MEMORY, 1),), 1, f"missing {number} MiB") for number in range(KEPT + 5)]
-    failed, _ = phrases.spoken({f"n{number}": refusal for number, refusal in enumerate(many)})
+    failed, _ = phrases.spoken(Refusals.of({f"n{number}": refusal for number, refusal in enumerate(many)}))
     assert len(failed) == len(many)
     assert set(failed.values()) == {"1/1 CardInsufficientMemory"}
-    assert phrases.spoken({"a": many[-1]})[0] == {"a": f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB"}
-    assert phrases.reasons({"a": many[0], "b": TYPE}) == {"a": "CardInsufficientMemory", "b": "CardTypeMismatch"}
+    assert phrases.spoken(Refusals.of({"a": many[-1]}))[0] == {"a": f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB"}
+    assert phrases.reasons(Refusals.of({"a": many[0], "b": TYPE})) == {"a": "CardInsufficientMemory", "b": "CardTypeMismatch"}
 
 
 def _pod(stage: Any) -> Any:

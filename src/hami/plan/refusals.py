@@ -1,0 +1,120 @@
+"""Refusals by the thousand: what nodes are refused for, numbered, and a mapping that spells them out when asked.
+
+On a large cluster thousands of nodes fail for few reasons, each lacking its own amount of memory.
+A decision keeps two numbers a node; a `Refusal` is made for who looks at one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hami.model.ask import CardAsk
+from hami.model.refusal import Refusal
+from hami.plan import refuse
+from hami.plan.columns import Ints, Longs, counts
+from hami.plan.refuse import Form
+
+FEASIBLE, UNKNOWN = 0, 1
+"""The numbers of "nothing to refuse" and of a node that nobody registered."""
+NOTHING = -1
+"""MiB missing where no card was refused for its memory."""
+SAID = 50_000
+"""Refusals kept spelled out."""
+
+_NO_FORM = Form((), 0, "", "")
+
+
+class Words:
+    """What is said of nodes, numbered. Numbers are never used again for something else."""
+
+    def __init__(self) -> None:
+        self.forms: list[Form] = [_NO_FORM, refuse.form(refuse.UNKNOWN_NODE)]
+        self._numbers: dict[Form, int] = {form: number for number, form in enumerate(self.forms)}
+        self._tallied: dict[tuple[str, int, int], dict[int, int]] = {}
+        self._said: dict[tuple[int, int], Refusal] = {}
+
+    def __len__(self) -> int:
+        return len(self.forms)
+
+    def number(self, form: Form) -> int:
+        """The number of what `form` says."""
+        found = self._numbers.get(form)
+        if found is None:
+            found = self._numbers[form] = len(self.forms)
+            self.forms.append(form)
+        return found
+
+    def tallied(self, ask: CardAsk, total: Ints, together: NDArray[np.uint8], tallies: Longs) -> Ints:
+        """Numbers for nodes that `ask` was counted on: cards of the family, those that fit together, reasons."""
+        numbers = np.empty(len(tallies), np.int32)
+        kinds = total.astype(np.int64) << 8 | together
+        for kind in set(kinds.tolist()):
+            known = self._tallied.setdefault((ask.family, ask.cards, kind), {})
+            at = np.flatnonzero(kinds == kind)
+            asked = tallies[at].tolist()
+            for tally in set(asked) - known.keys():
+                known[tally] = self.number(_spell(ask, kind >> 8, kind & 255, tally))
+            numbers[at] = list(map(known.__getitem__, asked))
+        return numbers
+
+    def refusal(self, number: int, missing: int) -> Refusal:
+        """The refusal in full; the same object for the same words."""
+        key = (number, missing)
+        found = self._said.get(key)
+        if found is None:
+            if len(self._said) >= SAID:
+                self._said.clear()
+            found = self._said[key] = self.forms[number].say(None if missing == NOTHING else missing)
+        return found
+
+
+class Refusals(Mapping[str, Refusal]):
+    """Why each refused node is out, by name. `numbers` and `missing` stand beside `names`."""
+
+    def __init__(self, names: Sequence[str], numbers: Sequence[int], missing: Longs, words: Words) -> None:
+        self.names = names
+        self.numbers = numbers
+        self._missing = missing
+        self._words = words
+        self._places: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, refusals: Mapping[str, Refusal]) -> "Refusals":
+        """Refusals made one by one."""
+        words = Words()
+        numbers = [words.number(refuse.form(refusal)) for refusal in refusals.values()]
+        return cls(list(refusals), numbers, np.full(len(numbers), NOTHING, np.int64), words)
+
+    @property
+    def missing(self) -> list[int]:
+        """MiB that the best card lacks, `NOTHING` where none lacks any."""
+        found: list[int] = self._missing.tolist()
+        return found
+
+    @property
+    def forms(self) -> Sequence[Form]:
+        """What each number says."""
+        return self._words.forms
+
+    def __getitem__(self, name: str) -> Refusal:
+        if len(self._places) != len(self.names):
+            self._places = {one: place for place, one in enumerate(self.names)}
+        place = self._places[name]
+        return self._words.refusal(self.numbers[place], int(self._missing[place]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _spell(ask: CardAsk, total: int, together: int, tally: int) -> Form:
+    if total == 0:
+        return refuse.form(refuse.no_family(ask.family))
+    if total < ask.cards:
+        return refuse.form(refuse.too_few(ask.cards, total))
+    reasons = counts(tally)
+    accepted = total - sum(reasons.values())
+    return refuse.by_cards(reasons, total=total, asked=ask.cards, accepted=accepted, together=together)
