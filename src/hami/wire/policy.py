@@ -4,12 +4,13 @@ The agent writes it on the host (root-owned) and mounts it read-only; `native/sr
 it. `docs/reference/policy-file.md` is the format. Knows nothing of where files lie on the host.
 """
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 
 from msgspec import Struct
 
-from hami.model.errors import Malformed
+from hami.model.errors import Malformed, shorten
 
 POLICY_PATH = "/usr/local/vgpu/policy"
 """Where the library looks, in the container. Its being there switches every limit variable of the environment off."""
@@ -71,6 +72,55 @@ def encode(policy: LibraryPolicy) -> str:
     lines.extend(_card_lines(policy.cards))
     lines.append("end")
     return "\n".join(lines) + "\n"
+
+
+def decode(text: str) -> LibraryPolicy:
+    """A file's text, as the library reads it: anything that it would refuse is Malformed, by line."""
+    found: dict[str, str] = {}
+    cards: list[CardLimit] = []
+    lines = text.split("\n")
+    if len(text) > MAX_BYTES or not text.isascii() or lines.pop() != "" or lines[:1] != ["version 1"]:
+        raise Malformed("$", shorten(text, 80), f"lines of ASCII, 'version 1' first, at most {MAX_BYTES} bytes")
+    for number, line in enumerate(lines, 1):
+        key, _, value = line.partition(" ")
+        if key not in _KEYS or "end" in found or (key in found and key != "card"):
+            raise Malformed(f"$[line {number}]", line, "one of each key, 'end' last")
+        found[key] = value
+        if key == "card":
+            cards.append(_read_card(value, f"$[line {number}]"))
+    if found.get("end") != "" or not found.get("container") or not cards:
+        raise Malformed("$", sorted(found), "lines 'container', 'card' and 'end'")
+    policy = LibraryPolicy(
+        container=found["container"],
+        cards=tuple(cards),
+        core_policy=CorePolicy(_one_of(found, "core_policy", tuple(each.value for each in CorePolicy), "default")),
+        priority=int(_one_of(found, "priority", ("0", "1"), "1")),
+        fail_open=_one_of(found, "fail", ("closed", "open"), "closed") == "open",
+        strict=_one_of(found, "strict", ("0", "1"), "0") == "1",
+        ledger=found.get("ledger", LEDGER_PATH),
+        broker=found.get("broker"),
+    )
+    encode(policy)  # what it refuses is refused here too
+    return policy
+
+
+_KEYS = ("version", "container", "core_policy", "priority", "fail", "strict", "ledger", "broker", "card", "end")
+_CARD = re.compile(r"([!-~]{1,95}) mem_mib (all|[0-9]{1,12}) core_percent ([0-9]{1,3})")
+
+
+def _read_card(value: str, path: str) -> CardLimit:
+    match = _CARD.fullmatch(value)
+    if match is None:
+        raise Malformed(path, value, "card UUID mem_mib MIB core_percent PERCENT")
+    uuid, memory, percent = match.groups()
+    return CardLimit(uuid, None if memory == "all" else int(memory), int(percent))
+
+
+def _one_of(found: dict[str, str], key: str, allowed: tuple[str, ...], default: str) -> str:
+    value = found.get(key, default)
+    if value not in allowed:
+        raise Malformed(f"$.{key}", value, " or ".join(allowed))
+    return value
 
 
 def _card_lines(cards: tuple[CardLimit, ...]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import pytest
 
 from hami.model.errors import Malformed
-from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
+from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, decode, encode
 
 CARD = CardLimit(uuid="GPU-1", mem_mib=8000, core_percent=30)
 
@@ -49,3 +49,46 @@ def test_what_the_library_would_refuse_is_refused_here(policy: LibraryPolicy, pa
     with pytest.raises(Malformed) as caught:
         encode(policy)
     assert caught.value.path == path
+
+
+FULL = LibraryPolicy(
+    container="uid/main",
+    cards=(CARD, CardLimit(uuid="GPU-2", mem_mib=None)),
+    core_policy=CorePolicy.FORCE,
+    priority=0,
+    strict=True,
+    fail_open=True,
+    broker="/usr/local/vgpu/broker/sock",
+)
+
+
+@pytest.mark.parametrize("policy", [FULL, LibraryPolicy(container="a", cards=(CARD,))])
+def test_what_is_written_can_be_read_back(policy: LibraryPolicy) -> None:
+    assert decode(encode(policy)) == policy
+
+
+def test_a_file_cut_anywhere_is_not_half_read() -> None:
+    text = encode(FULL)
+    for length in range(len(text)):
+        with pytest.raises(Malformed):
+            decode(text[:length])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version 1", "version 2"),
+        ("priority 0", "priority 2"),
+        ("priority 0", "priority 0\npriority 0"),
+        ("core_policy force", "core_policy often"),
+        ("mem_mib 8000", "mem_mib 0"),
+        ("core_percent 30", "core_percent 101"),
+        ("strict 1", "stricter 1"),
+        ("GPU-2", "GPU-1"),
+        ("end", "end\nend"),
+        ("ledger /", "ledger "),
+    ],
+)
+def test_a_file_that_the_library_would_refuse_is_refused(old: str, new: str) -> None:
+    with pytest.raises(Malformed):
+        decode(encode(FULL).replace(old, new, 1))
