@@ -22,11 +22,22 @@ class Bucket:
 
         Credit keeps the order: who comes later waits longer, without a queue.
         """
+        self._fill()
+        self._tokens -= 1.0
+        return max(0.0, -self._tokens / self.rate)
+
+    def spare(self) -> bool:
+        """Take one token if there is one; for what may as well be left out."""
+        self._fill()
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def _fill(self) -> None:
         now = self._clock()
         self._tokens = min(self.burst, self._tokens + (now - self._filled_at) * self.rate)
         self._filled_at = now
-        self._tokens -= 1.0
-        return max(0.0, -self._tokens / self.rate)
 
     async def take(self) -> None:
         wait = self.reserve()

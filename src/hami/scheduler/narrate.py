@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hami.kube.events import EventKind, Regarding, of_node
+from hami.kube.pace import Bucket
 from hami.model.ask import PodRef
 from hami.plan.choose import Decision
 from hami.scheduler.waiting import Waiter
@@ -15,6 +16,9 @@ from hami.scheduler.waiting import Waiter
 SPOKEN_NODES = 10
 """Node names an event names; the rest are counted."""
 SPOKEN_REASONS = 4
+GOOD_NEWS_PER_S, GOOD_NEWS_AT_ONCE = 5.0, 50.0
+"""Events that all went well, beside kube-scheduler's own `Scheduled`: a Job of thousands of pods needs
+the API server for better things."""
 
 
 class Recorder(Protocol):
@@ -28,9 +32,10 @@ class Narrator:
 
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
+        self._good_news = Bucket(GOOD_NEWS_PER_S, GOOD_NEWS_AT_ONCE)
 
     def placed(self, pod: PodRef, decision: Decision, offered: int) -> None:
-        if self._recorder is None or decision.plan is None:
+        if self._recorder is None or decision.plan is None or not self._good_news.spare():
             return
         fit = len(decision.feasible)
         best = f"{decision.plan.node}:{decision.plan.score:.2f}"
@@ -56,7 +61,8 @@ class Narrator:
         self._tell(pod, "Warning", "FilteringFailed", fault)
 
     def bound(self, pod: PodRef, node: str) -> None:
-        self._tell(pod, "Normal", "BindingSucceed", f"Successfully binding node [{node}] to {pod}")
+        if self._recorder is not None and self._good_news.spare():
+            self._tell(pod, "Normal", "BindingSucceed", f"Successfully binding node [{node}] to {pod}")
 
     def bind_failed(self, pod: PodRef, node: str, fault: str) -> None:
         self._tell(pod, "Warning", "BindingFailed", f"node {node}: {fault}")

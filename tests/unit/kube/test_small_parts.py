@@ -129,3 +129,11 @@ def test_a_bucket_never_saves_more_than_its_burst() -> None:
     bucket = Bucket(rate=1.0, burst=2.0, clock=lambda: now[0])
     now[0] = 1e6
     assert [bucket.reserve() for _ in range(3)] == [0.0, 0.0, 1.0]
+
+
+def test_what_may_be_left_out_never_goes_on_credit() -> None:
+    now = [0.0]
+    bucket = Bucket(rate=1.0, burst=2.0, clock=lambda: now[0])
+    assert [bucket.spare() for _ in range(4)] == [True, True, False, False]
+    now[0] = 1.0
+    assert [bucket.spare() for _ in range(2)] == [True, False]

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from hami.model.refusal import Reason, Refusal
-from hami.scheduler.narrate import Narrator, by_reason
 from hami.plan.refusals import Refusals
+from hami.scheduler.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
 from hami.scheduler.phrases import KEPT, Phrases
 from hami.wire.objects import Pod
 
@@ -37,6 +37,15 @@ def test_a_changed_reason_is_told_again(stage: Any) -> None:
     assert stage.events.reasons == ["FilteringFailed"] * 4
 
 
+def test_good_news_of_thousands_of_pods_is_left_out_and_bad_news_is_not(stage: Any) -> None:
+    narrator, ref = Narrator(stage.events), stage.engine.ask(_pod(stage)).pod
+    for _ in range(int(GOOD_NEWS_AT_ONCE) + 100):
+        narrator.bound(ref, "n1")
+    narrator.bind_failed(ref, "n1", "refused")
+    assert GOOD_NEWS_AT_ONCE <= stage.events.reasons.count("BindingSucceed") < GOOD_NEWS_AT_ONCE + 100
+    assert stage.events.reasons[-1] == "BindingFailed"
+
+
 def test_preemption_is_offered_where_one_reason_could_be_cured() -> None:
     failed, lasting = Phrases().spoken(Refusals.of({"a": MEMORY, "b": TYPE, "c": MIXED}))
     assert failed == {
@@ -52,8 +61,13 @@ def test_phrases_are_right_again_after_they_were_forgotten() -> None:
     failed, _ = phrases.spoken(Refusals.of({f"n{number}": refusal for number, refusal in enumerate(many)}))
     assert len(failed) == len(many)
     assert set(failed.values()) == {"1/1 CardInsufficientMemory"}
-    assert phrases.spoken(Refusals.of({"a": many[-1]}))[0] == {"a": f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB"}
-    assert phrases.reasons(Refusals.of({"a": many[0], "b": TYPE})) == {"a": "CardInsufficientMemory", "b": "CardTypeMismatch"}
+    assert phrases.spoken(Refusals.of({"a": many[-1]}))[0] == {
+        "a": f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB"
+    }
+    assert phrases.reasons(Refusals.of({"a": many[0], "b": TYPE})) == {
+        "a": "CardInsufficientMemory",
+        "b": "CardTypeMismatch",
+    }
 
 
 def _pod(stage: Any) -> Any:
