@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,10 @@ from aiohttp import web
 from hami.agent import cdi, library, recover, timeout, xids
 from hami.agent.allocate import Allocator, Parts
 from hami.agent.bound import AgentPod, BoundPods
+from hami.agent.broker import usage
+from hami.agent.broker.look import Look
+from hami.agent.broker.server import Broker
+from hami.agent.broker.tenants import of_seats
 from hami.agent.checkpoint import Checkpoint
 from hami.agent.conflict import Sockets, Watch
 from hami.agent.endpoint import address, pages, serve
@@ -83,7 +88,7 @@ class Agent:
         )
         self.inventory = Inventory()
         self.nvml = Driver(_path(settings.nvml_library) or find_library(Path(settings.driver_root)))
-        self.workers = Worker("cards"), Worker("card events")
+        self.workers = Worker("cards"), Worker("card events"), Worker("processes")
         vendor = self.vendor()
         self.pods = BoundPods(settings.node_name, vendor)
         self.publisher = Publisher(kube, vendor, settings.node_name, self.recorder)
@@ -134,9 +139,21 @@ class Agent:
             settings.node_name,
             self.inventory,
             annotation=vendor.register_annotation,
+            links_annotation=vendor.links_annotation,
             period=settings.register_interval,
         )
         self.card_metrics = Sheet((HEALTHY, XIDS))
+        folders = self.parts.folders
+        self.broker = Broker(lambda: of_seats(self.parts.seats), lambda key: folders.root / key)
+        self.parts.seats.on_change = self.broker.kick
+        self.look = Look(
+            self.broker,
+            self.nvml,
+            self.workers[2],
+            tell=lambda pod, reason, message: self.recorder.record(pod, "Warning", reason, message),
+            action=settings.unregistered,
+        )
+        self.usage_metrics = Sheet(usage.FAMILIES)
 
     def _parts(self) -> Parts:
         settings = self.settings
@@ -182,6 +199,8 @@ class Agent:
             self.conflicts.run(),
             timeout.watch(self.parts, settings.allocate_timeout),
         ]
+        if settings.broker:
+            duties += [self.broker.run(), self.look.run()]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_duty(duty)) for duty in duties]
@@ -302,7 +321,9 @@ class Agent:
         meters.conflict.set(len(self.conflicts.rivals))
         meters.outcomes_waiting.set(self.publisher.waiting())
         self.card_metrics.put("cards", -1, self.card_health.samples(self.settings.node_name))
-        return page(meters.registry, (self.card_metrics,))
+        if self.settings.broker:
+            self.usage_metrics.put("usage", -1, usage.samples(self.broker, self.look, time.monotonic()))
+        return page(meters.registry, (self.card_metrics, self.usage_metrics))
 
     def vendor(self) -> Nvidia:
         return Nvidia(self.config.rules.nvidia)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hami.agent.links import Links
 from hami.model.card import Card
 from hami.model.ids import CardId
 
@@ -46,6 +47,7 @@ class Inventory:
         self._sick: dict[CardId, dict[str, str]] = {}
         self._version = 0
         self._scanned = False
+        self._links: Links = {}
         self._changed = asyncio.Event()
         self.problem: str | None = "the cards have not been looked at yet"
         """Why the list may be out of date; None when the last scan succeeded."""
@@ -53,6 +55,11 @@ class Inventory:
     def cards(self) -> tuple[Card, ...]:
         """All offered cards, sorted by index, with `healthy` as health sees it now."""
         return self._cards
+
+    @property
+    def links(self) -> Links:
+        """What the links between the cards are worth."""
+        return self._links
 
     @property
     def scanned(self) -> bool:
@@ -77,12 +84,15 @@ class Inventory:
         """Cards that are held back, with all reasons."""
         return {card_id: "; ".join(reasons.values()) for card_id, reasons in self._sick.items()}
 
-    def publish(self, found: Iterable[Found], left_out: Iterable[LeftOut] = ()) -> bool:
-        """Replace the list by a new scan's. True if readers were told of a difference."""
+    def publish(self, found: Iterable[Found], left_out: Iterable[LeftOut] = (), links: Links | None = None) -> bool:
+        """Replace the list by a new scan's; no `links` keeps those known. True if readers were told of a difference."""
         self._found = {entry.card.id: entry for entry in sorted(found, key=lambda entry: entry.card.index)}
         self._left_out = tuple(left_out)
         first, self._scanned = not self._scanned, True
-        return self._refresh(force=first)
+        relinked = links is not None and links != self._links
+        if links is not None:
+            self._links = links
+        return self._refresh(force=first or relinked)
 
     def mark_sick(self, card_id: CardId, source: str, reason: str) -> bool:
         """Hold a card back. True if it was well until now.

@@ -8,7 +8,7 @@ loses both. Knows the API server; what the cards are is the inventory's.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from hami.agent.handshake import report
 from hami.agent.inventory import Inventory
@@ -32,15 +32,18 @@ class Registrar:
         inventory: Inventory,
         *,
         annotation: str,
+        links_annotation: str | None = None,
         period: float = 30.0,
         retry: float = 5.0,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`annotation` is the vendor's key, ``hami.io/node-nvidia-register``. `wall` gives Unix seconds."""
+        """`annotation` and `links_annotation` are the vendor's keys for its cards and for what their links are
+        worth (``hami.io/node-nvidia-register``, ``hami.io/node-nvidia-score``). `wall` gives Unix seconds."""
         self._kube = kube
         self._node = node
         self._inventory = inventory
         self._annotation = annotation
+        self._links_annotation = links_annotation
         self._period = period
         self._retry = retry
         self._wall = wall
@@ -79,15 +82,22 @@ class Registrar:
     async def _write(self) -> None:
         cards = self._inventory.cards()
         if cards:
-            await self._patch({self._annotation: register.encode(cards), keys.HANDSHAKE: report(self._wall())})
+            written: dict[str, str | None] = {
+                self._annotation: register.encode(cards),
+                keys.HANDSHAKE: report(self._wall()),
+            }
+            if self._links_annotation:
+                links = self._inventory.links
+                written[self._links_annotation] = register.encode_scores(links) if links else None
+            await self._patch(written)
             return
         # The handshake changes the object each time; a node that has nothing to say is only read.
         there = (await self._kube.get(paths.nodes(self._node), Node)).metadata.annotations or {}
-        ours = {self._annotation, keys.HANDSHAKE} & there.keys()
+        ours = {self._annotation, keys.HANDSHAKE, self._links_annotation} & there.keys()
         if ours:
-            await self._patch(dict.fromkeys(ours))
+            await self._patch({key: None for key in ours if key})
 
-    async def _patch(self, annotations: dict[str, str | None] | dict[str, str]) -> None:
+    async def _patch(self, annotations: Mapping[str, str | None]) -> None:
         await self._kube.patch(paths.nodes(self._node), {"metadata": {"annotations": annotations}}, "merge")
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from hami.agent.discover import Scan, scan
 from hami.agent.inventory import Found, Inventory, LeftOut
+from hami.agent.links import Joined, joined
 from hami.agent.nodeconfig import NodeConfig
 from hami.model.errors import HamiError, Retry
 from hami.model.ids import CardId
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 Tell = Callable[[Literal["Normal", "Warning"], str, str], None]
 """Tells people: kind, reason and message of an event about the node."""
 SOURCE = "scan"
+RELINK = 20
+"""Looks after which the cards' links are asked again though the cards are the same: a link can fail."""
 GIVE_UP = 30.0
 """Seconds without a first scan after which the node is said to have no cards."""
 
@@ -60,6 +63,9 @@ class Scout:
         self._open = False
         self._last: dict[CardId, Found] = {}
         self._told: frozenset[str] = frozenset()
+        self._joined: tuple[frozenset[CardId], Joined] = (frozenset(), Joined())
+        self._looks = 0
+        self._uneven: tuple[tuple[CardId, CardId], ...] = ()
 
     async def run(self) -> None:
         """Until cancelled. Raises DriverReplaced, which only a new process can cure."""
@@ -87,13 +93,22 @@ class Scout:
             self._nvml.open()
             self._open = True
         try:
-            return scan(self._nvml, self._config.rules, self._sysfs)
+            seen = scan(self._nvml, self._config.rules, self._sysfs)
+            self._join(seen)
+            return seen
         except HamiError as fault:
             # A driver that went away comes back as another one: begin anew with it.
             if fault.retry is Retry.LATER:
                 self._nvml.close()
                 self._open = False
             raise
+
+    def _join(self, seen: Scan) -> None:
+        """In the driver's thread: how the cards are linked, when it may have changed."""
+        ids = frozenset(entry.card.id for entry in seen.found)
+        self._looks += 1
+        if ids != self._joined[0] or self._looks % RELINK == 0:
+            self._joined = ids, joined(self._nvml, {card: self._nvml.device_by_uuid(card) for card in sorted(ids)})
 
     # -- what a scan means -----------------------------------------------------------------
 
@@ -104,11 +119,12 @@ class Scout:
             if self._inventory.mark_well(card.id, SOURCE):
                 self._tell("Normal", "CardHealthy", f"card {card.id} answers again")
         found = [*seen.found, *(self._last[card_id] for card_id in silent)]
-        changed = self._inventory.publish(found, gone)
+        changed = self._inventory.publish(found, gone, self._joined[1].links)
         for card_id, entry in silent.items():
             self._hold_back(self._last[card_id], entry.reason)
         self._last = {entry.card.id: entry for entry in found}
         self._tell_left_out(gone)
+        self._tell_uneven()
         if changed:
             log.info("cards", extra={"offered": len(found), "left_out": len(gone)})
 
@@ -139,6 +155,14 @@ class Scout:
             log.error("card left out", extra={"why": message})
             self._tell("Warning", "CardLeftOut", message)
         self._told = now
+
+    def _tell_uneven(self) -> None:
+        uneven = self._joined[1].uneven
+        if uneven != self._uneven:
+            self._uneven = uneven
+            for one, two in uneven:
+                message = f"the driver links card {one} to {two} otherwise than back: the pair counts as not linked"
+                self._tell("Warning", "AsymmetricGPUP2PLink", message)
 
     def _without_scan(self, fault: HamiError) -> None:
         """No word of any card: those we know are held back, of none there is nothing to offer."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from hami.model.ask import CardAsk, CardRules
 from hami.model.card import Card
-from hami.model.ids import Family
+from hami.model.ids import CardId, Family
 
 
 class ContainerRequest(Struct, frozen=True):
@@ -66,6 +66,10 @@ class Vendor(Protocol):
         """Node annotation that lists the cards."""
 
     @property
+    def links_annotation(self) -> str | None:
+        """Node annotation that says what the links between cards are worth; None for a family without."""
+
+    @property
     def to_allocate_annotation(self) -> str:
         """Pod annotation whose entries the node agent empties as it grants them."""
 
@@ -84,6 +88,9 @@ class Vendor(Protocol):
 
     def decode_register(self, text: str) -> tuple[Card, ...]:
         """Cards from the register annotation, sorted by index."""
+
+    def decode_links(self, text: str) -> Mapping[CardId, Mapping[CardId, int]]:
+        """What the links between two cards are worth, from that annotation."""
 
     def cordoned(self, annotations: Mapping[str, str]) -> frozenset[str]:
         """Card ids the operator has cordoned on the node."""

@@ -99,9 +99,17 @@ def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | Non
 
 
 def _scores(ask: Ask, table: Table, rows: Longs) -> Floats:
-    """What the node policy thinks of each row; the highest is the best."""
+    """What the policies think of each row; the highest is the best."""
     scores: Floats = table.columns.node_score[rows]
-    return -scores if ask.node_policy is NodePolicy.SPREAD else scores
+    if ask.node_policy is NodePolicy.SPREAD:
+        scores = -scores
+    if chain(ask.card_policy).sets is not None:  # whoever wants well-linked cards leaves the larger nodes whole
+        scores = scores - SMALLER * np.count_nonzero(table.columns.kind[:, rows], axis=0)
+    return scores
+
+
+SMALLER = 1000.0
+"""A card more weighs more than any difference of how full nodes are (0 to 30)."""
 
 
 def _decision(names: Sequence[str], rows: Longs, verdicts: Verdicts, words: Words, plan: Plan | None) -> Decision:

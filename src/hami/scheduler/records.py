@@ -4,13 +4,13 @@ Pure. What cannot be read is never left out: the record then carries a problem,
 and the ledger keeps the node from new pods and says why.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import ContainerKind
 from hami.model.card import Card
 from hami.model.errors import Malformed
-from hami.model.ids import NodeName
+from hami.model.ids import CardId, NodeName
 from hami.model.plan import ContainerSlices, Slice
 from hami.model.vendor import Vendor
 from hami.plan.charge import charges
@@ -32,13 +32,17 @@ def node_record(node: Node, vendors: Sequence[Vendor], problem_of: Callable[[str
     if not present:
         return None
     cards: list[Card] = []
+    links: dict[CardId, Mapping[CardId, int]] = {}
     cordoned: set[str] = set()
     problems: list[str] = []
     for vendor in present:
+        key = vendor.register_annotation
         try:
-            found = vendor.decode_register(annotations[vendor.register_annotation])
+            found = vendor.decode_register(annotations[key])
+            key = vendor.links_annotation or ""
+            links.update(vendor.decode_links(annotations[key]) if key in annotations else {})
         except Malformed as fault:
-            problems.append(f"annotation {vendor.register_annotation} {fault}")
+            problems.append(f"annotation {key} {fault}")
             continue
         cards.extend(found)
         cordoned |= vendor.cordoned(annotations)
@@ -52,6 +56,7 @@ def node_record(node: Node, vendors: Sequence[Vendor], problem_of: Callable[[str
         cards=tuple(cards),
         cordoned=frozenset(cordoned),
         problem="; ".join(problems) or None,
+        links=links,
     )
 
 

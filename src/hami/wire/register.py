@@ -4,6 +4,7 @@ JSON with zero values left out (so an absent ``health`` is an unhealthy card).
 The older colon text of 7 or 9 fields, still written by some agents, is read too.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -84,7 +85,7 @@ def decode_scores(text: str, path: str = "$") -> dict[CardId, dict[CardId, int]]
     return {CardId(one.uuid): {CardId(other): score for other, score in (one.score or {}).items()} for one in listed}
 
 
-def encode_scores(scores: dict[CardId, dict[CardId, int]]) -> str:
+def encode_scores(scores: Mapping[CardId, Mapping[CardId, int]]) -> str:
     """The inverse of `decode_scores`, in the order given."""
     return msgspec.json.encode(
         [_Scored(card, {str(other): score for other, score in pairs.items()}) for card, pairs in scores.items()]

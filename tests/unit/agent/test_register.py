@@ -127,3 +127,23 @@ async def test_after_an_error_it_is_tried_again_soon(
     assert KEY in await annotations(kube)
     assert registrar.problem is None
     running.cancel()
+
+
+async def test_what_links_are_worth_stands_beside_the_cards_and_goes_with_them(
+    kube: MemoryKube, inventory: Inventory
+) -> None:
+    score = "hami.io/node-nvidia-score"
+    registrar = Registrar(kube, "gpu-a", inventory, annotation=KEY, links_annotation=score, wall=lambda: NOON)
+    one, two = CardId("GPU-0"), CardId("GPU-1")
+    inventory.publish([found(0), found(1)], links={one: {two: 420}, two: {one: 420}})
+    await registrar.once()
+    told = (await annotations(kube))[score]
+    assert told == '[{"uuid":"GPU-0","score":{"GPU-1":420}},{"uuid":"GPU-1","score":{"GPU-0":420}}]'
+    inventory.publish([found(0)], links={})
+    await registrar.once()
+    assert score not in await annotations(kube)
+    inventory.publish([found(0), found(1)], links={one: {two: 420}})
+    await registrar.once()
+    inventory.publish([], links={})
+    await registrar.once()
+    assert await annotations(kube) == {}

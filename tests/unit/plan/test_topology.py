@@ -1,15 +1,18 @@
 """Cards chosen by their links."""
 
 from itertools import combinations
+from math import comb
 from random import Random
 
 import pytest
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
+from hami.model.ask import NodePolicy
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Plan
 from hami.plan.fit import fit
+from hami.plan.policies import topology
 from hami.plan.snapshot import CardState, Links, NodeState
 
 from .builders import app, card, pod, used, want
@@ -100,3 +103,68 @@ def test_the_ledger_hands_the_links_on() -> None:
     plan = ledger.decide(pod(app(want(cards=2)), cards=("topology-aware",))).plan
     assert plan is not None
     assert [part.card for part in plan.containers[0]] == ["d1", "d3"]
+
+
+def nodes(*sizes: int) -> Ledger:
+    ledger = Ledger()
+    for size in sizes:
+        cards = tuple(card(f"n{size}-{number}", index=number) for number in range(size))
+        ledger.set_node(NodeRecord(NodeName(f"n{size}"), cards))
+    return ledger
+
+
+@pytest.mark.parametrize(("cards", "node"), [(1, "n2"), (2, "n2"), (3, "n4"), (5, "n8")])
+@pytest.mark.parametrize("policy", [NodePolicy.BINPACK, NodePolicy.SPREAD])
+def test_the_smallest_node_that_fits_is_taken(cards: int, node: str, policy: NodePolicy) -> None:  # 6.15
+    ledger = nodes(8, 4, 2)
+    busy = pod(app(want(1000)), uid="busy", nodes=NodePolicy.BINPACK)
+    plan = ledger.fit(busy, NodeName("n8"))
+    assert isinstance(plan, Plan)
+    ledger.reserve(busy, plan, 0.0, 10.0)
+    found = ledger.decide(pod(app(want(1000, cards=cards)), nodes=policy, cards=("topology-aware",))).plan
+    assert found is not None
+    assert found.node == node
+
+
+def test_without_the_policy_the_node_policy_alone_decides() -> None:
+    ledger = nodes(8, 2)
+    busy = pod(app(want(1000)), uid="busy")
+    plan = ledger.fit(busy, NodeName("n8"))
+    assert isinstance(plan, Plan)
+    ledger.reserve(busy, plan, 0.0, 10.0)
+    found = ledger.decide(pod(app(want(1000)))).plan
+    assert found is not None
+    assert found.node == "n8"
+
+
+@pytest.mark.parametrize("cards", [8, 16])
+def test_the_work_for_a_choice_is_bounded_and_the_choice_the_best(cards: int) -> None:
+    """Counted in sets weighed, not in time: one product of matrices weighs them all."""
+    random = Random(cards)
+    scores = {pair: random.randrange(-50, 400, 10) for pair in combinations(range(cards), 2)}
+    state = linked(scores, cards=cards)
+    weighed = 0
+    for wanted in range(2, cards):
+        topology._members.cache_clear()
+        found = [int(name[1:]) for name in taken(state, wanted)]
+        rows = topology._members.cache_info().currsize and len(topology._members(cards, wanted)[1])
+        weighed += rows
+        assert rows == comb(cards, wanted) <= topology.MOST_SETS
+        if cards == 8 or wanted in (2, 3, 13, 14):
+            best = max(sum(scores[pair] for pair in combinations(one, 2)) for one in combinations(range(cards), wanted))
+            assert sum(scores[pair] for pair in combinations(found, 2)) == best
+    assert weighed == 2**cards - cards - 2
+
+
+def test_a_choice_that_was_weighed_once_is_not_enumerated_again() -> None:
+    state = linked({pair: sum(pair) for pair in combinations(range(16), 2)}, cards=16)
+    topology._members.cache_clear()
+    for _ in range(10):
+        taken(state, 8)
+    assert topology._members.cache_info().misses == 1
+
+
+def test_beyond_the_bound_sets_grow_card_by_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = dict.fromkeys(combinations(range(32), 2), 10) | {(3, 5): 1000, (3, 9): 900, (5, 9): 900}
+    monkeypatch.setattr(topology, "_members", None)
+    assert taken(linked(scores, cards=32), 5) == ["d0", "d1", "d3", "d5", "d9"]

@@ -129,3 +129,15 @@ def test_pods_that_are_pending_or_without_a_record_hold_nothing() -> None:
     assert pod_record(unbound, VENDORS) is None
     plain = {"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n"}}
     assert pod_record(msgspec.convert(plain, Pod), VENDORS) is None
+
+
+def test_what_links_are_worth_is_read_and_nonsense_puts_the_node_out(make_cards: Any) -> None:
+    scores = '[{"uuid":"GPU-n-0","score":{"GPU-n-1":420}}]'
+    record = node_record(node(make_cards("n", 2), node_nvidia_score=scores), VENDORS, lambda _: None)
+    assert record is not None
+    assert record.links == {"GPU-n-0": {"GPU-n-1": 420}}
+    assert record.problem is None
+    record = node_record(node(make_cards("n", 2), node_nvidia_score='[{"uuid":7}]'), VENDORS, lambda _: None)
+    assert record is not None
+    assert record.problem is not None
+    assert "annotation hami.io/node-nvidia-score" in record.problem

@@ -12,7 +12,7 @@ from hami.config.schema import NvidiaConfig
 from hami.model.ask import CardAsk, CardRules
 from hami.model.card import Card
 from hami.model.errors import Malformed
-from hami.model.ids import Family
+from hami.model.ids import CardId, Family
 from hami.model.vendor import ContainerChange, ContainerRequest, PodChange
 from hami.vendors.nvidia import rules as nvidia_rules
 from hami.wire import annotations as keys
@@ -51,6 +51,7 @@ class Nvidia:
     family = NVIDIA
     annotations = nvidia_rules.KEYS
     register_annotation = "hami.io/node-nvidia-register"
+    links_annotation = "hami.io/node-nvidia-score"
     to_allocate_annotation = "hami.io/vgpu-devices-to-allocate"
     allocated_annotation = "hami.io/vgpu-devices-allocated"
 
@@ -207,6 +208,10 @@ class Nvidia:
     def decode_register(self, text: str) -> tuple[Card, ...]:
         """Cards from the register annotation, sorted by index."""
         return register.decode(text, NVIDIA, f"metadata.annotations[{self.register_annotation}]")
+
+    def decode_links(self, text: str) -> Mapping[CardId, Mapping[CardId, int]]:
+        """What the links between two cards are worth."""
+        return register.decode_scores(text, f"metadata.annotations[{self.links_annotation}]")
 
     def cordoned(self, annotations: Mapping[str, str]) -> frozenset[str]:
         """Card ids the operator has cordoned on the node."""
