@@ -17,9 +17,10 @@ from hami.model.card import Card
 from hami.model.grant import DeviceNode, Grant, Mount
 from hami.model.ids import CardId
 from hami.model.plan import ContainerSlices
-from hami.wire.policy import LEDGER_PATH, POLICY_PATH
+from hami.wire.policy import BROKER_PATH, LEDGER_PATH, POLICY_PATH
 
 LIBRARY_PATH = "/usr/local/vgpu/libvgpu.so"
+BROKER_FOLDER = BROKER_PATH.rpartition("/")[0]
 PRELOAD_PATH = "/etc/ld.so.preload"
 VISIBLE_FOLDER = "/var/run/nvidia-container-devices"
 """Where NVIDIA's runtime hook looks for mounts that name the cards."""
@@ -153,11 +154,14 @@ def _device_mounts(slices: ContainerSlices, strategies: tuple[Strategy, ...]) ->
 
 def _library_mounts(share: Share, key: str, host: Host) -> tuple[Mount, ...]:
     folder = host.folder(key)
-    mounts = (
+    mounts: tuple[Mount, ...] = (
         Mount(LIBRARY_PATH, host.library),
         Mount(POLICY_PATH, f"{folder}/policy"),
         Mount(LEDGER_PATH, f"{folder}/ledger", read_only=False),
     )
+    if host.settings.broker:
+        # The folder, not the socket: a restarted agent makes a new one. A read-only mount lets sockets be connected to.
+        mounts += (Mount(BROKER_FOLDER, f"{folder}/broker"),)
     if host.config.allow_disable_control and controls_off(share):
         return mounts
     return (*mounts, Mount(PRELOAD_PATH, f"{host.vgpu}/ld.so.preload"))

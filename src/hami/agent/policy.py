@@ -10,11 +10,12 @@ from pathlib import Path
 
 from hami.agent.bound import Share
 from hami.agent.checkpoint import write_durably
+from hami.agent.grant import BROKER_FOLDER
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
 from hami.model.grant import Grant
 from hami.model.plan import Slice
-from hami.wire.policy import POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
+from hami.wire.policy import BROKER_PATH, POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
 
 
 def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], config: NvidiaConfig) -> LibraryPolicy:
@@ -28,6 +29,7 @@ def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], config: Nvidi
         ),
         core_policy=CorePolicy.DISABLE if config.disable_core_limit else CorePolicy(config.gpu_core_policy),
         priority=_priority(share, config),
+        broker=BROKER_PATH if has_broker(grant) else None,
     )
 
 
@@ -35,6 +37,11 @@ def _memory(one: Slice, card_mem_mib: int | None, config: NvidiaConfig) -> int |
     """MiB; None for all there is: of an unscaled card the driver's own total says it better than a rounded number."""
     whole = card_mem_mib is not None and one.mem_mib >= card_mem_mib and config.device_memory_scaling <= 1
     return None if whole else one.mem_mib
+
+
+def has_broker(grant: Grant) -> bool:
+    """Whether the container was given the broker's folder: those of an older agent, or without a broker, were not."""
+    return any(mount.container_path == BROKER_FOLDER for mount in grant.mounts)
 
 
 def needs_policy(grant: Grant) -> bool:
@@ -52,7 +59,7 @@ class Folders:
         """Make the folder, or bring it up to date. Raises OSError (disk full) and Malformed."""
         text = encode(policy).encode()
         folder = self.root / key
-        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        (folder / "broker").mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "policy"
         if not _same(path, text):
             write_durably(path, text, 0o444)

@@ -5,7 +5,7 @@ The only writer of the checkpoint. Knows nothing of kubelet's calls or of Kubern
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from hami.agent.checkpoint import Checkpoint, Seat, State, Unreadable
 from hami.model.ids import PodUid
@@ -20,6 +20,8 @@ class Seats:
         self._checkpoint = checkpoint
         self._seats: dict[str, Seat] = {}
         self._writing = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after each change, in the loop."""
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(tuple(self._seats.values()))
@@ -73,3 +75,4 @@ class Seats:
                 await asyncio.wait({write})
                 if write.exception() is None:
                     self._seats = after
+                    self.on_change()

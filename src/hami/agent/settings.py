@@ -59,6 +59,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     gds_enabled: bool = False
     mofed_enabled: bool = False
 
+    broker: bool = True
+    """Whether the library in each container registers with us: limits change live, usage is seen, turns are taken."""
+    unregistered: Literal["report", "stop"] = "report"
+    """What happens to a process of a sliced container that uses its card and has not registered."""
+
     scheduler_names: tuple[str, ...] = ("hami-scheduler",)
     """Pods of other schedulers get no card, whatever their annotations say. Empty trusts every scheduler."""
     allocate_wait: float = 5.0

@@ -5,6 +5,7 @@
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 
 from msgspec import Struct
@@ -266,7 +267,7 @@ def _refused(packet: bytes) -> Refused:
     return Refused(Reason(_within(reason, "$.reason", min(Reason), max(Reason))), _text(text, "$.text"))
 
 
-_READERS = {
+_READERS: dict[Kind, Callable[[bytes], Message]] = {
     Kind.HELLO: _hello,
     Kind.USAGE: _usage,
     Kind.WELCOME: _welcome,

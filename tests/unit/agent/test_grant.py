@@ -57,8 +57,16 @@ def test_a_slice_gets_hamis_environment_and_the_library():
         "/usr/local/vgpu/libvgpu.so": ("/usr/local/vgpu/libvgpu.so.1", True),
         "/usr/local/vgpu/policy": (f"{folder}/policy", True),
         "/usr/local/vgpu/ledger": (f"{folder}/ledger", False),
+        "/usr/local/vgpu/broker": (f"{folder}/broker", True),
         "/etc/ld.so.preload": ("/usr/local/vgpu/ld.so.preload", True),
     }
+
+
+def test_without_a_broker_there_is_no_word_of_one():
+    made = grant(one(2), host(broker=False))
+    assert "/usr/local/vgpu/broker" not in mounts(made)
+    assert policy_of(made, share(one(2)), CARDS, NvidiaConfig()).broker is None
+    assert policy_of(grant(one(2)), share(one(2)), CARDS, NvidiaConfig()).broker == "/usr/local/vgpu/broker/sock"
 
 
 def test_limits_stand_in_the_order_of_the_visible_cards_which_is_by_index():

@@ -1,0 +1,216 @@
+"""What NVML shows of each card, held against who has registered: once a second, from outside the containers.
+
+A process of a sliced container that uses its card without the library is seen here, told of, and ended where
+the administrator wants that. Each process also hears what NVML shows of it: inside a pid namespace it cannot see that.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from hami.agent.broker.server import Broker, Place
+from hami.model.ask import PodRef
+from hami.model.errors import HamiError
+from hami.vendors.nvidia.nvml import Nvml
+from hami.vendors.nvidia.worker import Worker
+from hami.wire.broker import Seen
+
+log = logging.getLogger(__name__)
+LOOK_S = 1.0
+LOOK_WITHIN_S = 10.0
+GRACE_S = 30.0
+"""After our start: processes of before register again, with pauses of up to 10 s."""
+PATIENCE = 3
+"""Looks in a row that must show the same before anything is said."""
+SLACK_BYTES = 64 << 20
+"""A context's size is known only when it is there."""
+Action = Literal["report", "stop"]
+TellPod = Callable[[PodRef, str, str], None]
+"""Tells people: pod, reason and message of a warning."""
+_POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+
+Shown = Mapping[str, Mapping[int, int]]
+"""Bytes by pid by card, as NVML shows them; -1: it does not tell how many."""
+
+
+class Stranger(Struct, frozen=True):
+    """A process on a card that has not registered. `place`: its pod has a slice there."""
+
+    pid: int
+    card: str
+    place: Place | None
+
+
+class Look:
+    """The round. `proc` is where pids of the host are found."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        nvml: Nvml,
+        worker: Worker,
+        *,
+        tell: TellPod,
+        action: Action = "report",
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broker = broker
+        self._nvml = nvml
+        self._worker = worker
+        self._tell = tell
+        self._action = action
+        self._proc = proc
+        self._clock = clock
+        self._strange: dict[tuple[int, str], int] = {}
+        self._over: dict[tuple[str, str], int] = {}
+        self.unregistered = 0
+        """Processes of sliced containers that use a card and have not registered, at the last look."""
+        self.exceeded = 0
+        """Slices that hold more than their limit by NVML, at the last look."""
+        self.stopped = 0
+        self.seen_bytes: dict[tuple[str, str], int] = {}
+        """By grant and card: what NVML shows of its processes."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.once()
+
+    async def once(self) -> None:
+        cards = sorted({card.uuid for place in self._broker.places for card in place.cards})
+        if not cards:
+            self._judge({})
+            return
+        try:
+            shown = await self._worker.run(lambda: self._read(cards), timeout=LOOK_WITHIN_S)
+        except HamiError as fault:
+            log.debug("cards cannot be looked at", extra={"why": str(fault)})
+            return
+        self._judge(shown)
+
+    def _read(self, cards: Iterable[str]) -> dict[str, dict[int, int]]:
+        """In the driver's thread. A card that does not answer is left out."""
+        shown: dict[str, dict[int, int]] = {}
+        for uuid in cards:
+            try:
+                listed = self._nvml.processes(self._nvml.device_by_uuid(uuid))
+            except HamiError as fault:
+                log.debug("a card cannot be looked at", extra={"card": uuid, "why": str(fault)})
+                continue
+            shown[uuid] = {one.pid: -1 if one.mem_bytes is None else one.mem_bytes for one in listed}
+        return shown
+
+    def _judge(self, shown: Shown) -> None:
+        """1. tell each process of itself, 2. who has not registered, 3. who holds too much."""
+        self._tell_sessions(shown)
+        self._judge_strangers(shown)
+        self._judge_limits(shown)
+
+    # 1
+
+    def _tell_sessions(self, shown: Shown) -> None:
+        for place in self._broker.places:
+            own = {session.peer.pid for session in place.known()}
+            for session in tuple(place.known()):
+                for index, card in enumerate(place.cards):
+                    on_card = shown.get(card.uuid)
+                    if on_card is not None:
+                        others = len(on_card.keys() - own)
+                        self._broker.tell_seen(place, session, Seen(index, on_card.get(session.peer.pid, -1), others))
+
+    # 2
+
+    def _judge_strangers(self, shown: Shown) -> None:
+        strangers = [one for one in self._strangers(shown) if one.place is not None]
+        found = {(one.pid, one.card) for one in strangers}
+        self._strange = {key: self._strange.get(key, 0) + 1 for key in found}
+        self.unregistered = len({pid for pid, _ in found})
+        if self._clock() - self._broker.began < GRACE_S:
+            return
+        for one in strangers:
+            if self._strange[one.pid, one.card] == PATIENCE and one.place is not None:
+                self._report(one, one.place)
+            if self._strange[one.pid, one.card] >= PATIENCE and self._action == "stop" and one.place is not None:
+                self._stop(one, one.place)
+
+    def _strangers(self, shown: Shown) -> list[Stranger]:
+        known = {session.peer.pid for session in self._broker.sessions()}
+        return [
+            Stranger(pid, card, self._place_of(pid, card))
+            for card, pids in shown.items()
+            for pid in pids
+            if pid not in known
+        ]
+
+    def _place_of(self, pid: int, card: str) -> Place | None:
+        uid = pod_uid(pid, self._proc)
+        here = (place for place in self._broker.places if place.tenant.pod.uid == uid)
+        return next((place for place in here if any(one.uuid == card for one in place.cards)), None)
+
+    def _report(self, one: Stranger, place: Place) -> None:
+        text = (
+            f"process {one.pid} uses card {one.card} and has not registered: it is not held to the slice "
+            "(statically linked, musl, or the library was removed); "
+            + ("it is being stopped" if self._action == "stop" else "--unregistered=stop would stop it")
+        )
+        log.warning("unregistered process", extra={"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card})
+        self._tell(place.tenant.pod, "UnregisteredProcess", text)
+
+    def _stop(self, one: Stranger, place: Place) -> None:
+        """Looked at once more with its pidfd in hand: a pid may be another process's by now."""
+        try:
+            handle = os.pidfd_open(one.pid)
+        except OSError:
+            return
+        try:
+            if pod_uid(one.pid, self._proc) == place.tenant.pod.uid:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                self.stopped += 1
+                log.warning("unregistered process stopped", extra={"pod": str(place.tenant.pod), "pid": one.pid})
+        except OSError as fault:
+            log.error("cannot stop a process", extra={"pid": one.pid, "why": str(fault)})
+        finally:
+            os.close(handle)
+
+    # 3
+
+    def _judge_limits(self, shown: Shown) -> None:
+        over: dict[tuple[str, str], int] = {}
+        self.seen_bytes = {}
+        for place in self._broker.places:
+            for card in place.cards:
+                pids = {session.peer.pid for session in place.known()}
+                held = sum(max(0, size) for pid, size in shown.get(card.uuid, {}).items() if pid in pids)
+                key = place.tenant.key, card.uuid
+                self.seen_bytes[key] = held
+                if card.mem_mib is not None and held > (card.mem_mib << 20) + SLACK_BYTES:
+                    over[key] = self._over.get(key, 0) + 1
+                    if over[key] == PATIENCE:
+                        self._report_excess(place, f"{held >> 20} MiB of {card.uuid}, its limit is {card.mem_mib}")
+        self._over = over
+        self.exceeded = len(over)
+
+    def _report_excess(self, place: Place, what: str) -> None:
+        text = f"container {place.tenant.container} holds {what}"
+        log.warning("slice exceeded", extra={"pod": str(place.tenant.pod), "why": text})
+        self._tell(place.tenant.pod, "SliceExceeded", text)
+
+
+def pod_uid(pid: int, proc: Path = Path("/proc")) -> str | None:
+    """The pod that a process belongs to, by its cgroup; None where it belongs to none, or is gone."""
+    try:
+        text = (proc / str(pid) / "cgroup").read_text()
+    except OSError:
+        return None
+    match = _POD_UID.search(text)
+    return match.group(1).replace("_", "-") if match else None

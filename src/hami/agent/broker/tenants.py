@@ -1,0 +1,88 @@
+"""The grants that have the library, and what each may use now: the policy file of its folder.
+
+It is read anew when it changes. The file is the one truth: whoever changes a limit writes it, and the broker passes
+it on.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from hami.agent.checkpoint import State
+from hami.agent.policy import needs_policy
+from hami.agent.seats import Seats
+from hami.model.ask import PodRef
+from hami.model.errors import Malformed
+from hami.wire.broker import UNLIMITED, Limit
+from hami.wire.policy import MAX_BYTES, CardLimit, LibraryPolicy, decode
+
+log = logging.getLogger(__name__)
+MIB = 1 << 20
+
+
+class Tenant(Struct, frozen=True):
+    """One container with a slice. `key` names its folder."""
+
+    key: str
+    pod: PodRef
+    container: str
+
+
+def of_seats(seats: Seats) -> Iterator[Tenant]:
+    """Every grant whose container has, or may come to have, the library."""
+    for seat in seats:
+        if seat.state is State.COMPLETED and needs_policy(seat.grant):
+            yield Tenant(seat.key, seat.grant.pod, seat.grant.container)
+
+
+class PolicyFile:
+    """One grant's file and what it said last. A file that cannot be used changes nothing, and is reported once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "policy"
+        self._stamp: tuple[int, int, int] | None = None
+        self.policy: LibraryPolicy | None = None
+        self.generation = 0
+
+    def refresh(self) -> bool:
+        """Read it if it is another one than before. True if it says something else."""
+        try:
+            found = self._path.stat()
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            with self._path.open("rb") as file:
+                policy = decode(file.read(MAX_BYTES + 1).decode("latin-1"))
+        except (OSError, Malformed) as fault:
+            log.error("a policy cannot be used", extra={"path": str(self._path), "why": str(fault)})
+            return False
+        if policy == self.policy:
+            return False
+        self.policy = policy
+        self.generation += 1
+        return True
+
+
+def limits(policy: LibraryPolicy, generation: int) -> tuple[Limit, ...]:
+    """The messages of a policy, without places on pages."""
+    last = len(policy.cards) - 1
+    return tuple(
+        Limit(
+            card=index,
+            generation=generation,
+            limit_bytes=_bytes(card),
+            core_percent=card.core_percent or 100,
+            core_policy=policy.core_policy,
+            priority=policy.priority,
+            uuid=card.uuid,
+            last=index == last,
+        )
+        for index, card in enumerate(policy.cards)
+    )
+
+
+def _bytes(card: CardLimit) -> int:
+    return UNLIMITED if card.mem_mib is None else card.mem_mib * MIB
