@@ -37,3 +37,27 @@ def node(cards: Iterable[CardState]) -> float:
     if not (slots and cores and mem):
         return 0.0
     return 10 * (used_slots / slots + used_cores / cores + used_mem / mem)
+
+
+def card_formula(own: Card, use: Use, ask: CardAsk, weights: Weights) -> str:
+    """`card` as a sum to be checked by hand: ``10 x ((1+6)/10 slots + (10+70)/100 cores + (1000+2000)/8192 MiB)``."""
+    slots, mem, cores = use
+    parts = (
+        (weights.slot, 1, slots, own.slots, "slots"),
+        (weights.core, ask.core_percent, cores, own.core_percent, "cores"),
+        (weights.memory, ask.mem_on(own.mem_mib), mem, own.mem_mib, "MiB"),
+    )
+    terms = (
+        f"{'' if weight == 1 else f'{weight} x '}({asked}+{used})/{total} {unit}"
+        for weight, asked, used, total, unit in parts
+    )
+    return f"10 x ({' + '.join(terms)})"
+
+
+def node_formula(cards: Iterable[CardState]) -> str:
+    """`node` as a sum to be checked by hand: ``10 x (3/4 slots + 240/400 cores + 20480/32768 MiB)``."""
+    states = list(cards)
+    slots = f"{sum(one.used_slots for one in states)}/{sum(one.card.slots for one in states)}"
+    cores = f"{sum(one.used_core_percent for one in states)}/{sum(one.card.core_percent for one in states)}"
+    mem = f"{sum(one.used_mem_mib for one in states)}/{sum(one.card.mem_mib for one in states)}"
+    return f"10 x ({slots} slots + {cores} cores + {mem} MiB)"

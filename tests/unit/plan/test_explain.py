@@ -3,6 +3,7 @@
 from random import Random
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
@@ -11,9 +12,10 @@ from hami.model.ids import PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.explain import CardVerdict, Change, Explanation, Fix, explain
-from hami.plan.fit import fit, wants
+from hami.plan.fit import fit
+from hami.plan.fixes import applied
 from hami.plan.preempt import Holder
-from hami.plan.snapshot import NodeState
+from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
 from .builders import app, node, pod, used, want
@@ -27,7 +29,12 @@ def test_a_node_that_fits_shows_its_plan_and_the_scores_of_its_cards() -> None:
     found = explain(pod(app(want(1000, cores=20))), node(used("d0", 1, 2000, 25), used("d1", healthy=False)))
     assert found.plan is not None
     assert found.cards == (
-        CardVerdict("d0", "app", score=10 * (2 / 10 + 45 / 100 + 3000 / 8000)),
+        CardVerdict(
+            "d0",
+            "app",
+            10 * (2 / 10 + 45 / 100 + 3000 / 8000),
+            "10 x ((1+1)/10 slots + (20+25)/100 cores + (1000+2000)/8000 MiB)",
+        ),
         CardVerdict("d1", "app", reason=Reason.NOT_HEALTHY),
     )
     assert found.fixes == ()
@@ -35,22 +42,25 @@ def test_a_node_that_fits_shows_its_plan_and_the_scores_of_its_cards() -> None:
 
 def test_a_node_that_refuses_says_what_each_card_lacks_and_what_would_help() -> None:
     found = explain(pod(app(want(5000, cores=10, cards=2))), node(used("d0", mem=2000), used("d1", mem=4000)))
-    assert found.cards[1] == CardVerdict("d1", "app", None, Reason.INSUFFICIENT_MEMORY, 5000, 4000)
+    assert found.cards[1] == CardVerdict("d1", "app", reason=Reason.INSUFFICIENT_MEMORY, needed=5000, had=4000)
     assert found.refusal == (
         "1/2 AllocatedCardsInsufficientRequest, 1/2 CardInsufficientMemory: "
         "asks 2 cards, 1 of 2 fit; missing 1000 MiB on the next card"
     )
     assert changes(found) == {Change.LESS_MEMORY: 4000, Change.FEWER_CARDS: 1}
     assert found.fixes[0].text == "ask at most 4000 MiB a card"
+    assert found.fixes[0].effort == pytest.approx(0.2)
 
 
 def test_rules_cordons_and_neighbours_are_named_as_fixes() -> None:
     typed = explain(pod(app(want(use_types=("H100",)))), node(used()))
-    assert changes(typed) == {Change.NO_RULES: None}
+    assert changes(typed) == {Change.OTHER_TYPE: None}
+    chosen = explain(pod(app(want(use_ids=("d7",)))), node(used()))
+    assert changes(chosen) == {Change.NO_RULES: None}
     bound = explain(pod(app(want(cards=2, numa_bind=True))), node(used("d0", numa=0), used("d1", numa=1)))
     assert changes(bound) == {Change.FEWER_CARDS: 1, Change.ANY_NUMA: None}
     cordoned = explain(pod(app(want())), node(used(cordoned=True)))
-    assert cordoned.fixes == (Fix(Change.UNCORDON, "uncordon card d0", card="d0"),)
+    assert cordoned.fixes == (Fix(Change.UNCORDON, "uncordon card d0", card="d0", effort=1.0),)
     neighbour = Holder(PodRef("ns", "big", PodUid("big")), (Charge("d0", 1, 8000, 0),), 0)
     full = explain(pod(app(want(1000))), node(used(slots=1, mem=8000)), [neighbour])
     assert changes(full) == {Change.MOVE_POD: None}
@@ -66,48 +76,71 @@ def test_an_explanation_is_plain_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=Explanation) == found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(make.SEEDS)
 def test_explanations_agree_with_the_decision_and_fixes_fix(seed: int) -> None:
     random = Random(seed)
     ask, state = make.random_ask(random), make.random_node(random)
-    found, result = explain(ask, state), fit(ask, state)
+    holders = tuple(
+        Holder(PodRef("ns", one.card.id, PodUid(one.card.id)), (Charge(one.card.id, *one.use),), 0)
+        for one in state.cards
+        if one.used_slots
+    )
+    found, result = explain(ask, state, holders), fit(ask, state)
     assert found.plan == (result if isinstance(result, Plan) else None)
     assert found.refusal == (result.text if isinstance(result, Refusal) else None)
+    assert list(found.fixes) == sorted(found.fixes)
     for fix in found.fixes:
-        less = _applied(fix, ask)
-        if less is not None:
-            assert isinstance(fit(less, state), Plan), fix
-            more = _applied(replace(fix, value=(fix.value or 0) + 1), ask)
-            assert more is not None
-            assert isinstance(fit(more, state), Refusal), fix
+        assert isinstance(fit(*done(fix, ask, state, holders)), Plan), fix
+        more = applied(replace(fix, value=(fix.value or 0) + 1), ask)
+        if fix.change in (Change.LESS_MEMORY, Change.LESS_CORES, Change.FEWER_CARDS, Change.LESS_OF_BOTH):
+            assert isinstance(fit(more, state), Refusal), f"{fix} could ask for more"
 
 
-def _applied(fix: Fix, ask: Ask) -> Ask | None:
-    """The ask after a change of memory in MiB or of cards, capped at the value."""
-    if fix.change is Change.FEWER_CARDS:
-        field = "cards"
-    elif fix.change is Change.LESS_MEMORY and "MiB" in fix.text:
-        field = "mem_mib"
-    else:
-        return None
-    most = fix.value or 0
-    assert any((getattr(one.ask, field) or 0) > most - 1 for one in wants(ask))
-    return replace(
-        ask,
-        containers=tuple(
-            replace(
-                one,
-                cards=tuple(
-                    cards
-                    if getattr(cards, field) is None
-                    else replace(cards, **{field: min(getattr(cards, field), most)})
-                    for cards in one.cards
-                ),
-            )
-            for one in ask.containers
-        ),
-    )
+def done(fix: Fix, ask: Ask, state: NodeState, holders: tuple[Holder, ...]) -> tuple[Ask, NodeState]:
+    """The world after somebody did what the fix says."""
+    if fix.change is Change.UNCORDON:
+        freed = (replace(one, cordoned=one.cordoned and one.card.id != fix.card) for one in state.cards)
+        return ask, replace(state, cards=tuple(freed))
+    if fix.change is Change.MOVE_POD:
+        gone = next(one for one in holders if one.pod == fix.pod)
+        return ask, state.bearing(gone.charges, -1)
+    return applied(fix, ask), state
+
+
+def test_where_neither_memory_nor_cores_alone_helps_both_are_named() -> None:
+    found = explain(pod(app(want(9000, cores=50))), node(used("d0", 1, 6000, 80), used("d1", 1, 1000, 60)))
+    assert found.fixes[0] == Fix(
+        Change.LESS_OF_BOTH, "ask at most 7000 MiB and 40 % of the cores a card", 7000, cores=40,
+        effort=(1 - 7000 / 9000) + (1 - 40 / 50),
+    )  # fmt: skip
+
+
+def test_a_card_of_another_type_is_named() -> None:
+    found = explain(pod(app(want(use_types=("H100",)))), node(used(model="NVIDIA-L40S")))
+    assert found.fixes[0] == Fix(Change.OTHER_TYPE, "accept cards of type NVIDIA-L40S", model="NVIDIA-L40S", effort=0.5)
+
+
+def test_the_nearest_fix_gives_up_least_and_a_neighbour_is_last() -> None:
+    neighbour = Holder(PodRef("ns", "big", PodUid("big")), (Charge("d0", 1, 2000, 0),), 0)
+    found = explain(pod(app(want(8000))), node(used(mem=2000, slots=1), used("d1", cordoned=True)), [neighbour])
+    assert [fix.change for fix in found.fixes] == [Change.LESS_MEMORY, Change.UNCORDON, Change.MOVE_POD]
+
+
+def test_the_documented_nodes_have_the_documented_scores_with_their_sums() -> None:
+    """Row 6.6."""
+    own = replace(make.card(), slots=4, mem_mib=32768, core_percent=400)
+    first, second = node(CardState(own, 3, 20480, 240)), node(CardState(own, 2, 8192, 120))
+    ask = pod(app(want(1000)))
+    assert (explain(ask, first).score, explain(ask, second).score) == (19.75, 10.5)
+    assert explain(ask, first).formula == "10 x (3/4 slots + 240/400 cores + 20480/32768 MiB)"
+
+
+def test_the_documented_cards_have_the_documented_scores_with_their_sums() -> None:
+    """Row 6.7."""
+    found = explain(pod(app(want(1000, cores=20))), node(used("d0", 2, 2000, 10), used("d1", 6, 6000, 70)))
+    assert [round(card.score or 0, 9) for card in found.cards] == [9.75, 24.75]
+    assert found.cards[0].formula == "10 x ((1+2)/10 slots + (20+10)/100 cores + (1000+2000)/8000 MiB)"
 
 
 def test_the_state_is_untouched() -> None:
