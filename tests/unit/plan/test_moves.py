@@ -1,0 +1,160 @@
+"""Moves: they really free the ask, everybody has a place, no fewer would do, and budgets hold."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations, product
+from random import Random
+
+from hypothesis import given, settings
+
+from hami.model.ask import Ask, PodRef
+from hami.model.ids import NodeName, PodUid
+from hami.model.plan import Plan
+from hami.plan.fit import fit
+from hami.plan.moves import NoRelief, Relief, Resident, elsewhere, relieve, stand_in
+from hami.plan.snapshot import NodeState
+from hami.plan.steps import finish
+
+from . import builders as make
+from .builders import app, node, pod, used, want
+
+Nodes = dict[NodeName, NodeState]
+
+
+def settled(random: Random, nodes: Sequence[NodeState], count: int) -> tuple[Nodes, list[Resident]]:
+    """Pods placed where they fit, one after the other."""
+    world = {one.name: one for one in nodes}
+    residents = []
+    for number in range(count):
+        ask = pod(app(want(random.choice((1, 2, 3)), cores=random.choice((0, 20, 50)))), uid=f"p{number}")
+        name = random.choice(list(world))
+        plan = fit(ask, world[name])
+        if isinstance(plan, Plan):
+            world[name] = world[name].bearing(plan.charges)
+            budgets = random.choice(((), (), ("b",)))
+            residents.append(Resident(ask.pod, name, plan.charges, ask, budgets))
+    return world, residents
+
+
+def valid(ask: Ask, nodes: Nodes, residents: Sequence[Resident], relief: Relief) -> None:
+    """Move by move, in the order told."""
+    by_uid = {one.pod.uid: one for one in residents}
+    world = dict(nodes)
+    for move in relief.moves:
+        gone = by_uid[move.pod.uid]
+        assert move.source == gone.node == relief.plan.node
+        world[gone.node] = world[gone.node].bearing(gone.charges, -1)
+    for move in relief.moves:
+        there = world[move.plan.node].bearing(move.plan.charges)
+        taken = {charge.card for charge in move.plan.charges}
+        for card in there.cards:
+            assert card.card.id not in taken or min(card.free_slots, card.free_mem_mib, card.free_core_percent) >= 0
+        world[move.plan.node] = there
+    assert world == relief.after(nodes, residents)
+    assert isinstance(fit(ask, world[relief.plan.node]), Plan)
+
+
+def possible(ask: Ask, nodes: Nodes, residents: Sequence[Resident], allowed: Mapping[str, int], count: int) -> bool:
+    """Whether `count` moves of pods of one node do, by trying everything."""
+    for name in nodes:
+        here = [one for one in residents if one.node == name]
+        for leaving in combinations(here, count):
+            if sum(one.budgets == ("b",) for one in leaving) > allowed.get("b", 0):
+                continue
+            free = nodes[name]
+            for one in leaving:
+                free = free.bearing(one.charges, -1)
+            plan = fit(ask, free)
+            if not isinstance(plan, Plan):
+                continue
+            start = {**nodes, name: free.bearing(plan.charges)}
+            for order, targets in product(permutations(leaving), product(nodes, repeat=count)):
+                world = dict(start)
+                for one, target in zip(order, targets, strict=True):
+                    there = fit(one.ask, world[target])
+                    if not isinstance(there, Plan):
+                        break
+                    world[target] = world[target].bearing(there.charges)
+                else:
+                    return True
+    return False
+
+
+@settings(max_examples=60, deadline=None)
+@given(make.SEEDS)
+def test_moves_free_the_ask_and_no_fewer_would(seed: int) -> None:
+    random = Random(seed)
+    nodes, residents = settled(random, [make.random_small_node(random, name) for name in ("a", "b", "c")], 7)
+    nodes = {NodeName(name): NodeState(NodeName(name), 1, one.cards) for name, one in nodes.items()}
+    ask = pod(app(want(random.choice((7, 10)), cores=random.choice((0, 50, 100)), cards=random.choice((1, 1, 2)))))
+    if any(isinstance(fit(ask, one), Plan) for one in nodes.values()):
+        return
+    allowed = {"b": random.choice((0, 1, 9))}
+    found = finish(relieve(ask, nodes, residents, allowed, most=2))
+    fewer = range(1, len(found.moves)) if isinstance(found, Relief) else range(1, 3)
+    if isinstance(found, Relief):
+        valid(ask, nodes, residents, found)
+        assert (
+            sum("b" in one.budgets for one in residents if one.pod in [move.pod for move in found.moves])
+            <= allowed["b"]
+        )
+    else:
+        assert found == NoRelief(searched_all=True)
+    for count in fewer:
+        assert not possible(ask, nodes, residents, allowed, count)
+
+
+def half(uid: str, where: NodeState, card: str) -> Resident:
+    ask = pod(app(want(4000, cores=50, use_ids=(card,))), uid=uid)
+    plan = fit(ask, where)
+    assert isinstance(plan, Plan)
+    return Resident(ask.pod, where.name, plan.charges, pod(app(want(4000, cores=50)), uid=uid))
+
+
+def world() -> tuple[Nodes, list[Resident]]:
+    """Two nodes of one card, each half full."""
+    one, two = node(used("d0"), name="a"), node(used("d1"), name="b")
+    residents = [half("p", one, "d0"), half("q", two, "d1")]
+    return {
+        one.name: one.bearing(residents[0].charges),
+        two.name: two.bearing(residents[1].charges),
+    }, residents
+
+
+WHOLE = pod(app(want(8000, cores=100)))
+
+
+def test_one_of_two_halves_goes_beside_the_other() -> None:
+    nodes, residents = world()
+    found = finish(relieve(WHOLE, nodes, residents, {}))
+    assert isinstance(found, Relief)
+    assert [(move.pod.uid, move.source, move.plan.node) for move in found.moves] == [("p", "a", "b")]
+    assert found.plan.node == "a"
+
+
+def test_a_pod_that_may_not_be_disrupted_stays() -> None:
+    nodes, residents = world()
+    guarded = [Resident(one.pod, one.node, one.charges, one.ask, ("ns/b",)) for one in residents]
+    assert finish(relieve(WHOLE, nodes, guarded, {"ns/b": 0})) == NoRelief(searched_all=True)
+    assert isinstance(finish(relieve(WHOLE, nodes, guarded, {"ns/b": 1})), Relief)
+    fixed = [Resident(one.pod, one.node, one.charges, one.ask, fixed=True) for one in residents]
+    assert isinstance(finish(relieve(WHOLE, nodes, fixed, {})), NoRelief)
+
+
+def test_a_search_that_is_cut_short_says_so() -> None:
+    nodes, residents = world()
+    assert finish(relieve(WHOLE, nodes, residents, {}, trials=1)) == NoRelief(searched_all=False)
+
+
+def test_a_stand_in_asks_what_the_slices_are() -> None:
+    _, residents = world()
+    plan = fit(residents[0].ask, node(used("d0")))
+    assert isinstance(plan, Plan)
+    again = fit(stand_in(PodRef("ns", "pod-p", PodUid("p")), plan.containers), node(used("d0")))
+    assert isinstance(again, Plan)
+    assert again.charges == plan.charges
+
+
+def test_elsewhere_is_another_node() -> None:
+    nodes, residents = world()
+    assert finish(elsewhere(residents[0], nodes.values())) == "b"
+    assert finish(elsewhere(residents[0], [nodes[NodeName("a")]])) is None
