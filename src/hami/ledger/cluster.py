@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from hami.ledger.account import Account, Charges, changed
 from hami.ledger.index import Index
+from hami.ledger.quota import QuotaRecord, Quotas
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.ledger.recount import differences
 from hami.ledger.view import ClusterView, NodeView
@@ -22,9 +23,10 @@ from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
-from hami.plan import refuse
+from hami.plan import quota, refuse
 from hami.plan.choose import Decision, choose
 from hami.plan.fit import fit
+from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
 
 
@@ -37,6 +39,8 @@ class Ledger:
         self._pods: dict[PodUid, PodRecord] = {}
         self._holds: dict[PodUid, Reservation] = {}
         self._generation = 0
+        self.quotas = Quotas()
+        """What namespaces may spend and have spent, to look at; `set_quota` and `drop_quota` change it."""
 
     # What is true: events from the API server. Each says whether anything changed.
 
@@ -69,6 +73,7 @@ class Ledger:
         for node in {hold.plan.node if hold else record.node, before.node if before else record.node} - {record.node}:
             self._post(node, uid, None)
         self._pods[uid] = record
+        self.quotas.spend(uid, record.ref.namespace, record.spent)
         self._post(record.node, uid, record.charges, record.problem and f"pod {record.ref}: {record.problem}")
         return True
 
@@ -76,19 +81,38 @@ class Ledger:
         """A pod is finished or deleted. A reservation of that uid ends with it."""
         record = self._pods.pop(uid, None)
         if record is not None:
+            self.quotas.give_back(uid)
             self._post(record.node, uid, None)
         return self.release(uid) is not None or record is not None
+
+    def set_quota(self, record: QuotaRecord) -> bool:
+        """A ResourceQuota is new or has changed."""
+        return self.quotas.set(record)
+
+    def drop_quota(self, namespace: str, name: str) -> bool:
+        """A ResourceQuota is gone."""
+        return self.quotas.drop(namespace, name)
 
     # What is decided.
 
     def decide(self, ask: Ask, names: Sequence[str] | None = None) -> Decision:
         """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing."""
+        budgets = self.quotas.budgets(ask.pod.namespace, ask.pod.uid)
+        if budgets and not ask.empty:
+            refusal = quota.refuse(ask, budgets)
+            if refusal is not None:
+                return Decision(None, [], Refusals.of(dict.fromkeys(names or self._index.rows, refusal)))
+            columns = self._index.columns
+            if not quota.safe(ask, budgets, columns.largest, columns.any_mig):
+                ask = quota.bounded(ask, budgets, columns.any_mig)
         with self._without_hold(ask.pod.uid):
             return choose(ask, self._index, names)
 
     def fit(self, ask: Ask, name: NodeName) -> Plan | Refusal:
         """The plan on one node, card by card if refused, as if `ask` held nothing yet. Changes nothing."""
+        budgets = self.quotas.budgets(ask.pod.namespace, ask.pod.uid)
         with self._without_hold(ask.pod.uid):
+            ask = quota.bounded(ask, budgets, grown=True)
             state = self._index.find(name)
             return refuse.UNKNOWN_NODE if state is None else fit(ask, state)
 
@@ -113,6 +137,9 @@ class Ledger:
         if hold is not None and hold.plan.node != plan.node:
             self._post(hold.plan.node, uid, None)
         self._holds[uid] = reservation
+        kinds = (one.kind for one in ask.containers)
+        spent = quota.spent(zip(kinds, plan.containers, strict=True))
+        self.quotas.spend(uid, plan.pod.namespace, spent)
         self._post(plan.node, uid, plan.charges)
         return reservation
 
@@ -128,6 +155,7 @@ class Ledger:
         """Give a reservation back, whatever its state; the caller knows that it will not be bound."""
         hold = self._holds.pop(uid, None)
         if hold is not None:
+            self.quotas.give_back(uid)
             self._post(hold.plan.node, uid, None)
         return hold
 
@@ -178,7 +206,14 @@ class Ledger:
 
     def recount(self) -> list[str]:
         """Differences between the records and everything derived from them; must be empty."""
-        return differences(self._accounts, self._pods, self._holds, self._index)
+        due = {uid: (record.ref.namespace, record.spent) for uid, record in self._pods.items()}
+        for uid, hold in self._holds.items():
+            kinds = (one.kind for one in hold.ask.containers)
+            due[uid] = (hold.plan.pod.namespace, quota.spent(zip(kinds, hold.plan.containers, strict=True)))
+        return [
+            *differences(self._accounts, self._pods, self._holds, self._index),
+            *self.quotas.differences(due),
+        ]
 
     # How it is changed.
 

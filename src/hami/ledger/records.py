@@ -6,6 +6,7 @@ from hami.model.ask import PodRef
 from hami.model.card import Card
 from hami.model.ids import NodeName
 from hami.model.plan import Charge, ContainerSlices
+from hami.model.quota import Spent
 from hami.plan.snapshot import Links
 
 
@@ -32,5 +33,7 @@ class PodRecord(Struct, frozen=True):
     """From `plan.charge.charges`; smaller once the init containers are done."""
     priority: int = 0
     """Of its PriorityClass, for preemption."""
+    spent: tuple[Spent, ...] = ()
+    """Of its namespace's quota, from `plan.quota.spent`."""
     problem: str | None = None
     """Why its record cannot be read. Nobody knows what it holds, so nothing more is placed on its node."""

@@ -9,6 +9,7 @@ from enum import Enum
 from msgspec import Struct
 
 from hami.model.ids import Family, PodUid
+from hami.model.quota import Budget
 
 
 class PodRef(Struct, frozen=True):
@@ -108,6 +109,8 @@ class Ask(Struct, frozen=True):
     weights: Weights = Weights()
     priority: int = 0
     """The pod's PriorityClass value, for preemption."""
+    budgets: tuple[Budget, ...] = ()
+    """Of its namespace, those that depend on the cards it gets; the ledger sets them for one decision."""
 
     @property
     def empty(self) -> bool:

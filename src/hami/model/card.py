@@ -4,6 +4,9 @@ from msgspec import Struct
 
 from hami.model.ids import CardId, Family
 
+MIG = "mig"
+"""The mode of a card that is given out as MIG instances."""
+
 
 class Placement(Struct, frozen=True):
     """A legal position of a MIG instance, in memory slices: [start, start + size)."""

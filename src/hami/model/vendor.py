@@ -12,6 +12,7 @@ from msgspec import Struct
 from hami.model.ask import CardAsk, CardRules
 from hami.model.card import Card
 from hami.model.ids import CardId, Family
+from hami.model.quota import Quantum
 
 
 class ContainerRequest(Struct, frozen=True):
@@ -56,6 +57,10 @@ class Vendor(Protocol):
     @property
     def resources(self) -> Sequence[str]:
         """Every resource name of the family, the count first."""
+
+    @property
+    def quotas(self) -> Sequence[Quantum]:
+        """Resources of the family that a namespace's quota may limit."""
 
     @property
     def annotations(self) -> Sequence[str]:

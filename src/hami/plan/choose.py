@@ -142,6 +142,7 @@ class Screen:
     def into(self, verdicts: Verdicts) -> None:
         """Refuse what cannot be, and note it."""
         self._refuse_unusable()
+        self._look_closely()
         scans = self._refuse_alone()
         self._refuse_together(scans)
         verdicts.put(self.table.columns, self._rows, self._number, self._missing)
@@ -154,6 +155,17 @@ class Screen:
         bad = self._open & ~self._cut.of(self.table.columns.usable)
         for position in np.flatnonzero(bad).tolist():
             self._refuse(position, refuse.unusable(self._state(position).problem or ""))
+
+    def _look_closely(self) -> None:
+        """What columns cannot tell: places of MIG instances, quotas that depend on the cards."""
+        close = self._open
+        if not self.ask.budgets:
+            close = close & self._cut.of(self.table.columns.mig)
+        for position in np.flatnonzero(close).tolist():
+            result = fit(self.ask, self._state(position))
+            if isinstance(result, Refusal):
+                self._refuse(position, result)
+        self._open &= ~close
 
     def _refuse_alone(self) -> dict[CardAsk, Scan]:
         """Test every want by itself; the first that finds too few cards gives the reason."""

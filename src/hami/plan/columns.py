@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk, CardRules
+from hami.model.card import MIG
 from hami.model.ids import CardId, Family
 from hami.model.refusal import Reason
 from hami.plan import score
@@ -85,6 +86,8 @@ class Columns:
         """Of each row, moves with every change; no number comes twice."""
         self._changes = 0
         self.registered = np.zeros(rows, np.bool_)
+        self.mig = np.zeros(rows, np.bool_)
+        """Rows with a card in MIG mode: instances have places, which columns do not know."""
         self.usable = np.zeros(rows, np.bool_)
         self.node_score = np.zeros(rows, np.float64)
         self.free_slots = np.zeros((cards, rows), np.int32)
@@ -109,12 +112,23 @@ class Columns:
         other.kinds, other._kind_numbers = self.kinds, self._kind_numbers
         return other
 
+    @property
+    def any_mig(self) -> bool:
+        """Whether a card of any node is in MIG mode."""
+        return bool(self.mig.any())
+
+    @property
+    def largest(self) -> int:
+        """MiB of the largest card of any node."""
+        return int(self.mem[:, : self.rows].max(initial=0))
+
     def write(self, row: int, state: NodeState | None) -> None:
         """Row `row` becomes `state`; None empties it."""
         self._grow(row + 1, len(state.cards) if state else 0)
         self._touch(row)
         self.registered[row] = state is not None
         self.usable[row] = state is not None and state.problem is None
+        self.mig[row] = state is not None and any(one.card.mode == MIG for one in state.cards)
         states = state.cards if state else ()
         self.node_score[row] = score.node(states)
         self._write_ids(row, tuple(one.card.id for one in states))
@@ -184,6 +198,7 @@ class Columns:
             setattr(self, name, new)
         self.version = np.concatenate([self.version, np.zeros(shape[1] - have_rows, np.int64)])
         self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
+        self.mig = np.concatenate([self.mig, np.zeros(shape[1] - have_rows, np.bool_)])
         self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])
         self.node_score = np.concatenate([self.node_score, np.zeros(shape[1] - have_rows)])
 

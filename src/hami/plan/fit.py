@@ -15,7 +15,7 @@ from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.errors import Bug
 from hami.model.plan import ContainerSlices, Plan, Slice
 from hami.model.refusal import CardRefusal, Reason, Refusal
-from hami.plan import refuse, score
+from hami.plan import quota, refuse, score
 from hami.plan.charge import charges
 from hami.plan.policies import Candidate, Chain, chain
 from hami.plan.rules import refuse as refuse_card
@@ -39,9 +39,11 @@ def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
     """The plan for `ask` on `node`, the same for the same input, or the reason why there is none."""
     if node.problem is not None:
         return refuse.unusable(node.problem)
+    if ask.budgets and (refusal := quota.refuse(ask, ask.budgets)) is not None:
+        return refusal
     search = Search(ask, node)
     if not search.place():
-        return why(ask, node)
+        return search.dear or why(ask, node)
     containers = search.slices()
     kinds = (container.kind for container in ask.containers)
     return Plan(
@@ -92,11 +94,13 @@ class Search:
         """Cards that an ask accepts for what they are, by position."""
         self._taken: list[Sequence[int]] = [()] * len(self.wants)
         self._left = CHOICES
+        self.dear: Refusal | None = None
+        """Set where cards were found that cost more than the namespace's quota has left."""
 
     def place(self, number: int = 0) -> bool:
         """Find cards for the wants from `number` on."""
         if number == len(self.wants):
-            return True
+            return self._affordable()
         want = self.wants[number]
         before = self._use.copy()
         tried = set()
@@ -110,9 +114,19 @@ class Search:
             if self.place(number + 1):
                 return True
             self._use[:] = before
-            if self._left <= 0 or want.kind is ContainerKind.INIT:
+            if self._left <= 0 or (want.kind is ContainerKind.INIT and not self.ask.budgets):
                 break  # an init container leaves nothing behind, so another choice changes nothing
         return False
+
+    def _affordable(self) -> bool:
+        """Whether what was taken stays within the namespace's quota."""
+        if not self.ask.budgets:
+            return True
+        kinds = (container.kind for container in self.ask.containers)
+        breach = quota.breach(self.ask.budgets, quota.spent(zip(kinds, self.slices(), strict=True)))
+        if breach is not None:
+            self.dear = quota.refusal(breach)
+        return breach is None
 
     def choices(self, want: Want) -> Iterator[Sequence[int]]:
         """Sets of cards (positions) that serve `want`, the preferred first."""

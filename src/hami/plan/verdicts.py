@@ -57,7 +57,7 @@ class Recall:
         if len(self.words) > self.WORDS:
             self.words = Words()
             self._verdicts.clear()
-        shape = (tuple((one.kind, one.cards) for one in ask.containers), ask.card_policy, ask.weights)
+        shape = (tuple((one.kind, one.cards) for one in ask.containers), ask.card_policy, ask.weights, ask.budgets)
         found = self._verdicts.pop(shape, None)
         if found is None or len(found.number) != len(columns.version) + 1:
             if len(self._verdicts) >= self.SHAPES:

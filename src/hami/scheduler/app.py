@@ -34,7 +34,7 @@ from hami.scheduler.requeue import Waker
 from hami.scheduler.routes import MIB, extender_routes, open_routes
 from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
 from hami.scheduler.settings import Settings, address
-from hami.scheduler.sync import NodeDoor, PodDoor
+from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
 from hami.scheduler.tls import Certificate
 from hami.scheduler.waiting import Waiting
 from hami.scheduler.watches import Watches
@@ -122,8 +122,16 @@ class Scheduler:
             self.waker.freed,
             turned=self.tell_of_node,
         )
-        self.pods = PodDoor(self.engine.ledger, self.vendors, self.engine.waiting, self.gate, self.waker.freed)
-        self.watches = Watches(kube, self.nodes, self.pods, self.gate)
+        self.pods = PodDoor(
+            self.engine.ledger,
+            self.vendors,
+            self.engine.waiting,
+            self.gate,
+            self.waker.freed,
+            eased=self.waker.eased,
+        )
+        self.quotas = QuotaDoor(self.engine.ledger, self.vendors, self.waker.eased)
+        self.watches = Watches(kube, self.nodes, self.pods, self.gate, self.quotas)
         self.leadership = Leadership(self.gate, self.watches.rebuild)
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
@@ -171,7 +179,10 @@ class Scheduler:
         )
         routes = {
             **extender_routes(self.engine, self.binder, settings.max_body_mib * MIB),
-            **open_routes(lambda body: webhook.review(body, asked, self.vendors), settings.max_review_mib * MIB),
+            **open_routes(
+                lambda body: webhook.review(body, asked, self.vendors, self.engine.ledger.quotas.budgets),
+                settings.max_review_mib * MIB,
+            ),
         }
         edge = Edge(
             routes,
@@ -245,6 +256,8 @@ class Scheduler:
             for reservation in self.engine.ledger.expire(now):
                 self.engine.meters.expired.labels(reservation.state.value).inc()
                 self.waker.freed(reservation.plan.node)
+                if self.engine.ledger.quotas.limited(reservation.plan.pod.namespace):
+                    self.waker.eased(reservation.plan.pod.namespace)
             await self.binder.settle_overdue()
             self.nodes.judge_again()
             self.engine.waiting.forget_old(now)

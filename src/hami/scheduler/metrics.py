@@ -13,8 +13,10 @@ from aiohttp import hdrs, web
 from prometheus_client import generate_latest
 
 from hami.kube.watch import Contact
+from hami.ledger.quota import Quotas
 from hami.ledger.records import PodRecord
 from hami.model.reservation import ReservationState
+from hami.model.vendor import Vendor
 from hami.observe.exposition import Family, Sample, Sheet
 from hami.observe.metrics import CONTENT_TYPE
 from hami.plan.snapshot import CardState, NodeState
@@ -44,6 +46,9 @@ POD_MEM = family("hami_vgpu_memory_allocated_bytes", "Memory of a card given to 
 POD_CORE = family("hami_vgpu_core_allocated_ratio", "Compute of a card given to one container, in percent of the card.")
 EXCLUDED = family("hami_node_excluded", "1 for a node that takes no pods now, with the reason.")
 
+QUOTA_USED = family("hami_resource_quota_used", "What a namespace's pods take of a resource, in its own unit.")
+QUOTA_LIMIT = family("hami_resource_quota_limit", "What a namespace's pods may take of a resource, in its own unit.")
+
 CARD_FAMILIES = (MEM_LIMIT, CORE_LIMIT, MEM_ALLOCATED, SHARED, CORE_ALLOCATED, OVERVIEW, MEM_RATIO, EXCLUDED)
 POD_FAMILIES = (POD_MEM, POD_CORE)
 
@@ -56,6 +61,7 @@ class MetricsPage:
         self._gate = gate
         self._contacts = contacts
         self._sheet = Sheet((*CARD_FAMILIES, *POD_FAMILIES))
+        self._quotas = Sheet((QUOTA_USED, QUOTA_LIMIT))
         self._refreshing = asyncio.Lock()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -65,6 +71,8 @@ class MetricsPage:
             response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
             await response.prepare(request)
             await response.write(generate_latest(self._engine.meters.registry))
+            self._quotas.put("", 0, quota_samples(self._engine.ledger.quotas, self._engine.vendors))
+            await response.write(self._quotas.render())
             for piece in pieces(self._sheet.lines()):
                 await response.write(piece)
                 await asyncio.sleep(0)
@@ -144,6 +152,23 @@ def pod_samples(pods: Iterable[PodRecord]) -> Iterator[Sample]:
                 }
                 yield POD_MEM, labels, one.mem_mib * MIB
                 yield POD_CORE, labels, one.core_percent
+
+
+def quota_samples(quotas: Quotas, vendors: Iterable[Vendor]) -> Iterator[Sample]:
+    """Used and limit by namespace and resource; used also where nothing is limited."""
+    quanta = [quantum for vendor in vendors for quantum in vendor.quotas]
+    limits = {(budget.namespace, budget.quantum): budget.most for budget in quotas.all()}
+    for namespace in sorted({*quotas.used(), *(namespace for namespace, _ in limits)}):
+        spent = quotas.used().get(namespace, {})
+        for quantum in quanta:
+            most = limits.get((namespace, quantum))
+            if most is None and quantum.family not in spent:
+                continue
+            labels = {"namespace": namespace, "quota_name": quantum.resource}
+            limit = "" if most is None else f"{most / quantum.unit:g}"
+            yield QUOTA_USED, {**labels, "limit": limit}, quotas.use(namespace, quantum) / quantum.unit
+            if most is not None:
+                yield QUOTA_LIMIT, labels, most / quantum.unit
 
 
 def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:

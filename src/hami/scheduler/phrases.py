@@ -22,6 +22,7 @@ LASTING = frozenset(
         Reason.INSUFFICIENT_CARDS,
         Reason.NO_SUCH_FAMILY,
         Reason.UNREGISTERED,
+        Reason.QUOTA_NOT_FIT,
     }
 )
 """Reasons that no preemption can cure: kube-scheduler is spared its dry run on those nodes."""

@@ -4,19 +4,24 @@ Pure. What cannot be read is never left out: the record then carries a problem,
 and the ledger keeps the node from new pods and says why.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
+from hami.ledger.quota import QuotaRecord
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import ContainerKind
 from hami.model.card import Card
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import ContainerSlices, Slice
+from hami.model.quota import Limit, Quantum
 from hami.model.vendor import Vendor
 from hami.plan.charge import charges
+from hami.plan.quota import spent
 from hami.vendors.ask import container_kinds, pod_ref
 from hami.wire import annotations as keys
-from hami.wire.objects import ContainerStatus, Node, Pod
+from hami.wire.objects import ContainerStatus, Node, Pod, ResourceQuota
+from hami.wire.quantity import parse
 
 NO_ALLOCATABLE = "kubelet offers no {resource}: the node's device plugin is not registered with it"
 
@@ -84,13 +89,35 @@ def pod_record(pod: Pod, vendors: Sequence[Vendor]) -> PodRecord | None:
         # Written by a HAMi that padded by card model (its #1667): positions say nothing, so
         # count every entry as an app container, which is never less than what is used.
         kinds = [ContainerKind.APP] * len(merged)
+    parts, done = list(zip(kinds, merged, strict=True)), init_done(pod)
     return PodRecord(
         ref=ref,
         node=NodeName(pod.spec.node_name),
         containers=merged,
-        charges=charges(list(zip(kinds, merged, strict=True)), init_done=init_done(pod)),
+        charges=charges(parts, init_done=done),
         priority=pod.spec.priority or 0,
+        spent=spent(parts, init_done=done),
     )
+
+
+def quota_record(quota: ResourceQuota, vendors: Sequence[Vendor]) -> QuotaRecord:
+    """The lines of a ResourceQuota that are about cards. Scopes are not looked at: every pod counts, as in HAMi.
+
+    Raises `Malformed`; the API server accepts no quantity that cannot be read.
+    """
+    hard = quota.spec.hard or {}
+    limits = tuple(
+        Limit(quantum, _most(hard[quantum.key], quantum))
+        for vendor in vendors
+        for quantum in vendor.quotas
+        if quantum.key in hard
+    )
+    return QuotaRecord(quota.metadata.namespace, quota.metadata.name, limits)
+
+
+def _most(text: str | int | float, quantum: Quantum) -> int:
+    """The limit in the engine's unit, cut to a whole one."""
+    return max(0, math.floor(parse(text, quantum.key) * quantum.unit))
 
 
 def slices_of(vendor: Vendor, annotations: dict[str, str]) -> tuple[ContainerSlices, ...]:

@@ -45,6 +45,7 @@ class Waker:
         self._kube = kube
         self._now = now
         self._freed: dict[str, float] = {}
+        self._eased: dict[str, float] = {}
         self._woken: dict[PodUid, float] = {}
         self._news = asyncio.Event()
 
@@ -52,6 +53,12 @@ class Waker:
         """A node may now take a pod it could not. Cheap: called for every pod that ends."""
         if len(self._engine.waiting):
             self._freed[node] = self._engine.clock()
+            self._news.set()
+
+    def eased(self, namespace: str) -> None:
+        """A namespace's quota may now take a pod that it could not, on whatever node."""
+        if len(self._engine.waiting):
+            self._eased[namespace] = self._engine.clock()
             self._news.set()
 
     async def run(self) -> None:
@@ -66,25 +73,30 @@ class Waker:
         """One look over who waits; returns how many were touched."""
         if self._engine.gate.closed:
             self._freed.clear()
+            self._eased.clear()
             return 0
-        freed, touched = dict(self._freed), 0
+        freed, eased, touched = dict(self._freed), dict(self._eased), 0
         for waiter in list(self._engine.waiting.in_order()):
-            nodes = [node for node, at in freed.items() if self._overlooked(waiter, at)]
-            if nodes and await self._fits(waiter, nodes):
+            nodes: list[str] | None = [node for node, at in freed.items() if self._overlooked(waiter, at)]
+            if self._overlooked(waiter, eased.get(waiter.ask.pod.namespace, -1.0)):
+                nodes = None
+            if nodes != [] and await self._fits(waiter, nodes):
                 await self._touch(waiter)
                 touched += 1
                 if touched == AT_ONCE:
                     return touched
         # All who could use these nodes have been asked about or touched since.
         self._freed = {node: at for node, at in self._freed.items() if freed.get(node) != at}
+        self._eased = {namespace: at for namespace, at in self._eased.items() if eased.get(namespace) != at}
         self._woken = {uid: at for uid, at in self._woken.items() if self._engine.waiting.get(uid)}
-        return touched + len(self._freed)
+        return touched + len(self._freed) + len(self._eased)
 
     def _overlooked(self, waiter: Waiter, freed_at: float) -> bool:
-        """Whether the pod was neither tried nor touched since."""
-        return waiter.tried <= freed_at and self._woken.get(waiter.ask.pod.uid, -1.0) < freed_at
+        """Whether the pod was neither tried nor touched since; never for a time before any, -1."""
+        return 0 <= freed_at >= waiter.tried and self._woken.get(waiter.ask.pod.uid, -1.0) < freed_at
 
-    async def _fits(self, waiter: Waiter, nodes: list[str]) -> bool:
+    async def _fits(self, waiter: Waiter, nodes: list[str] | None) -> bool:
+        """On one of `nodes`, None being all."""
         await asyncio.sleep(0)  # one look at a time between requests
         return self._engine.ledger.decide(waiter.ask, nodes).plan is not None
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from hami.kube.reflector import Added, Broken, Deleted, Event, Modified, Synced
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
+from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
 from hami.scheduler.gate import NODES, PODS, Gate
 from hami.scheduler.handshake import Handshakes
-from hami.scheduler.records import node_record, pod_record
+from hami.scheduler.records import node_record, pod_record, quota_record
 from hami.scheduler.waiting import Waiting
 from hami.wire import annotations as keys
-from hami.wire.objects import Metadata, Node, Pod
+from hami.wire.objects import Metadata, Node, Pod, ResourceQuota
 
 log = logging.getLogger(__name__)
 
@@ -113,15 +114,69 @@ class NodeDoor:
             self._put(NodeRecord(old.name, old.cards, old.cordoned, f"the Node object cannot be read: {problem}"))
 
 
+class QuotaDoor:
+    """ResourceQuota events into the ledger's limits."""
+
+    def __init__(self, ledger: Ledger, vendors: Sequence[Vendor], eased: Callable[[str], None]) -> None:
+        """`eased` is told the namespace whose limits have changed: they may have grown."""
+        self._ledger = ledger
+        self._vendors = vendors
+        self._eased = eased
+        self._unseen: set[tuple[str, str]] = set()
+
+    def begin(self) -> None:
+        """All quotas are about to be told again; those that are not, until `Synced`, are gone."""
+        self._unseen = set(self._ledger.quotas.names())
+
+    def __call__(self, event: Event[ResourceQuota]) -> None:
+        match event:
+            case Added(quota) | Modified(quota):
+                self._unseen.discard((quota.metadata.namespace, quota.metadata.name))
+                self._there(quota)
+            case Deleted(name=name, namespace=namespace):
+                self._gone(namespace, name)
+            case Broken(metadata, problem):
+                self._unseen.discard((metadata.namespace, metadata.name))  # what it limited, it limits still
+                log.warning("quota %s/%s cannot be read: %s", metadata.namespace, metadata.name, problem)
+            case Synced():
+                for namespace, name in self._unseen:
+                    self._gone(namespace, name)
+                self._unseen = set()
+
+    def _there(self, quota: ResourceQuota) -> None:
+        try:
+            record = quota_record(quota, self._vendors)
+        except Malformed as fault:
+            log.warning("quota %s/%s cannot be read: %s", quota.metadata.namespace, quota.metadata.name, fault)
+            return
+        if self._ledger.set_quota(record):
+            self._eased(record.namespace)
+
+    def _gone(self, namespace: str, name: str) -> None:
+        if self._ledger.drop_quota(namespace, name):
+            self._eased(namespace)
+
+
 class PodDoor:
     """Pod events into pod records."""
 
-    def __init__(self, ledger: Ledger, vendors: Sequence[Vendor], waiting: Waiting, gate: Gate, freed: Freed) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        vendors: Sequence[Vendor],
+        waiting: Waiting,
+        gate: Gate,
+        freed: Freed,
+        *,
+        eased: Callable[[str], None] = lambda _namespace: None,
+    ) -> None:
+        """`eased` is told a namespace whose quota has more left."""
         self._ledger = ledger
         self._vendors = vendors
         self._waiting = waiting
         self._gate = gate
         self._freed = freed
+        self._eased = eased
         self._unseen: set[str] = set()
 
     def begin(self) -> None:
@@ -167,6 +222,7 @@ class PodDoor:
             log.warning("node %s takes no pods, for pod %s: %s", record.node, record.ref, record.problem)
         if before is not None:
             self._freed(before.node)  # the peak of its init containers is over, or it was read anew
+            self._ease(record.ref.namespace)
 
     def _gone(self, uid: str) -> None:
         self._waiting.settled(PodUid(uid))
@@ -175,9 +231,16 @@ class PodDoor:
         if self._ledger.drop_pod(PodUid(uid)):
             for node in {one.node for one in (record, hold and hold.plan) if one}:
                 self._freed(node)
+            for ref in {one for one in (record and record.ref, hold and hold.plan.pod) if one}:
+                self._ease(ref.namespace)
 
     def _release(self, uid: str) -> None:
         reservation = self._ledger.reservation(PodUid(uid))
         if reservation is not None:
             self._ledger.release(PodUid(uid))
             self._freed(reservation.plan.node)
+            self._ease(reservation.plan.pod.namespace)
+
+    def _ease(self, namespace: str) -> None:
+        if self._ledger.quotas.limited(namespace):
+            self._eased(namespace)

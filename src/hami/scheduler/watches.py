@@ -1,4 +1,4 @@
-"""The two watches that feed the ledger, and how they are begun anew."""
+"""The watches that feed the ledger, and how they are begun anew."""
 
 import asyncio
 import gc
@@ -8,22 +8,23 @@ from hami.kube.client import Kube
 from hami.kube.reflector import Event, Synced
 from hami.kube.watch import Contact, follow
 from hami.scheduler.gate import Gate
-from hami.scheduler.sync import NodeDoor, PodDoor
-from hami.wire.objects import Node, Pod
+from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
+from hami.wire.objects import Node, Pod, ResourceQuota
 
 
 class Watches:
-    """Follows nodes and pods into their doors."""
+    """Follows nodes, pods and quotas into their doors."""
 
-    def __init__(self, kube: Kube, nodes: NodeDoor, pods: PodDoor, gate: Gate) -> None:
+    def __init__(self, kube: Kube, nodes: NodeDoor, pods: PodDoor, gate: Gate, quotas: QuotaDoor | None = None) -> None:
         self._kube = kube
         self._nodes = nodes
         self._pods = pods
+        self._quotas = quotas
         self._gate = gate
         self._again = asyncio.Event()
         self._thresholds = gc.get_threshold()
         self._frozen = False
-        self.contacts = {"nodes": Contact(), "pods": Contact()}
+        self.contacts = {"nodes": Contact(), "pods": Contact(), **({"resourcequotas": Contact()} if quotas else {})}
         """How each watch goes, for metrics."""
 
     async def run(self) -> None:
@@ -43,18 +44,32 @@ class Watches:
             gc.set_threshold(*self._thresholds)
 
     async def _follow(self) -> None:
-        """Pods first: a pod on a node that is not there yet is only noted, and each node is then worked out once."""
+        """Quotas first, since no decision may be made without them. Then pods: a pod on a node that is not
+        there yet is only noted, and each node is then worked out once."""
         self._nodes.begin()
         self._pods.begin()
-        pods_told = asyncio.Event()
+        pods_told, quotas_told = asyncio.Event(), asyncio.Event()
 
         def tell(event: Event[Pod]) -> None:
             self._pods(event)
             if isinstance(event, Synced):
                 pods_told.set()
 
+        def tell_quota(event: Event[ResourceQuota]) -> None:
+            if self._quotas:
+                self._quotas(event)
+            if isinstance(event, Synced):
+                quotas_told.set()
+
         # By pages: kube-apiserver spends a third on them of what a streamed list costs it (measured on 1.34).
         async with asyncio.TaskGroup() as group:
+            if self._quotas:
+                self._quotas.begin()
+                contact, path = self.contacts["resourcequotas"], paths.resource_quotas()
+                group.create_task(
+                    follow(self._kube, path, ResourceQuota, None, tell_quota, contact=contact, streaming=False)
+                )
+                await quotas_told.wait()
             group.create_task(
                 follow(self._kube, paths.pods(), Pod, None, tell, contact=self.contacts["pods"], streaming=False)
             )

@@ -6,12 +6,15 @@ only by the webhook object's match conditions failing to keep them out, and leav
 it untouched (`scheduler.manifests`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from hami.model.ask import Ask
 from hami.model.errors import Malformed
+from hami.model.quota import Budget
 from hami.model.vendor import ContainerRequest, Vendor
+from hami.plan import quota
 from hami.scheduler.patch import pod_patch
 from hami.vendors import policies
 from hami.vendors.ask import ask_of, completed, container_requests
@@ -29,6 +32,14 @@ class WebhookSettings(Struct, frozen=True):
     """Whether ``default-scheduler`` counts as no scheduler named: the API server puts it into every pod."""
 
 
+Budgets = Callable[[str], Sequence[Budget]]
+"""What a namespace may still spend; nothing where it is not limited, or nothing is known yet."""
+
+
+def unlimited(_namespace: str) -> Sequence[Budget]:
+    return ()
+
+
 class _Denied(Exception):
     """Ends the review with a refusal; `code` is HTTP's."""
 
@@ -38,21 +49,21 @@ class _Denied(Exception):
         super().__init__(message)
 
 
-def review(body: bytes, settings: WebhookSettings, vendors: Sequence[Vendor]) -> bytes:
+def review(body: bytes, settings: WebhookSettings, vendors: Sequence[Vendor], budgets: Budgets = unlimited) -> bytes:
     """Answer to one AdmissionReview; every body gets a well-formed answer."""
     try:
         asked = decode_review(body)
     except Malformed as fault:
         return encode_deny(None, 400, str(fault))
     try:
-        return _answer(asked, settings, vendors)
+        return _answer(asked, settings, vendors, budgets)
     except _Denied as denied:
         return encode_deny(asked, denied.code, denied.message)
     except Malformed as fault:
         return encode_deny(asked, 422, str(fault))
 
 
-def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor]) -> bytes:
+def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor], budgets: Budgets) -> bytes:
     if asked.kind != "Pod" or asked.sub_resource or asked.operation != "CREATE":
         return encode_allow(asked)
     # 1. the pod, with nothing in it that only we write
@@ -69,7 +80,8 @@ def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor])
     # 4. what can be wrong with an ask is found here, not in the queue
     if ours:
         _refuse_unholdable(pod)
-        ask_of(completed(pod, changes), vendors)
+        ask = ask_of(completed(pod, changes), vendors)
+        _refuse_over_quota(ask, budgets(asked.namespace or pod.metadata.namespace))
         warnings += policies.doubts(annotations)
     # 5. the answer
     scheduler_name = settings.scheduler_name if ours else ""
@@ -103,6 +115,13 @@ def _refuse_unholdable(pod: Pod) -> None:
     if pod.spec.node_name:
         reason = "cards are planned by the scheduler; use a nodeSelector to choose a node"
         raise _Denied(403, f"pod has node assigned: spec.nodeName is {pod.spec.node_name}: {reason}")
+
+
+def _refuse_over_quota(ask: Ask, budgets: Sequence[Budget]) -> None:
+    """Row 8.7. What a percentage or a whole card comes to is known only with the card: the plan looks again."""
+    refusal = quota.refuse(ask, budgets)
+    if refusal is not None:
+        raise _Denied(403, f"exceeding resource quota: {refusal.detail}")
 
 
 def _is_foreign(pod: Pod, settings: WebhookSettings) -> bool:

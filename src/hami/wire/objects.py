@@ -92,6 +92,15 @@ class Pod(Struct, frozen=True):
         return self.status.phase in ("Succeeded", "Failed")
 
 
+class QuotaSpec(Struct, frozen=True):
+    hard: dict[str, str | int | float] | None = None
+
+
+class ResourceQuota(Struct, frozen=True):
+    metadata: Metadata = Metadata()
+    spec: QuotaSpec = QuotaSpec()
+
+
 class NodeCondition(Struct, frozen=True):
     type: str = ""
     status: str = ""

@@ -26,6 +26,7 @@ _SCHEDULER = [
     _rule(["pods"], [*_READ, "patch"]),  # patch: to wake a pod that waits
     _rule(["pods/binding"], ["create"]),
     _rule(["nodes"], _READ),
+    _rule(["resourcequotas"], _READ),
     _rule(["events"], ["create", "patch"]),
 ]
 _AGENT = [

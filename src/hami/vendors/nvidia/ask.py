@@ -13,6 +13,7 @@ from hami.model.ask import CardAsk, CardRules
 from hami.model.card import Card
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family
+from hami.model.quota import Measure, Quantum
 from hami.model.vendor import ContainerChange, ContainerRequest, PodChange
 from hami.vendors.nvidia import rules as nvidia_rules
 from hami.wire import annotations as keys
@@ -63,6 +64,11 @@ class Nvidia:
             config.resource_memory_percentage_name,
             config.resource_core_name,
             config.resource_priority_name,
+        )
+        self.quotas: Sequence[Quantum] = (
+            Quantum(config.resource_count_name, NVIDIA, Measure.CARDS),
+            Quantum(config.resource_memory_name, NVIDIA, Measure.MEMORY, config.memory_factor),
+            Quantum(config.resource_core_name, NVIDIA, Measure.CORES),
         )
 
     # what the webhook writes
