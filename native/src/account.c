@@ -62,10 +62,12 @@ bool hami_reconcile(hami_card *card)
         atomic_store(&card->nvml, hami_nvml_card(card->uuid));
     const bool read = hami_nvml_read(atomic_load(&card->nvml), &view);
     atomic_store(&card->reconciled_ns, hami_now_ns());
-    if (!read)
-        return false;
-    atomic_store(&card->alone, view.others == 0);
-    if (view.own_bytes < 0)
+    const int told = atomic_load(&card->told_others);
+    if (read || told >= 0)
+        atomic_store(&card->alone, told >= 0 ? told == 0 : view.others == 0);
+    if (read)
+        atomic_store(&card->nvml_shows_us, view.own_bytes >= 0);
+    if (!read || view.own_bytes < 0)
         return false;
     /* An allocation or a free of another thread may have come between: only what exceeds both readings is unexplained. */
     const int64_t after = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);

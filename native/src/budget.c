@@ -1,7 +1,8 @@
 /* See budget.h. */
 #include "budget.h"
 
-int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t now_ns)
+int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t burst_ns,
+                        int64_t now_ns)
 {
     const int64_t bought = need_ns + HAMI_SLAB_NS;
     const int64_t wall = bought * 100 / percent;
@@ -10,7 +11,7 @@ int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64
     do {
         if (paid > now_ns)
             return paid;
-        next = (paid < now_ns - HAMI_BURST_NS ? now_ns - HAMI_BURST_NS : paid) + wall;
+        next = (paid < now_ns - burst_ns ? now_ns - burst_ns : paid) + wall;
     } while (!atomic_compare_exchange_weak_explicit(paid_until_ns, &paid, next, memory_order_relaxed, memory_order_relaxed));
     atomic_fetch_add_explicit(&purse->credit_ns, bought, memory_order_relaxed);
     return 0;

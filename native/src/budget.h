@@ -32,10 +32,11 @@ static inline int64_t hami_purse_spend(hami_purse *purse, int64_t cost_ns)
 }
 
 /*
- * Tries to buy `need_ns` plus a slab. Returns 0 when bought, else the time (CLOCK_MONOTONIC) before which trying again
- * is no use.
+ * Tries to buy `need_ns` plus a slab; `burst_ns` of idling may be caught up. Returns 0 when bought, else the time
+ * (CLOCK_MONOTONIC) before which trying again is no use.
  */
-int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t now_ns);
+int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t burst_ns,
+                        int64_t now_ns);
 
 /* Charges `cost_ns` (or gives back, when negative) without waiting: what a launch turned out to cost beyond its price. */
 void hami_budget_correct(hami_purse *purse, int64_t cost_ns);

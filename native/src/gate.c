@@ -27,6 +27,7 @@ struct hami_sample {
     uint32_t number; /* of the launch, by its key */
     uint32_t ticket; /* value that opens the gate; 0: not gated */
     bool pending;    /* end is recorded, not read yet */
+    bool ours;       /* it was our turn on the card */
     bool spoilt;     /* the gate was opened by force: host delay is inside */
 };
 
@@ -40,6 +41,7 @@ typedef struct {
     int calibrations;
     int64_t offsets[3]; /* ns, the last ones */
     hami_sample own; /* its events are for calibration */
+    CUevent fence;   /* the end of our turn on the card */
     hami_sample samples[WAITING];
 } bench;
 
@@ -180,7 +182,8 @@ static void make_word(bench *b)
 
 static bool fill(bench *b)
 {
-    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
+    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS ||
+        USE(cuEventCreate, &b->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
         return false;
     for (int i = 0; i < WAITING; i++) {
         if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
@@ -254,10 +257,29 @@ static void read_one(hami_sample *s)
         return;
     const int64_t offset = atomic_load(&s->card->event_offset_ns);
     const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
-    const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    /* Nobody else's slices are inside when it was our turn all the while. */
+    const bool alone = s->ours || atomic_load_explicit(&s->card->alone, memory_order_relaxed);
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
     hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, alone));
+}
+
+bool hami_fence(hami_card *card, CUstream stream)
+{
+    pthread_mutex_lock(&busy);
+    bench *b = bench_now(card);
+    const bool marked = b != NULL && USE(cuEventRecord, b->fence, stream) == CUDA_SUCCESS;
+    pthread_mutex_unlock(&busy);
+    return marked;
+}
+
+bool hami_fence_passed(hami_card *card)
+{
+    pthread_mutex_lock(&busy);
+    bench *b = bench_now(card);
+    const bool passed = b == NULL || USE(cuEventQuery, b->fence) != CUDA_ERROR_NOT_READY;
+    pthread_mutex_unlock(&busy);
+    return passed;
 }
 
 static void read_all(bench *b)
@@ -325,6 +347,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->charged_ns = charged_ns;
     s->number = number;
     s->spoilt = false;
+    s->ours = hami_turn_ours(&card->pacer);
     s->ticket = 0;
     if (gated && b->word != NULL) {
         s->ticket = ++tickets;

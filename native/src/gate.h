@@ -23,6 +23,12 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
 /* Ends it; the launch has been queued (or has failed: then it is dropped). */
 void hami_sample_end(hami_sample *sample, bool launched);
 
+/* Marks the end of what `stream` has queued. False: cannot be marked now. */
+bool hami_fence(hami_card *card, CUstream stream);
+
+/* True when the last fence of this context has been passed. */
+bool hami_fence_passed(hami_card *card);
+
 /* Reads what has completed. Cheap when nothing has; does nothing while another thread is at it. */
 void hami_samples_read(void);
 

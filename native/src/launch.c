@@ -5,6 +5,7 @@
  * about 64 is measured (gate.h). No driver query, lock or system call on that path.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "cost.h"
@@ -15,7 +16,13 @@
 enum {
     PATIENCE_NS = 20 * 1000 * 1000, /* longest wait for the first figures of an unknown key: it may depend on a later launch */
     PROBATION = 3,                  /* figures before an unknown key may have several launches in flight */
-    PAUSE_NS = 1000 * 1000
+    PAUSE_NS = 1000 * 1000,
+    HIGH_NS = 10 * 1000 * 1000,         /* a tenant of high priority that launched within this time is at work */
+    YIELD_MOST_NS = 1000 * 1000 * 1000, /* longest pause for it */
+    EXCUSED_NS = 5 * 1000 * 1000,       /* what is run then */
+    DRAIN_POLL_NS = 100 * 1000,
+    FENCE_POLL_NS = 10 * 1000,
+    DRAIN_MOST_NS = 100 * 1000 * 1000   /* beyond what was reckoned; then the turn is handed on all the same */
 };
 
 static _Atomic(hami_cost *) table;
@@ -57,29 +64,93 @@ static bool captured(const work *w)
     return USE(cuStreamIsCapturing, w->stream, &status) != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-/* Buys what the purse lacks, old debt included, waiting for the budget. */
-static void buy(hami_card *card, int64_t need_ns)
+/*
+ * Waits until what this process has launched is through, and hands its turn on. Of several threads one does it; while anything is
+ * being captured no event may be recorded, and then the reckoned time has to do.
+ */
+static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
+{
+    if (atomic_exchange(&card->draining, true)) {
+        hami_sleep_coarse_ns(DRAIN_POLL_NS);
+        return;
+    }
+    const bool fenced = atomic_load(&captures) == 0 && hami_fence(card, stream);
+    const int64_t most = reckoned_ns + DRAIN_MOST_NS;
+    hami_sleep_until_ns(reckoned_ns - DRAIN_POLL_NS);
+    while (fenced && hami_now_ns() < most && !hami_fence_passed(card)) {
+        pthread_mutex_lock(&card->pacing);
+        hami_turn_draining(&card->pacer, hami_now_ns());
+        pthread_mutex_unlock(&card->pacing);
+        const int64_t now = hami_now_ns();
+        if (now < reckoned_ns + DRAIN_POLL_NS)
+            hami_sleep_until_ns(now + FENCE_POLL_NS);
+        else
+            hami_sleep_coarse_ns(DRAIN_POLL_NS);
+    }
+    pthread_mutex_lock(&card->pacing);
+    hami_turn_over(&card->pacer, hami_now_ns());
+    pthread_mutex_unlock(&card->pacing);
+    atomic_store(&card->draining, false);
+}
+
+/* Sleeps until it is worth asking again; at most 20 ms, so that a changed limit is felt. */
+static void wait(hami_card *card, bool for_turn, uint32_t handed, int64_t until)
+{
+    const int64_t now = hami_now_ns();
+    if (for_turn && until > now)
+        hami_futex_wait_shared(&card->pacer.page->handed, handed, until - now);
+    else
+        hami_sleep_until_ns(until - now > PATIENCE_NS ? now + PATIENCE_NS : until);
+}
+
+/* One try to buy. True: bought. */
+static bool try_to_buy(hami_card *card, int64_t need_ns, int percent, CUstream stream)
+{
+    hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
+    int64_t until = 0;
+    pthread_mutex_lock(&card->pacing);
+    hami_pacer *p = &card->pacer;
+    const uint32_t handed = p->page == NULL ? 0 : atomic_load(&p->page->handed);
+    const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
+    const bool for_turn = p->waiting_ns != 0;
+    pthread_mutex_unlock(&card->pacing);
+    if (step == HAMI_DRAIN)
+        drain(card, stream, until);
+    pthread_mutex_lock(&card->pacing);
+    const bool wake = p->handed && p->page != NULL;
+    p->handed = false;
+    pthread_mutex_unlock(&card->pacing);
+    if (wake)
+        hami_futex_wake_shared(&p->page->handed);
+    if (step == HAMI_WAIT)
+        wait(card, for_turn, handed, until);
+    return step == HAMI_GO;
+}
+
+/* Buys what the purse lacks, old debt included, waiting for the budget and for our turn. */
+static void buy(hami_card *card, int64_t need_ns, CUstream stream)
 {
     const int64_t debt_ns = -atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
     if (need_ns < debt_ns)
         need_ns = debt_ns; /* two threads may both buy it; what is too much is spent later */
     hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
     const int kept = errno;
+    const int64_t begun = hami_now_ns();
     for (;;) {
-        const int64_t now = hami_now_ns();
         const int percent = atomic_load_explicit(&card->percent, memory_order_relaxed);
         if (percent >= 100 || atomic_load_explicit(&hami_throttling, memory_order_relaxed) == 0) {
             hami_budget_correct(&card->purse, -need_ns); /* the limit was lifted while waiting */
             break;
         }
-        const int64_t until = hami_budget_buy(&shared->paid_until_ns, &card->purse, need_ns, percent, now);
-        if (until == 0)
+        if (try_to_buy(card, need_ns, percent, stream))
             break;
-        /* At most 20 ms at a time, so that a changed limit is felt. */
-        hami_sleep_until_ns(until - now > PATIENCE_NS ? now + PATIENCE_NS : until);
     }
-    atomic_store_explicit(&shared->launched_ns, hami_now_ns(), memory_order_relaxed);
+    const int64_t now = hami_now_ns();
+    atomic_store_explicit(&shared->launched_ns, now, memory_order_relaxed);
     atomic_fetch_add_explicit(&shared->busy_ns, need_ns + HAMI_SLAB_NS, memory_order_relaxed);
+    atomic_store_explicit(&card->launched_ns, now, memory_order_relaxed);
+    atomic_fetch_add_explicit(&card->busy_ns, need_ns + HAMI_SLAB_NS, memory_order_relaxed);
+    atomic_fetch_add_explicit(&card->waited_ns, now - begun, memory_order_relaxed);
     hami_samples_read();
     if (atomic_load_explicit(&captures, memory_order_relaxed) == 0)
         hami_calibrate(card);
@@ -97,10 +168,33 @@ static void probation(hami_cost *cost)
     }
 }
 
-static void pause_for_priority(hami_card *card)
+/*
+ * Where priorities are mixed on the card: the high one leaves word that it launches, the low one yields while it does. Whatever stands
+ * in the shared page, the low one launches for 5 ms of each second.
+ */
+static void respect_priority(hami_card *card)
 {
-    while (atomic_load_explicit(&card->paused, memory_order_relaxed))
+    hami_turns_page *page = card->pacer.page;
+    if (page == NULL || !atomic_load_explicit(&card->mixed, memory_order_relaxed))
+        return;
+    int64_t now = hami_now_ns();
+    if (!atomic_load_explicit(&card->low, memory_order_relaxed)) {
+        atomic_store_explicit(&page->high_ns, now, memory_order_relaxed);
+        return;
+    }
+    while (atomic_load_explicit(&card->mixed, memory_order_relaxed) && now > atomic_load(&card->excused_ns) &&
+           now - atomic_load_explicit(&page->high_ns, memory_order_relaxed) < HIGH_NS) {
+        int64_t since = 0;
+        if (!atomic_compare_exchange_strong(&card->yielded_ns, &since, now) && now - since > YIELD_MOST_NS) {
+            atomic_store(&card->yielded_ns, 0);
+            atomic_store(&card->excused_ns, now + EXCUSED_NS);
+            return;
+        }
         hami_sleep_coarse_ns(PAUSE_NS);
+        now = hami_now_ns();
+    }
+    if (now > atomic_load(&card->excused_ns))
+        atomic_store(&card->yielded_ns, 0);
 }
 
 /* Pays for `w`, waiting if need be, and begins a measurement when one is due. */
@@ -110,7 +204,7 @@ static ticket pay(const work *w)
     hami_card *card = hami_card_now();
     if (card == NULL || captured(w))
         return t;
-    pause_for_priority(card);
+    respect_priority(card);
     const bool limited = atomic_load_explicit(&card->percent, memory_order_relaxed) < 100;
     hami_cost *all = limited ? costs() : NULL;
     if (all == NULL)
@@ -137,7 +231,7 @@ static ticket pay(const work *w)
     }
     const int64_t need = hami_purse_spend(&card->purse, price);
     if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
-        buy(card, need);
+        buy(card, need, w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream);
     const uint32_t number = hami_cost_due(cost);
     if (number != 0 && atomic_load_explicit(&captures, memory_order_relaxed) == 0) {
         /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */

@@ -134,6 +134,7 @@ static int take_slot(hami_ledger *ledger, pid_t pid, uint64_t start, uint64_t sp
         hami_slot *slot = &ledger->slots[empty];
         memset(slot->cards, 0, sizeof slot->cards);
         slot->pid_namespace = space;
+        atomic_store(&slot->host_pid, 0);
         slot->start = start;
         atomic_store(&slot->pid, pid);
     }
@@ -254,6 +255,18 @@ int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card)
     return held;
 }
 
+void hami_ledger_kinds(hami_ledger *ledger, int slot, int card, int64_t held[HAMI_KINDS])
+{
+    lock(ledger);
+    memcpy(held, ledger->slots[slot].cards[card].held, sizeof ledger->slots[slot].cards[card].held);
+    unlock(ledger);
+}
+
+void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid)
+{
+    atomic_store(&ledger->slots[slot].host_pid, pid);
+}
+
 int hami_ledger_reap(hami_ledger *ledger)
 {
     lock(ledger);
@@ -265,7 +278,9 @@ int hami_ledger_reap(hami_ledger *ledger)
 bool hami_ledger_has(hami_ledger *ledger, int pid)
 {
     for (int i = 0; i < HAMI_SLOTS; i++) {
-        if (atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed) == pid)
+        const int32_t own = atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed);
+        const int32_t host = atomic_load_explicit(&ledger->slots[i].host_pid, memory_order_relaxed);
+        if (own != 0 && (host != 0 ? host : own) == pid)
             return true;
     }
     return false;

@@ -40,7 +40,7 @@ typedef struct {
 
 typedef struct {
     _Atomic int32_t pid;   /* in pid_namespace; 0: free */
-    _Atomic int32_t state; /* reserved, 0 */
+    _Atomic int32_t host_pid; /* as the broker told; 0: not known */
     uint64_t pid_namespace;
     uint64_t start; /* clock ticks since boot, tells a reused pid */
     hami_holding cards[HAMI_MAX_CARDS];
@@ -105,7 +105,13 @@ int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card); /* this proces
 /* Empties the slots of dead processes of this pid namespace; returns how many there were. */
 int hami_ledger_reap(hami_ledger *ledger);
 
-/* True when `pid` has a slot. */
+/* What this process holds of a card, by kind, bytes. */
+void hami_ledger_kinds(hami_ledger *ledger, int slot, int card, int64_t held[HAMI_KINDS]);
+
+/* Notes the pid that the slot's process has on the host: what NVML shows in a container. */
+void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid);
+
+/* True when `pid` has a slot: by the host's pid where that is known, else by the container's. */
 bool hami_ledger_has(hami_ledger *ledger, int pid);
 
 #endif

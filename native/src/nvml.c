@@ -28,10 +28,12 @@ bool hami_nvml_read(nvmlDevice_t card, hami_nvml_view *view)
     unsigned int count = MAX_PROCESSES;
     if (card == NULL || BEHIND(nvmlDeviceGetComputeRunningProcesses_v3, card, &count, list) != NVML_SUCCESS)
         return false;
+    const int host_pid = atomic_load(&hami_state.host_pid);
+    const unsigned int own = (unsigned int)(host_pid != 0 ? host_pid : getpid());
     view->own_bytes = -1;
     view->others = 0;
     for (unsigned int i = 0; i < count && i < MAX_PROCESSES; i++) {
-        if (list[i].pid == (unsigned int)getpid() && list[i].bytes != ~0ull)
+        if (list[i].pid == own && list[i].bytes != ~0ull)
             view->own_bytes = (int64_t)list[i].bytes;
         else
             view->others += !is_ours(list[i].pid);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker.h"
 #include "intercept/intercept.h"
 #include "log.h"
 #include "nvml.h"
@@ -42,11 +43,21 @@ void hami_throttle_update(void)
     int count = 0;
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
-        const bool limited = atomic_load(&card->percent) < 100 && hami_state.policy.core_policy != HAMI_CORE_DISABLE &&
-                             (hami_state.policy.core_policy == HAMI_CORE_FORCE || !atomic_load(&card->alone));
-        count += limited || atomic_load(&card->paused);
+        const int policy = atomic_load(&hami_state.core_policy);
+        const bool limited = atomic_load(&card->percent) < 100 && policy != HAMI_CORE_DISABLE &&
+                             (policy == HAMI_CORE_FORCE || !atomic_load(&card->alone));
+        count += limited || atomic_load(&card->mixed);
     }
     atomic_store(&hami_throttling, count);
+}
+
+void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight)
+{
+    pthread_mutex_lock(&card->pacing);
+    card->pacer.weight = weight;
+    if (card->pacer.page != page || card->pacer.member != member)
+        card->pacer = (hami_pacer){.page = page, .member = member, .tenant = tenant, .weight = weight};
+    pthread_mutex_unlock(&card->pacing);
 }
 
 /* ---- start-up, once a process ---- */
@@ -56,19 +67,26 @@ static void in_child(void)
     /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
     atomic_store(&hami_active, false);
     atomic_store(&hami_throttling, 0);
+    atomic_store(&hami_state.host_pid, 0);
+    hami_broker_forget();
     pthread_mutex_init(&starting, NULL);
 }
 
-static bool say_once(const char *what, const char *why)
+static bool say(const char *what, const char *why, const char *consequence)
 {
     char line[400];
     if (!complained) {
         const int length = snprintf(line, sizeof line, "hami-vgpu: %s: %s%s\n", what, why,
-                                    hami_state.policy.fail_open ? "; running without limits" : "; CUDA is refused");
+                                    hami_state.policy.fail_open ? consequence : "; CUDA is refused");
         hami_write_stderr(line, length < (int)sizeof line ? (size_t)length : sizeof line - 1);
     }
     complained = true;
     return false;
+}
+
+static bool say_once(const char *what, const char *why)
+{
+    return say(what, why, "; running without limits");
 }
 
 static bool read_policy(void)
@@ -118,6 +136,11 @@ static bool add_card(int index)
     hami_card_limit limit = {.limit_bytes = 0, .core_percent = 1}; /* a card not ours: nothing of it */
     if (!limit_of(&hami_state.policy, index, card->uuid, &limit))
         hami_log(HAMI_LOG_ERROR, "%s is not in the policy: nothing may be allocated on it", card->uuid);
+    hami_broker_limit(card->uuid, &limit);
+    pthread_mutex_init(&card->pacing, NULL);
+    card->pacer.weight = limit.core_percent;
+    atomic_store(&card->told_others, -1);
+    atomic_store(&card->told_bytes, -1);
     atomic_store(&card->limit, limit.limit_bytes);
     atomic_store(&card->percent, limit.core_percent);
     atomic_store(&card->alone, true);
@@ -151,6 +174,17 @@ static bool join_ledger(void)
     return error == 0 || say_once(hami_state.policy.ledger, strerror(-error));
 }
 
+/* False: there must be a broker, and there is none. */
+static bool join_broker(void)
+{
+    char why[160];
+    atomic_store(&hami_state.core_policy, (int)hami_state.policy.core_policy);
+    if (hami_state.policy.broker[0] == '\0' || hami_broker_join(&hami_state.policy, why, sizeof why))
+        return true;
+    say("no registration with the agent of this node", why, "; running under the limits of the policy file");
+    return hami_state.policy.fail_open;
+}
+
 static CUresult start(unsigned int flags)
 {
     const bool usable = read_policy();
@@ -158,6 +192,10 @@ static CUresult start(unsigned int flags)
         return BEHIND(cuInit, flags);
     if (!usable || !join_ledger())
         return hami_state.policy.fail_open ? BEHIND(cuInit, flags) : CUDA_ERROR_SYSTEM_NOT_READY;
+    if (!join_broker()) {
+        hami_ledger_leave(hami_state.ledger, hami_state.slot);
+        return CUDA_ERROR_SYSTEM_NOT_READY;
+    }
     const int64_t begun = hami_now_ns();
     const CUresult result = BEHIND(cuInit, flags);
     const int64_t driver_ns = hami_now_ns() - begun;
@@ -170,6 +208,7 @@ static CUresult start(unsigned int flags)
         return hami_state.policy.fail_open ? CUDA_SUCCESS : CUDA_ERROR_SYSTEM_NOT_READY;
     }
     atomic_store_explicit(&hami_active, true, memory_order_release);
+    hami_broker_apply();
     hami_throttle_update();
     hami_watch_start();
     hami_log(HAMI_LOG_DECISION, "started: the driver took %lld us, what followed %lld", (long long)driver_ns / 1000,

@@ -4,6 +4,7 @@
 #ifndef HAMI_STATE_H
 #define HAMI_STATE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +13,7 @@
 #include "driver.h"
 #include "ledger.h"
 #include "policy.h"
+#include "turns.h"
 
 typedef struct {
     CUdevice device;
@@ -20,12 +22,24 @@ typedef struct {
     _Atomic int64_t limit;           /* bytes; may change at run time through the broker */
     _Atomic int percent;             /* 1 to 100 */
     _Atomic bool alone;              /* no process of others was seen on the card at the last look */
-    _Atomic bool paused;             /* a task of higher priority runs: launches wait */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
     _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
     _Atomic(CUcontext) primary;      /* the primary context while it is active */
     hami_purse purse;
+    pthread_mutex_t pacing; /* guards `pacer` */
+    hami_pacer pacer;
+    _Atomic bool draining;           /* a thread waits for the end of our turn */
+    _Atomic bool low;                /* priority 1 */
+    _Atomic bool mixed;              /* tenants of the other priority use the card */
+    _Atomic int64_t yielded_ns;      /* since when launches yield to a higher priority; 0: they do not */
+    _Atomic int64_t excused_ns;      /* until when they need not */
+    _Atomic int told_others;         /* by the broker: processes of others on the card; -1: it has not said */
+    _Atomic int64_t told_bytes;      /* by the broker: what NVML shows of this process; -1: nothing */
+    _Atomic bool nvml_shows_us;      /* our own look at NVML found this process */
+    _Atomic int64_t busy_ns;         /* GPU time charged to this process */
+    _Atomic int64_t waited_ns;       /* time its launches have waited */
+    _Atomic int64_t launched_ns;     /* CLOCK_MONOTONIC of its last paid launch, refreshed with each purchase; 0: none */
     _Atomic(nvmlDevice_t) nvml; /* NULL: not asked for yet, or unknown to NVML */
     _Atomic bool nvml_asked;
 } hami_card;
@@ -34,6 +48,8 @@ typedef struct {
     hami_policy policy;
     hami_ledger *ledger;
     int slot;
+    _Atomic int core_policy; /* hami_core_policy; may change at run time */
+    _Atomic int host_pid;    /* as the broker told, 0: unknown */
     int card_count;
     hami_card cards[HAMI_MAX_CARDS];
 } hami_state_t;
@@ -50,6 +66,9 @@ hami_card *hami_card_of(CUdevice device);
 
 /* Works out again which cards are throttled, after a change of policy, limit or neighbours. */
 void hami_throttle_update(void);
+
+/* The page on which a card's tenants take turns, and our place on it; NULL: none. */
+void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight);
 
 /* ---- memory, used by the hooks ---- */
 

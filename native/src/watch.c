@@ -1,13 +1,14 @@
 /*
  * The watch thread: one a process, started by cuInit, all signals blocked.
  *
- * Once a second it sets the ledger right (dead processes, NVML, pools, neighbours). While gates are being closed it looks
+ * Once a second it sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed it looks
  * every millisecond that none stays so; otherwise it sleeps.
  */
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include "broker.h"
 #include "gate.h"
 #include "prim/prim.h"
 #include "state.h"
@@ -31,12 +32,14 @@ static void round_of_looks(void)
     for (int i = 0; i < hami_state.card_count; i++)
         hami_reconcile(&hami_state.cards[i]);
     hami_pools_refresh(false);
+    hami_broker_round();
     hami_throttle_update();
 }
 
-static void watch_gates(void)
+/* Until no gate has been used for a while, or it is time for a round: a program that is always measured must not put that off. */
+static void watch_gates(int64_t until)
 {
-    while (hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS)
+    while ((hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS) && hami_now_ns() < until)
         hami_sleep_coarse_ns(GATE_TICK_NS);
 }
 
@@ -49,7 +52,7 @@ static void *watch(void *unused)
         if (left > 0)
             hami_futex_wait(&wanted, 0, left);
         if (atomic_load(&wanted) != 0) {
-            watch_gates();
+            watch_gates(next);
             atomic_store(&wanted, 0);
             /* One may have been closed between the last look and this store. */
             if (hami_gate_watch())

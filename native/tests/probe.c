@@ -9,6 +9,9 @@
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe hold MIB SECONDS                 takes so much, says so, keeps it
+ *   probe watch SECONDS                    the card's total memory, whenever it is another
+ *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
+ *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches a second, by window
  *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB
@@ -20,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -634,6 +638,40 @@ static void allocs(int count)
            times[count * 9 / 10], count);
 }
 
+/* ---- what may happen to a process ---- */
+
+static void watch(double seconds)
+{
+    size_t left = 0, total = 0, before = 0;
+    start(false);
+    for (const int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until; usleep(5000)) {
+        MUST(cuMemGetInfo, &left, &total);
+        if (total != before) {
+            printf("{\"total_mib\": %zu}\n", total / MIB);
+            fflush(stdout);
+        }
+        before = total;
+    }
+}
+
+static void closes(int seconds)
+{
+    enum { FIRST = 3, BEYOND = 600 };
+    start(false);
+    for (int fd = FIRST; fd < BEYOND; fd++)
+        close(fd);
+    FILE *own = tmpfile();
+    for (int fd = FIRST; fd < BEYOND; fd++)
+        dup2(fileno(own), fd);
+    sleep((unsigned int)seconds / 2);
+    struct stat status;
+    const long long written = fstat(FIRST, &status) == 0 ? (long long)status.st_size : -1;
+    for (int fd = FIRST; fd < BEYOND; fd++)
+        close(fd);
+    sleep((unsigned int)seconds - (unsigned int)seconds / 2);
+    printf("{\"foreign_bytes\": %lld}\n", written);
+}
+
 /* ---- lookups ---- */
 
 static void symbols(const char *path)
@@ -704,6 +742,20 @@ int main(int count, char **words)
         printf("{\"held_mib\": %s}\n", words[2]);
         fflush(stdout);
         sleep((unsigned int)atoi(words[3]));
+    } else if (strcmp(what, "watch") == 0 && count > 2) {
+        watch(atof(words[2]));
+    } else if (strcmp(what, "forks") == 0 && count > 2) {
+        start(false);
+        const pid_t child = fork();
+        if (child == 0) {
+            for (;;)
+                pause();
+        }
+        printf("{\"child\": %d}\n", (int)child);
+        fflush(stdout);
+        sleep((unsigned int)atoi(words[2]));
+    } else if (strcmp(what, "closes") == 0 && count > 2) {
+        closes(atoi(words[2]));
     } else if (strcmp(what, "run") == 0 && count > 4) {
         run(words[2], atof(words[3]), atoll(words[4]), count > 5 ? atoll(words[5]) : 0);
     } else if (strcmp(what, "launches") == 0 && count > 2) {

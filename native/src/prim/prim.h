@@ -25,6 +25,10 @@ void hami_sleep_coarse_ns(int64_t duration_ns);
 void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void hami_futex_wake(_Atomic uint32_t *word);
 
+/* The same on memory that several processes share. */
+void hami_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
+void hami_futex_wake_shared(_Atomic uint32_t *word);
+
 /* Reads at most `size` bytes of a file. Returns the count, or a negated errno; -EFBIG when there is more. */
 ssize_t hami_read_file(const char *path, char *buffer, size_t size);
 
@@ -34,6 +38,32 @@ ssize_t hami_read_file(const char *path, char *buffer, size_t size);
  * what it returns (0 or a negated errno) is returned. No descriptor stays open.
  */
 int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory));
+
+/*
+ * A packet socket to a server on this machine. The number alone is not trusted: a program may close all its descriptors and have
+ * the number given to a file of its own, so each use looks whether it is still our socket.
+ */
+typedef struct {
+    int fd; /* -1: none */
+    uint64_t inode;
+} hami_socket;
+
+int hami_connect(const char *path, hami_socket *out);                     /* at once or not at all */
+bool hami_connected(const hami_socket *s);                                /* still ours; says nothing of the other end */
+int hami_send(const hami_socket *s, const void *packet, size_t size);     /* never waits, never raises SIGPIPE */
+void hami_hang_up(hami_socket *s);
+
+/*
+ * Size of the packet (what is longer is cut), 0 at end-of-file, or a negated errno: -EAGAIN after `wait_ns` without one.
+ * `*fd`: a descriptor that came along, for the caller to close; left alone when there was none.
+ */
+ssize_t hami_receive(const hami_socket *s, void *packet, size_t size, int *fd, int64_t wait_ns);
+
+/* Maps a memory file of that size, shared and writable; -EPERM unless it is sealed against being cut. */
+int hami_map_sealed(int fd, size_t bytes, void **memory);
+
+/* The program's name, at most size - 1 letters, only printable ASCII. */
+void hami_process_name(char *name, size_t size);
 
 /* Who a process is: its start time in clock ticks since boot, 0 when it cannot be read. */
 uint64_t hami_process_start(pid_t pid);

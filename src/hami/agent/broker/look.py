@@ -61,6 +61,7 @@ class Look:
         tell: TellPod,
         action: Action = "report",
         proc: Path = Path("/proc"),
+        grace: float = GRACE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker = broker
@@ -69,6 +70,7 @@ class Look:
         self._tell = tell
         self._action = action
         self._proc = proc
+        self._grace = grace
         self._clock = clock
         self._strange: dict[tuple[int, str], int] = {}
         self._over: dict[tuple[str, str], int] = {}
@@ -135,7 +137,7 @@ class Look:
         found = {(one.pid, one.card) for one in strangers}
         self._strange = {key: self._strange.get(key, 0) + 1 for key in found}
         self.unregistered = len({pid for pid, _ in found})
-        if self._clock() - self._broker.began < GRACE_S:
+        if self._clock() - self._broker.began < self._grace:
             return
         for one in strangers:
             if self._strange[one.pid, one.card] == PATIENCE and one.place is not None:

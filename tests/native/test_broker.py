@@ -1,0 +1,304 @@
+"""The library and a real broker: registering, live limits, usage, turns on the card, and kills of either side."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
+
+from .conftest import Container, Tools
+
+HERE = Path(__file__).resolve().parent
+MIB = 1 << 20
+
+
+class Node:
+    """A node with a broker process and grants; containers are processes started with one of the grants' policies."""
+
+    def __init__(self, root: Path, container: Container) -> None:
+        self.root = root
+        self.container = container
+        self.nvml = container.tools.folder / "sim/libnvidia-ml.so.1"
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start_agent(self, *, nvml: bool = False) -> None:
+        words = [sys.executable, HERE / "agent.py", self.root, *([self.nvml] if nvml else [])]
+        environment = {**os.environ, **self.container.bench.environment}
+        self.agent = subprocess.Popen(words, env=environment)
+        self.until(lambda: self.state().get("pid") == (self.agent.pid if self.agent else 0), "the agent's state")
+
+    def kill_agent(self) -> None:
+        assert self.agent is not None
+        self.agent.kill()
+        self.agent.wait()
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.communicate()
+        if self.agent is not None:
+            self.kill_agent()
+
+    def policy(self, key: str, **changes: object) -> LibraryPolicy:
+        folder = self.root / key
+        (folder / "broker").mkdir(parents=True, exist_ok=True)
+        ledger = folder / "ledger"
+        ledger.touch()
+        mem, cores = changes.pop("mem", 4096), changes.pop("cores", 0)
+        card = CardLimit(self.container.bench.uuid(0), mem, cores)  # type: ignore[arg-type]
+        other = CardLimit(self.container.bench.uuid(1), mem, cores)  # type: ignore[arg-type]
+        return LibraryPolicy(  # type: ignore[arg-type]
+            container=f"{key}/main",
+            cards=(card, other),
+            ledger=str(ledger),
+            broker=str(folder / "broker/sock"),
+            **changes,
+        )
+
+    def grant(self, key: str, **changes: object) -> LibraryPolicy:
+        """Written where the broker reads it: the limits that hold."""
+        policy = self.policy(key, **changes)
+        fresh = self.root / key / "policy.new"
+        fresh.write_text(encode(policy))
+        fresh.replace(self.root / key / "policy")
+        return policy
+
+    def mounted(self, policy: LibraryPolicy) -> None:
+        """What the next process finds in its container, as it was when the container started."""
+        self.container.tools.policy.write_text(encode(policy))
+
+    def start(self, policy: LibraryPolicy, *words: object, **more: str) -> "subprocess.Popen[str]":
+        """Returns when it has registered."""
+        before = self.clients()
+        self.mounted(policy)
+        process = self.container.start(*words, **more)
+        self.started.append(process)
+        self.until(lambda: self.clients() > before or process.poll() is not None, "a registration")
+        return process
+
+    def state(self) -> dict[str, object]:
+        try:
+            read: dict[str, object] = json.loads((self.root / "state").read_text())
+        except FileNotFoundError:
+            return {}
+        return read
+
+    def value(self, name: str, **labels: str) -> float:
+        found = [
+            value
+            for family, own, value in self.state().get("samples", [])  # type: ignore[attr-defined]
+            if family == name and labels.items() <= own.items()
+        ]
+        return float(sum(found))
+
+    def clients(self) -> float:
+        return self.value("hami_broker_clients")
+
+    def until(self, holds: Callable[[], object], what: str, seconds: float = 15.0) -> float:
+        begun = time.monotonic()
+        while not holds():
+            if time.monotonic() - begun > seconds:
+                raise AssertionError(f"no {what} within {seconds} s: {self.state()}")
+            time.sleep(0.01)
+        return time.monotonic() - begun
+
+
+@pytest.fixture
+def node(tools: Tools, container: Container) -> Iterator[Node]:
+    with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as folder:  # a socket's path has 108 bytes
+        made = Node(Path(folder), container)
+        yield made
+        made.close()
+        tools.policy.unlink(missing_ok=True)
+
+
+def result(process: "subprocess.Popen[str]", seconds: float = 30.0) -> dict[str, object]:
+    out, err = process.communicate(timeout=seconds)
+    answer: dict[str, object] = json.loads(out.splitlines()[-1]) if out else {}
+    return answer | {"stderr": err}
+
+
+def test_the_brokers_word_holds_over_what_the_container_was_mounted_with(node: Node) -> None:
+    old = node.grant("a", mem=2048)
+    node.start_agent()
+    node.grant("a", mem=4096)
+    time.sleep(1.2)
+    got = result(node.start(old, "probe", "mem", "linear"))
+    assert (got["total_mib"], got["refused_with"], got["stderr"]) == (4096, 2, "")
+
+
+def test_without_the_broker_that_must_be_there_cuda_is_refused_and_says_why_once(node: Node) -> None:
+    policy = node.grant("a")
+    node.mounted(policy)
+    begun = time.monotonic()
+    got = node.container.probe("info")
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+    assert str(got["stderr"]).count("\n") == 1
+    assert "no registration with the agent of this node" in str(got["stderr"])
+    assert 9 < time.monotonic() - begun < 13
+
+
+def test_a_process_that_starts_while_the_agent_restarts_waits_for_it(node: Node) -> None:
+    policy = node.grant("a")
+    node.mounted(policy)
+    process = node.container.start("probe", "info")
+    time.sleep(1)
+    assert process.poll() is None
+    node.start_agent()
+    assert result(process)["total_mib"] == 4096
+
+
+def test_a_policy_that_may_fail_open_runs_under_the_limits_of_the_file(node: Node) -> None:
+    node.mounted(node.policy("a", mem=1024, fail_open=True))
+    got = node.container.probe("mem", "linear")
+    assert got["total_mib"] == 1024
+    assert "running under the limits of the policy file" in str(got["stderr"])
+
+
+def test_a_limit_changes_while_the_program_runs(node: Node) -> None:
+    """Row 5.16."""
+    policy = node.grant("a", mem=4000)
+    node.start_agent()
+    process = node.start(policy, "probe", "watch", 8)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["total_mib"] == 4000
+    node.grant("a", mem=6000)
+    begun = time.monotonic()
+    assert json.loads(process.stdout.readline())["total_mib"] == 6000
+    assert time.monotonic() - begun < 2.5
+    node.grant("a", mem=3000)
+    assert json.loads(process.stdout.readline())["total_mib"] == 3000
+
+
+def test_a_share_of_time_changes_while_the_program_runs(node: Node) -> None:
+    policy = node.grant("a", mem=None, cores=20, core_policy=CorePolicy.FORCE)
+    node.start_agent()
+    process = node.start(policy, "probe", "run", "spin", 8, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    time.sleep(3)
+    node.grant("a", mem=None, cores=60, core_policy=CorePolicy.FORCE)
+    tenths = result(process)["tenths"]
+    assert isinstance(tenths, list)
+    before, after = sum(tenths[10:28]) / 18, sum(tenths[58:78]) / 20
+    assert 15 < before <= 21.5
+    assert 45 < after <= 61.5
+
+
+def test_what_a_container_uses_is_known_by_kind_and_gone_with_it(node: Node) -> None:
+    policy = node.grant("a", mem=8192)
+    node.start_agent(nvml=True)
+    process = node.start(policy, "probe", "hold", 2048, 60)
+    labels = {"pod": "a", "vdevice_index": "0"}
+    node.until(lambda: node.value("hami_vgpu_memory_buffer_bytes", **labels) == 2048 * MIB, "the buffer")
+    node.until(lambda: node.value("hami_vgpu_memory_shown_bytes", **labels) == (2048 + 480) * MIB, "NVML's view")
+    node.until(lambda: node.value("hami_vgpu_memory_used_bytes", **labels) == (2048 + 480) * MIB, "all of it")
+    assert node.value("hami_vgpu_memory_limit_bytes", **labels) == 8192 * MIB
+    process.kill()
+    assert node.until(lambda: node.clients() == 0, "the end of the session") < 1
+    assert node.value("hami_vgpu_memory_used_bytes") == 0
+
+
+def test_time_used_is_seen_as_it_is_used(node: Node) -> None:
+    policy = node.grant("a", mem=None, cores=40, core_policy=CorePolicy.FORCE)
+    node.start_agent()
+    process = node.start(policy, "probe", "run", "spin", 6, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    time.sleep(4.2)
+    assert node.value("hami_container_device_utilization_ratio", pod="a", vdevice_index="0") == pytest.approx(40, abs=8)
+    assert node.value("hami_container_last_kernel_elapsed_seconds", pod="a", vdevice_index="0") < 2
+    result(process)
+
+
+def test_containers_run_on_while_the_agent_is_away_and_register_with_the_next(node: Node) -> None:
+    policy = node.grant("a", mem=4000)
+    node.start_agent()
+    process = node.start(policy, "probe", "watch", 40)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["total_mib"] == 4000
+    for total in (5000, 6000, 7000):
+        node.kill_agent()
+        node.grant("a", mem=total)
+        time.sleep(0.5)
+        assert process.poll() is None
+        node.start_agent()
+        assert json.loads(process.stdout.readline())["total_mib"] == total
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 9
+
+
+def test_a_child_that_does_not_exec_is_no_witness_that_its_parent_lives(node: Node) -> None:
+    policy = node.grant("a")
+    node.start_agent()
+    process = node.start(policy, "probe", "forks", 60)
+    assert process.stdout is not None
+    child = json.loads(process.stdout.readline())["child"]
+    try:
+        process.kill()
+        assert node.until(lambda: node.clients() == 0, "the end of the session") < 1
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_program_that_closes_all_descriptors_is_registered_again_and_its_own_files_are_left_alone(node: Node) -> None:
+    policy = node.grant("a")
+    node.start_agent()
+    process = node.start(policy, "probe", "closes", 12)
+    node.until(lambda: node.clients() == 0, "the end of the first session")
+    node.until(lambda: node.clients() == 1, "another session")
+    assert result(process)["foreign_bytes"] == 0
+
+
+def test_two_hundred_kills_leave_no_byte_and_no_session_and_let_nobody_wait(node: Node) -> None:
+    dice = random.Random(11)
+    policy = node.grant("a", mem=8192)
+    node.start_agent()
+    node.mounted(policy)
+    slowest = 0.0
+    for _ in range(50):
+        victims = [node.container.start("probe", "hold", 256, 60) for _ in range(4)]
+        time.sleep(dice.random() * 0.08)
+        for victim in victims:
+            victim.kill()
+        for victim in victims:
+            victim.communicate()
+        slowest = max(slowest, node.until(lambda: node.clients() == 0, "the end of the sessions"))
+    assert slowest < 1
+    begun = time.monotonic()
+    assert node.container.probe("mem", "linear")["taken_mib"] == 8192 - 512
+    assert time.monotonic() - begun < 5
+
+
+def test_two_tenants_take_turns_on_the_card_and_each_has_its_share(node: Node) -> None:
+    """In real time on a shared machine, so with room; turns.c has the same to the point, in simulated time."""
+    one = node.grant("one", mem=None, cores=30, core_policy=CorePolicy.FORCE)
+    two = node.grant("two", mem=None, cores=70, core_policy=CorePolicy.FORCE)
+    node.start_agent()
+    first = node.start(one, "probe", "run", "spin", 8, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    second = node.start(two, "probe", "run", "spin", 8, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    shares = [sum(result(each)["tenths"][20:70]) / 50 for each in (first, second)]  # type: ignore[index]
+    assert shares[0] <= 32
+    assert shares[1] <= 72
+    assert shares[0] + shares[1] > 80
+    assert shares[1] / shares[0] == pytest.approx(70 / 30, rel=0.25)
+
+
+def test_low_priority_yields_while_high_priority_is_at_work_and_goes_on_after(node: Node) -> None:
+    """Row 3.10."""
+    low = node.grant("low", mem=None, cores=0, priority=1)
+    high = node.grant("high", mem=None, cores=0, priority=0)
+    node.start_agent()
+    slow = node.start(low, "probe", "run", "spin", 9, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    time.sleep(2)
+    fast = node.start(high, "probe", "run", "spin", 3, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    result(fast)
+    tenths = result(slow)["tenths"]
+    assert isinstance(tenths, list)
+    assert sum(tenths[35:45]) < 0.2 * sum(tenths[5:15])
+    assert sum(tenths[75:85]) > 0.6 * sum(tenths[5:15])
