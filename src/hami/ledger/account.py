@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 
 from hami.ledger.records import NodeRecord
+from hami.model.card import Instance
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Charge
 from hami.plan.snapshot import CardState, NodeState
@@ -63,28 +64,26 @@ class Account:
         return None
 
 
-def changed(before: Charges, after: Charges) -> Charges:
-    """What must be added to a node for a holder that had `before` and has `after`."""
-    totals: dict[CardId, _Load] = {}
-    _add(totals, after, 1)
-    _add(totals, before, -1)
-    return tuple(Charge(card, *load) for card, load in totals.items() if load != _NOTHING)
-
-
 def _bearing(cards: tuple[CardState, ...], holders: Iterable[Charges]) -> tuple[CardState, ...]:
     totals: dict[CardId, _Load] = {}
+    instances: dict[CardId, list[Instance]] = {}
     for charges in holders:
-        _add(totals, charges, 1)
+        _add(totals, charges)
+        for one in charges:
+            if one.instances:
+                instances.setdefault(one.card, []).extend(one.instances)
     return tuple(
-        CardState(state.card, *totals.get(state.card.id, _NOTHING), cordoned=state.cordoned) for state in cards
+        CardState(
+            state.card,
+            *totals.get(state.card.id, _NOTHING),
+            cordoned=state.cordoned,
+            instances=tuple(sorted(instances.get(state.card.id, ()))),
+        )
+        for state in cards
     )
 
 
-def _add(totals: dict[CardId, _Load], charges: Charges, sign: int) -> None:
+def _add(totals: dict[CardId, _Load], charges: Charges) -> None:
     for one in charges:
         slots, mem, cores = totals.get(one.card, _NOTHING)
-        totals[one.card] = (
-            slots + sign * one.slots,
-            mem + sign * one.mem_mib,
-            cores + sign * one.core_percent,
-        )
+        totals[one.card] = (slots + one.slots, mem + one.mem_mib, cores + one.core_percent)

@@ -11,13 +11,14 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from hami.ledger.account import Account, Charges, changed
+from hami.ledger.account import Account, Charges
 from hami.ledger.index import Index
 from hami.ledger.quota import QuotaRecord, Quotas
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.ledger.recount import differences
 from hami.ledger.view import ClusterView, NodeView
 from hami.model.ask import Ask
+from hami.model.card import MIG
 from hami.model.errors import Bug, Conflict, StaleGeneration
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
@@ -250,13 +251,15 @@ class Ledger:
         if trouble != trouble_before:
             self._restate(account)
         elif before != (charges or ()):
-            self._recharge(account, changed(before, charges or ()))
+            self._recharge(account, before, charges or ())
         self._forget_idle(account)
 
-    def _recharge(self, account: Account, difference: Charges) -> None:
+    def _recharge(self, account: Account, before: Charges, after: Charges) -> None:
         state = self._index.find(account.name)
         if state is not None:
-            self._index.use(replace(state.bearing(difference), generation=self._next()))
+            state = state.bearing(before, -1) if before else state
+            state = state.bearing(after) if after else state
+            self._index.use(replace(state, generation=self._next()))
 
     @contextmanager
     def _without_hold(self, uid: PodUid) -> Iterator[None]:
@@ -285,5 +288,8 @@ def _must_hold(plan: Plan, state: NodeState) -> None:
     """No reservation ever takes a card above what it has."""
     used = {charge.card for charge in plan.charges}
     for card in state.bearing(plan.charges).cards:
-        if card.card.id in used and min(card.free_slots, card.free_mem_mib, card.free_core_percent) < 0:
+        if card.card.id in used and card.card.mode == MIG:
+            if not card.sound:
+                raise Bug(f"the plan of {plan.pod} has no places of its own on card {card.card.id} of {plan.node}")
+        elif card.card.id in used and min(card.free_slots, card.free_mem_mib, card.free_core_percent) < 0:
             raise Bug(f"the plan of {plan.pod} takes more of card {card.card.id} on {plan.node} than is left")

@@ -68,6 +68,9 @@ class Index:
         self._states[row] = state
         for place, card in enumerate(state.cards):
             if before is None or before.cards[place] is not card:
+                if before is not None and before.cards[place].sound != card.sound:
+                    self.columns.write(row, state)
+                    return
                 self.columns.write_use(row, place, card)
         self.columns.write_score(row, state)
 

@@ -25,6 +25,14 @@ class MigProfile(Struct, frozen=True):
     placements: tuple[Placement, ...]
 
 
+class Instance(Struct, frozen=True, order=True):
+    """A MIG instance on a card, planned or made: memory slices [start, start + size)."""
+
+    profile: str
+    start: int
+    size: int
+
+
 class Card(Struct, frozen=True):
     """Capacity of one card. Memory and cores are after the node's scaling factors."""
 

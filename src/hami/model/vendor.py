@@ -59,6 +59,10 @@ class Vendor(Protocol):
         """Every resource name of the family, the count first."""
 
     @property
+    def mig(self) -> bool:
+        """Whether its cards can be given out as MIG instances, whose places a record tells."""
+
+    @property
     def quotas(self) -> Sequence[Quantum]:
         """Resources of the family that a namespace's quota may limit."""
 

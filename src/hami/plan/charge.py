@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hami.model.ask import ContainerKind
 from hami.model.ids import CardId
-from hami.model.plan import Charge, ContainerSlices
+from hami.model.plan import Charge, ContainerSlices, Slice
 
 _Load = tuple[int, int, int]
 """Slots, MiB, percent."""
@@ -21,18 +21,38 @@ def charges(containers: Sequence[tuple[ContainerKind, ContainerSlices]], init_do
     """A pod's charge on each card it uses, sorted by card id.
 
     `containers` stand in spec order, init containers first. A slot is one container
-    on the card. With `init_done` only sidecars and app containers count.
+    on the card. With `init_done` only sidecars and app containers count. MIG instances are all made
+    when kubelet admits the pod and stay as long as it does, so each counts, whatever its container.
     """
+    made: dict[CardId, list[Slice]] = {}
+    for _, slices in containers:
+        for part in slices:
+            if part.instance is not None:
+                made.setdefault(part.card, []).append(part)
     running: dict[CardId, _Load] = {}
     peak: dict[CardId, _Load] = {}
     for kind, slices in containers:
+        if made:
+            slices = tuple(part for part in slices if part.instance is None)  # noqa: PLW2901
         phase = _merged(running, slices)
         if kind is not ContainerKind.INIT:
             running.update(phase)
         elif not init_done:
             _raise(peak, phase)
     _raise(peak, running)
+    if made:
+        return tuple(_instances(card, peak.get(card, _NOTHING), made.get(card, [])) for card in sorted({*peak, *made}))
     return tuple(Charge(card, *peak[card]) for card in sorted(peak))
+
+
+def _instances(card: CardId, load: _Load, parts: Sequence[Slice]) -> Charge:
+    return Charge(
+        card,
+        load[0] + len(parts),
+        load[1] + sum(part.mem_mib for part in parts),
+        load[2] + sum(part.core_percent for part in parts),
+        tuple(sorted(part.instance for part in parts if part.instance is not None)),
+    )
 
 
 def _merged(running: dict[CardId, _Load], slices: ContainerSlices) -> dict[CardId, _Load]:

@@ -162,7 +162,7 @@ class Columns:
         self.core[at] = _cell(card.core_percent)
         self.numa[at] = _cell(card.numa)
         self.kind[at] = self._kind(card.family, card.model, card.mode)
-        self.standing[at] = _SICK if not card.healthy else _CORDONED if state.cordoned else 0
+        self.standing[at] = _SICK if not (card.healthy and state.sound) else _CORDONED if state.cordoned else 0
         self.write_use(row, place, state)
 
     def _kind(self, family: str, model: str, mode: str) -> int:

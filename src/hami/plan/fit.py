@@ -12,14 +12,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
+from hami.model.card import MIG
 from hami.model.errors import Bug
 from hami.model.plan import ContainerSlices, Plan, Slice
 from hami.model.refusal import CardRefusal, Reason, Refusal
-from hami.plan import quota, refuse, score
+from hami.plan import mig, quota, refuse, score
 from hami.plan.charge import charges
 from hami.plan.policies import Candidate, Chain, chain
+from hami.plan.rules import kind_accepted, room, standing
 from hami.plan.rules import refuse as refuse_card
-from hami.plan.rules import room, standing
 from hami.plan.snapshot import CardState, NodeState, Use
 
 CHOICES = 256
@@ -94,6 +95,9 @@ class Search:
         """Cards that an ask accepts for what they are, by position."""
         self._taken: list[Sequence[int]] = [()] * len(self.wants)
         self._left = CHOICES
+        self._mig = any(state.card.mode == MIG for state in node.cards)
+        self._pending: dict[int, tuple[mig.Need, ...]] = {}
+        """Instances this pod takes of cards in MIG mode, in the order of its wants; all get their places at the end."""
         self.dear: Refusal | None = None
         """Set where cards were found that cost more than the namespace's quota has left."""
 
@@ -102,7 +106,7 @@ class Search:
         if number == len(self.wants):
             return self._affordable()
         want = self.wants[number]
-        before = self._use.copy()
+        before, pending = self._use.copy(), self._pending.copy()
         tried = set()
         for choice in self.choices(want):
             alike = tuple(sorted((self._like(position), before[position]) for position in choice))
@@ -113,8 +117,8 @@ class Search:
             self.take(number, choice)
             if self.place(number + 1):
                 return True
-            self._use[:] = before
-            if self._left <= 0 or (want.kind is ContainerKind.INIT and not self.ask.budgets):
+            self._use[:], self._pending = before, pending.copy()
+            if self._left <= 0 or (want.kind is ContainerKind.INIT and not (self.ask.budgets or self._mig)):
                 break  # an init container leaves nothing behind, so another choice changes nothing
         return False
 
@@ -141,66 +145,115 @@ class Search:
     def candidates(self, want: Want) -> list[Candidate]:
         """Cards that accept `want` beside what they bear."""
         ask, weights, idle_only = want.ask, self.ask.weights, self._chain.idle_only
-        found = []
+        found: list[Candidate] = []
         for position in self._accepted[ask]:
             card, use = self._node.cards[position].card, self._use[position]
-            if room(ask, card, use, idle_only) is None:
+            if card.mode == MIG:
+                found.extend(self._instances(position, ask))
+            elif room(ask, card, use, idle_only) is None:
                 found.append(Candidate(position, card, use, score.card(card, use, ask, weights)))
         return found
+
+    def _instances(self, position: int, ask: CardAsk) -> Iterator[Candidate]:
+        """A card in MIG mode, once for each instance it has room for: one card may serve several units."""
+        card, use, held = self._node.cards[position].card, self._use[position], self._node.cards[position].instances
+        if self._chain.idle_only and use[0] > 0:
+            return
+        before = mig.mask(self._held(position))
+        pending = self._pending.get(position, ())
+        for packed in mig.units(card, held, pending, mig.need(ask, card), ask.cards):
+            loss = mig.loss(card.mig_profiles, before, mig.mask((*held, *packed)))
+            yield Candidate(position, card, use, score.card(card, use, ask, self.ask.weights), loss)
+
+    def _held(self, position: int) -> mig.Instances:
+        """Instances on a card: others' and this pod's so far."""
+        state, pending = self._node.cards[position], self._pending.get(position, ())
+        return (*state.instances, *(mig.pack(state.card.mig_profiles, state.instances, pending) or ()))
 
     def take(self, number: int, choice: Sequence[int]) -> None:
         """Give `choice` to want `number`."""
         self._taken[number] = choice
         want = self.wants[number]
-        if want.kind is ContainerKind.INIT:
-            return
         for position in choice:
+            card = self._node.cards[position].card
+            if card.mode == MIG:  # also an init container's stays as long as the pod
+                self._pending[position] = (*self._pending.get(position, ()), mig.need(want.ask, card))
+            elif want.kind is ContainerKind.INIT:
+                continue
             slots, mem, cores = self._use[position]
-            mem += want.ask.mem_on(self._node.cards[position].card.mem_mib)
-            self._use[position] = (slots + 1, mem, cores + want.ask.core_percent)
+            self._use[position] = (slots + 1, mem + want.ask.mem_on(card.mem_mib), cores + want.ask.core_percent)
 
     def slices(self) -> tuple[ContainerSlices, ...]:
         """What was taken, one entry a container of the ask, cards by index."""
         found: list[list[Slice]] = [[] for _ in self.ask.containers]
+        placed = {position: iter(self._placed(position)) for position in self._pending}
         for want, choice in zip(self.wants, self._taken, strict=True):
-            cards = sorted((self._node.cards[position].card for position in choice), key=lambda card: card.index)
-            found[want.container].extend(
-                Slice(card.id, card.family, want.ask.mem_on(card.mem_mib), want.ask.core_percent) for card in cards
-            )
+            for position in sorted(choice, key=lambda one: self._node.cards[one].card.index):
+                card = self._node.cards[position].card
+                mem, core, instance = want.ask.mem_on(card.mem_mib), want.ask.core_percent, None
+                if position in placed:
+                    instance = next(placed[position])
+                    profile = mig.profile_of(card, instance)
+                    mem, core = profile.mem_mib, profile.core_percent
+                found[want.container].append(Slice(card.id, card.family, mem, core, instance))
         return tuple(tuple(slices) for slices in found)
+
+    def _placed(self, position: int) -> mig.Instances:
+        """This pod's instances on a card, in the order of its wants."""
+        state = self._node.cards[position]
+        packed = mig.pack(state.card.mig_profiles, state.instances, self._pending[position])
+        if packed is None:
+            raise Bug(f"instances taken on card {state.card.id} have no places")
+        return packed
 
     def shortfall(self, want: Want) -> Refusal | None:
         """Why `want` alone has too few cards as they stand, None if it has enough."""
         ask = want.ask
         states = [
-            CardState(state.card, *use, cordoned=state.cordoned)
-            for state, use in zip(self._node.cards, self._use, strict=True)
+            CardState(state.card, *self._use[at], cordoned=state.cordoned, instances=tuple(sorted(self._held(at))))
+            for at, state in enumerate(self._node.cards)
             if state.card.family == ask.family
         ]
         if not states:
             return refuse.no_family(ask.family)
-        if len(states) < ask.cards:
+        if len(states) < ask.cards and not any(_divisible(ask, state) for state in states):
             return refuse.too_few(ask.cards, len(states))
         refused = [one for state in states if (one := refuse_card(ask, state, self._chain.idle_only)) is not None]
         accepted = len(states) - len(refused)
+        if self._mig:
+            accepted = len(self.candidates(want))
+            out = {one.card for one in refused}
+            full = [state for state in states if state.card.mode == MIG and state.card.id not in out]
+            refused += [mig.infeasible(ask, state) for state in full if accepted < ask.cards]
         together = self._together(want) if ask.rules.numa_bind else accepted
         if together >= ask.cards:
             return None
         form = refuse.by_cards(
             _counts(refused), total=len(states), asked=ask.cards, accepted=accepted, together=together
         )
-        return form.say(_missing(refused), refused)
+        refusal = form.say(_missing(refused), refused)
+        crowded = [one.card for one in refused if one.reason is Reason.MIG_INFEASIBLE]
+        if crowded:
+            said = mig.explain(ask, (state for state in states if state.card.id in crowded))
+            refusal = replace(refusal, detail=f"{refusal.detail}; {said}" if refusal.detail else said)
+        return refusal
 
     def _like(self, position: int) -> tuple[int, ...]:
         """Cards of which this is equal are interchangeable for this pod, given equal use."""
         card = self._node.cards[position].card
         accepts = (position in accepted for accepted in self._accepted.values())
-        return (card.mem_mib, card.core_percent, card.slots, card.numa, *accepts)
+        own = position if card.mode == MIG else -1  # what is free of it has a place, which differs
+        return (card.mem_mib, card.core_percent, card.slots, card.numa, own, *accepts)
 
     def _together(self, want: Want) -> int:
         """The most acceptable cards on one NUMA node."""
         numas = [one.card.numa for one in self.candidates(want)]
         return max((numas.count(numa) for numa in set(numas)), default=0)
+
+
+def _divisible(ask: CardAsk, state: CardState) -> bool:
+    """Whether one card may serve several units of the ask, as instances."""
+    return state.card.mode == MIG and kind_accepted(ask.rules, state.card.model, state.card.mode)
 
 
 def _accepting(ask: CardAsk, node: NodeState) -> list[int]:

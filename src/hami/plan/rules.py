@@ -5,8 +5,9 @@ left on it (it changes with every pod). The columns follow both, rule for rule.
 """
 
 from hami.model.ask import CardAsk, CardRules
-from hami.model.card import Card
+from hami.model.card import MIG, Card
 from hami.model.refusal import CardRefusal, Reason
+from hami.plan import mig
 from hami.plan.snapshot import CardState, Use
 
 WHOLE = 100
@@ -15,7 +16,10 @@ WHOLE = 100
 
 def refuse(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:
     """Why `state` does not take `ask` beside what it bears, None if it does."""
-    reason = standing(ask.rules, state) or room(ask, state.card, state.use, idle_only)
+    reason = standing(ask.rules, state)
+    if reason is None and state.card.mode == MIG:
+        return mig.refuse(ask, state, idle_only)
+    reason = reason or room(ask, state.card, state.use, idle_only)
     if reason is None:
         return None
     match reason:
@@ -32,7 +36,7 @@ def refuse(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | Non
 def standing(rules: CardRules, state: CardState) -> Reason | None:
     """The rules that do not depend on what is used."""
     card = state.card
-    if not card.healthy:
+    if not card.healthy or not state.sound:
         return Reason.NOT_HEALTHY
     if state.cordoned:
         return Reason.CORDONED

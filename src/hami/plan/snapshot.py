@@ -5,11 +5,12 @@ snapshot is just a reference, and a what-if is one more value.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hami.model.card import Card
+from hami.model.card import MIG, Card, Instance
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Charge
 
@@ -29,6 +30,18 @@ class CardState(Struct, frozen=True):
     used_mem_mib: int = 0
     used_core_percent: int = 0
     cordoned: bool = False
+    instances: tuple[Instance, ...] = ()
+    """MIG instances that are taken, sorted."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether what is known of who holds what makes sense: on a card in MIG mode every slice has a place
+        of its own, on another card none has. Else nothing more may be put there."""
+        if self.card.mode != MIG:
+            return not self.instances
+        placed = sorted(self.instances, key=_start)
+        apart = all(one.start + one.size <= two.start for one, two in pairwise(placed))
+        return apart and self.used_slots == len(self.instances)
 
     @property
     def use(self) -> Use:
@@ -54,7 +67,20 @@ class CardState(Struct, frozen=True):
             self.used_mem_mib + sign * charge.mem_mib,
             self.used_core_percent + sign * charge.core_percent,
             self.cordoned,
+            self._instances(charge.instances, sign) if charge.instances else self.instances,
         )
+
+    def _instances(self, other: tuple[Instance, ...], sign: int) -> tuple[Instance, ...]:
+        if sign > 0:
+            return tuple(sorted((*self.instances, *other)))
+        left = list(self.instances)
+        for one in other:
+            left.remove(one)
+        return tuple(left)
+
+
+def _start(one: Instance) -> int:
+    return one.start
 
 
 class NodeState(Struct, frozen=True):

@@ -20,6 +20,7 @@ from hami.plan.charge import charges
 from hami.plan.quota import spent
 from hami.vendors.ask import container_kinds, pod_ref
 from hami.wire import annotations as keys
+from hami.wire import mig
 from hami.wire.objects import ContainerStatus, Node, Pod, ResourceQuota
 from hami.wire.quantity import parse
 
@@ -122,7 +123,12 @@ def _most(text: str | int | float, quantum: Quantum) -> int:
 
 def slices_of(vendor: Vendor, annotations: dict[str, str]) -> tuple[ContainerSlices, ...]:
     key = vendor.allocated_annotation
-    return keys.decode_devices(annotations[key], vendor.family, f"metadata.annotations[{key}]")
+    slices = keys.decode_devices(annotations[key], vendor.family, f"metadata.annotations[{key}]")
+    instances = annotations.get(keys.MIG_ALLOCATIONS)
+    if instances is None or not vendor.mig:
+        return slices
+    path = f"metadata.annotations[{keys.MIG_ALLOCATIONS}]"
+    return mig.placed(slices, mig.decode(instances, path), path)
 
 
 def misplaced(annotations: dict[str, str], node: str) -> None:

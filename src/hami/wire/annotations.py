@@ -13,6 +13,7 @@ from hami.model.errors import Bug, Malformed
 from hami.model.ids import CardId, Family
 from hami.model.plan import ContainerSlices, Plan, Slice
 from hami.model.vendor import Vendor
+from hami.wire import mig
 
 # Written by scheduler and agents; no user may (docs/reference/annotations.md).
 NODE = "hami.io/vgpu-node"
@@ -125,6 +126,9 @@ def records(plan: Plan, vendors: Sequence[Vendor], now: float) -> dict[str, str]
             text = encode_devices(own)
             written[vendor.to_allocate_annotation] = text
             written[vendor.allocated_annotation] = text
+            instances = mig.allocations(own)
+            if instances:
+                written[MIG_ALLOCATIONS] = mig.encode(instances)
     return written
 
 

@@ -1,15 +1,19 @@
 """``hami.io/vgpu-mig-allocations``: which MIG instance each of a pod's slices is, as HAMi v2.10 writes it.
 
 The scheduler writes profile and placement; the agent adds what the driver made
-of them. Nothing allocates MIG instances yet: this is the format only.
+of them.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
+from hami.model.card import Instance
 from hami.model.errors import Malformed
+from hami.model.plan import ContainerSlices, Slice
 from hami.wire.faults import decoded
 
 Index = Annotated[int, Meta(ge=0)]
@@ -41,6 +45,31 @@ class MigAllocation(Struct, frozen=True, rename="camel"):
     def made(self) -> bool:
         """Whether the agent has created the instance."""
         return self.mig_uuid is not UNSET
+
+
+def allocations(containers: Sequence[Sequence[Slice]]) -> list[MigAllocation]:
+    """An entry for each slice that is an instance; `containers` is one family's device list."""
+    return [
+        MigAllocation(index, place, one.card, one.instance.profile, Place(one.instance.start, one.instance.size))
+        for index, container in enumerate(containers)
+        for place, one in enumerate(container)
+        if one.instance is not None
+    ]
+
+
+def placed(
+    containers: Sequence[ContainerSlices], entries: Sequence[MigAllocation], path: str = "$"
+) -> tuple[ContainerSlices, ...]:
+    """The device list with its instances: the inverse of `allocations`. Raises `Malformed` for an entry of no slice."""
+    slices = [list(container) for container in containers]
+    for number, one in enumerate(entries):
+        devices = slices[one.container_index] if one.container_index < len(slices) else []
+        if one.device_index >= len(devices) or devices[one.device_index].card != one.gpu_uuid:
+            allowed = "containerIndex, deviceIndex and gpuUUID of a device in the pod's device list"
+            raise Malformed(f"{path}[{number}]", msgspec.to_builtins(one), allowed)
+        instance = Instance(one.profile, one.placement.start, one.placement.size)
+        devices[one.device_index] = replace(devices[one.device_index], instance=instance)
+    return tuple(tuple(container) for container in slices)
 
 
 _decode = msgspec.json.Decoder(list[MigAllocation]).decode

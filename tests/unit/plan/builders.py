@@ -90,7 +90,7 @@ def random_card(random: Random, name: str) -> CardState:
         mem_mib=mem,
         core_percent=core,
         numa=random.randrange(2),
-        mode=random.choices(("hami-core", "mig"), (9, 1))[0],
+        mode=random.choices(("hami-core", "mps"), (9, 1))[0],
         healthy=random.random() < 0.93,
     )
     cordoned = random.random() < 0.07

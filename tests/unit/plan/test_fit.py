@@ -55,7 +55,7 @@ def test_each_rule_refuses_a_card_by_its_name(state: CardState, asked: object, r
     [
         (used(), want(use_types=("h100", "A100"))),
         (used(model="GeForce 1080 Ti"), want(use_types=("1080",))),
-        (used(mode="mig"), want(modes=("mig", "mps"))),
+        (used(mode="mps"), want(modes=("mig", "mps"))),
         (used(), want(use_ids=("d0",), nouse_ids=("d1",))),
         (used(slots=9), want()),
         (used(slots=1, mem=7000), want(1000)),

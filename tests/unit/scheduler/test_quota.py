@@ -105,7 +105,7 @@ def test_quotas_that_are_not_told_again_are_gone(stage: Any) -> None:
     told(Added(quota("r", mem=2)))
     told.begin()
     told(Modified(quota("r", mem=2)))
-    told(Synced(1))
+    told(Synced(1, "1"))
     assert list(stage.ledger.quotas.names()) == [("default", "r")]
     told(Deleted("default", "r", "u"))
     told(Modified(quota("r", cpu=2)))

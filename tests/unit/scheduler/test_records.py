@@ -6,7 +6,10 @@ import msgspec
 import pytest
 
 from hami.config.schema import DeviceConfig
+from hami.model.card import Instance
+from hami.model.ids import Family
 from hami.model.plan import Charge
+from hami.model.quota import Spent
 from hami.scheduler.records import node_record, pod_record
 from hami.vendors.table import load
 from hami.wire import register
@@ -141,3 +144,29 @@ def test_what_links_are_worth_is_read_and_nonsense_puts_the_node_out(make_cards:
     assert record is not None
     assert record.problem is not None
     assert "annotation hami.io/node-nvidia-score" in record.problem
+
+
+def test_instances_of_a_record_have_their_places_and_nonsense_closes_the_node() -> None:
+    place = '"profile":"2g.10gb","placement":{"start":2,"size":2}'
+    entry = f'[{{"containerIndex":0,"deviceIndex":0,"gpuUUID":"GPU-n-0",{place}}}]'
+    key = "hami.io/vgpu-mig-allocations"
+    record = pod_record(pod("GPU-n-0,NVIDIA,9856,29:;", **{key: entry}), VENDORS)
+    assert record is not None
+    instance = Instance("2g.10gb", 2, 2)
+    assert record.charges == (Charge("GPU-n-0", 1, 9856, 29, (instance,)),)
+    assert record.containers[0][0].instance == instance
+    record = pod_record(pod("GPU-x,NVIDIA,9856,29:;", **{key: entry}), VENDORS)
+    assert record is not None
+    assert "cannot be read" in (record.problem or "")
+
+
+def test_what_a_pod_spends_of_its_quota_shrinks_when_its_init_containers_are_done() -> None:
+    init = [{"name": "i"}]
+    text = "GPU-n-0,NVIDIA,800,0:;GPU-n-0,NVIDIA,500,20:;"
+    record = pod_record(pod(text, init=init), VENDORS)
+    assert record is not None
+    assert record.spent == (Spent(Family("NVIDIA"), 1, 800, 20),)
+    done = {"initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 0}}}]}
+    record = pod_record(pod(text, init=init, status=done), VENDORS)
+    assert record is not None
+    assert record.spent == (Spent(Family("NVIDIA"), 1, 500, 20),)

@@ -39,8 +39,8 @@ class Chain(Struct, frozen=True):
     def _order(self, candidates: list[Candidate]) -> list[Candidate]:
         if len(self.keys) == 1:
             key = self.keys[0]
-            return sorted(candidates, key=lambda one: (key(one), one.card.index, one.position))
-        return sorted(candidates, key=lambda one: (*[key(one) for key in self.keys], one.card.index, one.position))
+            return sorted(candidates, key=lambda one: (one.loss, key(one), one.card.index, one.position))
+        return sorted(candidates, key=lambda one: (one.loss, *[key(one) for key in self.keys], one.card.index, one.position))
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,7 @@ from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family
 from hami.model.quota import Measure, Quantum
 from hami.model.vendor import ContainerChange, ContainerRequest, PodChange
+from hami.vendors.nvidia import mig as nvidia_mig
 from hami.vendors.nvidia import rules as nvidia_rules
 from hami.wire import annotations as keys
 from hami.wire import register
@@ -53,6 +54,7 @@ class Nvidia:
     annotations = nvidia_rules.KEYS
     register_annotation = "hami.io/node-nvidia-register"
     links_annotation = "hami.io/node-nvidia-score"
+    mig = True
     to_allocate_annotation = "hami.io/vgpu-devices-to-allocate"
     allocated_annotation = "hami.io/vgpu-devices-allocated"
 
@@ -213,7 +215,8 @@ class Nvidia:
 
     def decode_register(self, text: str) -> tuple[Card, ...]:
         """Cards from the register annotation, sorted by index."""
-        return register.decode(text, NVIDIA, f"metadata.annotations[{self.register_annotation}]")
+        cards = register.decode(text, NVIDIA, f"metadata.annotations[{self.register_annotation}]")
+        return tuple(nvidia_mig.allowed(card, self.config.mig_profile_allowlist) for card in cards)
 
     def decode_links(self, text: str) -> Mapping[CardId, Mapping[CardId, int]]:
         """What the links between two cards are worth."""
