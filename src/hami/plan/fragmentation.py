@@ -1,7 +1,7 @@
 """How well what is left fits what is asked: how many of each typical ask still fit, what is free and of no use to them.
 
 A typical ask is a shape with a weight, learned from the pods that were seen. One container and one family is
-counted in closed form, anything else by planning until nothing more fits. Pure; changes nothing.
+counted in closed form (on cards without MIG), anything else by planning until nothing more fits. Pure; changes nothing.
 """
 
 from collections import Counter
@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
-from hami.model.card import Card
+from hami.model.card import MIG, Card
 from hami.model.ids import Family, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Reason
 from hami.plan.fit import fit, wants
 from hami.plan.policies import chain
-from hami.plan.rules import WHOLE, refuse, room, standing
+from hami.plan.rules import WHOLE, refuse, standing
 from hami.plan.snapshot import CardState, NodeState
-from hami.plan.steps import Steps
+from hami.plan.steps import Steps, finish
 
 LEARNED = 8
 """Typical asks that are learned: the most frequent ones."""
@@ -85,9 +85,15 @@ def measure(typical: Sequence[Typical], nodes: Sequence[NodeState]) -> Steps[Fra
 
 def learn(asks: Iterable[Ask], nodes: Iterable[NodeState]) -> list[Typical]:
     """The most frequent shapes among `asks`, then a whole card, half and quarter of each family there is."""
+    return finish(learning(asks, nodes))
+
+
+def learning(asks: Iterable[Ask], nodes: Iterable[NodeState]) -> Steps[list[Typical]]:
+    """`learn`, an ask a step."""
     shapes: Counter[tuple[ContainerAsk, ...]] = Counter()
     policies: dict[tuple[ContainerAsk, ...], Ask] = {}
     for ask in asks:
+        yield
         shape = tuple(ContainerAsk("", one.kind, one.cards) for one in ask.containers if one.cards)
         if shape:
             shapes[shape] += 1
@@ -153,7 +159,7 @@ def capacity(ask: Ask, node: NodeState) -> int:
     if node.problem is not None:
         return 0
     want = wants(ask)
-    if len(want) != 1 or want[0].kind is ContainerKind.INIT:
+    if len(want) != 1 or want[0].kind is ContainerKind.INIT or any(one.card.mode == MIG for one in node.cards):
         return _by_trial(ask, node)
     one, idle_only = want[0].ask, chain(ask.card_policy).idle_only
     by_numa: dict[int, list[int]] = {}
@@ -229,9 +235,9 @@ def _stuck(ask: CardAsk, free: Sequence[tuple[CardAsk, CardState]], idle_only: b
     """Cards with something free that refuse one more, by reason."""
     sums: dict[Reason, list[int]] = {}
     for asked, state in free:
-        reason = room(ask, state.card, state.use, idle_only) if asked == ask else None
-        if reason is not None and (state.free_mem_mib > 0 or state.free_core_percent > 0):
-            entry = sums.setdefault(reason, [0, 0, 0])
+        refusal = refuse(ask, state, idle_only) if asked == ask else None
+        if refusal is not None and (state.free_mem_mib > 0 or state.free_core_percent > 0):
+            entry = sums.setdefault(refusal.reason, [0, 0, 0])
             entry[0] += 1
             entry[1] += max(0, state.free_mem_mib)
             entry[2] += max(0, state.free_core_percent)
