@@ -168,6 +168,12 @@ static void probation(hami_cost *cost)
     }
 }
 
+/* Of a time that anybody may have written. */
+static bool recent(int64_t high_ns, int64_t now)
+{
+    return high_ns > now - HIGH_NS && high_ns < now + HIGH_NS;
+}
+
 /*
  * Where priorities are mixed on the card: the high one leaves word that it launches, the low one yields while it does. Whatever stands
  * in the shared page, the low one launches for 5 ms of each second.
@@ -183,7 +189,7 @@ static void respect_priority(hami_card *card)
         return;
     }
     while (atomic_load_explicit(&card->mixed, memory_order_relaxed) && now > atomic_load(&card->excused_ns) &&
-           now - atomic_load_explicit(&page->high_ns, memory_order_relaxed) < HIGH_NS) {
+           recent(atomic_load_explicit(&page->high_ns, memory_order_relaxed), now)) {
         int64_t since = 0;
         if (!atomic_compare_exchange_strong(&card->yielded_ns, &since, now) && now - since > YIELD_MOST_NS) {
             atomic_store(&card->yielded_ns, 0);

@@ -99,7 +99,7 @@ static bool take(hami_pacer *p, int64_t now)
         return true;
     }
     const int64_t until = load(&p->page->until_ns);
-    const bool over = holder < 0 || !(until + HAMI_PATIENCE_NS > now && until < now + 2 * HAMI_TURN_BURST_NS);
+    const bool over = holder < 0 || !(until > now - HAMI_PATIENCE_NS && until < now + 2 * HAMI_TURN_BURST_NS);
     if (!over || next_member(p->page, now) != p->member)
         return false;
     const uint64_t ours = word_of(word, p->member);
@@ -190,9 +190,9 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
     ask(p, now);
     if (take(p, now))
         return true;
-    const int64_t dry = load(&p->page->until_ns) + HAMI_PATIENCE_NS;
-    if (dry > now && dry < *until)
-        *until = dry;
+    const int64_t dry = load(&p->page->until_ns);
+    if (dry > now - HAMI_PATIENCE_NS && dry < *until - HAMI_PATIENCE_NS)
+        *until = dry + HAMI_PATIENCE_NS;
     return false;
 }
 

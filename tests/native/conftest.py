@@ -32,6 +32,13 @@ class Tools:
         """Where this build of the library looks for its policy, in place of /usr/local/vgpu/policy."""
         return self.folder / "policy"
 
+    def part(self, name: str, sources: Sequence[str], flags: Sequence[str]) -> Path:
+        """A program of its own for one part: ``tests/<name>.c`` and the library's files it needs."""
+        program = self.folder / f"{name}{''.join(flags).replace('=', '-')}"
+        if not program.exists():
+            compile_c([f"tests/{name}.c", *sources], program, flags)
+        return program
+
     def units(self, flags: Sequence[str] = ("-O1",)) -> Path:
         program = self.folder / f"units{''.join(flags).replace('=', '-')}"
         if not program.exists():
