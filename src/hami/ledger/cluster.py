@@ -25,8 +25,7 @@ from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.plan import quota, refuse
-from hami.plan.choose import Decision, choose
-from hami.plan.fit import fit
+from hami.plan.choose import Decision, choose, choose_host, fit_as
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
 
@@ -64,6 +63,11 @@ class Ledger:
         self._forget_idle(account)
         return True
 
+    def set_host(self, name: NodeName, free_cpu_milli: float) -> None:
+        """What is left of a registered node's CPU; only the policy `pack` looks at it."""
+        if name in self._index.rows:
+            self._index.host(name, free_cpu_milli)
+
     def set_pod(self, record: PodRecord) -> bool:
         """A pod is bound and not finished. Ends any reservation of that uid, wherever it was."""
         uid = record.ref.uid
@@ -74,6 +78,7 @@ class Ledger:
         for node in {hold.plan.node if hold else record.node, before.node if before else record.node} - {record.node}:
             self._post(node, uid, None)
         self._pods[uid] = record
+        self._index.pack.demand.see_running(uid, record.containers)
         self.quotas.spend(uid, record.ref.namespace, record.spent)
         self._post(record.node, uid, record.charges, record.problem and f"pod {record.ref}: {record.problem}")
         return True
@@ -106,6 +111,7 @@ class Ledger:
             columns = self._index.columns
             if not quota.safe(ask, budgets, columns.largest, columns.any_mig):
                 ask = quota.bounded(ask, budgets, columns.any_mig)
+        self._index.pack.demand.see(ask)
         with self._without_hold(ask.pod.uid):
             return choose(ask, self._index, names)
 
@@ -114,8 +120,13 @@ class Ledger:
         budgets = self.quotas.budgets(ask.pod.namespace, ask.pod.uid)
         with self._without_hold(ask.pod.uid):
             ask = quota.bounded(ask, budgets, grown=True)
-            state = self._index.find(name)
-            return refuse.UNKNOWN_NODE if state is None else fit(ask, state)
+            row = self._index.rows.get(name)
+            return refuse.UNKNOWN_NODE if row is None else fit_as(ask, self._index, row)
+
+    def shelter(self, ask: Ask, names: Sequence[str]) -> NodeName | None:
+        """Of `names`, the node on which a pod without cards costs the cards least, as the policy `pack` sees it.
+        None where nobody knows what pods ask. Changes nothing."""
+        return choose_host(ask.cpu_milli, self._index, names)
 
     def reserve(self, ask: Ask, plan: Plan, now: float, ttl: float) -> Reservation:
         """Hold `plan` until `now + ttl` in place of what the pod held before.

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from hami.model.ids import NodeName
-from hami.plan.columns import Columns, Longs
+from hami.plan.columns import ANY_CPU, Columns, Longs
+from hami.plan.pack import Pack
 from hami.plan.snapshot import NodeState
 from hami.plan.verdicts import Recall
 
@@ -19,6 +20,7 @@ class Index:
     def __init__(self) -> None:
         self.columns = Columns()
         self.recall = Recall()
+        self.pack = Pack()
         self._rows: dict[str, int] = {}
         self._states: list[NodeState | None] = []
         self._free: list[int] = []
@@ -74,6 +76,10 @@ class Index:
                 self.columns.write_use(row, place, card)
         self.columns.write_score(row, state)
 
+    def host(self, name: NodeName, cpu_milli: float) -> None:
+        """The host of a registered node has so much CPU left."""
+        self.columns.write_host(self._rows[name], cpu_milli)
+
     def drop(self, name: NodeName) -> None:
         """A node has gone."""
         row = self._rows.pop(name, None)
@@ -82,6 +88,7 @@ class Index:
         self._states[row] = None
         self._free.append(row)
         self.columns.write(row, None)
+        self.columns.write_host(row, ANY_CPU)
 
     def _row(self) -> int:
         if self._free:

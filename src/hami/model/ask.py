@@ -81,6 +81,7 @@ class ContainerAsk(Struct, frozen=True):
 class NodePolicy(Enum):
     BINPACK = "binpack"
     SPREAD = "spread"
+    PACK = "pack"  # by what pods have been seen to ask: see plan.pack
 
 
 class Weights(Struct, frozen=True):
@@ -109,6 +110,8 @@ class Ask(Struct, frozen=True):
     weights: Weights = Weights()
     priority: int = 0
     """The pod's PriorityClass value, for preemption."""
+    cpu_milli: int = 0
+    """What the pod requests of its host's CPU; 0 where nobody said. Only the policy `pack` looks at it."""
     budgets: tuple[Budget, ...] = ()
     """Of its namespace, those that depend on the cards it gets; the ledger sets them for one decision."""
 

@@ -12,13 +12,16 @@ from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, NodePolicy
+from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.plan import refuse
+from hami.plan import refuse, score
 from hami.plan.columns import Bools, Columns, Cut, Floats, Longs, Scan
 from hami.plan.fit import fit, wants
+from hami.plan.pack import Pack
 from hami.plan.policies import chain
 from hami.plan.refusals import FEASIBLE, NOTHING, Refusals, Words
 from hami.plan.snapshot import NodeState
@@ -46,6 +49,7 @@ class Table(Protocol):
 
     columns: Columns
     recall: Recall
+    pack: Pack
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -90,7 +94,7 @@ def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | Non
     while len(rows) and (top := scores.max()) > -np.inf:
         ties = np.flatnonzero(scores == top)
         row = int(rows[ties[table.rank[rows[ties]].argmin()]])
-        result = fit(ask, table.state(row))
+        result = fit_as(ask, table, row)
         if isinstance(result, Plan):
             return result
         verdicts.refuse(row, _general(table.recall.words, result))
@@ -98,8 +102,32 @@ def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | Non
     return None
 
 
+def choose_host(cpu_milli: int, table: Table, names: Sequence[str]) -> NodeName | None:
+    """The one of `names` where a pod without cards costs the cards least; the first by name of equal ones."""
+    rows = _rows(table.rows, names)
+    costs = table.pack.host_gains(cpu_milli, table.columns, rows)
+    if costs is None:
+        return None
+    known = np.where(rows < 0, 0.0, costs)  # a node without cards costs none
+    best = np.flatnonzero(known == known.max())
+    return NodeName(min(names[place] for place in best.tolist()))
+
+
+def fit_as(ask: Ask, table: Table, row: int) -> Plan | Refusal:
+    """The exact look at one row, with the cards that the node policy wants, where it wants any."""
+    state = table.state(row)
+    if ask.node_policy is NodePolicy.PACK and not ask.empty:
+        few = table.pack.narrowed(ask, table.columns, row, state)
+        plan = fit(ask, few) if few is not None else None
+        if isinstance(plan, Plan):
+            return replace(plan, score=score.node(state.cards))
+    return fit(ask, state)
+
+
 def _scores(ask: Ask, table: Table, rows: Longs) -> Floats:
     """What the policies think of each row; the highest is the best."""
+    if ask.node_policy is NodePolicy.PACK:
+        return table.pack.gains(ask, table.columns, rows)
     scores: Floats = table.columns.node_score[rows]
     if ask.node_policy is NodePolicy.SPREAD:
         scores = -scores

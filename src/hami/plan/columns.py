@@ -30,6 +30,9 @@ Floats = NDArray[np.float64]
 TOP = 2**31 - 2
 """Most a cell holds; no real card comes near. An ask above it is asked as TOP + 1 and fits nowhere."""
 
+ANY_CPU = 1e9
+"""Milli-CPU of a host nobody spoke of: never scarce."""
+
 # A cell's verdict is one byte: what the card is in the low three bits, what is left in the others.
 _ABSENT, _SICK, _CORDONED, _WRONG_TYPE, _WRONG_ID = 1, 2, 3, 4, 5
 _NO_SLOT, _NO_MEM, _NO_CORE, _TAKEN, _NO_UNITS = 8, 16, 32, 64, 128
@@ -89,6 +92,8 @@ class Columns:
         self.mig = np.zeros(rows, np.bool_)
         """Rows with a card in MIG mode: instances have places, which columns do not know."""
         self.usable = np.zeros(rows, np.bool_)
+        self.host_cpu = np.full(rows, ANY_CPU)
+        """Milli-CPU free on the host; `ANY_CPU` where nobody said."""
         self.node_score = np.zeros(rows, np.float64)
         self.free_slots = np.zeros((cards, rows), np.int32)
         self.free_mem = np.zeros((cards, rows), np.int32)
@@ -139,6 +144,11 @@ class Columns:
                 self.kind[place, row] = 0
                 self.standing[place, row] = _ABSENT
         self.inventory += 1
+
+    def write_host(self, row: int, cpu_milli: float) -> None:
+        """The host has so much CPU left. No card changes, so what was found of them still holds."""
+        self._touch(row)
+        self.host_cpu[row] = cpu_milli
 
     def write_use(self, row: int, place: int, state: CardState) -> None:
         """Only what is used on one card has changed."""
@@ -199,6 +209,7 @@ class Columns:
         self.version = np.concatenate([self.version, np.zeros(shape[1] - have_rows, np.int64)])
         self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
         self.mig = np.concatenate([self.mig, np.zeros(shape[1] - have_rows, np.bool_)])
+        self.host_cpu = np.concatenate([self.host_cpu, np.full(shape[1] - have_rows, ANY_CPU)])
         self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])
         self.node_score = np.concatenate([self.node_score, np.zeros(shape[1] - have_rows)])
 

@@ -36,11 +36,18 @@ class Chain(Struct, frozen=True):
         sets = combinations(ordered, cards) if self.sets is None else self.sets(ordered, cards, links)
         return ([one.position for one in chosen] for chosen in sets)
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but how full cards are decides: then the node policy `pack` may know better."""
+        return self.sets is None and not self.idle_only and set(self.keys) <= {binpack.key, spread.key}
+
     def _order(self, candidates: list[Candidate]) -> list[Candidate]:
         if len(self.keys) == 1:
             key = self.keys[0]
             return sorted(candidates, key=lambda one: (one.loss, key(one), one.card.index, one.position))
-        return sorted(candidates, key=lambda one: (one.loss, *[key(one) for key in self.keys], one.card.index, one.position))
+        return sorted(
+            candidates, key=lambda one: (one.loss, *[key(one) for key in self.keys], one.card.index, one.position)
+        )
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,169 @@
+"""The policy itself: of the nodes that can serve an ask, which loses least, and which of its cards.
+
+Whoever decides gets one number a node, higher is better, and the cards on the one he takes. What was worked
+out is kept by shape of ask until a node changes, and made anew when the demand has moved enough.
+Equal nodes stay equal: nothing here hangs on who breaks the tie.
+"""
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from hami.model.ask import Ask, CardAsk
+from hami.model.ids import Family
+from hami.plan.columns import Columns, Longs
+from hami.plan.fit import Want, wants
+from hami.plan.pack.demand import Demand
+from hami.plan.pack.prices import FULL
+from hami.plan.pack.worth import RESIDUES, Rows, Scale, worth
+from hami.plan.policies import chain
+from hami.plan.snapshot import NodeState
+
+Floats = NDArray[np.float64]
+
+NO_ROOM = -1e18
+"""Worse than any node with room; still a number, since the exact look has the last word."""
+_LEVELS = FULL + 1
+
+
+class Kept:
+    """What was found for asks of one shape."""
+
+    def __init__(self, rows: int) -> None:
+        self.gain = np.full(rows, NO_ROOM)
+        self.seen = np.zeros(rows, np.int64)
+
+
+class Judged:
+    """One family as it is judged now: its scale, and all that hangs on it."""
+
+    def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
+        self.scale = Scale(demand, family, columns)
+        self.rows = Rows(self.scale, columns)
+        self.size = len(columns.version)
+        self.inventory = columns.inventory
+        self.again = demand.seen + min(max(demand.seen // 2, 1), LEAP)
+        self._kept: dict[object, Kept] = {}
+
+    def keep(self, shape: object) -> Kept:
+        """What is kept for asks of this shape."""
+        kept = self._kept.pop(shape, None) or Kept(self.size)
+        if len(self._kept) >= SHAPES:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[shape] = kept
+        return kept
+
+
+SHAPES = 256
+LEAP = 2048
+"""Asks after which the demand is looked at again at the latest."""
+
+
+class Pack:
+    """Of one cluster. `demand` is told of every pod; the rest follows."""
+
+    def __init__(self) -> None:
+        self.demand = Demand()
+        self._families: dict[Family, Judged] = {}
+
+    def gains(self, ask: Ask, columns: Columns, rows: Longs) -> Floats:
+        """Of each row, how its worth changes with the ask placed there: below 0, the nearer the better."""
+        want = leading(ask)
+        own = self._family(want.ask.family, columns)
+        kept = own.keep((want.ask, ask.cpu_milli))
+        stale = rows[(rows >= 0) & (kept.seen[rows] != columns.version[rows])]
+        if len(stale):
+            own.rows.refresh(columns, stale)
+            kept.gain[stale] = _gains(own, want.ask, ask.cpu_milli, columns, stale)
+            kept.seen[stale] = columns.version[stale]
+        return kept.gain[rows]
+
+    def host_gains(self, cpu_milli: int, columns: Columns, rows: Longs) -> Floats | None:
+        """Of each row, how the worth of its cards changes when a pod without cards takes CPU there; 0 is the best.
+        None as long as nobody has asked for cards."""
+        family = self.demand.commonest
+        if family is None:
+            return None
+        own = self._family(family, columns)
+        kept = own.keep(cpu_milli)
+        stale = rows[(rows >= 0) & (kept.seen[rows] != columns.version[rows])]
+        if len(stale):
+            own.rows.refresh(columns, stale)
+            kept.gain[stale] = _host_gains(own, cpu_milli, columns, stale)
+            kept.seen[stale] = columns.version[stale]
+        return kept.gain[rows]
+
+    def narrowed(self, ask: Ask, columns: Columns, row: int, state: NodeState) -> NodeState | None:
+        """The node with only the cards it should lend; None where that is the card policy's affair."""
+        if len(wants(ask)) != 1 or not chain(ask.card_policy).plain:
+            return None
+        want = wants(ask)[0].ask
+        own = self._family(want.family, columns)
+        rows = np.array([row])
+        own.rows.refresh(columns, rows)
+        places, able = _cards(own, own.scale.shares(want), rows, want.cards)
+        if not able[0]:
+            return None
+        return replace(state, cards=tuple(state.cards[place] for place in sorted(places[0].tolist())))
+
+    def _family(self, family: Family, columns: Columns) -> Judged:
+        own = self._families.get(family)
+        if (
+            own is None
+            or own.inventory != columns.inventory
+            or own.size != len(columns.version)
+            or self.demand.seen >= own.again
+        ):
+            own = self._families[family] = Judged(self.demand, family, columns)
+        return own
+
+
+def leading(ask: Ask) -> Want:
+    """The want that decides where a pod with several goes: the one of most cards, then of most memory."""
+    return max(wants(ask), key=lambda want: (want.ask.cards, want.ask.mem_mib or 0, want.ask.mem_percent or 0))
+
+
+def _cards(own: Judged, shares: Longs, rows: Longs, cards: int) -> tuple[Longs, NDArray[np.bool_]]:
+    """[row][cards]: the cards that lose least by taking a share each, the fuller and the lower index of
+    equal ones; and the rows that have so many."""
+    place = own.rows.place[rows]
+    share = shares[place // _LEVELS]
+    room = place % _LEVELS
+    able = (place > 0) & (room >= share)
+    loss = own.scale.of_card[place] - own.scale.of_card[np.where(able, place - share, 0)]
+    loss = np.where(able, np.round(loss, 6) + room * 1e-9, np.inf)
+    best = np.argsort(loss, axis=1, kind="stable")[:, :cards] if cards > 1 else loss.argmin(axis=1)[:, None]
+    return best, able.sum(axis=1) >= cards
+
+
+def _gains(own: Judged, ask: CardAsk, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
+    shares = own.scale.shares(ask)
+    cards, able = _cards(own, shares, rows, ask.cards)
+    found = np.full(len(rows), NO_ROOM)
+    rows, cards = rows[able], cards[able]
+    if not len(rows):
+        return found
+    scale, kept = own.scale, own.rows
+    seats, residue, room = kept.seats[rows], kept.residue[rows], kept.room[rows]
+    after, worthless, taken = seats.copy(), residue.copy(), np.zeros(len(rows))
+    for number in range(cards.shape[1]):
+        place = kept.place[rows, cards[:, number]]
+        share = shares[place // _LEVELS]
+        after += scale.seats[place - share] - scale.seats[place]
+        worthless += scale.residue[place - share] - scale.residue[place]
+        taken += share
+    cpu = columns.host_cpu[rows]
+    seats_before, residue_before = worth(scale, seats, residue, room, cpu)
+    seats_after, residue_after = worth(scale, after, worthless, room - taken, cpu - cpu_milli)
+    gain = (seats_after - seats_before) @ scale.weight + RESIDUES * (residue_after - residue_before)
+    found[able] = np.round(gain, 3)
+    return found
+
+
+def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
+    scale, kept = own.scale, own.rows
+    at, cpu = (kept.seats[rows], kept.residue[rows], kept.room[rows]), columns.host_cpu[rows]
+    seats_before, residue_before = worth(scale, *at, cpu)
+    seats_after, residue_after = worth(scale, *at, cpu - cpu_milli)
+    found: Floats = (seats_after - seats_before) @ scale.weight + RESIDUES * (residue_after - residue_before)
+    return np.round(found, 3)

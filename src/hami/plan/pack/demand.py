@@ -1,0 +1,103 @@
+"""What pods ask, learned from those that came by: shapes and how often each was seen.
+
+Nobody says in advance what will be asked. Every pod counts once, however often it is tried; old ones
+are forgotten by halves, so that the mix follows a cluster whose work changes.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from hami.model.ask import Ask, CardAsk, CardRules
+from hami.model.ids import Family, PodUid
+from hami.model.plan import ContainerSlices
+from hami.plan.fit import wants
+
+MEMORY = 32_768
+"""Asks after which all counts are halved."""
+COVERED = 0.95
+"""Shapes are looked at from the most frequent on until they make up this much: rare ones are noise."""
+MOST_SHAPES = 32
+"""The time of a decision grows with them."""
+
+
+class Shape(Struct, frozen=True):
+    """What one container asks of one family, and its part of the pod's CPU request."""
+
+    ask: CardAsk
+    cpu_milli: int = 0
+
+
+class Weighed(Struct, frozen=True):
+    shape: Shape
+    weight: float
+    """Of all weighed shapes of its family together, 1."""
+
+
+class Demand:
+    """Counts by shape. `seen` never goes back: it tells when to look again."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._counts: dict[Shape, float] = {}
+        self._pods: dict[PodUid, None] = {}
+
+    def see(self, ask: Ask) -> None:
+        """A pod asks. The second time it does, nothing is learned."""
+        if self._new(ask.pod.uid):
+            found = wants(ask)
+            cpu = ask.cpu_milli // max(len(found), 1)
+            for want in found:
+                self._count(Shape(_without_ids(want.ask), cpu))
+
+    def see_running(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
+        """A pod is bound that was never asked about here: after a restart the running ones are the best guess."""
+        if self._new(uid):
+            for slices in containers:
+                if slices:
+                    first = slices[0]
+                    self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
+
+    @property
+    def commonest(self) -> Family | None:
+        """The family asked for most often."""
+        counts: dict[Family, float] = {}
+        for shape, count in self._counts.items():
+            counts[shape.ask.family] = counts.get(shape.ask.family, 0.0) + count
+        return max(counts, key=lambda family: (counts[family], family), default=None)
+
+    def frequent(self, family: Family) -> list[Weighed]:
+        """The shapes that matter, the most frequent first."""
+        ours = [(shape, count) for shape, count in self._counts.items() if shape.ask.family == family]
+        ours.sort(key=lambda entry: -entry[1])
+        total, covered, found = sum(count for _, count in ours), 0.0, []
+        for shape, count in ours[:MOST_SHAPES]:
+            if covered >= COVERED * total:
+                break
+            covered += count
+            found.append((shape, count))
+        return [Weighed(shape, count / covered) for shape, count in found]
+
+    def every(self, family: Family) -> list[tuple[CardAsk, float]]:
+        """All asks of a family and their counts."""
+        return [(shape.ask, count) for shape, count in self._counts.items() if shape.ask.family == family]
+
+    def _new(self, uid: PodUid) -> bool:
+        if uid in self._pods:
+            return False
+        self._pods[uid] = None
+        if len(self._pods) > MEMORY:
+            self._pods.pop(next(iter(self._pods)))
+        return True
+
+    def _count(self, shape: Shape) -> None:
+        self.seen += 1
+        self._counts[shape] = self._counts.get(shape, 0.0) + 1
+        if self.seen % MEMORY == 0:
+            self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}
+
+
+def _without_ids(ask: CardAsk) -> CardAsk:
+    """Which very cards a pod wants says nothing about the next one; which types does."""
+    rules = CardRules(use_types=ask.rules.use_types, nouse_types=ask.rules.nouse_types, modes=ask.rules.modes)
+    return CardAsk(ask.family, ask.cards, ask.core_percent, ask.mem_mib, ask.mem_percent, rules)

@@ -1,0 +1,77 @@
+"""What a part of a card is worth: prices from the fewest cards that would hold all that is asked.
+
+Suppose all the shares that were seen were to be cut out of as few cards as possible (cutting stock). The dual
+of that linear program prices each size, so that no card can be cut into more than 1 worth; a size that goes badly
+with the others costs more than its share. A residue of r thousandths is worth the most
+that can be cut out of it. Solved by column generation: the best new pattern is a knapsack.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+FULL = 1000
+"""Units of a card."""
+MOST_SIZES = 40
+MOST_ROUNDS = 150
+"""Then the prices so far are good enough: they order cards, nobody pays them."""
+_TINY = 1e-9
+
+
+def residues(counts: Mapping[int, float]) -> Floats:
+    """Worth of 0..1000 free thousandths of a card, for counts of shares by size; a whole card is worth 1."""
+    frequent = sorted(counts.items(), key=lambda entry: -entry[1])
+    chosen = dict(sorted((size, count) for size, count in frequent if 0 < size < FULL and count > 0)[:MOST_SIZES])
+    sizes = tuple(chosen)
+    worth = _worth(sizes, _duals(sizes, np.array(list(chosen.values())))) if sizes else np.zeros(FULL + 1)
+    worth[FULL] = max(1.0, worth[FULL])
+    return worth
+
+
+def _duals(sizes: tuple[int, ...], counts: Floats) -> Floats:
+    """The price of each size: of cards, such that all prices of any pattern sum to 1 at most."""
+    basis = np.diag([float(FULL // size) for size in sizes])
+    amounts = counts / basis.diagonal()
+    prices = 1 / basis.diagonal()
+    for _ in range(MOST_ROUNDS):
+        prices = np.linalg.solve(basis.T, np.ones(len(sizes)))
+        worth = _worth(sizes, prices)
+        if worth[FULL] <= 1 + 1e-7:
+            break
+        column = _pattern(sizes, prices, worth)
+        weights = np.linalg.solve(basis, column)
+        usable = weights > _TINY
+        if not usable.any():
+            break
+        ratios = np.where(usable, amounts / np.where(usable, weights, 1), np.inf)
+        leaving = int(ratios.argmin())
+        amounts = np.maximum(amounts - ratios[leaving] * weights, 0)
+        amounts[leaving] = ratios[leaving]
+        basis[:, leaving] = column
+    return np.maximum(prices, 0)
+
+
+def _worth(sizes: tuple[int, ...], prices: Floats) -> Floats:
+    """For each room the dearest set of sizes that it holds, any number of each."""
+    worth = np.zeros(FULL + 1)
+    for size, price in zip(sizes, prices, strict=True):
+        if price > 0:
+            for _ in range(FULL // size):
+                np.maximum(worth[size:], worth[: FULL + 1 - size] + price, out=worth[size:])
+    return worth
+
+
+def _pattern(sizes: tuple[int, ...], prices: Floats, worth: Floats) -> Floats:
+    """How many of each size make up the worth of a whole card."""
+    found, room = np.zeros(len(sizes)), FULL
+    while True:
+        for place, size in enumerate(sizes):
+            if prices[place] > _TINY and size <= room and abs(worth[room] - worth[room - size] - prices[place]) < _TINY:
+                found[place] += 1
+                room -= size
+                break
+        else:
+            return found

@@ -1,0 +1,165 @@
+"""What nodes are worth as they are, and with an ask placed: for many rows at once, from the columns.
+
+A node's worth is the sum of two things. *Seats*: for each frequent shape, how many more of it the node could take
+(its cards' room, its models, its CPU), weighed by how often it is asked and how much it takes. *Residues*:
+what is free on each card, at the prices of `prices`, less where the CPU left would not
+serve that much. All numbers are in thousandths of a card.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hami.model.ask import CardAsk
+from hami.model.ids import Family
+from hami.plan.columns import Columns, Longs
+from hami.plan.pack.demand import Demand, Shape, Weighed
+from hami.plan.pack.prices import FULL, residues
+from hami.plan.rules import kind_accepted
+
+Singles = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+RESIDUES = 6.0
+"""How much residues weigh against seats. Chosen on lists made for it, not on those that judge."""
+SEVERAL = 3.0
+"""A seat for several cards weighs this much more: it is found on few nodes, and lost for long."""
+PLENTY = 1e9
+_LEVELS = FULL + 1
+
+
+class Scale:
+    """Everything that depends on the demand and on what cards are, not on what is used: made when either moves."""
+
+    def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
+        self.family = family
+        # one card first: their seats add up card by card, those of several are counted in sets of cards
+        shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
+        self._asks = [one.shape.ask for one in shapes]
+        self.single = sum(ask.cards == 1 for ask in self._asks)
+        self.sets: Singles = np.array([ask.cards for ask in self._asks[self.single :]], np.float32)
+        kinds = _capacities(columns, len(columns.kinds))
+        self._kinds = kinds
+        self._shares: dict[CardAsk, Longs] = {}
+        self.seats = self._seats(columns, kinds)
+        """[kind and room][shape]: seats of a card, or whether it can be one of several."""
+        every = demand.every(family)
+        self.residue: Floats = np.concatenate([_residue(every, *kind) for kind in kinds])
+        """[kind and room]: what the room is worth, a card being 1000."""
+        self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
+        weight = np.array([one.weight for one in shapes], np.float32) * self.size
+        self.share: Singles = weight / max(float(weight.sum()), 1e-9)
+        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
+        cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
+        self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), PLENTY).astype(np.float32)
+        self.of_card: Floats = RESIDUES * self.residue + self.seats[:, : self.single] @ self.weight[: self.single]
+        """[kind and room]: what a card is worth by itself; it decides between the cards of a node."""
+
+    def shares(self, ask: CardAsk) -> Longs:
+        """Thousandths that the ask takes, by kind of card; above 1000 where such a card is too small."""
+        found = self._shares.get(ask)
+        if found is None:
+            found = self._shares[ask] = np.array([share_of(ask, *kind) for kind in self._kinds], np.int64)
+        return found
+
+    def _seats(self, columns: Columns, kinds: Sequence[tuple[int, int]]) -> Singles:
+        table = np.zeros((len(kinds), _LEVELS, len(self._asks)), np.float32)
+        levels = np.arange(_LEVELS)
+        for number, (family, model, mode) in enumerate(columns.kinds):
+            if family != self.family:
+                continue
+            for place, ask in enumerate(self._asks):
+                if kind_accepted(ask.rules, model, mode):
+                    seats = levels // max(share_of(ask, *kinds[number]), 1)
+                    table[number, :, place] = seats if place < self.single else seats > 0
+        found: Singles = table.reshape(-1, len(self._asks))
+        return found
+
+    @staticmethod
+    def _size(one: Weighed, kinds: Sequence[tuple[int, int]]) -> float:
+        shares = [min(share_of(one.shape.ask, *kind), FULL) for kind in kinds if kind[0]]
+        return one.shape.ask.cards * sum(shares) / max(len(shares), 1)
+
+
+class Rows:
+    """What each row offers, kept until it changes."""
+
+    def __init__(self, scale: Scale, columns: Columns) -> None:
+        rows, width = len(columns.version), len(columns.standing)
+        self._scale = scale
+        self._seen = np.zeros(rows, np.int64)
+        self.place = np.zeros((rows, width), np.int64)
+        """[row][card]: where the card stands in the scale's tables; 0 is a card that takes nothing."""
+        self.seats = np.zeros((rows, len(scale.weight)), np.float32)
+        self.residue = np.zeros(rows)
+        self.room = np.zeros(rows)
+
+    def refresh(self, columns: Columns, rows: Longs) -> None:
+        """Look again at those of `rows` that have changed."""
+        stale = rows[self._seen[rows] != columns.version[rows]]
+        if not len(stale):
+            return
+        place = _places(columns, stale, self._scale.family)
+        self.place[stale] = place
+        self.seats[stale] = self._scale.seats[place].sum(axis=1)
+        self.residue[stale] = self._scale.residue[place].sum(axis=1)
+        self.room[stale] = (place % _LEVELS).sum(axis=1)
+        self._seen[stale] = columns.version[stale]
+
+
+def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floats) -> tuple[Singles, Floats]:
+    """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does."""
+    able = cpu.astype(np.float32)[:, None] * scale.per_cpu
+    found = seats.copy()
+    found[:, scale.single :] = np.floor(found[:, scale.single :] / scale.sets)
+    np.minimum(found, able, out=found)
+    able *= scale.size
+    able /= np.maximum(room, 1).astype(np.float32)[:, None]
+    np.minimum(able, 1, out=able)
+    return found, residue * (able @ scale.share)
+
+
+def share_of(ask: CardAsk, mem_mib: int, core_percent: int) -> int:
+    """Thousandths of such a card that the ask takes, rounded up: the larger of memory and cores."""
+    if not mem_mib:
+        return 0
+    mem = -(-ask.mem_on(mem_mib) * FULL // mem_mib)
+    return max(mem, -(-ask.core_percent * FULL // core_percent) if core_percent else 0)
+
+
+def _whole(family: Family) -> Weighed:
+    """The guess where nobody has asked yet: whole cards."""
+    return Weighed(Shape(CardAsk(family, 1, 0, mem_percent=100)), 1.0)
+
+
+def _capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
+    """Memory and cores of a card of each kind: of the largest, where a kind has several."""
+    found = []
+    for number in range(kinds):
+        here = columns.kind == number
+        mem = int(columns.mem[here].max(initial=0)) if number else 0
+        found.append((mem, int(columns.core[here].max(initial=0)) if number else 0))
+    return found
+
+
+def _residue(asks: Sequence[tuple[CardAsk, float]], mem_mib: int, core_percent: int) -> Floats:
+    if not mem_mib:
+        return np.zeros(_LEVELS)
+    counts: dict[int, float] = {}
+    for ask, count in asks:
+        if ask.cards == 1:
+            share = share_of(ask, mem_mib, core_percent)
+            counts[share] = counts.get(share, 0.0) + count
+    return FULL * residues(counts)
+
+
+def _places(columns: Columns, rows: Longs, family: Family) -> Longs:
+    """[row][card]: kind x 1001 + free thousandths; 0 for a card that takes nothing of this family."""
+    mem, core = columns.mem[:, rows].astype(np.int64), columns.core[:, rows].astype(np.int64)
+    free = np.minimum(columns.free_mem[:, rows] * FULL // np.maximum(mem, 1), FULL)
+    free = np.where(core > 0, np.minimum(free, columns.free_core[:, rows] * FULL // np.maximum(core, 1)), free)
+    ours = np.array([kind[0] == family for kind in columns.kinds])[columns.kind[:, rows]]
+    takes = ours & (columns.standing[:, rows] == 0) & (columns.free_slots[:, rows] > 0) & (free > 0)
+    found: Longs = np.where(takes, columns.kind[:, rows] * _LEVELS + free, 0).T.astype(np.int64)
+    return found

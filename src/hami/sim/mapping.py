@@ -1,0 +1,105 @@
+"""Tables of other clusters: any CSV whose columns are named by a mapping. openb's is built in.
+
+A mapping is ``field=column`` pairs for the fields of `Machine` or `Job`; ``field=column*1000``
+multiplies, for files that count in cores, GiB or whole GPUs. Fields that are not named
+keep their defaults. Reads text, opens no files.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from hami.model.errors import Malformed
+from hami.sim.trace import Job, Machine, checked_job, checked_machine, one_of_each_name
+
+T = TypeVar("T", bound=Struct)
+
+OPENB_NODES = "name=sn,cpu_milli=cpu_milli,mem_mib=memory_mib,cards=gpu,model=model"
+OPENB_PODS = (
+    "name=name,cpu_milli=cpu_milli,mem_mib=memory_mib,cards=num_gpu,card_mem=gpu_milli,"
+    "models=gpu_spec?,arrives=creation_time?,leaves=deletion_time?"
+)
+"""`gpu_milli` is of each GPU. A question mark: the column may be missing (the multi-GPU lists have no times)."""
+
+_COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
+
+
+class Source(Struct, frozen=True):
+    """Where a field comes from."""
+
+    column: str
+    factor: Decimal
+    optional: bool
+
+
+Mapped = Mapping[str, Source]
+
+
+def parse(text: str, kind: type[Struct]) -> Mapped:
+    """``cards=gpu_num,cpu_milli=cpu*1000,leaves=end?``. Raises `Malformed`."""
+    known = [field.name for field in fields(kind)]
+    found: dict[str, Source] = {}
+    for pair in text.split(","):
+        field, _, column = (part.strip() for part in pair.partition("="))
+        match = _COLUMN.fullmatch(column)
+        if field not in known or match is None:
+            raise Malformed("--columns", pair, f"FIELD=COLUMN, COLUMN*NUMBER or COLUMN?, with a field of {known}")
+        found[field] = Source(match["column"], Decimal(match["factor"] or 1), bool(match["optional"]))
+    return found
+
+
+def machines(text: str, mapped: Mapped, source: str) -> tuple[Machine, ...]:
+    """Nodes of a CSV with a header line. Raises `Malformed` with file, line and column."""
+    found = tuple(checked_machine(one, path) for path, one in _rows(text, mapped, source, Machine))
+    one_of_each_name((one.name for one in found), source)
+    return found
+
+
+def jobs(text: str, mapped: Mapped, source: str) -> tuple[Job, ...]:
+    """Pods of a CSV with a header line."""
+    found = tuple(checked_job(one, path) for path, one in _rows(text, mapped, source, Job))
+    one_of_each_name((one.name for one in found), source)
+    return found
+
+
+def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[str, T]]:
+    reader = csv.DictReader(io.StringIO(text))
+    header = reader.fieldnames or []
+    missing = [one.column for one in mapped.values() if not one.optional and one.column not in header]
+    if missing:
+        raise Malformed(f"{source}:1", ",".join(header), f"columns {missing} too; name them with --columns")
+    defaults = {field.name: field.default for field in fields(kind)}
+    found = []
+    for number, row in enumerate(reader, 2):
+        path = f"{source}:{number}"
+        given = {}
+        for field, one in mapped.items():
+            cell = (row.get(one.column) or "").strip()
+            if cell:
+                given[field] = _value(cell, field, one, f"{path}.{one.column}")
+            elif field == "name":
+                raise Malformed(f"{path}.{one.column}", cell, "a name")
+            elif not isinstance(defaults[field], int | float | str | tuple | None):
+                raise Malformed(f"{path}.{one.column}", cell, "a number")
+        found.append((path, kind(**given)))
+    return found
+
+
+def _value(cell: str, field: str, source: Source, path: str) -> object:
+    if field in ("name", "model"):
+        return cell
+    if field == "models":
+        return tuple(word.strip() for word in cell.split("|") if word.strip())
+    try:
+        number = Decimal(cell) * source.factor
+    except InvalidOperation:
+        raise Malformed(path, cell, "a number") from None
+    if not number.is_finite():
+        raise Malformed(path, cell, "a number")
+    return float(number) if field in ("arrives", "leaves") else int(number)

@@ -1,0 +1,117 @@
+"""What a replay is made of: machines, and jobs that arrive and leave. Knows no file format but its own.
+
+A trace in our own form is a text of JSON lines, one object each: ``{"node": {...}}`` and
+``{"pod": {...}}`` with the fields of `Machine` and `Job`. `hami record` writes it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from hami.model.errors import Malformed
+
+
+class Machine(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A node. Where a trace speaks of shares of a GPU only, a card has 1000 units of memory."""
+
+    name: str
+    cpu_milli: int
+    mem_mib: int
+    """Host memory."""
+    cards: int
+    model: str = "GPU"
+    card_mem: int = 1000
+    """MiB of each card, or 1000."""
+    card_core: int = 100
+    card_slots: int = 1000
+
+
+class Job(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A pod. `card_mem` is of each of its `cards`; times are seconds."""
+
+    name: str
+    cpu_milli: int = 0
+    mem_mib: int = 0
+    cards: int = 0
+    card_mem: int = 0
+    card_core: int = 0
+    models: tuple[str, ...] = ()
+    """Card models it accepts; empty accepts any."""
+    arrives: float = 0.0
+    leaves: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int, tuple[str, ...]]:
+        """Jobs of one shape fit alike."""
+        return self.cpu_milli, self.mem_mib, self.cards, self.card_mem, self.card_core, self.models
+
+
+class Trace(Struct, frozen=True):
+    machines: tuple[Machine, ...]
+    jobs: tuple[Job, ...]
+
+
+class _Line(Struct, forbid_unknown_fields=True):
+    node: Machine | None = None
+    pod: Job | None = None
+
+
+def decode(text: str, source: str) -> Trace:
+    """A trace from our own JSON lines. Raises `Malformed` with the line's number."""
+    machines, jobs = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = msgspec.json.decode(line, type=_Line)
+        except msgspec.DecodeError as fault:
+            raise Malformed(f"{source}:{number}", line, f"a JSON line with node or pod ({fault})") from None
+        if found.node is not None:
+            machines.append(checked_machine(found.node, f"{source}:{number}"))
+        if found.pod is not None:
+            jobs.append(checked_job(found.pod, f"{source}:{number}"))
+    return Trace(tuple(machines), tuple(jobs))
+
+
+def encode(trace: Trace) -> str:
+    """The same as JSON lines, machines first."""
+    lines = [msgspec.json.encode({"node": machine}) for machine in trace.machines]
+    lines += [msgspec.json.encode({"pod": job}) for job in trace.jobs]
+    return b"".join(line + b"\n" for line in lines).decode()
+
+
+def checked_machine(machine: Machine, path: str) -> Machine:
+    """`machine`, or `Malformed` where a number cannot be meant."""
+    _at_least(path, 0, cpu_milli=machine.cpu_milli, mem_mib=machine.mem_mib, cards=machine.cards)
+    _at_least(path, 1, card_mem=machine.card_mem, card_core=machine.card_core, card_slots=machine.card_slots)
+    return machine
+
+
+def checked_job(job: Job, path: str) -> Job:
+    """`job`, or `Malformed` where a number cannot be meant."""
+    _at_least(path, 0, cpu_milli=job.cpu_milli, mem_mib=job.mem_mib, cards=job.cards, card_mem=job.card_mem)
+    if not 0 <= job.card_core <= 100:
+        raise Malformed(f"{path}.card_core", job.card_core, "a percentage of a card, 0 to 100")
+    if job.leaves is not None and job.leaves < job.arrives:
+        raise Malformed(f"{path}.leaves", job.leaves, f"not before it arrives, at {job.arrives}")
+    return job
+
+
+def one_of_each_name(names: Iterable[str], path: str) -> None:
+    """Refuse two things of one name: the second would take the first one's place."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise Malformed(path, name, "each name once")
+        seen.add(name)
+
+
+def sorted_by_arrival(jobs: Sequence[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: (job.arrives, job.name))
+
+
+def _at_least(path: str, low: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < low:
+            raise Malformed(f"{path}.{name}", value, f"{low} or more")
