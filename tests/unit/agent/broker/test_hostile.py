@@ -1,0 +1,182 @@
+"""Clients that mean harm, or are broken: each is sent away, and a well-behaved one beside it notices nothing."""
+
+import asyncio
+import os
+import random
+import socket
+
+import pytest
+
+from hami.agent.broker import server
+from hami.agent.broker.session import BURST, HELLO_WITHIN_S, UNREAD_S, End
+from hami.wire.broker import Hello, Reason, Refused, Usage, Welcome, encode
+
+from .conftest import HELLO, Stage, connect, descriptors
+
+USAGE = Usage(0, (0,) * 7, 0, 0, 0, 0)
+
+
+@pytest.fixture
+async def victim(stage, monkeypatch):
+    """A good client of another container, which must hear of its new limit whatever happens meanwhile."""
+    real = server.peer
+    monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=424_242, uid=0))
+    stage.grant("good", mem=1000)
+    client = await stage.joined("good")
+    monkeypatch.setattr(server, "peer", real)
+    stage.grant("bad")
+    yield client
+    stage.grant("good", mem=2000)
+    assert (await client.read()).limit_bytes == 2000 << 20
+
+
+GARBAGE = {
+    "nothing like it": b"GET / HTTP/1.1\r\n\r\n",
+    "one byte": b"\0",
+    "half a hello": encode(HELLO)[:20],
+    "a hello and more": encode(HELLO) + b"\0",
+    "another version": b"\x02\x00" + encode(HELLO)[2:],
+    "a kind nobody knows": encode(HELLO)[:2] + b"\x63\x00" + encode(HELLO)[4:],
+    "the broker's own words": encode(Welcome(1, 1, 1)),
+    "a forged limit": encode(Refused(Reason.FULL, "go")),
+    "usage before hello": encode(USAGE),
+    "a large packet": bytes(60_000),
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_is_answered_with_a_reason_and_the_end(stage: Stage, victim, what):
+    client = stage.client("bad").send(GARBAGE[what])
+    last = await client.read()
+    assert isinstance(last, Refused)
+    assert last.reason is Reason.PROTOCOL
+    assert await client.gone()
+    assert stage.broker.ended[End.GARBAGE] == 1
+
+
+async def test_edits_of_good_packets_never_hurt_the_broker(stage: Stage, victim):
+    dice = random.Random(3)
+    for _ in range(300):
+        packet = bytearray(encode(dice.choice((HELLO, USAGE))))
+        for _ in range(dice.randint(0, 5)):
+            packet[dice.randrange(len(packet))] = dice.randrange(256)
+        client = stage.client("bad")
+        client.send(bytes(packet[: dice.choice((len(packet), len(packet), dice.randrange(1, len(packet))))]))
+        await stage.settle()
+        client.close()
+        stage.clients.remove(client)
+    await stage.until(lambda: len(list(stage.broker.sessions())) == 1)
+
+
+async def test_numbers_out_of_bounds_end_the_session_before_anybody_adds_them_up(stage: Stage, victim):
+    client = await stage.joined("bad")
+    packet = bytearray(encode(USAGE))
+    packet[16:24] = (1 << 62).to_bytes(8, "little")
+    client.send(bytes(packet))
+    assert "held_bytes" in (await client.read()).text
+
+
+async def test_a_forged_pid_changes_nothing(stage: Stage, victim):
+    client = stage.client("bad").send(Hello(pid=1, pid_namespace=2, start_ticks=3, program="init"))
+    assert (await client.read()).host_pid == os.getpid()
+
+
+async def test_a_flood_ends_the_flooding_session(stage: Stage, victim):
+    client = await stage.joined("bad")
+    sent = 0
+    with pytest.raises(OSError, match=r"Broken pipe|reset"):
+        for _ in range(100_000):
+            try:
+                client.send(USAGE)
+                sent += 1
+            except BlockingIOError:
+                await asyncio.sleep(0)
+            if sent % 64 == 0:
+                await asyncio.sleep(0)
+    assert stage.broker.ended[End.FLOOD] == 1
+    assert sent < BURST + 1500  # what fitted into the socket before the end
+
+
+async def test_a_flood_of_connections_is_bounded_and_costs_others_nothing(stage: Stage, victim):
+    before = descriptors()
+    crowd = []
+    for _ in range(400):
+        try:
+            crowd.append(connect(stage.root / "bad"))
+        except BlockingIOError:
+            await asyncio.sleep(0)
+    await stage.until(lambda: stage.broker.ended[End.FULL] >= len(crowd) - server.MOST_UNKNOWN)
+    assert descriptors() <= before + len(crowd) + server.MOST_UNKNOWN
+    # The door of a neighbour is its own.
+    stage.grant("neighbour")
+    await stage.joined("neighbour")
+    for each in crowd:
+        each.close()
+    await stage.until(lambda: sum(len(place.sessions) for place in stage.broker.places) == 2)
+
+
+async def test_who_says_nothing_is_sent_away(stage: Stage, victim):
+    client = stage.client("bad")
+    await stage.settle()
+    stage.now += HELLO_WITHIN_S - 1
+    stage.broker.round()
+    assert client.quiet()
+    stage.now += 2
+    stage.broker.round()
+    assert await client.gone()
+    assert stage.broker.ended[End.SILENT] == 1
+
+
+async def test_who_never_reads_gets_only_the_latest_word_and_is_sent_away_in_the_end(stage: Stage, victim):
+    client = stage.client("bad")
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    client.send(HELLO)
+    await stage.settle()
+    (session,) = [one for one in stage.broker.sessions() if one.key == "bad"]
+    for mem in range(3000, 4000):
+        stage.grant("bad", mem=mem)
+    assert session.waiting
+    assert len(session._waiting) == 1
+    stage.now += UNREAD_S + 1
+    stage.broker.round()
+    assert stage.broker.ended[End.DEAF] == 1
+
+
+async def test_who_reads_late_hears_the_latest_limit(stage: Stage, victim):
+    client = stage.client("bad").send(HELLO)
+    await stage.settle()
+    for mem in range(3000, 4000):
+        stage.grant("bad", mem=mem)
+    heard = []
+    while not heard or heard[-1].limit_bytes != 3999 << 20:
+        message = await client.read()
+        if not isinstance(message, Welcome):
+            heard.append(message)
+    assert [one.generation for one in heard] == sorted(one.generation for one in heard)
+    await stage.settle()
+    assert client.quiet()
+
+
+async def test_out_of_descriptors_the_door_rests_and_opens_again(stage: Stage, victim, monkeypatch):
+    monkeypatch.setattr(server, "PAUSE_S", 0.05)
+    place = next(place for place in stage.broker.places if place.tenant.key == "bad")
+    real = place.door
+
+    class Exhausted:
+        accepts = 0
+
+        def accept(self):
+            self.accepts += 1
+            raise OSError(24, "Too many open files")
+
+        def fileno(self):
+            return real.fileno()
+
+    place.door = shut = Exhausted()
+    client = stage.client("bad").send(HELLO)
+    await asyncio.sleep(0.03)
+    assert shut.accepts == 1
+    asyncio.get_running_loop().remove_reader(real.fileno())
+    place.door = real
+    asyncio.get_running_loop().add_reader(real.fileno(), stage.broker._take_in, place)
+    assert isinstance(await client.read(), Welcome)

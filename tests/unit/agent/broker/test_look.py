@@ -1,0 +1,188 @@
+"""The look from outside: who is on a card without having registered, who holds too much, and what is done about it."""
+
+import asyncio
+import os
+
+import pytest
+
+from hami.agent.broker import usage
+from hami.agent.broker.look import GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
+from hami.model.errors import Unavailable
+from hami.observe.exposition import Sheet
+from hami.wire.broker import Seen, Usage
+
+from .conftest import CARD, OTHER, UID
+
+MIB = 1 << 20
+CGROUPS = (
+    "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-9.scope\n",
+    "4:memory:/kubepods/burstable/pod{}/9f86d081884c\n",
+)
+
+
+class Told:
+    def __init__(self):
+        self.reasons = []
+
+    def __call__(self, pod, reason, message):
+        self.reasons.append((pod.name, reason))
+
+
+def look(stage, tmp_path, action="report"):
+    told = Told()
+    made = Look(stage.broker, None, None, tell=told, action=action, proc=tmp_path / "proc", clock=lambda: stage.now)
+    stage.now += GRACE_S + 1
+    return made, told
+
+
+def process(tmp_path, pid, uid=None, form=CGROUPS[0]):
+    folder = tmp_path / "proc" / str(pid)
+    folder.mkdir(parents=True)
+    name = (uid or "").replace("-", "_") if ".slice" in form else uid or ""
+    (folder / "cgroup").write_text(form.format(name) if uid else "0::/system.slice/dcgm.service\n")
+
+
+@pytest.mark.parametrize("form", CGROUPS)
+def test_the_pod_of_a_process_is_read_from_its_cgroup(tmp_path, form):
+    process(tmp_path, 7, UID.format(3), form)
+    process(tmp_path, 8)
+    assert pod_uid(7, tmp_path / "proc") == UID.format(3)
+    assert pod_uid(8, tmp_path / "proc") is None
+    assert pod_uid(9, tmp_path / "proc") is None
+
+
+async def test_a_process_of_a_slice_that_did_not_register_is_reported_once(stage, tmp_path):
+    stage.grant("a")
+    process(tmp_path, 7, UID.format(0))
+    made, told = look(stage, tmp_path)
+    for _ in range(PATIENCE - 1):
+        made._judge({CARD: {7: 100}})
+    assert (told.reasons, made.unregistered) == ([], 1)
+    for _ in range(5):
+        made._judge({CARD: {7: 100}})
+    assert told.reasons == [("pod-a", "UnregisteredProcess")]
+    made._judge({CARD: {}})
+    assert made.unregistered == 0
+
+
+async def test_registered_processes_strangers_of_the_host_and_cards_of_others_are_no_concern(stage, tmp_path):
+    stage.grant("a")
+    await stage.joined("a")
+    process(tmp_path, 8)  # the host's own
+    process(tmp_path, 9, UID.format(0))  # of this pod, on a card that it has as a whole
+    made, told = look(stage, tmp_path, "stop")
+    for _ in range(PATIENCE + 1):
+        made._judge({CARD: {os.getpid(): 100, 8: 5}, OTHER: {9: 5}})
+    assert (told.reasons, made.unregistered, made.stopped) == ([], 0, 0)
+
+
+async def test_after_a_start_processes_get_time_to_register_again(stage, tmp_path):
+    stage.grant("a")
+    process(tmp_path, 7, UID.format(0))
+    made, told = look(stage, tmp_path)
+    stage.now = 1000.0 + GRACE_S - 1
+    for _ in range(10):
+        made._judge({CARD: {7: 100}})
+    assert told.reasons == []
+
+
+async def test_it_is_stopped_where_that_is_wanted_and_only_it(stage, tmp_path):
+    stage.grant("a")
+    made, told = look(stage, tmp_path, "stop")
+    guilty, neighbour = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(2)]
+    process(tmp_path, guilty.pid, UID.format(0))
+    process(tmp_path, neighbour.pid)
+    for _ in range(PATIENCE):
+        made._judge({CARD: {guilty.pid: 100, neighbour.pid: 100}})
+    assert await asyncio.wait_for(guilty.wait(), 5) == -9
+    assert neighbour.returncode is None
+    neighbour.kill()
+    await neighbour.wait()
+    assert (made.stopped, told.reasons) == (1, [("pod-a", "UnregisteredProcess")])
+
+
+async def test_a_slice_that_holds_more_than_its_limit_is_reported(stage, tmp_path):
+    stage.grant("a", mem=1000)
+    await stage.joined("a")
+    made, told = look(stage, tmp_path)
+    for held in (1000 * MIB + SLACK_BYTES, 1000 * MIB + SLACK_BYTES + 1):
+        for _ in range(PATIENCE + 1):
+            made._judge({CARD: {os.getpid(): held}})
+    assert (told.reasons, made.exceeded) == ([("pod-a", "SliceExceeded")], 1)
+
+
+async def test_each_process_hears_what_nvml_shows_of_it_when_that_changes(stage, tmp_path):
+    stage.grant("a")
+    client = await stage.joined("a")
+    made, _ = look(stage, tmp_path)
+    made._judge({CARD: {os.getpid(): 500, 77: 1, 78: 1}})
+    assert await client.read() == Seen(card=0, own_bytes=500, others=2)
+    made._judge({CARD: {os.getpid(): 500, 77: 1, 78: 1}})
+    made._judge({})  # the card does not answer: nothing is known, nothing is said
+    await stage.settle()
+    assert client.quiet()
+    made._judge({CARD: {}})
+    assert await client.read() == Seen(card=0, own_bytes=-1, others=0)
+
+
+class Card:
+    """A driver that answers for one card, and for the other not."""
+
+    def device_by_uuid(self, uuid):
+        return uuid
+
+    def processes(self, uuid):
+        if uuid == OTHER:
+            raise Unavailable("the card is lost")
+        return [type("Shown", (), {"pid": os.getpid(), "mem_bytes": None})]
+
+
+class Inline:
+    async def run(self, call, timeout):  # noqa: ASYNC109
+        return call()
+
+
+async def test_a_card_that_does_not_answer_does_not_keep_the_others_from_being_looked_at(stage, tmp_path):
+    stage.grant("a", cards=(CARD, OTHER))
+    client = await stage.joined("a", cards=2)
+    made = Look(stage.broker, Card(), Inline(), tell=Told(), proc=tmp_path)
+    await made.once()
+    assert await client.read() == Seen(card=0, own_bytes=-1, others=0)
+    await stage.settle()
+    assert client.quiet()
+
+
+async def test_the_metrics_have_hamis_names_and_count_what_was_told(stage, tmp_path):
+    stage.grant("a", mem=8000, cores=30)
+    stage.grant("idle")
+    client = await stage.joined("a")
+    made, _ = look(stage, tmp_path)
+    made._judge({CARD: {os.getpid(): 900}})
+    client.send(Usage(0, (10, 20, 30, 40, 50, 60, 70), 0, int((stage.now - 5) * 1e9), 2_000_000_000, 3))
+    await stage.settle()
+    stage.now += 1
+    client.send(Usage(0, (10, 20, 30, 40, 50, 60, 70), 250_000_000, int((stage.now - 5) * 1e9), 2_000_000_000, 3))
+    await stage.settle()
+    sheet = Sheet(usage.FAMILIES)
+    sheet.put("usage", -1, usage.samples(stage.broker, made, stage.now))
+    lines = sheet.render().decode().splitlines()
+    who = f'{{zone="vGPU",namespace="default",pod="pod-a",container="main",vdevice_index="0",device_uuid="{CARD}"}}'
+    for name, value in {
+        "hami_vgpu_memory_used_bytes": 280,
+        "hami_container_device_memory_bytes": 280,
+        "hami_vgpu_memory_limit_bytes": 8000 * MIB,
+        "hami_vgpu_memory_context_bytes": 60,
+        "hami_vgpu_memory_module_bytes": 70,
+        "hami_vgpu_memory_buffer_bytes": 150,
+        "hami_vgpu_memory_shown_bytes": 900,
+        "hami_vgpu_core_limit_ratio": 30,
+        "hami_container_device_utilization_ratio": 25,
+        "hami_container_last_kernel_elapsed_seconds": 5,
+        "hami_vgpu_throttled_seconds_total": 2,
+        "hami_vgpu_memory_refused_total": 3,
+    }.items():
+        assert f"{name}{who} {value}" in lines
+    assert "hami_broker_clients 1" in lines
+    assert not any("pod-idle" in line for line in lines)  # nothing of a container before its first cuInit
+    sheet.put("usage", -1, usage.samples(stage.broker, made, stage.now + 3))
+    assert f"hami_container_device_utilization_ratio{who} 0" in sheet.render().decode()
