@@ -163,8 +163,7 @@ class Allocator:
 
     def _stranger(self, sight: Sight) -> bool:
         """Whether kubelet knows a pod that the watch has not shown: the one it admits now may be that one."""
-        pods = self._parts.pods
-        return sight.view is not None and any(not pods.named(*name) for name in sight.view.pods)
+        return sight.view is not None and not self._parts.pods.names().issuperset(sight.view.pods)
 
     async def _refresh(self) -> str:
         """A fresh list, tried until it is there or time is up; why not, in words."""

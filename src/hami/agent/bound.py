@@ -136,6 +136,10 @@ class BoundPods:
         """Pods of that name: usually one, two while a forcibly deleted one is still around here."""
         return [pod for pod in self._pods.values() if (pod.ref.namespace, pod.ref.name) == (namespace, name)]
 
+    def names(self) -> set[tuple[str, str]]:
+        """Namespace and name of each."""
+        return {(pod.ref.namespace, pod.ref.name) for pod in self._pods.values()}
+
     def in_order(self) -> list[BoundPod]:
         """All pods in bind order; those that are being deleted last, since kubelet rarely starts one."""
         return sorted(self._pods.values(), key=lambda pod: (pod.leaving, pod.order))

@@ -8,6 +8,7 @@ started entry was never answered and may be undone; a completed one may have bee
 import hashlib
 import os
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ class State(Enum):
     COMPLETED = "PrepareCompleted"
 
 
-class Seat(Struct, frozen=True):
+class Seat(Struct, frozen=True, dict=True):
     """One answer to one `Allocate`: the grant, and how far it has come.
 
     The key names its folder on the host and is part of what kubelet was told, so it
@@ -38,7 +39,7 @@ class Seat(Struct, frozen=True):
     broken: str = ""
     """Why this seat may not be used by anybody; set when its answer fits another pod than the one that got it."""
 
-    @property
+    @cached_property
     def ids(self) -> frozenset[str]:
         return frozenset(self.grant.kubelet_ids)
 

@@ -14,6 +14,7 @@ from hami.agent.bound import BoundPod, Share, asking
 from hami.agent.checkpoint import Seat, State
 from hami.agent.sight import Sight
 from hami.model.ask import ContainerKind
+from hami.model.ids import PodUid
 
 
 class Match(Struct, frozen=True):
@@ -33,9 +34,12 @@ class Refused(Struct, frozen=True):
 
 def find(pods: Sequence[BoundPod], seats: Sequence[Seat], cards: int, sight: Sight) -> Match | None:
     """The first pod, of those in bind order, that waits for a container with `cards` cards."""
+    of_pod: dict[PodUid, list[Seat]] = {}  # a node may have hundreds of both, and kubelet waits
+    for seat in seats:
+        of_pod.setdefault(seat.grant.pod.uid, []).append(seat)
     for pod in asking(pods):
         if sight.knows(pod):
-            share = next_share(pod, seats, sight)
+            share = next_share(pod, of_pod.get(pod.ref.uid, ()), sight)
             if share is not None and len(share.slices) == cards:
                 return Match(pod, share)
     return None
@@ -54,7 +58,7 @@ def next_share(pod: BoundPod, seats: Iterable[Seat], sight: Sight) -> Share | No
 def _shown(pod: BoundPod, sight: Sight) -> set[str]:
     """Containers for which kubelet has an answer, whether we know of it or not."""
     shown = set(sight.view.of((pod.ref.namespace, pod.ref.name))) if sight.view is not None else set()
-    return shown | {kept.container for kept in sight.kept or () if kept.uid == pod.ref.uid and sight.knows(pod)}
+    return shown | {kept.container for kept in sight.keeps.get(pod.ref.uid, ()) if sight.knows(pod)}
 
 
 def still_held(seat: Seat, pod: BoundPod, sight: Sight) -> bool:
@@ -64,7 +68,7 @@ def still_held(seat: Seat, pod: BoundPod, sight: Sight) -> bool:
     kubelet asks for it by its ids.
     """
     name = (pod.ref.namespace, pod.ref.name)
-    keepers = [kept for kept in sight.kept or () if kept.ids == seat.ids]
+    keepers = sight.keepers.get(seat.ids, ())
     if keepers and all(kept.uid != pod.ref.uid for kept in keepers):
         return False  # we guessed wrong, and kubelet has already noted whose these are
     if sight.view is None or name not in sight.view.held:
@@ -78,8 +82,7 @@ def still_held(seat: Seat, pod: BoundPod, sight: Sight) -> bool:
     if sight.kept is None:
         return True
     return any(
-        kept.uid == pod.ref.uid and kept.container == seat.grant.container and kept.ids == seat.ids
-        for kept in sight.kept
+        kept.container == seat.grant.container and kept.ids == seat.ids for kept in sight.keeps.get(pod.ref.uid, ())
     )
 
 

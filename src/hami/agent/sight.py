@@ -1,14 +1,16 @@
 """One look at kubelet: its pods by the public API, and its own file where that agrees."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from hami.agent.bound import BoundPod
 from hami.agent.podresources import Kept, KubeletView
 
+K = TypeVar("K", bound=Hashable)
 AGAIN_S = 0.02
 TRIES = 5
 """kubelet notes an allocation in memory first and writes the file milliseconds later."""
@@ -24,11 +26,21 @@ ReadKept = Callable[[], tuple[Kept, ...] | None]
 """Reads kubelet's file (`podresources.KubeletFile.read`)."""
 
 
-class Sight(Struct, frozen=True):
+class Sight(Struct, frozen=True, dict=True):
     """What kubelet told when it was asked; None where it could not be, or where its file is out of date."""
 
     view: KubeletView | None = None
     kept: tuple[Kept, ...] | None = None
+
+    @cached_property
+    def keepers(self) -> dict[frozenset[str], list[Kept]]:
+        """Who has which ids, by kubelet's file."""
+        return _grouped(self.kept, lambda kept: kept.ids)
+
+    @cached_property
+    def keeps(self) -> dict[str, list[Kept]]:
+        """What each pod has, by uid, by kubelet's file."""
+        return _grouped(self.kept, lambda kept: kept.uid)
 
     def knows(self, pod: BoundPod) -> bool:
         """Whether kubelet has begun with this pod; True when that is not known."""
@@ -44,6 +56,13 @@ async def look(kubelet: Kubelet, read: ReadKept, wait: float) -> Sight:
             return Sight(view, kept)
         await asyncio.sleep(AGAIN_S)
     return Sight(view, None)
+
+
+def _grouped(kept: Iterable[Kept] | None, key: Callable[[Kept], K]) -> dict[K, list[Kept]]:
+    found: dict[K, list[Kept]] = {}
+    for one in kept or ():
+        found.setdefault(key(one), []).append(one)
+    return found
 
 
 def _agrees(view: KubeletView, kept: tuple[Kept, ...]) -> bool:
