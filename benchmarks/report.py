@@ -1,6 +1,11 @@
-"""How a benchmark shows its figures: a table for people, one JSON object for programs."""
+"""How a benchmark shows its figures: a table for people, one JSON object for programs.
+
+Under each table stands how fast the machine was: milliseconds are worth nothing without it.
+"""
 
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -44,8 +49,27 @@ def show(title: str, figures: Sequence[Figure], notes: Sequence[str] = (), *, as
         table.add_row(figure.words, f"{figure.value:,.2f} {figure.unit}", target, mark)
     shown = Console()
     shown.print(table)
-    for note in notes:
+    for note in (*notes, machine()):
         shown.print(note, highlight=False)
+
+
+LOOPS = 1_000_000
+
+
+def machine() -> str:
+    """Cores, and the best and the median of a plain Python loop: apart, where others share the cores."""
+    times = sorted(_loop() for _ in range(9))
+    return (
+        f"machine: {os.cpu_count()} cores; {LOOPS:,} additions in Python take {times[0] * 1000:.0f} ms at best, "
+        f"{times[len(times) // 2] * 1000:.0f} ms in the middle"
+    )
+
+
+def _loop() -> float:
+    began, total = time.perf_counter(), 0
+    for number in range(LOOPS):
+        total += number
+    return time.perf_counter() - began
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -5,6 +5,8 @@
 Real etcd, kube-apiserver and kube-scheduler; simulated nodes and agents. All pods
 wait when kube-scheduler starts; the rate is from the first to the last binding
 that a watch shows. The reference is the same run, same pods without a card, no extender.
+A second one asks for the same three resources and lets kube-scheduler ignore them: what it
+takes to look at them on every node is its own cost, and no extender can be faster than that.
 """
 
 import asyncio
@@ -34,6 +36,14 @@ from hami.wire.objects import Pod
 
 LIMITS = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "8000", "nvidia.com/gpucores": "10"}
 QPS = {"default": (50, 100), "high": (1000, 2000)}
+IGNORING = {
+    "profiles": [
+        {
+            "schedulerName": "default-scheduler",
+            "pluginConfig": [{"name": "NodeResourcesFit", "args": {"ignoredResourceGroups": ["nvidia.com"]}}],
+        }
+    ]
+}
 NAMESPACE = "bench"
 STALL = 60.0
 """Seconds without a binding after which a run is given up."""
@@ -134,6 +144,8 @@ class Found(Struct):
     """What came out of one."""
 
     plain: Outcome
+    asking: Outcome
+    """kube-scheduler alone, its pods naming the resources."""
     hami: Outcome
     page: str
     """Our /metrics after the run."""
@@ -158,6 +170,12 @@ async def measure(lab: Lab, load: Load) -> Found:
             bodies = [pod(f"plain-{n}", "default-scheduler", {}, load.policy) for n in range(load.pods)]
             plain = await bound(kube, bodies, lambda: lab.start_scheduler(client, "kube-scheduler"), processes)
             await clear(kube)
+        with console.status(f"kube-scheduler alone, pods that name the resources: {load.pods} pods"):
+            bodies = [pod(f"asking-{n}", "default-scheduler", LIMITS, load.policy) for n in range(load.pods)]
+            asking = await bound(
+                kube, bodies, lambda: lab.start_scheduler({**client, **IGNORING}, "kube-scheduler"), processes
+            )
+            await clear(kube)
         with console.status(f"kube-scheduler with hami: {load.pods} pods"):
             python = (sys.executable, *(["-m", "benchmarks.profiled", load.profile] if load.profile else []))
             product = Product(lab, kube_scheduler=client, python=python, flags={"log-level": "warning"})
@@ -170,7 +188,7 @@ async def measure(lab: Lab, load: Load) -> Found:
                 lambda: lab.start_scheduler(product.configuration(replica), "kube-hami-scheduler"),
                 processes,
             )
-        found = Found(plain, hami, replica.get("/metrics")[1], rss_mb(processes["hami scheduler"]))
+        found = Found(plain, asking, hami, replica.get("/metrics")[1], rss_mb(processes["hami scheduler"]))
         agents.kill()
         replica.process.stop()
     return found
@@ -219,7 +237,7 @@ def main(as_json: bool, **load: Any) -> None:
         figures(asked, found),
         [
             f"CPU, ms a pod  {name:<10}  {cpus(outcome)}"
-            for name, outcome in (("plain", found.plain), ("hami", found.hami))
+            for name, outcome in (("plain", found.plain), ("asking", found.asking), ("hami", found.hami))
         ],
         as_json=as_json,
     )
@@ -231,10 +249,11 @@ def figures(load: Load, found: Found) -> list[Figure]:
     times = verb_times(found.page)
     ratio = found.hami.per_s / found.plain.per_s if found.plain.per_s else 0.0
     floor = 0.95 if load.qps == "default" else 0.6
-    missing = 2 * load.pods - found.hami.bound - found.plain.bound
+    missing = 3 * load.pods - found.hami.bound - found.plain.bound - found.asking.bound
     return [
         Figure("hami_pods_per_s", found.hami.per_s, "/s", "bound with hami"),
         Figure("plain_pods_per_s", found.plain.per_s, "/s", "bound by kube-scheduler alone"),
+        Figure("asking_pods_per_s", found.asking.per_s, "/s", "the same, its pods naming the three resources"),
         Figure("ratio", ratio, "", "ratio", floor, at_least=True),
         Figure("cpu_ms_per_pod", found.hami.cpu_ms["hami scheduler"], "ms", "CPU of hami scheduler a pod", 1.2),
         *(Figure(f"{verb}_ms", value, "ms", f"/{verb}, mean") for verb, value in times.items()),
