@@ -60,6 +60,7 @@ class Kube:
         timeout: float = TIMEOUT_S,
         observer: Observer | None = None,
         user_agent: str = f"hami/{__version__} (python {platform.python_version()}; {platform.machine()})",
+        headers: Mapping[str, str] = {},
     ) -> None:
         self.target = target
         self._context = ssl_context(target)
@@ -78,7 +79,7 @@ class Kube:
             ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent, "Accept": "application/json"},
+            headers={"User-Agent": user_agent, "Accept": "application/json", **headers},
             skip_auto_headers=("Accept-Encoding",),  # the server would gzip big lists: its CPU and ours, for a LAN
             proxy=target.proxy,
             read_bufsize=1 << 20,  # 64 KiB, the default, halves the speed of a watch
@@ -111,6 +112,10 @@ class Kube:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def proof(self) -> str | None:
+        """The Authorization header that requests carry, None where a client certificate is the proof."""
+        return await self._credentials.header()
 
     # -- verbs ------------------------------------------------------------
 

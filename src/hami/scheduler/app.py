@@ -22,6 +22,8 @@ from hami.model.errors import Malformed
 from hami.observe import log as logs
 from hami.observe.metrics import registry
 from hami.scheduler import webhook
+from hami.scheduler.api.access import Access
+from hami.scheduler.api.desk import FIT, LIMIT, Desk
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import Gate
@@ -184,16 +186,19 @@ class Scheduler:
                 settings.max_review_mib * MIB,
             ),
         }
+        desk = Desk(self.engine, self.kube, Access(self.kube), certificates=settings.api_client_certificates)
         edge = Edge(
             routes,
             health_pages(self.gate),
             self.engine.meters,
             clients=frozenset(settings.extender_clients) if settings.extender_auth == "mtls" else None,
             body_timeout=settings.body_timeout,
+            calls=desk.calls,
         )
         accepted = self.engine.meters.connections.labels("main").inc
         runner = web.ServerRunner(
-            BoundedServer(edge, limits_of(routes), settings.max_connections, accepted), handle_signals=False
+            BoundedServer(edge, limits_of(routes, {FIT: LIMIT}), settings.max_connections, accepted),
+            handle_signals=False,
         )
         await runner.setup()
         site = web.TCPSite(runner, *address(settings.http_bind), ssl_context=context, backlog=1024)

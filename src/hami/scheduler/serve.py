@@ -9,6 +9,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -41,7 +42,10 @@ class Edge:
         *,
         clients: frozenset[str] | None,
         body_timeout: float,
+        calls: Mapping[str, Page] = MappingProxyType({}),
     ) -> None:
+        self._calls = calls
+        """Pages that judge method, caller and body themselves (`scheduler.api`)."""
         self._routes = routes
         self._pages = pages
         self._meters = meters
@@ -121,6 +125,9 @@ class Edge:
         return not self._clients.isdisjoint(names_of(certificate))
 
     async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = self._calls.get(request.path)
+        if call is not None:
+            return await call(request)
         page = self._pages.get(request.path)
         if page is not None and request.method in ("GET", "HEAD"):
             return await page(request)
@@ -170,9 +177,11 @@ class BoundedServer(web.Server):
         )
 
 
-def limits_of(routes: Mapping[tuple[str, str], Route]) -> Callable[[str], int]:
+def limits_of(
+    routes: Mapping[tuple[str, str], Route], further: Mapping[str, int] = MappingProxyType({})
+) -> Callable[[str], int]:
     """Largest body by path. The API server calls the webhook with its timeout as a query."""
-    limits = {path: route.limit for (_, path), route in routes.items()}
+    limits = {**{path: route.limit for (_, path), route in routes.items()}, **further}
     return lambda target: limits.get(target.partition("?")[0], 1) or 1
 
 

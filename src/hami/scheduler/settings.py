@@ -34,6 +34,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     extender_clients: tuple[str, ...] = ("system:kube-scheduler",)
     """Common names or DNS names of certificates that may use the extender verbs."""
 
+    api_client_certificates: bool = False
+    """Certificates signed by --extender-client-ca also name Kubernetes users and groups to /api/v1.
+    Only where that CA is the cluster's own; tokens are always accepted."""
+
     scheduler_name: str = "hami-scheduler"
     """Profile of kube-scheduler that serves our pods; also the source of our events."""
     node_scheduler_policy: Literal["binpack", "spread"] = "binpack"

@@ -52,7 +52,7 @@ def config(
     """Print what makes a cluster use the scheduler, ready for `kubectl apply -f -`.
 
     \b
-    objects         accounts and rights, webhook, admission policies, and a ConfigMap with
+    objects         accounts and rights, also for people's questions, webhook, admission policies, and a ConfigMap with
                     kube-scheduler's configuration
     kube-scheduler  that configuration alone, as a file for kube-scheduler's --config
     """
@@ -79,7 +79,13 @@ def config(
         click.echo(kube_scheduler, nl=False)
         return
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-    objects = [home, *manifests.rbac(site), *manifests.admission(site), stored(site, kube_scheduler)]
+    objects = [
+        home,
+        *manifests.rbac(site),
+        *manifests.people(site),
+        *manifests.admission(site),
+        stored(site, kube_scheduler),
+    ]
     click.echo(manifests.to_yaml(objects), nl=False)
 
 

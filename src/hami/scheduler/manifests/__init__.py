@@ -5,6 +5,7 @@ very same objects. Knows names and formats of Kubernetes, applies nothing.
 """
 
 from hami.scheduler.manifests.extender import scheduler_configuration
+from hami.scheduler.manifests.people import people
 from hami.scheduler.manifests.policies import agent_policy, controller_policy, record_policy
 from hami.scheduler.manifests.printed import to_yaml
 from hami.scheduler.manifests.rbac import rbac
@@ -18,6 +19,7 @@ __all__ = [
     "agent_policy",
     "controller_policy",
     "mutating_webhook",
+    "people",
     "rbac",
     "record_policy",
     "scheduler_configuration",

@@ -28,6 +28,9 @@ _SCHEDULER = [
     _rule(["nodes"], _READ),
     _rule(["resourcequotas"], _READ),
     _rule(["events"], ["create", "patch"]),
+    # who asks about a pod, and what he may see (`scheduler.api`)
+    _rule(["tokenreviews"], ["create"], "authentication.k8s.io"),
+    _rule(["subjectaccessreviews"], ["create"], "authorization.k8s.io"),
 ]
 _AGENT = [
     _rule(["pods"], [*_READ, "patch"]),  # the records of what was granted
