@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -51,6 +51,9 @@ class Outcome(Protocol):
 
     def failed(self, pod: BoundPod, reason: str, message: str) -> None:
         """The pod must not start, and kubelet cannot know: fail it ourselves."""
+
+    def told(self, pod: BoundPod, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Something that people should know, and that changes nothing about how the pod went."""
 
 
 class AllocationFailed(HamiError):

@@ -6,7 +6,7 @@ Runs after changes of the node's pods, not on a clock of its own: an idle node c
 import asyncio
 import logging
 
-from hami.agent import recover
+from hami.agent import recover, resize
 from hami.agent.allocate import Parts
 from hami.agent.bound import asking
 from hami.agent.match import next_share
@@ -52,6 +52,7 @@ class House:
             recover.sweep(self._parts)
             self._rebuilt = True
         await recover.forget(self._parts)
+        await resize.apply(self._parts)
         self.tell_granted()
 
     def tell_granted(self) -> None:

@@ -50,6 +50,11 @@ def objection(
     )
 
 
+def overpromise(pod: BoundPod, share: Share, cards: Sequence[Card], granted: Iterable[BoundPod]) -> str | None:
+    """Why the cards cannot give a container that has its cards already the size that its record now says."""
+    return _of_cards(share.slices, cards) or _of_capacity(pod, share, cards, granted)
+
+
 def _of_scheduler(pod: BoundPod, rules: Rules) -> str | None:
     name = pod.pod.spec.scheduler_name or ""
     if not rules.scheduler_names or name in rules.scheduler_names:

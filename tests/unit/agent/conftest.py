@@ -96,6 +96,10 @@ class Told:
         self.refusals: list[tuple[str, str]] = []
         self.failures: list[tuple[str, str]] = []
         self.messages: list[str] = []
+        self.notes: list[tuple[str, str, str]] = []
+
+    def told(self, pod, kind, reason, message):
+        self.notes.append((pod.ref.name, reason, message))
 
     def granted(self, pod):
         self.success.append(pod.ref.name)

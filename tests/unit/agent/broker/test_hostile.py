@@ -81,20 +81,25 @@ async def test_a_forged_pid_changes_nothing(stage: Stage, victim):
     assert (await client.read()).host_pid == os.getpid()
 
 
+async def flood(client) -> int:
+    """How many packets were taken before the end."""
+    for sent in range(100_000):
+        try:
+            client.send(USAGE)
+        except BlockingIOError:
+            await asyncio.sleep(0)
+        except OSError:
+            return sent
+        if sent % 64 == 0:
+            await asyncio.sleep(0)
+    return -1
+
+
 async def test_a_flood_ends_the_flooding_session(stage: Stage, victim):
     client = await stage.joined("bad")
-    sent = 0
-    with pytest.raises(OSError, match=r"Broken pipe|reset"):
-        for _ in range(100_000):
-            try:
-                client.send(USAGE)
-                sent += 1
-            except BlockingIOError:
-                await asyncio.sleep(0)
-            if sent % 64 == 0:
-                await asyncio.sleep(0)
+    sent = await flood(client)
     assert stage.broker.ended[End.FLOOD] == 1
-    assert sent < BURST + 1500  # what fitted into the socket before the end
+    assert 0 < sent < BURST + 1500  # what fitted into the socket before the end
 
 
 async def test_a_flood_of_connections_is_bounded_and_costs_others_nothing(stage: Stage, victim):
