@@ -31,8 +31,6 @@ class View(Struct, frozen=True):
     rows: Ints
     share: int
     fragments: Fragments
-    classes: Ints
-    """[row][class] jobs placed: class 0 shares a card, others have 1, 2, 4, 8 cards or more."""
 
     @property
     def room(self) -> Ints:
@@ -74,7 +72,7 @@ def dot_product(view: View) -> Answer:
     """The row whose free resources are least in the direction of what is asked."""
     cpu = view.cluster.cpu[view.rows] / MOST_CPU * (view.job.cpu_milli / MOST_CPU)
     gpu = view.room.sum(axis=1) / MOST_GPU * (view.asked / MOST_GPU)
-    return 100 * (1 - (cpu + gpu) / 2), least_free(view)
+    return np.floor(100 * (1 - (cpu + gpu) / 2)), least_free(view)
 
 
 def gpu_packing(view: View) -> Answer:
@@ -86,14 +84,14 @@ def gpu_packing(view: View) -> Answer:
     used = (room < FULL) & (np.arange(room.shape[1]) < cards[:, None])
     partly = (used & (room >= view.share)).sum(axis=1) >= view.job.cards
     free = np.where(used & (room >= view.share), room, 10 * FULL).min(axis=1)
-    score = np.where(idle < cards, np.maximum(50 - view.job.cards, 33), np.maximum(33 - view.job.cards, 0))
+    score = np.where(idle < cards, np.maximum(50 - idle, 33), np.maximum(33 - idle, 0))
     return np.where(partly, np.maximum(100 - free / 10 // 10, 50), score).astype(np.float64), least_free(view)
 
 
 def gpu_clustering(view: View) -> Answer:
     """Machines that run the same kind of job first."""
-    mine = kind_of(view.job, view.share)
-    here = view.classes[view.rows] > 0
+    mine = view.cluster.class_of(view.job)
+    here = view.cluster.classes[view.rows] > 0
     any_here, others = here.any(axis=1), here.sum(axis=1)
     base = np.select([here[:, mine] & (others == 1), here[:, mine] & (others > 1), ~any_here], [75.0, 50.0, 25.0], 0.0)
     used = view.cluster.cards[view.rows] * FULL - view.room.sum(axis=1)
@@ -105,15 +103,6 @@ def fgd(view: View) -> Answer:
     gain, cards = view.fragments.gain(view.rows, view.job, view.share)
     return np.floor(100 / (1 + np.exp(-gain / FULL))), cards
 
-
-def kind_of(job: Job, share: int) -> int:
-    """The class of a job with cards."""
-    if job.cards == 1 and share < FULL:
-        return 0
-    return 1 + min(max(job.cards, 1), 8).bit_length()
-
-
-CLASSES = 6
 
 BASELINES: dict[str, Callable[[View], Answer]] = {
     "random": random,

@@ -26,6 +26,7 @@ Bools = NDArray[np.bool_]
 FAMILY = Family("GPU")
 FULL = 1000
 """Units of a whole card in `Cluster.room`."""
+CLASSES = 6
 HOLD = 30.0
 
 
@@ -53,6 +54,8 @@ class Cluster:
         self.model = np.array([self._model(machine) for machine in machines], np.int64)
         self.room = np.zeros((rows, max(width, 1)), np.int64)
         """Thousandths free of each card, the scarcer of memory and cores."""
+        self.classes = np.zeros((rows, CLASSES), np.int64)
+        """Jobs placed by class: without cards, sharing one, with 1, 2, 4, or 8 cards or more."""
         self.version = np.ones(rows, np.int64)
         self.placed: dict[str, Placed] = {}
         self.gpus = int(self.cards.sum())
@@ -85,6 +88,12 @@ class Cluster:
         mem = -(-job.card_mem * FULL // machine.card_mem)
         return max(mem, -(-job.card_core * FULL // machine.card_core))
 
+    def class_of(self, job: Job) -> int:
+        """The column of `classes` that counts the job."""
+        if job.cards == 1 and self.share(job, 0) < FULL:
+            return 1
+        return 1 + min(job.cards, 8).bit_length() if job.cards else 0
+
     def card_ids(self, row: int, places: Sequence[int]) -> list[CardId]:
         return [CardId(f"{self.names[row]}/{place}") for place in places]
 
@@ -98,6 +107,7 @@ class Cluster:
             record = PodRecord(plan.pod, plan.node, plan.containers, plan.charges)
             self.ledger.set_pod(record)
         self.placed[job.name] = Placed(job, row)
+        self.classes[row, self.class_of(job)] += 1
         self.cpu[row] -= job.cpu_milli
         self.mem[row] -= job.mem_mib
         self._refresh(row)
@@ -107,6 +117,7 @@ class Cluster:
         job, row = (gone := self.placed.pop(name)).job, gone.row
         if job.cards:
             self.ledger.drop_pod(PodUid(name))
+        self.classes[row, self.class_of(job)] -= 1
         self.cpu[row] += job.cpu_milli
         self.mem[row] += job.mem_mib
         self._refresh(row)

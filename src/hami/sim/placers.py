@@ -19,7 +19,7 @@ from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan.choose import Decision
-from hami.sim.baselines import BASELINES, CLASSES, Answer, View, kind_of
+from hami.sim.baselines import BASELINES, Answer, View
 from hami.sim.cluster import FULL, Cluster
 from hami.sim.fragments import Fragments, accepts
 from hami.sim.trace import Job
@@ -90,7 +90,6 @@ class BaselinePlacer:
         self._rng = np.random.default_rng(seed)
         self._order = self._rng.permutation(len(cluster.names))
         """Place of each row in the order in which ties are broken."""
-        self._classes = np.zeros((len(cluster.names), CLASSES), np.int64)
         self._kept: dict[object, tuple[Ints, Floats, Ints]] = {}
 
     def place(self, job: Job, now: float) -> int | Refused:
@@ -105,8 +104,6 @@ class BaselinePlacer:
         scores, cards = self._scored(job, share, rows)
         row = int(self._pick(rows, scores))
         plan = self._plan(job, share, row, int(cards[rows == row][0])) if job.cards else None
-        if job.cards:
-            self._classes[row, kind_of(job, share)] += 1
         cluster.place(job, row, plan, now)
         return row
 
@@ -132,7 +129,7 @@ class BaselinePlacer:
         return scores[rows], cards[rows]
 
     def _view(self, job: Job, share: int, rows: Ints) -> View:
-        return View(self._cluster, job, rows, share, self._fragments, self._classes)
+        return View(self._cluster, job, rows, share, self._fragments)
 
     def _pick(self, rows: Ints, scores: Floats) -> int:
         if self._name == "random":

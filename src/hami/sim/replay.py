@@ -32,7 +32,7 @@ class Point(Struct, frozen=True):
 
 
 class Waits(Struct, frozen=True):
-    """How long jobs waited, in seconds of the trace; with departures only."""
+    """How long jobs waited, in seconds of the replay; with departures only."""
 
     mean: float
     p50: float
@@ -188,9 +188,9 @@ def life(job: Job) -> float:
     return float("inf") if job.leaves is None else job.leaves - job.arrives
 
 
-def waits(jobs: Sequence[Job], started: dict[str, float], stretch: float) -> Waits:
-    """Waiting times of the jobs that started, in seconds of the trace as recorded (`stretch` undoes compression)."""
-    times = np.array([started[job.name] - job.arrives for job in jobs if job.name in started]) * stretch
+def waits(jobs: Sequence[Job], started: dict[str, float]) -> Waits:
+    """Waiting times of the jobs that started."""
+    times = np.array([started[job.name] - job.arrives for job in jobs if job.name in started])
     if not len(times):
         return Waits(0.0, 0.0, 0.0, 0.0, 0)
     p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))

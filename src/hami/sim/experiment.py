@@ -1,0 +1,101 @@
+"""One replay from beginning to end: a trace, a policy and a seed in, an `Outcome` out. What `hami simulate` runs."""
+
+import time
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hami.model.ask import NodePolicy
+from hami.model.errors import Malformed
+from hami.sim.cluster import Cluster
+from hami.sim.fragments import Fragments
+from hami.sim.inflate import inflate
+from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer
+from hami.sim.replay import Outcome, Progress, departures, inflation, waits
+from hami.sim.trace import Job, Machine
+
+
+class Setting(Struct, frozen=True):
+    """What is replayed, but for policy and seed."""
+
+    machines: tuple[Machine, ...]
+    jobs: tuple[Job, ...]
+    inflate: float = 1.3
+    """Stop when jobs have asked for this many times all cards; without departures only."""
+    departures: bool = False
+    compress: float = 1.0
+    """Divide the times between arrivals by this; life times stay."""
+    patience: float = float("inf")
+    """Seconds of the replay after which a waiting job gives up."""
+    host_jobs: str = "pack"
+    """Who places pods without cards under `pack`: pack itself, or kube-scheduler's `least-allocated`."""
+
+
+def run(setting: Setting, policy: str, seed: int, progress: Progress = lambda _done, _all: None) -> Outcome:
+    """Replay `setting` under `policy`. Raises `Malformed` for a policy nobody knows."""
+    if policy not in POLICIES:
+        raise Malformed("--policy", policy, f"one of {', '.join(POLICIES)}")
+    if not any(machine.cards for machine in setting.machines):
+        raise Malformed("--nodes", "no node with a card", "at least one node with a card")
+    cluster = Cluster(setting.machines, NodePolicy(policy) if policy in ENGINE else NodePolicy.BINPACK)
+    fragments = Fragments(cluster, setting.jobs)
+    placer = _placer(setting, cluster, policy, fragments, seed)
+    play = _depart if setting.departures else _inflate
+    started = time.process_time()
+    outcome = play(setting, cluster, placer, fragments, seed=seed, progress=progress)
+    return replace(outcome, policy=policy, seconds=round(time.process_time() - started, 3))
+
+
+def compressed(jobs: Sequence[Job], by: float) -> list[Job]:
+    """Arrivals `by` times as dense; every job lives as long as before."""
+    found = []
+    for job in jobs:
+        arrives = job.arrives / by
+        leaves = None if job.leaves is None else arrives + (job.leaves - job.arrives)
+        found.append(replace(job, arrives=arrives, leaves=leaves))
+    return found
+
+
+def _placer(setting: Setting, cluster: Cluster, policy: str, fragments: Fragments, seed: int) -> Placer:
+    if policy in ENGINE:
+        return EnginePlacer(cluster, host_jobs=setting.host_jobs if policy == "pack" else "least-allocated")
+    return BaselinePlacer(cluster, policy, fragments, seed)
+
+
+def _inflate(
+    setting: Setting, cluster: Cluster, placer: Placer, fragments: Fragments, *, seed: int, progress: Progress
+) -> Outcome:
+    order = inflate(setting.jobs, setting.machines, setting.inflate, seed)
+    points, failures, placed = inflation(cluster, placer, order, fragments, progress)
+    return Outcome(
+        policy="",
+        seed=seed,
+        gpu_allocation_percent=points[-1].allocated,
+        placed=placed,
+        failed=sum(failures.values()),
+        seconds=0.0,
+        gpu_fragmented_percent=points[-1].fragmented,
+        failures=dict(failures.most_common()),
+        curve=tuple(points),
+    )
+
+
+def _depart(
+    setting: Setting, cluster: Cluster, placer: Placer, fragments: Fragments, *, seed: int, progress: Progress
+) -> Outcome:
+    jobs = compressed(setting.jobs, setting.compress)
+    points, queue, mean = departures(cluster, placer, jobs, fragments, progress, patience=setting.patience)
+    failures = {reason: count for reason, count in queue.failures.most_common() if count}
+    return Outcome(
+        policy="",
+        seed=seed,
+        gpu_allocation_percent=round(mean, 3),
+        placed=len(queue.started),
+        failed=sum(failures.values()),
+        seconds=0.0,
+        gpu_fragmented_percent=round(sum(point.fragmented for point in points) / max(len(points), 1), 3),
+        failures=failures,
+        waits=waits(jobs, queue.started),
+        curve=tuple(points),
+    )
