@@ -92,6 +92,13 @@ class Weights(Struct, frozen=True):
     memory: int = 1
 
 
+class Gang(Struct, frozen=True):
+    """Pods that are of use only together: at least so many of the name, or none."""
+
+    name: str
+    least: int
+
+
 class Policies(Struct, frozen=True):
     """What decides between nodes and between cards where a pod says nothing."""
 
@@ -112,6 +119,9 @@ class Ask(Struct, frozen=True):
     """The pod's PriorityClass value, for preemption."""
     cpu_milli: int = 0
     """What the pod requests of its host's CPU; 0 where nobody said. Only the policy `pack` looks at it."""
+    preempts: bool = True
+    """Whether pods of lower priority may be evicted for it (preemptionPolicy)."""
+    gang: Gang | None = None
     budgets: tuple[Budget, ...] = ()
     """Of its namespace, those that depend on the cards it gets; the ledger sets them for one decision."""
 

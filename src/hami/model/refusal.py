@@ -33,6 +33,10 @@ class Reason(Enum):
     NO_SUCH_FAMILY = "Device type not found"
     UNREGISTERED = "node unregistered"
     """Nobody has registered cards on the node, or they are not to be trusted now."""
+    NOMINATED = "NodeNominatedToPod"
+    """Room is being made there for a more important pod."""
+    GANG_INCOMPLETE = "GangIncomplete"
+    """Too few of the pod's gang fit at once, so none starts."""
     BINDING_ELSEWHERE = "PodBindingElsewhere"
     """A Binding of the pod to another node has been sent and its fate is not known yet."""
 

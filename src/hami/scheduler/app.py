@@ -26,6 +26,7 @@ from hami.scheduler.api.access import Access
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
+from hami.scheduler.evict import Evictor
 from hami.scheduler.gate import Gate
 from hami.scheduler.handshake import Handshakes
 from hami.scheduler.meters import Meters
@@ -112,6 +113,7 @@ class Scheduler:
             narrator=Narrator(self.recorder),
             clock=self.clock,
             hold=settings.hold_timeout,
+            gang_timeout=settings.gang_timeout,
         )
         self.binder = Binder(self.engine, kube, time.time, bind_timeout(settings))
         self.waker = Waker(self.engine, kube)
@@ -131,7 +133,12 @@ class Scheduler:
             self.gate,
             self.waker.freed,
             eased=self.waker.eased,
+            seen=self.engine.see,
+            gone=self.engine.gangs.gone,
+            began=self.engine.gangs.begin,
         )
+        self.engine.gangs.call = self.waker.call
+        self.evictor = Evictor(self.engine, kube, self.engine.narrator.preempted)
         self.quotas = QuotaDoor(self.engine.ledger, self.vendors, self.waker.eased)
         self.watches = Watches(kube, self.nodes, self.pods, self.gate, self.quotas)
         self.leadership = Leadership(self.gate, self.watches.rebuild)
@@ -147,6 +154,7 @@ class Scheduler:
                     self.watches.run(),
                     self.lead(),
                     self.waker.run(),
+                    self.evictor.run(),
                     self.recorder.run(),
                     self.keep_house(),
                 ]

@@ -86,9 +86,19 @@ class Binder:
         if plan is None:
             await self._send(pod, node, {})
             return
+        await self._with_gang(pod)
         # From here to the answer the slice must not be given to anybody, whatever the clock says.
         self._engine.ledger.binding(pod.uid, self._engine.clock(), UNKNOWN_FATE)
         self._open[pod.uid] += 1
+        try:
+            await self._carry_out(pod, node, plan)
+        except BaseException:
+            self._engine.gangs.unbound(pod.uid)
+            raise
+        self._engine.waiting.settled(pod.uid)
+
+    async def _carry_out(self, pod: PodRef, node: str, plan: Plan) -> None:
+        """Send the Binding; return when the pod is bound as planned."""
         try:
             await self._send(pod, node, keys.records(plan, self._engine.vendors, self._now()))
         except (Unanswered, ServerFault) as fault:
@@ -101,7 +111,15 @@ class Binder:
             self._open[pod.uid] -= 1
             await self._find_out(pod, node, fault)
         self._open.pop(pod.uid, None)
-        self._engine.waiting.settled(pod.uid)
+
+    async def _with_gang(self, pod: PodRef) -> None:
+        """A member of a gang is bound only when enough others are about to be."""
+        hold = self._engine.ledger.reservation(pod.uid)
+        if hold is None or hold.ask.gang is None or hold.state is ReservationState.BINDING:
+            return
+        why = await self._engine.gangs.assemble(hold.ask, hold.ask.gang)
+        if why is not None:
+            raise Refused(why)
 
     async def settle_overdue(self) -> None:
         """Look up what became of Bindings that had no answer and that no watch has told of."""

@@ -4,25 +4,31 @@ Decide and reserve happen in one call without an `await`, so two asks cannot
 take the same slice. Verbs decode, call this, and encode; nothing else reserves.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask, Policies
-from hami.model.ids import NodeName
+from hami.model.errors import Malformed
+from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.model.vendor import Vendor
 from hami.plan.choose import Decision
 from hami.plan.refusals import Refusals
+from hami.scheduler import nominate
+from hami.scheduler.gangs import Gangs
 from hami.scheduler.gate import Gate
 from hami.scheduler.meters import Meters
 from hami.scheduler.narrate import Narrator
+from hami.scheduler.nominate import Nominations
 from hami.scheduler.phrases import Phrases
 from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
+from hami.vendors.gang import gang_of
 from hami.wire.objects import Pod
 
 
@@ -41,6 +47,14 @@ class Engine:
     hold: float
     """Seconds a decision waits for its bind."""
     phrases: Phrases = field(default_factory=Phrases)
+    nominations: Nominations = field(init=False)
+    gangs: Gangs = field(init=False)
+    gang_timeout: float = 20.0
+    """Seconds a member waits in /bind for the rest of its gang; their slices are held for three times that."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nominations", Nominations(self.ledger))
+        object.__setattr__(self, "gangs", Gangs(self.ledger, self.clock, 3 * self.gang_timeout, self.gang_timeout))
 
     def ask(self, pod: Pod) -> Ask:
         """The pod's ask. Raises `Malformed` with the path of what is wrong."""
@@ -51,20 +65,55 @@ class Engine:
         reservation = self.ledger.reservation(ask.pod.uid)
         if reservation is not None and reservation.state is ReservationState.BINDING:
             return on_its_way(reservation, names)
-        decision = self.ledger.decide(ask, names)
+        decision = self._gang(ask, names) if ask.gang is not None else self._alone(ask, names)
         offered = len(decision.feasible) + len(decision.refusals)
         if decision.plan is None:
             self.ledger.release(ask.pod.uid)
             self._refused(ask, decision, offered)
         else:
-            self.reserve(ask, decision.plan)
+            if ask.gang is None:
+                self.reserve(ask, decision.plan)
+            self.nominations.drop(ask.pod.uid)
             self.waiting.settled(ask.pod.uid)
             self.meters.placed.inc()
             self.narrator.placed(ask.pod, decision, offered)
         return decision
 
+    def _alone(self, ask: Ask, names: Sequence[str] | None) -> Decision:
+        """The best node whose room is not being made for somebody more important."""
+        decision = self.ledger.decide(ask, names)
+        taken: dict[str, Refusal] = {}
+        while decision.plan is not None and (pod := self.nominations.stands_against(ask, decision.plan)):
+            taken[decision.plan.node] = nominate.refusal(pod)
+            left = [name for name in names or self.node_names() if name not in taken]
+            decision = self.ledger.decide(ask, left)
+        if not taken:
+            return decision
+        return Decision(decision.plan, decision.feasible, Refusals.of({**decision.refusals, **taken}))
+
+    def _gang(self, ask: Ask, names: Sequence[str] | None) -> Decision:
+        assert ask.gang is not None
+        return self.gangs.decide(ask, ask.gang, self.node_names() if names is None else names)
+
+    def node_names(self) -> list[str]:
+        return [state.name for state in self.ledger.nodes()]
+
+    def see(self, pod: Pod) -> None:
+        """The watch tells of a pod: it may belong to a gang."""
+        gang = gang_of(pod.metadata)
+        if gang is None:
+            return
+        if pod.spec.node_name:
+            self.gangs.bound(PodUid(pod.metadata.uid), pod.metadata.namespace, gang.name)
+            return
+        with contextlib.suppress(Malformed):  # who cannot be read is refused when it is asked about
+            ask = self.ask(pod)
+            if not ask.empty and pod.metadata.deletion_timestamp is None:
+                self.gangs.see(ask)
+
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())
+        waiter.offered = decision.refusals.names
         reasons = self.phrases.reasons(decision.refusals)
         self.meters.refused.inc()
         for reason, count in Counter(reasons.values()).items():

@@ -50,6 +50,9 @@ class Meters:
             "Waiting pods put back into kube-scheduler's queue after capacity was freed.",
             registry=registry,
         )
+        self.preempted = Counter(
+            "hami_scheduler_preemptions_total", "Pods evicted for more important ones.", registry=registry
+        )
         self.expired = Counter(
             "hami_scheduler_reservations_expired_total",
             "Slices held for a bind that never came.",

@@ -67,6 +67,11 @@ class Narrator:
     def bind_failed(self, pod: PodRef, node: str, fault: str) -> None:
         self._tell(pod, "Warning", "BindingFailed", f"node {node}: {fault}")
 
+    def preempted(self, victim: PodRef, pod: PodRef, node: str) -> None:
+        """A pod is evicted so that a more important one fits."""
+        self._tell(victim, "Normal", "Preempted", f"evicted from node {node} for its cards: {pod} is more important")
+        self._tell(pod, "Normal", "Preempting", f"room is being made on node {node}: {victim} is evicted")
+
     def node_turned(self, node: str, problem: str | None) -> None:
         """A node was taken out of scheduling, or let in again."""
         if self._recorder is None:

@@ -23,6 +23,7 @@ LASTING = frozenset(
         Reason.NO_SUCH_FAMILY,
         Reason.UNREGISTERED,
         Reason.QUOTA_NOT_FIT,
+        Reason.GANG_INCOMPLETE,
     }
 )
 """Reasons that no preemption can cure: kube-scheduler is spared its dry run on those nodes."""

@@ -1,6 +1,7 @@
 """/preempt: on which nodes evicting pods really makes room on the cards, and which more would have to go.
 
-kube-scheduler picks victims without knowing cards. Where its victims suffice they
+kube-scheduler picks victims without knowing cards, for want of CPU or memory (for want of cards it never
+asks: see `evict`). Where its victims suffice they
 are left as they are; where more of lower priority must go, they are added; where
 nothing helps, the node is no candidate.
 """
@@ -29,7 +30,10 @@ def answer(engine: Engine, body: bytes) -> bytes:
     if ask.empty:
         return extender.encode_preempt_result(candidates)
     enough = {node: with_cards(engine, ask, NodeName(node), chosen) for node, chosen in candidates.items()}
-    return extender.encode_preempt_result({node: chosen for node, chosen in enough.items() if chosen is not None})
+    # A node without a victim would be a fault to kube-scheduler, and the end of the whole attempt.
+    return extender.encode_preempt_result(
+        {node: chosen for node, chosen in enough.items() if chosen is not None and chosen.pods}
+    )
 
 
 def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) -> MetaVictims | None:

@@ -46,6 +46,7 @@ class Waker:
         self._now = now
         self._freed: dict[str, float] = {}
         self._eased: dict[str, float] = {}
+        self._called: set[PodUid] = set()
         self._woken: dict[PodUid, float] = {}
         self._news = asyncio.Event()
 
@@ -59,6 +60,12 @@ class Waker:
         """A namespace's quota may now take a pod that it could not, on whatever node."""
         if len(self._engine.waiting):
             self._eased[namespace] = self._engine.clock()
+            self._news.set()
+
+    def call(self, uid: PodUid) -> None:
+        """A pod's slice is held for it: it must come and take it."""
+        if self._engine.waiting.get(uid) is not None:
+            self._called.add(uid)
             self._news.set()
 
     async def run(self) -> None:
@@ -76,6 +83,11 @@ class Waker:
             self._eased.clear()
             return 0
         freed, eased, touched = dict(self._freed), dict(self._eased), 0
+        for waiter in [one for one in map(self._engine.waiting.get, self._called) if one is not None]:
+            self._called.discard(waiter.ask.pod.uid)
+            await self._touch(waiter)
+            touched += 1
+        self._called.clear()
         for waiter in list(self._engine.waiting.in_order()):
             nodes: list[str] | None = [node for node, at in freed.items() if self._overlooked(waiter, at)]
             if self._overlooked(waiter, eased.get(waiter.ask.pod.namespace, -1.0)):

@@ -169,18 +169,26 @@ class PodDoor:
         freed: Freed,
         *,
         eased: Callable[[str], None] = lambda _namespace: None,
+        seen: Callable[[Pod], None] = lambda _pod: None,
+        gone: Callable[[PodUid], None] = lambda _uid: None,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
-        """`eased` is told a namespace whose quota has more left."""
+        """`eased` is told a namespace whose quota has more left, `seen` and `gone` every pod that
+        comes and goes, `began` that all are told anew."""
         self._ledger = ledger
         self._vendors = vendors
         self._waiting = waiting
         self._gate = gate
         self._freed = freed
         self._eased = eased
+        self._seen = seen
+        self._told_gone = gone
+        self._began = began
         self._unseen: set[str] = set()
 
     def begin(self) -> None:
         """All pods are about to be told again; those that are not, until `Synced`, are gone."""
+        self._began()
         self._unseen = set(self._ledger.pods())
 
     def __call__(self, event: Event[Pod]) -> None:
@@ -204,6 +212,7 @@ class PodDoor:
         if pod.finished:
             self._gone(uid)
             return
+        self._seen(pod)
         record = pod_record(pod, self._vendors)
         if record is not None:
             self._put(record)
@@ -226,6 +235,7 @@ class PodDoor:
 
     def _gone(self, uid: str) -> None:
         self._waiting.settled(PodUid(uid))
+        self._told_gone(PodUid(uid))
         record = self._ledger.pod(PodUid(uid))
         hold = self._ledger.reservation(PodUid(uid))
         if self._ledger.drop_pod(PodUid(uid)):

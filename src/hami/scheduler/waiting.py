@@ -4,7 +4,7 @@ The table is what "queue depth" means here, and what a freed slice is matched
 against. It forgets a pod that is placed, gone, or not asked about for long.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ class Waiter(Struct):
     ask: Ask
     since: float
     tried: float
+    offered: Sequence[str] = ()
+    """Nodes it was last tried on: those kube-scheduler has nothing against."""
     told: str = ""
     """Last refusal told in an event, so that a repeat is not told again."""
 

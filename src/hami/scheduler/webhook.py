@@ -16,7 +16,7 @@ from hami.model.quota import Budget
 from hami.model.vendor import ContainerRequest, Vendor
 from hami.plan import quota
 from hami.scheduler.patch import pod_patch
-from hami.vendors import policies
+from hami.vendors import gang, policies
 from hami.vendors.ask import ask_of, completed, container_requests
 from hami.wire.admission import Review, decode_review, encode_allow, encode_deny
 from hami.wire.annotations import is_record
@@ -83,6 +83,7 @@ def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor],
         ask = ask_of(completed(pod, changes), vendors)
         _refuse_over_quota(ask, budgets(asked.namespace or pod.metadata.namespace))
         warnings += policies.doubts(annotations)
+        warnings += gang.doubts(pod.metadata)
     # 5. the answer
     scheduler_name = settings.scheduler_name if ours else ""
     return encode_allow(asked, pod_patch(asked.raw_object, changes, scheduler_name), warnings)

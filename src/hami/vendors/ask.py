@@ -8,6 +8,7 @@ from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind,
 from hami.model.ids import Family, PodUid
 from hami.model.vendor import ContainerRequest, PodChange, Vendor
 from hami.vendors import policies
+from hami.vendors.gang import gang_of
 from hami.wire.objects import Container, Pod
 
 __all__ = ["Policies", "ask_of", "completed", "container_kinds", "container_requests", "names_resource", "pod_ref"]
@@ -36,6 +37,8 @@ def ask_of(pod: Pod, vendors: Sequence[Vendor], defaults: Policies = _HAMI_DEFAU
         card_policy=policies.card_policy(annotations, defaults.card),
         weights=policies.weights(annotations) if asking else Weights(),
         priority=pod.spec.priority or 0,
+        preempts=pod.spec.preemption_policy != "Never",
+        gang=gang_of(pod.metadata) if asking else None,
     )
 
 

@@ -54,6 +54,7 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     scheduler_name: str | None = None
     runtime_class_name: str | None = None
     priority: int | None = None
+    preemption_policy: str | None = None
 
 
 class TerminatedState(Struct, frozen=True, rename="camel"):

@@ -25,6 +25,7 @@ def _rule(resources: list[str], verbs: list[str], group: str = "") -> Manifest:
 _SCHEDULER = [
     _rule(["pods"], [*_READ, "patch"]),  # patch: to wake a pod that waits
     _rule(["pods/binding"], ["create"]),
+    _rule(["pods/eviction"], ["create"]),  # to make room for a more important pod
     _rule(["nodes"], _READ),
     _rule(["resourcequotas"], _READ),
     _rule(["events"], ["create", "patch"]),

@@ -1,0 +1,169 @@
+"""Preemption for cards: evict the fewest and least important pods, so that an important one that waits fits.
+
+kube-scheduler cannot do this: it knows no cards (their resources are ours alone), finds that evicting helps
+nothing, and never asks. So we look at the nodes it offered in /filter, choose victims with `plan.preempt`, and
+use the Eviction API, which keeps every disruption budget; a dry run first, so that nobody is evicted in vain.
+The room that is being made is nominated to the pod it is made for. Decides by the ledger, changes it nowhere.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from hami.kube import paths
+from hami.kube.errors import NotFound, TooMany
+from hami.model.ask import Ask, PodRef
+from hami.model.errors import HamiError
+from hami.model.ids import NodeName, PodUid
+from hami.plan.preempt import Holder, cost, victims
+from hami.scheduler.engine import Engine
+from hami.scheduler.nominate import Nomination
+from hami.scheduler.waiting import Waiter
+
+log = logging.getLogger(__name__)
+
+EVERY = 1.0
+"""Seconds between looks at who waits."""
+LOOKED_AT = 100
+"""Nodes on which victims are looked for, at most; kube-scheduler looks at as many."""
+BUDGET_AGAIN = 10.0
+"""Seconds after which a pod whose disruption budget was spent may be asked about again."""
+TRIES = 8
+"""Choices tried for one pod in one look, each without the pods whose budgets refused the one before."""
+
+
+class Api(Protocol):
+    """What evicting needs of `kube.client.Kube`."""
+
+    async def create(self, path: str, body: object) -> bytes: ...
+
+
+class Choice(Struct, frozen=True):
+    """A node and who must go there."""
+
+    node: NodeName
+    victims: tuple[Holder, ...]
+
+
+class Evictor:
+    """Makes room for waiting pods of higher priority, the most important first."""
+
+    def __init__(self, engine: Engine, kube: Api, preempted: Callable[[PodRef, PodRef, str], None]) -> None:
+        """`preempted` is told victim, pod and node of each eviction."""
+        self._engine = engine
+        self._kube = kube
+        self._preempted = preempted
+        self._kept: dict[PodUid, float] = {}
+        """Pods whose budget allows no eviction now, and until when that is taken for true."""
+        self._looked: dict[PodUid, float] = {}
+        """When each waiter was last tried at the time of our look: nothing new, nothing to look for."""
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await self.round()
+
+    async def round(self) -> int:
+        """One look at who waits; how many pods room is being made for."""
+        if self._engine.gate.closed:
+            return 0
+        now, made = self._engine.clock(), 0
+        self._kept = {uid: until for uid, until in self._kept.items() if until > now}
+        self._looked = {uid: at for uid, at in self._looked.items() if self._engine.waiting.get(uid)}
+        self._engine.nominations.forget(now, self._engine.waiting)
+        for waiter in list(self._engine.waiting.in_order()):
+            if self._wants(waiter):
+                self._looked[waiter.ask.pod.uid] = waiter.tried
+                made += await self._make_room(waiter)
+        return made
+
+    def _wants(self, waiter: Waiter) -> bool:
+        ask = waiter.ask
+        if not ask.preempts or ask.gang is not None or self._engine.nominations.of(ask.pod.uid):
+            return False
+        return self._looked.get(ask.pod.uid) != waiter.tried or bool(self._kept)
+
+    async def _make_room(self, waiter: Waiter) -> bool:
+        for _ in range(TRIES):
+            choice = await self.choose(waiter.ask, waiter.offered)
+            if choice is None:
+                return False
+            if not choice.victims:
+                return False  # there is room already: kube-scheduler will come by itself
+            if await self._all_may_go(choice):
+                return await self._evict(waiter.ask, choice)
+        return False
+
+    async def choose(self, ask: Ask, offered: Sequence[str]) -> Choice | None:
+        """The node where the least is lost. Changes nothing."""
+        best: tuple[tuple[int, int, int, int], str, Choice] | None = None
+        looked = 0
+        for name in offered:
+            state = self._engine.ledger.node(NodeName(name))
+            lower = self._lower(ask, NodeName(name))
+            if state is None or state.problem is not None or not lower:
+                continue
+            found = victims(ask, state, lower)
+            if found is not None and (best is None or (cost(found), name) < best[:2]):
+                best = (cost(found), name, Choice(NodeName(name), found))
+            looked += 1
+            if looked == LOOKED_AT:
+                break
+            await asyncio.sleep(0)  # one node at a time between requests
+        return best[2] if best else None
+
+    def _lower(self, ask: Ask, node: NodeName) -> list[Holder]:
+        """Pods of the node that may go for `ask`. Who keeps a budget stays."""
+        return [
+            Holder(pod.ref, pod.charges, pod.priority)
+            for pod in self._engine.ledger.pods_on(node)
+            if pod.priority < ask.priority and pod.ref.uid not in self._kept
+        ]
+
+    async def _all_may_go(self, choice: Choice) -> bool:
+        """A dry run of every eviction. Remembers whose budget refuses."""
+        may = True
+        for victim in choice.victims:
+            try:
+                await self._post(victim.pod, dry=True)
+            except NotFound:
+                continue
+            except TooMany:
+                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                may = False
+            except HamiError as fault:
+                log.warning("pod %s cannot be evicted: %s", victim.pod, fault)
+                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                may = False
+        return may
+
+    async def _evict(self, ask: Ask, choice: Choice) -> bool:
+        """Nominate first: what comes free must not go to somebody else meanwhile."""
+        gone = frozenset(victim.pod.uid for victim in choice.victims)
+        self._engine.nominations.add(Nomination(ask, choice.node, gone, self._engine.clock()))
+        for victim in choice.victims:
+            try:
+                await self._post(victim.pod, dry=False)
+            except NotFound:
+                continue
+            except HamiError as fault:
+                log.warning("pod %s was not evicted: %s", victim.pod, fault)
+                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                self._engine.nominations.drop(ask.pod.uid)
+                return False
+            self._preempted(victim.pod, ask.pod, choice.node)
+            self._engine.meters.preempted.inc()
+        return True
+
+    async def _post(self, pod: PodRef, *, dry: bool) -> None:
+        options = {"preconditions": {"uid": pod.uid}, **({"dryRun": ["All"]} if dry else {})}
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": options,
+        }
+        await self._kube.create(paths.pods(pod.namespace, pod.name, "eviction"), body)

@@ -1,0 +1,86 @@
+"""Room that is being made for a pod: nobody less important may take it meanwhile.
+
+A nomination says: these pods leave this node, and then that pod goes there. It is no reservation, since the
+room is not there yet; it only refuses plans after which the pod would not fit any more. It ends when
+the pod is placed or gone, or when it takes too long.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from hami.ledger.cluster import Ledger
+from hami.model.ask import Ask, PodRef
+from hami.model.ids import NodeName, PodUid
+from hami.model.plan import Plan
+from hami.model.refusal import Reason, Refusal
+from hami.plan.fit import fit
+from hami.plan.snapshot import NodeState
+from hami.scheduler.waiting import Waiting
+
+LASTS = 120.0
+"""Seconds. Victims get their grace period; who takes longer to leave is waited for no more."""
+
+
+class Nomination(Struct, frozen=True):
+    ask: Ask
+    node: NodeName
+    victims: frozenset[PodUid]
+    since: float
+
+
+class Nominations:
+    """By the uid of the pod they are for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._of: dict[PodUid, Nomination] = {}
+
+    def add(self, nomination: Nomination) -> None:
+        self._of[nomination.ask.pod.uid] = nomination
+
+    def drop(self, uid: PodUid) -> None:
+        self._of.pop(uid, None)
+
+    def of(self, uid: PodUid) -> Nomination | None:
+        return self._of.get(uid)
+
+    def __iter__(self) -> Iterator[Nomination]:
+        return iter(self._of.values())
+
+    def forget(self, now: float, waiting: Waiting) -> None:
+        """End those whose pod waits no more, and those that took too long."""
+        self._of = {
+            uid: one for uid, one in self._of.items() if waiting.get(uid) is not None and now - one.since < LASTS
+        }
+
+    def stands_against(self, ask: Ask, plan: Plan) -> PodRef | None:
+        """The pod, more important or as important and first, that `plan` would take the room of; None if none."""
+        for one in self._of.values():
+            if one.node != plan.node or one.ask.pod.uid == ask.pod.uid or one.ask.priority < ask.priority:
+                continue
+            state = self._then(one, ask.pod.uid)
+            if state is not None and _fits(one.ask, state) and not _fits(one.ask, state.bearing(plan.charges)):
+                return one.ask.pod
+        return None
+
+    def _then(self, nomination: Nomination, without: PodUid) -> NodeState | None:
+        """The node once the victims have left, as if pod `without` held nothing."""
+        state = self._ledger.node(nomination.node)
+        if state is None:
+            return None
+        for pod in self._ledger.pods_on(nomination.node):
+            if pod.ref.uid in nomination.victims:
+                state = state.bearing(pod.charges, -1)
+        hold = self._ledger.reservation(without)
+        if hold is not None and hold.plan.node == nomination.node:
+            state = state.bearing(hold.plan.charges, -1)
+        return state
+
+
+def refusal(pod: PodRef) -> Refusal:
+    return Refusal(((Reason.NOMINATED, 1),), 0, f"room is being made there for {pod}")
+
+
+def _fits(ask: Ask, state: NodeState) -> bool:
+    return isinstance(fit(ask, state), Plan)

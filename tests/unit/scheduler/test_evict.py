@@ -1,0 +1,195 @@
+"""Preemption: who is evicted for whom, that budgets hold, and that the room goes to the one it was made for (6.18)."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from hami.kube.errors import NotFound, TooMany
+from hami.scheduler.evict import BUDGET_AGAIN, Evictor
+from hami.scheduler.nominate import LASTS
+from hami.scheduler.records import pod_record
+from hami.wire.objects import Pod
+
+
+class Evictions:
+    """An API server that evicts, but for pods whose budget is spent."""
+
+    def __init__(self) -> None:
+        self.budgets: set[str] = set()
+        self.done: list[str] = []
+        self.dry: list[str] = []
+        self.missing: set[str] = set()
+
+    async def create(self, path: str, body: Any) -> bytes:
+        name = body["metadata"]["name"]
+        assert path == f"/api/v1/namespaces/default/pods/{name}/eviction"
+        assert body["deleteOptions"]["preconditions"] == {"uid": f"uid-{name}"}
+        if name in self.missing:
+            raise NotFound(404, "NotFound", "gone")
+        if name in self.budgets:
+            raise TooMany(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+        (self.dry if body["deleteOptions"].get("dryRun") else self.done).append(name)
+        return b"{}"
+
+
+class Scene:
+    def __init__(self, stage: Any) -> None:
+        self.stage = stage
+        self.api = Evictions()
+        self.evictor = Evictor(stage.engine, self.api, stage.engine.narrator.preempted)
+
+    def holder(self, name: str, mem: int, priority: int = 0, node: str = "a") -> None:
+        record = {"hami.io/vgpu-devices-allocated": f"GPU-{node}-0,NVIDIA,{mem},0:;"}
+        meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": record}
+        spec = {"nodeName": node, "containers": [{"name": "c"}], "priority": priority}
+        pod = msgspec.convert({"metadata": meta, "spec": spec}, Pod)
+        self.stage.ledger.set_pod(pod_record(pod, self.stage.engine.vendors))
+
+    def waits(self, name: str, mem: int, priority: int, *nodes: str, **spec: Any) -> dict[str, Any]:
+        pod: dict[str, Any] = self.stage.pod(name, gpu=1, gpumem=mem)
+        pod["spec"] |= {"priority": priority, **spec}
+        assert self.stage.filter(pod, *(nodes or ("a",)))["NodeNames"] == []
+        return pod
+
+    async def evicted(self) -> list[str]:
+        await self.evictor.round()
+        return self.api.done
+
+
+@pytest.fixture
+def scene(stage: Any) -> Scene:
+    stage.node("a", mem=10000)
+    return Scene(stage)
+
+
+async def test_the_fewest_and_least_important_go_after_a_dry_run(scene: Scene) -> None:
+    scene.holder("low", 4000, 1)
+    scene.holder("lower", 4000, 0)
+    scene.waits("vip", 6000, 10)
+    assert await scene.evicted() == ["lower"]
+    assert scene.api.dry == ["lower"]
+    assert {("default/lower", "Preempted"), ("default/vip", "Preempting")} <= {
+        (pod, reason) for pod, _, reason, _ in scene.stage.events.told
+    }
+    assert scene.stage.figure("hami_scheduler_preemptions_total") == 1
+    await scene.evictor.round()
+    assert scene.api.done == ["lower"], "once"
+
+
+async def test_nobody_goes_for_an_equal_or_for_one_who_may_not_preempt(scene: Scene) -> None:
+    scene.holder("peer", 8000, 10)
+    scene.waits("equal", 6000, 10)
+    scene.waits("never", 6000, 20, preemptionPolicy="Never")
+    assert await scene.evicted() == []
+
+
+async def test_only_nodes_that_kube_scheduler_offered_are_looked_at(scene: Scene) -> None:
+    scene.stage.node("b", mem=10000)
+    scene.holder("on-a", 8000, 1)
+    scene.holder("on-b", 8000, 0, node="b")
+    scene.waits("vip", 6000, 10, "a")
+    assert await scene.evicted() == ["on-a"]
+
+
+async def test_the_node_where_least_is_lost_is_taken(scene: Scene) -> None:
+    scene.stage.node("b", mem=10000)
+    scene.holder("on-a", 8000, 5)
+    scene.holder("on-b", 8000, 3, node="b")
+    scene.waits("vip", 6000, 10, "a", "b")
+    assert await scene.evicted() == ["on-b"]
+
+
+async def test_a_disruption_budget_is_kept_and_others_go_instead(scene: Scene) -> None:
+    scene.holder("kept", 5000, 0)
+    scene.holder("other", 5000, 1)
+    scene.api.budgets = {"kept"}
+    scene.waits("vip", 5000, 10)
+    assert await scene.evicted() == ["other"]
+
+
+async def test_where_only_budgets_stand_in_the_way_nobody_goes_until_they_give_way(scene: Scene) -> None:
+    scene.holder("kept", 5000)
+    scene.holder("free", 5000)
+    scene.api.budgets = {"kept"}
+    scene.waits("vip", 10000, 10)
+    assert await scene.evicted() == []
+    scene.api.budgets = set()
+    await scene.evictor.round()
+    assert scene.api.done == [], "a refusal is believed for a while"
+    scene.stage.now += BUDGET_AGAIN
+    scene.waits("vip", 10000, 10)
+    assert sorted(await scene.evicted()) == ["free", "kept"]
+
+
+async def test_a_victim_that_has_gone_meanwhile_is_no_obstacle(scene: Scene) -> None:
+    scene.holder("gone", 5000)
+    scene.holder("there", 5000)
+    scene.api.missing = {"gone"}
+    scene.waits("vip", 10000, 10)
+    assert await scene.evicted() == ["there"]
+
+
+async def test_the_room_is_kept_for_whom_it_was_made(scene: Scene) -> None:
+    stage = scene.stage
+    scene.holder("low", 8000)
+    vip = scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    stage.ledger.drop_pod("uid-low")
+    answer = stage.filter(stage.pod("sneak", gpu=1, gpumem=6000), "a")
+    assert answer["FailedNodes"] == {"a": "NodeNominatedToPod: room is being made there for default/vip"}
+    assert stage.filter(stage.pod("beside", gpu=1, gpumem=4000), "a")["NodeNames"] == ["a"], "what is left over is free"
+    assert stage.filter(vip, "a")["NodeNames"] == ["a"]
+    assert list(stage.engine.nominations) == []
+
+
+async def test_somebody_less_important_goes_elsewhere_if_there_is_room(scene: Scene) -> None:
+    stage = scene.stage
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    stage.ledger.drop_pod("uid-low")
+    stage.node("b", mem=10000)
+    answer = stage.filter(stage.pod("sneak", gpu=1, gpumem=6000), "a", "b", "stranger")
+    assert answer["NodeNames"] == ["b"]
+    assert set(answer["FailedNodes"] | answer["FailedAndUnresolvableNodes"]) == {"a", "stranger"}
+
+
+async def test_a_more_important_pod_may_take_the_room(scene: Scene) -> None:
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    scene.stage.ledger.drop_pod("uid-low")
+    pod = scene.stage.pod("king", gpu=1, gpumem=6000)
+    pod["spec"]["priority"] = 100
+    assert scene.stage.filter(pod, "a")["NodeNames"] == ["a"]
+
+
+async def test_a_nomination_ends_with_its_pod_and_after_a_time(scene: Scene) -> None:
+    stage = scene.stage
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    stage.now += LASTS
+    scene.waits("vip", 6000, 10)
+    stage.ledger.drop_pod("uid-low")
+    stage.engine.nominations.forget(stage.now, stage.engine.waiting)
+    assert list(stage.engine.nominations) == []
+
+
+async def test_a_follower_evicts_nobody(scene: Scene) -> None:
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+    scene.stage.gate.follow("another replica decides")
+    assert await scene.evicted() == []
+
+
+def test_victims_of_a_preempt_call_are_never_none_at_all(stage: Any) -> None:
+    """kube-scheduler takes a node without a victim for a fault that ends the whole attempt."""
+    from hami.scheduler import preempt
+
+    stage.node("a", mem=10000)
+    body = {"Pod": stage.pod("vip", gpu=1, gpumem=100), "NodeNameToMetaVictims": {"a": {"Pods": []}}}
+    answer = json.loads(preempt.answer(stage.engine, json.dumps(body).encode()))
+    assert answer == {"NodeNameToMetaVictims": {}}

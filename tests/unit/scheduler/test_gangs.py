@@ -1,0 +1,254 @@
+"""Gangs: all or none, in /filter and in /bind (6.17)."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from hami.kube.reflector import Added, Deleted
+from hami.model.ask import Gang
+from hami.scheduler.requeue import Waker
+from hami.scheduler.sync import PodDoor
+from hami.vendors.gang import doubts, gang_of
+from hami.wire.objects import Metadata, Pod
+
+GROUP, LEAST = "scheduling.x-k8s.io/pod-group", "scheduling.x-k8s.io/min-member"
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "gang"),
+    [
+        ({GROUP: "g"}, {LEAST: "4"}, Gang("g", 4)),
+        ({}, {GROUP: "g", LEAST: " 4 "}, Gang("g", 4)),
+        (
+            {"pod-group.scheduling.sigs.k8s.io/name": "g", "pod-group.scheduling.sigs.k8s.io/min-available": "2"},
+            {},
+            Gang("g", 2),
+        ),
+        (
+            {"pod-group.scheduling.sigs.k8s.io": "g", "pod-group.scheduling.sigs.k8s.io/min-member": "3"},
+            {},
+            Gang("g", 3),
+        ),
+        ({GROUP: "g"}, {}, None),
+        ({GROUP: "g"}, {LEAST: "1"}, None),
+        ({GROUP: "g"}, {LEAST: "many"}, None),
+        ({GROUP: "g"}, {LEAST: "99999"}, None),
+        ({}, {LEAST: "3"}, None),
+    ],
+)
+def test_a_gang_is_named_as_coscheduling_names_it(
+    labels: dict[str, str], annotations: dict[str, str], gang: Gang | None
+) -> None:
+    metadata = Metadata(labels=labels, annotations=annotations)
+    assert gang_of(metadata) == gang
+    named = bool(labels or GROUP in annotations)
+    single = (labels | annotations).get(LEAST) == "1"
+    assert bool(doubts(metadata)) == (named and gang is None and not single)
+
+
+class Scene:
+    def __init__(self, stage: Any) -> None:
+        self.stage = stage
+        self.waker = Waker(stage.engine, stage.api, lambda: 1.0)
+        stage.engine.gangs.call = self.waker.call
+        self.door = PodDoor(
+            stage.ledger,
+            stage.engine.vendors,
+            stage.engine.waiting,
+            stage.gate,
+            self.waker.freed,
+            seen=stage.engine.see,
+            gone=stage.engine.gangs.gone,
+            began=stage.engine.gangs.begin,
+        )
+
+    def member(self, name: str, gang: str = "g", least: int = 4, mem: int = 5000) -> dict[str, Any]:
+        """A pod the watch has told of."""
+        pod: dict[str, Any] = self.stage.pod(name, annotations={LEAST: str(least)}, gpu=1, gpumem=mem)
+        pod["metadata"]["labels"] = {GROUP: gang}
+        self.door(Added(msgspec.convert(pod, Pod)))
+        return pod
+
+    def members(self, *names: str, **more: Any) -> list[dict[str, Any]]:
+        return [self.member(name, **more) for name in names]
+
+    def held(self) -> set[str]:
+        return {hold.plan.pod.name for hold in self.stage.ledger.reservations()}
+
+    def why(self, pod: dict[str, Any], *nodes: str) -> str:
+        answer = self.stage.filter(pod, *nodes)
+        assert not answer["NodeNames"]
+        text: str = (answer["FailedAndUnresolvableNodes"] or answer["FailedNodes"])[nodes[0]]
+        return text
+
+
+@pytest.fixture
+def scene(stage: Any) -> Scene:
+    return Scene(stage)
+
+
+def test_where_three_of_four_fit_none_holds_anything(scene: Scene) -> None:  # 6.17
+    scene.stage.node("a", mem=15000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    assert scene.why(pods[0], "a") == "GangIncomplete: gang g: 3 of 4 fit"
+    assert scene.held() == set()
+
+
+def test_where_all_fit_all_hold_and_go_where_they_hold(scene: Scene) -> None:
+    scene.stage.node("a", mem=10000)
+    scene.stage.node("b", mem=10000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    nodes = [scene.stage.filter(pods[0], "a", "b")["NodeNames"]]
+    assert scene.held() == {"p0", "p1", "p2", "p3"}
+    nodes += [scene.stage.filter(pod, "a", "b")["NodeNames"] for pod in pods[1:]]
+    assert sorted(node for (node,) in nodes) == ["a", "a", "b", "b"]
+
+
+def test_before_enough_have_come_the_refusal_says_so(scene: Scene) -> None:
+    scene.stage.node("a", mem=50000)
+    first, _ = scene.members("p0", "p1")
+    assert scene.why(first, "a") == "GangIncomplete: gang g: 2 of 4 fit, 2 have been created"
+
+
+async def test_the_last_to_come_calls_the_others(scene: Scene) -> None:
+    scene.stage.node("a", mem=50000)
+    for pod in scene.members("p0", "p1", "p2"):
+        scene.why(pod, "a")
+    assert scene.stage.filter(scene.member("p3"), "a")["NodeNames"] == ["a"]
+    await scene.waker.round()
+    assert sorted(path.rpartition("/")[2] for path, _ in scene.stage.api.patches) == ["p0", "p1", "p2"]
+
+
+def test_two_gangs_never_hold_half_each(scene: Scene) -> None:
+    scene.stage.node("a", mem=30000)
+    one, two = scene.members("a0", "a1", "a2", "a3"), scene.members("b0", "b1", "b2", "b3", gang="h")
+    assert scene.stage.filter(one[0], "a")["NodeNames"] == ["a"]
+    assert scene.why(two[0], "a") == "GangIncomplete: gang h: 2 of 4 fit"
+    assert scene.held() == {"a0", "a1", "a2", "a3"}
+
+
+def test_more_than_the_least_may_come_and_only_the_least_must_fit(scene: Scene) -> None:
+    scene.stage.node("a", mem=10000)
+    pods = scene.members("p0", "p1", "p2", least=2)
+    assert scene.stage.filter(pods[0], "a")["NodeNames"] == ["a"]
+    assert scene.held() == {"p0", "p1"}
+    assert "CardInsufficientMemory" in scene.why(pods[2], "a")
+
+
+def test_members_that_run_count(scene: Scene) -> None:
+    scene.stage.node("a", mem=10000)
+    for name in ("r0", "r1", "r2"):
+        pod = scene.stage.pod(name, annotations={LEAST: "4"}, gpu=1, gpumem=100)
+        pod["metadata"]["labels"] = {GROUP: "g"}
+        pod["spec"]["nodeName"] = "elsewhere"
+        scene.door(Added(msgspec.convert(pod, Pod)))
+    fourth = scene.member("p3")
+    assert scene.stage.filter(fourth, "a")["NodeNames"] == ["a"]
+    scene.door(Deleted("default", "r0", "uid-r0"))
+    scene.stage.ledger.release("uid-p3")
+    assert scene.why(fourth, "a") == "GangIncomplete: gang g: 3 of 4 fit, 3 have been created"
+
+
+def test_members_that_are_deleted_are_planned_for_no_more(scene: Scene) -> None:
+    scene.stage.node("a", mem=50000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    scene.door(Deleted("default", "p3", "uid-p3"))
+    assert "3 of 4 fit" in scene.why(pods[0], "a")
+    scene.stage.engine.gangs.begin()
+    assert "1 of 4 fit" in scene.why(pods[0], "a")
+
+
+def test_a_gang_of_another_namespace_is_another_gang(scene: Scene) -> None:
+    scene.stage.node("a", mem=50000)
+    scene.members("p0", "p1", "p2")
+    stranger = scene.stage.pod("p3", annotations={LEAST: "4"}, gpu=1, gpumem=100)
+    stranger["metadata"] |= {"namespace": "other", "labels": {GROUP: "g"}}
+    assert "1 of 4 fit" in scene.why(stranger, "a")
+
+
+def test_a_member_whose_node_kube_scheduler_takes_away_is_planned_anew(scene: Scene) -> None:
+    for node in ("a", "b"):
+        scene.stage.node(node, mem=20000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    (node,) = scene.stage.filter(pods[0], "a", "b")["NodeNames"]
+    other = "b" if node == "a" else "a"
+    assert scene.stage.filter(pods[0], other)["NodeNames"] == [other]
+    assert scene.held() == {"p0", "p1", "p2", "p3"}
+    scene.stage.node("b", mem=100)
+    scene.stage.node("a", mem=100)
+    scene.stage.now += 1000
+    scene.stage.ledger.expire(scene.stage.now)
+    assert "0 of 4 fit" in scene.why(pods[0], other)
+
+
+async def test_a_bind_waits_for_the_others(scene: Scene) -> None:
+    stage = scene.stage
+    stage.node("a", mem=50000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    for pod in pods:
+        stage.filter(pod, "a")
+    first = [asyncio.create_task(stage.bind(pod, "a")) for pod in pods[:3]]
+    await asyncio.sleep(0.01)
+    assert stage.api.bindings == []
+    assert await stage.bind(pods[3], "a") == ""
+    assert await asyncio.gather(*first) == ["", "", ""]
+    assert len(stage.api.bindings) == 4
+    late = scene.member("p4")
+    assert stage.filter(late, "a")["NodeNames"] == ["a"]
+    assert await stage.bind(late, "a") == "", "who comes later waits for nobody"
+
+
+@pytest.mark.looptime
+async def test_who_waits_too_long_is_refused_and_all_give_back(scene: Scene) -> None:
+    stage = scene.stage
+    stage.node("a", mem=50000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    for pod in pods:
+        stage.filter(pod, "a")
+    said = await asyncio.gather(*(stage.bind(pod, "a") for pod in pods[:3]))
+    assert "gang g: 3 of 4 came within 20 s; all give back what they held" in said
+    assert all("gang g: " in one for one in said)
+    assert stage.api.bindings == []
+    assert scene.held() == set()
+    for pod in pods:
+        stage.filter(pod, "a")
+    assert await asyncio.gather(*(stage.bind(pod, "a") for pod in pods)) == [""] * 4
+
+
+async def test_a_pod_without_a_gang_waits_for_nobody(scene: Scene) -> None:
+    scene.stage.node("a", mem=50000)
+    pod = scene.stage.pod("p", gpu=1, gpumem=100)
+    scene.stage.filter(pod, "a")
+    assert await scene.stage.bind(pod, "a") == ""
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_in_random_runs_no_gang_is_ever_half_started(stage: Any, seed: int) -> None:
+    """Gangs come, are asked about in any order, end, and give back: what is held is held whole."""
+    random, scene = Random(seed), Scene(stage)
+    for node in ("a", "b"):
+        stage.node(node, cards=2, mem=10000)
+    gangs = {
+        name: scene.members(
+            *(f"{name}{n}" for n in range(least)), gang=name, least=least, mem=random.choice((3000, 5000))
+        )
+        for name, least in (("x", 2), ("y", 3), ("z", 4), ("w", 5))
+    }
+    for _ in range(40):
+        name = random.choice(sorted(gangs))
+        pods = gangs[name]
+        if random.random() < 0.75:
+            stage.filter(random.choice(pods), *random.sample(("a", "b"), random.choice((1, 2, 2))))
+        elif random.random() < 0.5:
+            for pod in pods:
+                stage.ledger.release(pod["metadata"]["uid"])
+        else:
+            stage.now += random.choice((1, 100))
+            stage.ledger.expire(stage.now)
+        holding = scene.held()
+        for pods in gangs.values():
+            mine = [pod["metadata"]["name"] in holding for pod in pods]
+            assert all(mine) or not any(mine)
