@@ -18,10 +18,10 @@ from hami.plan.fixes import Change, Fix, fixes
 from hami.plan.policies import chain
 from hami.plan.preempt import Holder
 from hami.plan.rules import refuse
-from hami.plan.snapshot import NodeState
+from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
 
-__all__ = ["CardVerdict", "Change", "Explanation", "Fix", "explain", "explaining", "fixes"]
+__all__ = ["CardUse", "CardVerdict", "Change", "Explanation", "Fix", "explain", "explaining", "fixes", "use_of"]
 
 
 class CardVerdict(Struct, frozen=True, omit_defaults=True):
@@ -39,6 +39,20 @@ class CardVerdict(Struct, frozen=True, omit_defaults=True):
     had: int | None = None
 
 
+class CardUse(Struct, frozen=True):
+    """One card and what is taken of it, so that an explanation can be drawn."""
+
+    card: CardId
+    model: str
+    index: int
+    slots: int
+    used_slots: int
+    mem_mib: int
+    used_mem_mib: int
+    core_percent: int
+    used_core_percent: int
+
+
 class Explanation(Struct, frozen=True, omit_defaults=True):
     """One node and one ask."""
 
@@ -53,6 +67,8 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     """The text that `FailedNodes` and events carry."""
     fixes: tuple[Fix, ...] = ()
     """The nearest first. Empty where the ask fits, or where no single change helps."""
+    use: tuple[CardUse, ...] = ()
+    """All cards of the node."""
 
 
 def explain(ask: Ask, node: NodeState, holders: Sequence[Holder] = ()) -> Explanation:
@@ -75,6 +91,22 @@ def explaining(ask: Ask, node: NodeState, holders: Sequence[Holder] = ()) -> Ste
         plan=result if isinstance(result, Plan) else None,
         refusal=None if isinstance(result, Plan) else result.text,
         fixes=tuple(found),
+        use=tuple(use_of(state) for state in node.cards),
+    )
+
+
+def use_of(state: CardState) -> CardUse:
+    own = state.card
+    return CardUse(
+        card=own.id,
+        model=own.model,
+        index=own.index,
+        slots=own.slots,
+        used_slots=state.used_slots,
+        mem_mib=own.mem_mib,
+        used_mem_mib=state.used_mem_mib,
+        core_percent=own.core_percent,
+        used_core_percent=state.used_core_percent,
     )
 
 

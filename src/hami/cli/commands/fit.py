@@ -1,0 +1,116 @@
+"""`hami fit --gpu 2 --gpumem 10000 --gpucores 40`: whether a pod that nobody has made yet would fit now, and where."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hami.cli.look.source import FILE, Source, options
+
+if TYPE_CHECKING:
+    from hami.scheduler.api.answers import Explained
+
+
+@click.command()
+@click.option("--gpu", type=click.IntRange(1, 1024), help="Cards a container.  [default: 1 where anything is asked]")
+@click.option("--gpumem", metavar="MIB", help="Memory a card, in MiB.")
+@click.option("--gpumem-percentage", type=click.IntRange(1, 100), help="Memory a card, in percent of it.")
+@click.option("--gpucores", type=click.IntRange(0, 100), help="Percent of a card's time.")
+@click.option(
+    "--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Any other resource, as in a pod's limits."
+)
+@click.option("--type", "types", multiple=True, metavar="MODEL", help="Only cards whose model contains this.")
+@click.option("--not-type", "not_types", multiple=True, metavar="MODEL", help="No card whose model contains this.")
+@click.option("--uuid", "uuids", multiple=True, help="Only this card.")
+@click.option("--numa-bind", is_flag=True, help="All cards on one NUMA node.")
+@click.option(
+    "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Any other annotation of the pod."
+)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Whose quota counts.")
+@click.option("-f", "--file", type=FILE, help="A Pod manifest (YAML or JSON) in place of all of the above.")
+@click.option("--nodes", type=click.IntRange(1, 64), default=8, show_default=True, help="Nodes shown card by card.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
+@options()
+def command(source: Source, file: Path | None, namespace: str, nodes: int, output: str, **asked_for: Any) -> None:
+    """Would it fit? Nothing is made or reserved.
+
+    \b
+    hami fit --gpu 2 --gpumem 10000 --gpucores 40
+    hami fit --gpumem 24000 --type L40S -o json
+    hami fit -f pod.yaml --snapshot cluster.json
+
+    Exit status: 0 it fits now, 1 it does not, 2 wrong use, 3 something needed does not answer.
+    """
+    from hami.cli.commands.explain import finish
+
+    question = _question(file, namespace, asked_for)
+    finish(_answer(source, question, nodes), output)
+
+
+def _question(file: Path | None, namespace: str, asked_for: dict[str, Any]) -> dict[str, Any]:
+    """The body of /api/v1/fit."""
+    if file is not None:
+        import yaml
+
+        try:
+            pod = yaml.safe_load(file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as fault:
+            raise click.UsageError(f"{file} is no YAML: {fault}") from None
+        if not isinstance(pod, dict) or pod.get("kind") != "Pod":
+            raise click.UsageError(f"{file} is no Pod manifest (one document, kind: Pod)")
+        return {"pod": {key: pod[key] for key in ("metadata", "spec") if key in pod}}
+    limits = dict(_pair(text, "--limit") for text in asked_for["limits"])
+    for option, name in (
+        ("gpu", "gpu"),
+        ("gpumem", "gpumem"),
+        ("gpumem_percentage", "gpumem-percentage"),
+        ("gpucores", "gpucores"),
+    ):
+        if asked_for[option] is not None:
+            limits[name] = str(asked_for[option])
+    if not limits:
+        raise click.UsageError("say what it asks: --gpu 1 --gpumem 8000 --gpucores 30, or -f pod.yaml (see --help)")
+    return {"limits": limits, "annotations": _annotations(asked_for), "namespace": namespace}
+
+
+def _annotations(asked_for: dict[str, Any]) -> dict[str, str]:
+    from hami.vendors.nvidia import rules
+
+    found = dict(_pair(text, "--annotation") for text in asked_for["annotations"])
+    lists = ((rules.USE_TYPE, "types"), (rules.NOUSE_TYPE, "not_types"), (rules.USE_UUID, "uuids"))
+    found |= {key: ",".join(asked_for[option]) for key, option in lists if asked_for[option]}
+    return found | ({rules.NUMA_BIND: "true"} if asked_for["numa_bind"] else {})
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise click.UsageError(f"{option} {text!r}: NAME=VALUE, please")
+    return key, value
+
+
+def _answer(source: Source, question: dict[str, Any], nodes: int) -> "Explained":
+    from hami.cli.look.source import asked
+    from hami.scheduler.api.answers import Explained
+
+    if source.snapshot is None:
+        return asked(source, "POST", f"/api/v1/fit?nodes={nodes}", Explained, question)
+    return _from_file(source, question, nodes)
+
+
+def _from_file(source: Source, question: dict[str, Any], nodes: int) -> "Explained":
+    import msgspec
+
+    from hami.ledger.survey import survey
+    from hami.plan.steps import finish
+    from hami.scheduler.api.answers import whole
+    from hami.scheduler.api.desk import Question
+    from hami.vendors.trial import trial_ask, trial_pod
+    from hami.wire.faults import decoded
+
+    asked = decoded(msgspec.json.Decoder(Question).decode, msgspec.json.encode(question), "$")
+    vendors = source.vendors()
+    read, filed = source.filed()
+    pod = asked.pod or trial_pod(asked.limits, asked.annotations, asked.namespace, vendors)
+    ask = trial_ask(pod, vendors, read.policies.policies())
+    return whole(finish(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))

@@ -1,0 +1,77 @@
+"""`hami record`: the cluster into a file, one moment or as it goes, for `fit`, `explain`, `frag` and `simulate`."""
+
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from hami.cli.look.source import Source, options
+
+
+@click.command()
+@click.option("--snapshot", "moment", is_flag=True, help="One moment as one JSON object, then stop.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@click.option(
+    "--output-file", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
+@options(live=False, file=False)
+def command(source: Source, moment: bool, seconds: float | None, out: Path | None) -> None:
+    """Record nodes with cards, pods that ask for them, and what they got. Reads only.
+
+    \b
+    hami record --snapshot > cluster.json       one moment
+    hami record --out cluster.jsonl             until Ctrl-C: nodes, pods arriving, bound, leaving
+    hami record --for 86400 --out day.jsonl     a day
+
+    Needs your right to list and watch nodes and pods in all namespaces, and to list disruption budgets (without it
+    every pod of a snapshot counts as protected). No environment, image or label is written: docs/reference/record.md.
+
+    Exit status: 0 done, 2 wrong use, 3 the API server does not answer or refuses.
+    """
+    if out is None:
+        _record(source, moment, seconds, sys.stdout.buffer)
+        return
+    try:
+        with out.open("wb") as file:
+            _record(source, moment, seconds, file)
+    except OSError as fault:
+        raise click.UsageError(f"--out {out}: {fault.strerror}") from None
+
+
+def _record(source: Source, moment: bool, seconds: float | None, file: BinaryIO) -> None:
+    from hami.cli.look import recording
+    from hami.cli.look.source import run
+    from hami.kube.client import Kube
+    from hami.model.ask import Policies
+    from hami.wire import record, snapshot
+
+    vendors, policies = source.vendors(), Policies()
+    count = 0
+
+    def write(line: record.Line) -> None:
+        nonlocal count
+        count += 1
+        file.write(record.encode(line))
+        file.flush()
+
+    async def work() -> None:
+        import asyncio
+        from contextlib import suppress
+
+        async with Kube(source.target()) as kube:
+            if moment:
+                file.write(snapshot.encode(await recording.snapshot(kube, vendors, policies)))
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await recording.stream(kube, vendors, policies, write)
+
+    try:
+        run(work())
+    except KeyboardInterrupt:
+        pass
+    finally:
+        file.flush()
+    if not moment:
+        click.echo(f"{count} lines", err=True)

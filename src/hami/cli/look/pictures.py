@@ -1,0 +1,171 @@
+"""Explanations and fragmentation, drawn: tables, and a bar a card. Decides nothing."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hami.ledger.survey import Survey
+from hami.plan.explain import CardUse, CardVerdict, Explanation
+from hami.plan.fixes import Fix
+from hami.plan.fragmentation import Fragmentation, Room
+from hami.plan.moves import Move
+
+BAR = 20
+UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTimeSlicingExhausted": "slices"}
+
+
+def console(json: bool = False) -> Console:
+    import sys
+
+    return Console(stderr=json, width=None if sys.stdout.isatty() else 140)
+
+
+def explained(survey: Survey, detail: bool) -> RenderableType:
+    """The answer, the reasons, what would help, and the cards of the nodes that were looked at."""
+    parts: list[RenderableType] = [_verdict(survey)]
+    if survey.refused:
+        parts.append(_reasons(survey))
+    if survey.fixes:
+        parts.append(_fixes(survey.fixes))
+    elif not survey.fits and detail:
+        parts.append(Text("No single change of the ask, of a card or of one pod makes it fit.", style="yellow"))
+    parts += [_node(node) for node in survey.nodes]
+    if not detail:
+        parts.append(Text("Nodes and cards are shown to those who may `get nodes`.", style="dim"))
+    return Group(*parts)
+
+
+def _verdict(survey: Survey) -> Text:
+    asks = "; ".join(survey.asks)
+    if survey.bound is not None:
+        return Text(f"{survey.pod} is bound to {survey.bound} ({asks})", style="green")
+    if survey.fits:
+        where = f", best on {survey.plan.node}" if survey.plan else ""
+        return Text(f"fits on {survey.feasible} of {survey.offered} nodes{where} ({asks})", style="bold green")
+    return Text(f"does not fit: 0 of {survey.offered} nodes ({asks})", style="bold red")
+
+
+def _reasons(survey: Survey) -> Table:
+    table = _table("Why not", ("nodes", "reason", "which"))
+    for one in survey.refused:
+        more = f" and {one.nodes - len(one.names)} more" if one.names and one.nodes > len(one.names) else ""
+        table.add_row(str(one.nodes), one.text, ", ".join(one.names) + more)
+    return table
+
+
+def _fixes(fixes: Sequence[Fix]) -> Table:
+    table = _table("What would make it fit, the nearest first", ("change", "then it fits on", "effort"))
+    for number, fix in enumerate(fixes):
+        table.add_row(Text(fix.text, style="bold" if number == 0 else ""), fix.node or "", f"{fix.effort:.2f}")
+    return table
+
+
+def _node(node: Explanation) -> Table:
+    mark = "fits" if node.plan else node.refusal or "does not fit"
+    table = _table(
+        f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}",
+        ("card", "model", "memory", "", "cores", "slices", "verdict"),
+    )
+    taken = {one.card for slices in node.plan.containers for one in slices} if node.plan else set()
+    for use in node.use:
+        verdicts = [one for one in node.cards if one.card == use.card]
+        chosen = use.card in taken
+        table.add_row(*_card(use), Group(*(_said(one, chosen) for one in verdicts)))
+    return table
+
+
+def _card(use: CardUse) -> tuple[RenderableType, ...]:
+    return (
+        str(use.index),
+        use.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
+        bar(use.used_mem_mib, use.mem_mib),
+        f"{use.mem_mib - use.used_mem_mib} of {use.mem_mib} MiB free",
+        f"{use.core_percent - use.used_core_percent} % free",
+        f"{use.used_slots}/{use.slots}",
+    )
+
+
+def _said(verdict: CardVerdict, chosen: bool) -> Text:
+    if verdict.score is not None:
+        text = f"{verdict.container}: score {verdict.score:.2f} = {verdict.formula}"
+        return Text(("→ " if chosen else "") + text, style="bold green" if chosen else "green")
+    reason = verdict.reason.value if verdict.reason else ""
+    amounts = ""
+    if verdict.needed is not None and verdict.had is not None:
+        unit = UNITS.get(reason, "")
+        amounts = f": needs {verdict.needed} {unit}, has {verdict.had}"
+    return Text(f"{verdict.container}: {reason}{amounts}", style="red")
+
+
+def bar(used: int, total: int, width: int = BAR) -> Text:
+    filled = min(width, round(used / total * width)) if total else 0
+    return Text("█" * filled, style="cyan") + Text("░" * (width - filled), style="dim")
+
+
+def cards(nodes: Iterable[tuple[str, Sequence[CardUse]]]) -> Table:
+    """Every card as a small bar, a node a row."""
+    table = _table("Cards (█ used, ░ free)", ("node", "cards", "free"))
+    for name, uses in nodes:
+        bars = Text(" ").join(bar(use.used_mem_mib, use.mem_mib, 8) for use in uses)
+        free = sum(max(0, use.mem_mib - use.used_mem_mib) for use in uses)
+        cores = sum(max(0, use.core_percent - use.used_core_percent) for use in uses)
+        table.add_row(name, bars, f"{free} MiB, {cores} %")
+    return table
+
+
+def fragmented(before: Fragmentation, after: Fragmentation | None = None) -> Group:
+    """How many of each typical ask still fit; with what the moves would make of it."""
+    head = f"Fragmentation {before.percent:.1f} %"
+    if after is not None:
+        head += f", {after.percent:.1f} % after the moves"
+    columns = (
+        "typical ask",
+        "pods seen",
+        "fit now",
+        *(("after",) if after else ()),
+        "at best",
+        "free but unusable",
+        "what blocks",
+    )
+    table = _table("", columns)
+    later = {room.name: room.fits for room in after.rooms} if after else {}
+    for room in before.rooms:
+        counts = [str(room.fits), *([str(later.get(room.name, ""))] if after else [])]
+        table.add_row(
+            room.name,
+            str(room.seen or ""),
+            *counts,
+            str(room.at_best),
+            f"{room.unusable_percent:.0f} %",
+            _blocked(room),
+        )
+    return Group(Text(head, style="bold"), table)
+
+
+def _blocked(room: Room) -> str:
+    return "; ".join(
+        f"{one.cards} cards {one.reason.value} ({one.free_mem_mib} MiB, {one.free_core_percent} % free there)"
+        for one in room.stuck[:2]
+    )
+
+
+def moves(target: str, made: Sequence[Move], node: str) -> Table:
+    table = _table(
+        f"Moves that would make room for {target} on {node} (nothing is moved)", ("pod", "from", "to", "cards")
+    )
+    for move in made:
+        slices = ", ".join(one.card for container in move.plan.containers for one in container)
+        table.add_row(str(move.pod), move.source, move.plan.node, slices)
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in ("nodes", "effort", "fit now", "after", "at best") else "left"
+        )
+    return table

@@ -1,0 +1,215 @@
+"""explain, fit, frag and record from a file: what they print, and exit statuses that mean something."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.unit.plan.builders import app, pod, want
+
+from hami.cli.look import recording
+from hami.cli.main import hami
+from hami.config.schema import DeviceConfig
+from hami.kube.reflector import Added, Deleted, Modified, Synced
+from hami.model.ask import Policies
+from hami.model.ids import CardId, Family, NodeName, PodUid
+from hami.model.plan import Slice
+from hami.scheduler.entries import DatedPod, DisruptionBudget, budget_entries
+from hami.vendors.table import load
+from hami.wire import record, snapshot
+from hami.wire.objects import Node
+from hami.wire.snapshot import AskEntry, BudgetEntry, CardEntry, NodeEntry, PodEntry, Snapshot
+
+NVIDIA = Family("NVIDIA")
+
+
+def half_full(budget: int = 1) -> Snapshot:
+    """Two nodes of one L40S, each with a pod of 20000 MiB and 50 %; one pod waits for a whole card."""
+    nodes = tuple(
+        NodeEntry(NodeName(f"n{number}"), (CardEntry(CardId(f"d{number}"), NVIDIA, "NVIDIA L40S", 0, 10, 46000),))
+        for number in (0, 1)
+    )
+    pods = [
+        PodEntry(
+            "team",
+            f"p{number}",
+            PodUid(f"p{number}"),
+            AskEntry.of(pod(app(want(20000, cores=50)))),
+            NodeName(f"n{number}"),
+            ((Slice(CardId(f"d{number}"), NVIDIA, 20000, 50),),),
+        )
+        for number in (0, 1)
+    ]
+    pods.append(PodEntry("team", "waits", PodUid("w"), AskEntry.of(pod(app(want(46000, cores=50))))))
+    return Snapshot(1.0, nodes, tuple(pods), (BudgetEntry("team", "b", budget, (PodUid("p0"), PodUid("p1"))),))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "cluster.json"
+    path.write_bytes(snapshot.encode(half_full()))
+    return str(path)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(hami, words)
+
+
+def test_explain_names_the_missing_memory_and_the_fix(file: str) -> None:
+    done = run("explain", "pod", "team/waits", "--snapshot", file)
+    assert done.exit_code == 1
+    assert "missing 20000 MiB on the best card" in done.output
+    assert "ask at most 26000 MiB a card" in done.output
+    assert "█" in done.output
+    answer = json.loads(run("explain", "pod", "waits", "-n", "team", "--snapshot", file, "-o", "json").output)
+    assert (answer["kind"], answer["fits"], answer["fixes"][0]["value"]) == ("hami.io/explained", False, 26000)
+
+
+def test_explain_of_a_bound_pod_shows_where_it_is(file: str) -> None:
+    done = run("explain", "pod", "team/p0", "--snapshot", file)
+    assert (done.exit_code, "is bound to n0" in done.output) == (0, True)
+
+
+def test_fit_says_by_its_exit_status_whether_it_fits(file: str) -> None:
+    """Row 5.15."""
+    fits = run("fit", "--gpumem", "26000", "--gpucores", "50", "--snapshot", file)
+    assert (fits.exit_code, "fits on 2 of 2 nodes" in fits.output) == (0, True)
+    two = run("fit", "--gpu", "2", "--gpumem", "10000", "--gpucores", "40", "--snapshot", file, "-o", "json")
+    assert two.exit_code == 1
+    assert json.loads(two.output)["refused"][0]["text"] == "NodeInsufficientDevice: asks 2 cards, the node has 1"
+    typed = run("fit", "--gpumem", "100", "--type", "H100", "--snapshot", file, "-o", "json")
+    assert (typed.exit_code, json.loads(typed.output)["fixes"][0]["model"]) == (1, "NVIDIA L40S")
+
+
+def test_fit_reads_a_manifest(file: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "pod.yaml"
+    limits = {"nvidia.com/gpu": 1, "nvidia.com/gpumem": 30000}
+    container = {"name": "c", "resources": {"limits": limits}}
+    manifest.write_text(json.dumps({"kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [container]}}))
+    assert run("fit", "-f", str(manifest), "--snapshot", file).exit_code == 1
+    manifest.write_text("kind: Deployment")
+    assert run("fit", "-f", str(manifest), "--snapshot", file).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit",),
+        ("fit", "--gpucores", "101"),
+        ("fit", "--limit", "gpumem"),
+        ("explain", "pod", "a/b/c"),
+        ("record", "--for", "0"),
+        ("frag", "--most-moves", "99"),
+    ],
+)
+def test_wrong_use_ends_with_2(words: tuple[str, ...], file: str) -> None:
+    assert run(*words, *(("--snapshot", file) if words[0] != "record" else ())).exit_code == 2
+
+
+def test_frag_shows_the_number_before_and_after_the_fewest_moves(file: str) -> None:
+    """Row 6.19."""
+    found = json.loads(run("frag", "--snapshot", file, "-o", "json").output)
+    assert found["target"] == "a whole card"
+    assert [(move["pod"]["name"], move["source"], move["plan"]["node"]) for move in found["moves"]] == [
+        ("p0", "n0", "n1")
+    ]
+    assert found["after"]["percent"] < found["fragmentation"]["percent"]
+    rooms = {room["name"]: room["fits"] for room in found["fragmentation"]["rooms"]}
+    assert (rooms["a whole card"], rooms["1 x 20000 MiB, 50 %"]) == (0, 2)
+    drawn = run("frag", "--snapshot", file)
+    assert (drawn.exit_code, "nothing is moved" in " ".join(drawn.output.split())) == (0, True)
+
+
+def test_frag_moves_nobody_whom_a_budget_protects(tmp_path: Path) -> None:
+    path = tmp_path / "guarded.json"
+    path.write_bytes(snapshot.encode(half_full(budget=0)))
+    found = json.loads(run("frag", "--snapshot", str(path), "-o", "json").output)
+    assert (found["moves"], found["searched"]) == ([], "none exist")
+
+
+def test_frag_makes_room_for_an_ask_that_is_named(file: str) -> None:
+    found = json.loads(run("frag", "--gpumem", "40000", "--gpucores", "10", "--snapshot", file, "-o", "json").output)
+    assert (found["target"], len(found["moves"])) == ("the ask named", 1)
+
+
+def test_every_command_teaches() -> None:
+    for words in (("explain", "pod"), ("fit",), ("frag",), ("record",)):
+        done = run(*words, "--help")
+        assert (done.exit_code, "Exit status" in done.output) == (0, True)
+
+
+# -- recording
+
+
+def kubernetes_pod(**fields: Any) -> DatedPod:
+    limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "2000", "cpu": "500m", "memory": "1Gi"}
+    body: dict[str, Any] = {
+        "metadata": {
+            "namespace": "ns",
+            "name": "p",
+            "uid": "u",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app": "x"},
+            "annotations": fields.pop("annotations", {}),
+        },
+        "spec": {"containers": [{"name": "c", "resources": {"limits": limits}}], **fields.pop("spec", {})},
+        "status": fields.pop("status", {}),
+    }
+    import msgspec
+
+    return msgspec.convert(body, DatedPod)
+
+
+BOUND = {
+    "spec": {"nodeName": "n"},
+    "annotations": {"hami.io/vgpu-devices-allocated": "d0,NVIDIA,2000,0:;", "hami.io/vgpu-node": "n"},
+}
+
+
+def recorder() -> tuple[recording.Recorder, list[record.Line]]:
+    lines: list[record.Line] = []
+    return recording.Recorder(load(DeviceConfig()), Policies(), lines.append, lambda: 9.0), lines
+
+
+def test_a_pod_arrives_is_bound_and_leaves_once_each() -> None:
+    watch, lines = recorder()
+    waiting, bound = kubernetes_pod(), kubernetes_pod(**BOUND)
+    for event in (Added(waiting), Modified(waiting), Synced(1, "1"), Modified(bound), Modified(bound)):
+        watch.pod(event)
+    watch.node(Synced(0, "1"))
+    watch.pod(Modified(kubernetes_pod(**BOUND, status={"phase": "Succeeded"})))
+    watch.pod(Deleted("ns", "p", "u"))
+    arrived, told_bound, synced, left = lines
+    assert isinstance(arrived, record.PodArrived)
+    assert (arrived.pod.created, arrived.pod.cpu_milli, arrived.pod.mem_bytes) == (1767225600.0, 500, 1 << 30)
+    slices = ((Slice(CardId("d0"), NVIDIA, 2000, 0),),)
+    assert told_bound == record.PodBound(9.0, PodUid("u"), NodeName("n"), slices)
+    assert (synced, left) == (record.Synced(9.0), record.PodLeft(9.0, PodUid("u"), "Succeeded"))
+
+
+def test_pods_without_cards_and_nodes_without_register_are_not_recorded() -> None:
+    import msgspec
+
+    watch, lines = recorder()
+    plain = msgspec.convert({"metadata": {"name": "x", "uid": "x"}, "spec": {"containers": [{"name": "c"}]}}, DatedPod)
+    watch.pod(Added(plain))
+    watch.pod(Deleted("", "x", "x"))
+    watch.node(Added(msgspec.convert({"metadata": {"name": "n"}}, Node)))
+    assert lines == []
+
+
+def test_budgets_cover_by_kubernetes_rules() -> None:
+    import msgspec
+
+    def covered(selector: object) -> bool:
+        body = {"metadata": {"namespace": "ns", "name": "b"}, "spec": {"selector": selector}, "status": {}}
+        return bool(budget_entries([msgspec.convert(body, DisruptionBudget)], [kubernetes_pod()]))
+
+    assert covered({"matchLabels": {"app": "x"}})
+    assert covered({})
+    assert covered({"matchExpressions": [{"key": "app", "operator": "In", "values": ["x", "y"]}]})
+    assert covered({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]})
+    assert not covered({"matchLabels": {"app": "y"}})
+    assert not covered({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]})
+    assert not covered(None)
