@@ -19,7 +19,7 @@ from hami.kube.client import Kube
 from hami.kube.errors import AlreadyExists, NotFound
 from hami.kube.reflector import Added, Deleted, Event, Modified
 from hami.kube.watch import follow
-from hami.model.card import Card
+from hami.model.card import MIG, Card, MigProfile
 from hami.model.errors import HamiError
 from hami.model.ids import CardId, Family
 from hami.wire import annotations as keys
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 TO_ALLOCATE = "hami.io/vgpu-devices-to-allocate"
 REGISTER = "hami.io/node-nvidia-register"
+SCORES = "hami.io/node-nvidia-score"
 LABEL = "hami.io/simulated"
 LEASES = "kube-node-lease"
 
@@ -45,6 +46,10 @@ class Shape(Struct, frozen=True):
     memory: str = "512Gi"
     pods: int = 250
     resource: str = "nvidia.com/gpu"
+    links: tuple[tuple[int, ...], ...] = ()
+    """What the links between each two cards are worth, a row a card."""
+    mig_profiles: tuple[MigProfile, ...] = ()
+    """What its cards offer; with any they are in MIG mode."""
 
 
 PLAIN = Shape()
@@ -62,6 +67,8 @@ def cards_of(node: str, shape: Shape) -> tuple[Card, ...]:
             mem_mib=shape.mem_mib,
             core_percent=100,
             numa=index * 2 // shape.cards,
+            mode=MIG if shape.mig_profiles else "hami-core",
+            mig_profiles=shape.mig_profiles,
         )
         for index in range(shape.cards)
     )
@@ -82,7 +89,7 @@ def node_object(name: str, shape: Shape, labels: Mapping[str, str] | None = None
         "metadata": {
             "name": name,
             "labels": {"kubernetes.io/hostname": name, LABEL: "true", "gpu": "on", **(labels or {})},
-            "annotations": {REGISTER: register.encode(cards_of(name, shape))},
+            "annotations": registered(name, shape),
         },
         "status": {
             "capacity": amounts,
@@ -99,6 +106,19 @@ def node_object(name: str, shape: Shape, labels: Mapping[str, str] | None = None
             "nodeInfo": {"kubeletVersion": "v1.34.4", "operatingSystem": "linux", "architecture": "amd64"},
         },
     }
+
+
+def registered(name: str, shape: Shape) -> dict[str, str]:
+    """What the node's agent writes of its cards."""
+    cards = cards_of(name, shape)
+    written = {REGISTER: register.encode(cards)}
+    if shape.links:
+        scores = {
+            card.id: {other.id: row[other.index] for other in cards if other is not card}
+            for card, row in zip(cards, shape.links, strict=True)
+        }
+        written[SCORES] = register.encode_scores(scores)
+    return written
 
 
 async def create_nodes(
