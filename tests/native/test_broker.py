@@ -77,11 +77,11 @@ class Node:
 
     def start(self, policy: LibraryPolicy, *words: object, **more: str) -> "subprocess.Popen[str]":
         """Returns when it has registered."""
-        before = self.clients()
+        before = self.sessions()
         self.mounted(policy)
         process: subprocess.Popen[str] = self.container.start(*words, **more)
         self.started.append(process)
-        self.until(lambda: self.clients() > before or process.poll() is not None, "a registration")
+        self.until(lambda: self.sessions() > before or process.poll() is not None, "a registration")
         return process
 
     def state(self) -> dict[str, object]:
@@ -101,6 +101,10 @@ class Node:
 
     def clients(self) -> float:
         return self.value("hami_broker_clients")
+
+    def sessions(self) -> float:
+        """So many have there been."""
+        return self.clients() + self.value("hami_broker_sessions_ended_total")
 
     def until(self, holds: Callable[[], object], what: str, seconds: float = 15.0) -> float:
         begun = time.monotonic()

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Holds the broker to its figures on a real card: turns, live limits, priority, idle neighbours, cost.
+
+Needs gcc, and a Python 3.11 with the project's dependencies (the broker runs in it). Tenants are processes on this
+machine, each under a policy file of its own and registered with a real broker. Prints one table, writes broker.json.
+
+    python3 tests/gpu/broker.py [--out FOLDER] [--only SECTION,...] [--quick] [--simulated FOLDER]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limits import NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
+
+AGENT = NATIVE.parent / "tests/native/agent.py"
+SOURCE = NATIVE.parent / "src"
+
+
+@dataclass
+class Node:
+    """The broker, and the grants it serves."""
+
+    bench: Bench
+    root: Path
+    uuid: str
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "mounted"
+
+    def build(self) -> None:
+        """The library again, its policy at a place of ours."""
+        work = self.bench.work
+        sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c"]
+        flags = [*STRICT, "-fPIC", "-fvisibility=hidden", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{work}"]
+        place = f'-DHAMI_POLICY_PATH="{self.policy}"'
+        link = [f"-Wl,--version-script={work / 'exports.map'}", "-Wl,-Bsymbolic,-z,now", "-ldl", "-lpthread"]
+        subprocess.run(["gcc", *flags, place, "-shared", *sources, "-o", self.library, *link], check=True)
+
+    @property
+    def library(self) -> Path:
+        return self.bench.work / "libvgpu-broker.so"
+
+    def grant(self, key: str, *, cores: int = 0, mem: str = "all", priority: int = 1, broker: bool = True) -> None:
+        folder = self.root / "grants" / key
+        (folder / "broker").mkdir(parents=True, exist_ok=True)
+        (folder / "ledger").touch()
+        lines = ["version 1", f"container {key}/main", "core_policy force", f"priority {priority}", "fail closed"]
+        lines += ["strict 0", f"ledger {folder / 'ledger'}"]
+        lines += [f"broker {folder / 'broker/sock'}"] if broker else []
+        lines += [f"card {self.uuid} mem_mib {mem} core_percent {cores}", "end", ""]
+        fresh = folder / "policy.new"
+        fresh.write_text("\n".join(lines))
+        fresh.replace(folder / "policy")
+
+    @contextmanager
+    def agent(self) -> Iterator[None]:
+        nvml = subprocess.run(
+            "ldconfig -p | grep -m1 libnvidia-ml.so.1 | sed 's/.*=> //'",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        if self.bench.simulated:
+            nvml = str(self.bench.simulated / "libnvidia-ml.so.1")
+        words = [sys.executable, AGENT, self.root / "grants", *([nvml] if nvml else [])]
+        with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(SOURCE)}) as process:
+            try:
+                self.until(lambda: self.state().get("pid") == process.pid, "the broker")
+                yield
+            finally:
+                process.kill()
+
+    def state(self) -> dict[str, Any]:
+        try:
+            read: dict[str, Any] = json.loads((self.root / "grants/state").read_text())
+        except FileNotFoundError:
+            return {}
+        return read
+
+    def value(self, name: str) -> float:
+        return float(sum(value for family, _, value in self.state().get("samples", []) if family == name))
+
+    def sessions(self) -> float:
+        """So many have there been."""
+        return self.value("hami_broker_clients") + self.value("hami_broker_sessions_ended_total")
+
+    def until(self, holds: Any, what: str, seconds: float = 20) -> float:
+        begun = time.monotonic()
+        while not holds():
+            if time.monotonic() - begun > seconds:
+                raise ValueError(f"no {what} within {seconds} s")
+            time.sleep(0.01)
+        return time.monotonic() - begun
+
+    def start(self, key: str, *words: object) -> subprocess.Popen[str]:
+        """Returns when it has read its policy, and registered if it is to."""
+        text = (self.root / "grants" / key / "policy").read_text()
+        before = self.sessions()
+        self.policy.write_text(text)
+        env = self.bench.environment() | {"LD_PRELOAD": str(self.library)}
+        process = self.bench.start(self.bench.work / "probe", *words, env=env)
+        if "broker " in text:
+            self.until(lambda: self.sessions() > before or process.poll() is not None, "registration")
+        else:
+            time.sleep(1.5)
+        return process
+
+    def run(self, key: str, *words: object) -> dict[str, Any]:
+        return finish(self.start(key, *words))
+
+
+WORKS = (
+    ((30, 70), (("spin", 1_000_000), ("spin", 1_000_000))),
+    ((30, 70), (("spin", 100_000), ("spin", 100_000))),
+    ((30, 70), (("spin", 10_000), ("spin", 1_000_000))),
+    ((10, 90), (("spin", 1_000_000), ("spin", 1_000_000))),
+    ((50, 50), (("spin", 1_000_000), ("spin", 1_000_000))),
+    ((50, 50), (("spin", 5_000_000), ("spin", 100_000))),
+    ((30, 70), (("sync", 5_000_000), ("spin", 100_000))),
+)
+
+
+def turns(node: Node) -> None:
+    """Two capped tenants, with turns (a broker) and without."""
+    for caps, works in WORKS[:3] if node.bench.quick else WORKS:
+        label = f"{caps[0]}/{caps[1]}: " + " and ".join(f"{work} {ns / 1000:g} us" for work, ns in works)
+        for broker in (True, False):
+            running = []
+            for index, (cap, (work, ns)) in enumerate(zip(caps, works, strict=True)):
+                node.grant(f"t{index}", cores=cap, broker=broker)
+                running.append(node.start(f"t{index}", "run", work, 8, ns))
+            got = [finish(each) for each in running]
+            parts = [
+                steady(each, 3.0) / unlimited(node.bench, *work) * 100 for each, work in zip(got, works, strict=True)
+            ]
+            ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, caps, strict=True)) and sum(parts) >= 98
+            measured = f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}"
+            name = label if broker else f"for comparison, no turns: {label}"
+            node.bench.add("turns", name, measured, "each +- 1.5, sum >= 98" if broker else "", ok if broker else None)
+
+
+def hostbound(node: Node) -> None:
+    """Bound by their hosts: they overlap, and together do more than one card's worth of either alone."""
+    works = (("spin", 8_000, 12_000), ("spin", 8_000, 12_000))
+    running = []
+    for index, (work, ns, host) in enumerate(works):
+        node.grant(f"t{index}", cores=(30, 70)[index])
+        running.append(node.start(f"t{index}", "run", work, 8, ns, host))
+    parts = [
+        steady(finish(each), 3.0) / unlimited(node.bench, *work) * 100
+        for each, work in zip(running, works, strict=True)
+    ]
+    node.bench.add(
+        "hostbound",
+        "8 us + 12 us host, both, 30/70",
+        f"{parts[0]:.0f} {parts[1]:.0f}",
+        "sum > 120 of solo",
+        sum(parts) > 120,
+    )
+
+
+def idle(node: Node) -> None:
+    """Beside a registered neighbour that does nothing, and when that one comes back."""
+    node.grant("t0", cores=50)
+    node.grant("t1", cores=50)
+    sleeper = node.start("t1", "hold", 64, 30)
+    part = steady(node.run("t0", "run", "spin", 6, 1_000_000), 3.0) / unlimited(node.bench, "spin", 1_000_000) * 100
+    sleeper.kill()
+    finish(sleeper)
+    node.bench.add("idle", "capped 50, neighbour idle", f"{part:.1f}", "50 +- 1", abs(part - 50) <= 1)
+
+
+def priority(node: Node) -> None:
+    """Short requests of high priority beside endless work of low priority: how long they take, against alone."""
+    node.grant("low", priority=1)
+    node.grant("high", priority=0)
+    request = ("run", "sync", 4, 1_000_000, 5_000_000)
+    alone = node.run("high", *request)["rate"]
+    low = node.start("low", "run", "spin", 12, 1_000_000)
+    time.sleep(2)
+    beside = node.run("high", *request)["rate"]
+    got = finish(low)
+    slow = statistics.mean(got["tenths"][42:58]) / statistics.mean(got["tenths"][5:15])
+    node.bench.add(
+        "priority",
+        "requests of high priority beside low",
+        f"{beside / alone * 100:.0f} % of alone",
+        ">= 90 %",
+        beside >= 0.9 * alone,
+    )
+    node.bench.add("priority", "low meanwhile", f"{slow * 100:.0f} % of before", "< 30 %", slow < 0.3)
+
+
+def live(node: Node) -> None:
+    """A limit that changes under a running program."""
+    node.grant("t0", mem="4000")
+    process = node.start("t0", "watch", 20)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())["total_mib"]
+    node.grant("t0", mem="6000")
+    begun = time.monotonic()
+    second = json.loads(process.stdout.readline())["total_mib"]
+    took = time.monotonic() - begun
+    process.kill()
+    node.bench.add(
+        "live",
+        "4000 to 6000 MiB",
+        f"{first} {second} in {took:.1f} s",
+        "<= 2.5 s",
+        (first, second) == (4000, 6000) and took < 2.5,
+    )
+    node.grant("t0", cores=20)
+    running = node.start("t0", "run", "spin", 10, 1_000_000)
+    time.sleep(4)
+    node.grant("t0", cores=60)
+    tenths, full = finish(running)["tenths"], unlimited(node.bench, "spin", 1_000_000) / 10
+    parts = [sum(tenths[a:b]) / (b - a) / full * 100 for a, b in ((25, 38), (70, 95))]
+    ok = abs(parts[0] - 20) <= 1.5 and abs(parts[1] - 60) <= 1.5
+    node.bench.add("live", "20 to 60 %", f"{parts[0]:.1f} then {parts[1]:.1f}", "each +- 1.5", ok)
+
+
+def cost(node: Node) -> None:
+    """What registering adds to cuInit, and turns to a launch that need not wait."""
+    times = {}
+    for broker in (False, True):
+        node.grant("t0", broker=broker)
+        node.policy.write_text((node.root / "grants/t0/policy").read_text())
+        env = node.bench.environment() | {"LD_PRELOAD": str(node.library)}
+        times[broker] = statistics.median(node.bench.probe("init", env=env)["init_ms"] for _ in range(7))
+    added = times[True] - times[False]
+    node.bench.add(
+        "cost", "registering, added to cuInit", f"{added:.1f} ms of {times[False]:.0f}", "<= 5 ms", added <= 5
+    )
+    node.grant("t0", cores=99)
+    got = node.run("t0", "launches", 200_000)
+    node.bench.add(
+        "cost",
+        "null launch, limit 99, registered",
+        f"+{got.get('added_ns')} ns",
+        "<= 40 ns",
+        got.get("added_ns", 1e9) <= 40,
+    )
+
+
+def kills(node: Node) -> None:
+    node.grant("t0", mem="8192")
+    slowest = 0.0
+    for _ in range(10 if node.bench.quick else 50):
+        victims = [node.start("t0", "hold", 256, 60) for _ in range(4)]
+        for victim in victims:
+            victim.kill()
+            victim.communicate()
+        slowest = max(slowest, node.until(lambda: node.value("hami_broker_clients") == 0, "the end of the sessions"))
+    after = node.run("t0", "mem", "linear")
+    ok = slowest < 1 and after.get("taken_mib", 0) >= 8192 - 1024
+    node.bench.add(
+        "kills", "kills; slowest end, MiB after", f"{slowest:.2f} s, {after.get('taken_mib')}", "< 1 s, all", ok
+    )
+
+
+SECTIONS = {each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills)}
+
+
+def uuid_of(bench: Bench) -> str:
+    if bench.simulated:
+        return os.environ["HAMI_SIM_UUID"]
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    return listed.split("UUID: ")[1].split(")")[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS, HAMI_SIM_UUID"
+    )
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as folder:
+        bench = Bench(Path(folder), 5, chosen.quick, chosen.simulated)
+        build(bench)
+        (bench.work / "grants").mkdir()
+        node = Node(bench, bench.work, uuid_of(bench))
+        node.build()
+        bench.rounds_a_ns = (
+            "1"
+            if chosen.simulated
+            else str(bench.probe("run", "spin", 1, 100_000, env=bench.environment()).get("rounds_a_ns"))
+        )
+        about = {} if chosen.simulated else card(bench)
+        for name in chosen.only.split(","):
+            try:
+                with node.agent():
+                    SECTIONS[name](node)
+            except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError) as fault:
+                bench.add(name, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False)
+            answer = {"card": about, "date": time.strftime("%Y-%m-%d"), "rows": [asdict(row) for row in bench.rows]}
+            (chosen.out / "broker.json").write_text(json.dumps(answer, indent=1))
+    failed = [row.name for row in bench.rows if row.ok is False]
+    print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
