@@ -23,6 +23,7 @@ from hami.observe import log as logs
 from hami.observe.metrics import registry
 from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
+from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
@@ -157,6 +158,7 @@ class Scheduler:
                     self.evictor.run(),
                     self.recorder.run(),
                     self.keep_house(),
+                    Adviser(self.engine).run(),
                 ]
                 if certificate:
                     duties.append(certificate.follow())
@@ -194,7 +196,8 @@ class Scheduler:
                 settings.max_review_mib * MIB,
             ),
         }
-        desk = Desk(self.engine, self.kube, Access(self.kube), certificates=settings.api_client_certificates)
+        certificates = settings.api_client_certificates == "kubernetes-users"
+        desk = Desk(self.engine, self.kube, Access(self.kube), certificates=certificates)
         edge = Edge(
             routes,
             health_pages(self.gate),

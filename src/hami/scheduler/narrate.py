@@ -57,6 +57,10 @@ class Narrator:
         for line in (f"no available node, {offered} nodes do not meet", *by_reason(reasons)):
             self._tell(waiter.ask.pod, "Warning", "FilteringFailed", line)
 
+    def advised(self, pod: PodRef, text: str) -> None:
+        """What would help a pod that waits (`scheduler.api.advise`)."""
+        self._tell(pod, "Normal", "WouldFit", text)
+
     def unusable(self, pod: PodRef, fault: str) -> None:
         self._tell(pod, "Warning", "FilteringFailed", fault)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 ExtenderAuth = Literal["mtls", "none"]
+ApiCertificates = Literal["ignored", "kubernetes-users"]
 LeaderElect = Literal["none", "lease", "follow"]
 
 
@@ -34,9 +35,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     extender_clients: tuple[str, ...] = ("system:kube-scheduler",)
     """Common names or DNS names of certificates that may use the extender verbs."""
 
-    api_client_certificates: bool = False
-    """Certificates signed by --extender-client-ca also name Kubernetes users and groups to /api/v1.
-    Only where that CA is the cluster's own; tokens are always accepted."""
+    api_client_certificates: ApiCertificates = "ignored"
+    """kubernetes-users: to /api/v1, certificates signed by --extender-client-ca name Kubernetes users and groups.
+    Only where that CA is the cluster's own. Tokens are accepted either way."""
 
     scheduler_name: str = "hami-scheduler"
     """Profile of kube-scheduler that serves our pods; also the source of our events."""

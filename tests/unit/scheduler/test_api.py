@@ -20,8 +20,10 @@ from hami.plan.fixes import Change
 from hami.plan.steps import finish
 from hami.scheduler.api import desk as desks
 from hami.scheduler.api.access import Access, Denied, User, audiences, certified, token_in
+from hami.scheduler.api.advise import Adviser, advice
 from hami.scheduler.api.answers import discreet, own, whole
 from hami.scheduler.api.desk import Desk, unhurried
+from hami.scheduler.narrate import Narrator
 
 
 class FakeKube:
@@ -280,3 +282,31 @@ async def test_the_error_of_a_forged_token_is_kept_too(stage: Any) -> None:
         with pytest.raises(Denied):
             await access.user({"X-Hami-Token": "forged"})
     assert len(kube.asked) == 1
+
+
+async def test_a_pod_that_waits_is_advised_once_for_each_refusal(stage: Any) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Recorder:
+        def record(self, regarding: Any, kind: str, reason: str, message: str) -> None:
+            if reason == "WouldFit":
+                told.append((regarding.name, message))
+
+    engine = stage.engine
+    object.__setattr__(engine, "narrator", Narrator(Recorder()))
+    adviser, big = Adviser(engine), pod(app(want(6000)), uid="big")
+    engine.decide(big, None)
+    await adviser.round()
+    engine.decide(big, None)
+    await adviser.round()
+    assert told == [("pod-big", "the nearest change that makes it fit: ask at most 5000 MiB a card (on n1)")]
+    engine.ledger.set_node(NodeRecord(NodeName("n3"), (card("d3", mem_mib=5500),)))
+    engine.decide(big, None)
+    await adviser.round()
+    assert told[1:] == [("pod-big", "the nearest change that makes it fit: ask at most 5500 MiB a card (on n3)")]
+
+
+async def test_advice_names_no_other_pod(stage: Any) -> None:
+    found = finish(survey(cluster(), pod(app(want(8000, percent=100)))))
+    only_moves = replace(found, fixes=tuple(fix for fix in found.fixes if fix.change is Change.END_POD))
+    assert advice(only_moves) == "it fits on n1 once a pod there is gone"
