@@ -29,13 +29,19 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses a cluster is marked so: `-m "not lab"` leaves it out."""
+    """What uses a cluster is marked so: `-m "not lab"` leaves it out.
+
+    Dozens of processes on two cores that others use too: what waits for real time gets a second
+    chance, and the last lines of a run say which did. Nothing else does.
+    """
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
         if names & CLUSTERS:
             item.add_marker(pytest.mark.lab)
         if "lab_node" in names:
             item.add_marker(pytest.mark.node)
+        if any(item.iter_markers("lab")) or any(item.iter_markers("node")) or any(item.iter_markers("realtime")):
+            item.add_marker(pytest.mark.flaky(reruns=2 if any(item.iter_markers("realtime")) else 1))
 
 
 @pytest.hookimpl(wrapper=True)

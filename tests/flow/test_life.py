@@ -103,6 +103,7 @@ def test_while_the_scheduler_is_down_pods_run_and_no_gpu_pod_slips_through(
     cluster.bound("after")
 
 
+@pytest.mark.realtime
 def test_a_hold_whose_bind_never_comes_is_given_back(cluster: Any, product: "Product") -> None:  # 4.11
     ghost = {"metadata": {"name": "ghost", "namespace": "default", "uid": "ghost"}}
     ghost["spec"] = {"containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}  # type: ignore[dict-item]

@@ -50,6 +50,7 @@ def test_every_step_of_a_slice_is_visible(cluster: Any) -> None:  # 2.2, 2.4
     assert abs(int(annotations["hami.io/vgpu-time"]) - time.time()) < 60
 
 
+@pytest.mark.realtime
 def test_a_freed_slice_goes_to_the_pod_that_waits_within_two_seconds(cluster: Any) -> None:  # 4.7
     cluster.submit("holder", gpu=1, gpumem=12000)
     cluster.running("holder")
