@@ -41,7 +41,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     scheduler_name: str = "hami-scheduler"
     """Profile of kube-scheduler that serves our pods; also the source of our events."""
-    node_scheduler_policy: Literal["binpack", "spread"] = "binpack"
+    node_scheduler_policy: Literal["binpack", "spread", "pack"] = "binpack"
     gpu_scheduler_policy: str = "spread"
     device_config_file: str | None = None
     """device-config.yaml; None is every default."""

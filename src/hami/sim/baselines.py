@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from hami.sim.cluster import FULL, Cluster
+from hami.sim.cluster import FULL, SHARING, WITHOUT, Cluster
 from hami.sim.fragments import Fragments
 from hami.sim.trace import Job
 
@@ -90,8 +90,9 @@ def gpu_packing(view: View) -> Answer:
 
 def gpu_clustering(view: View) -> Answer:
     """Machines that run the same kind of job first."""
-    mine = view.cluster.class_of(view.job)
+    mine = view.cluster.class_of(view.job) or SHARING  # a job without cards goes where cards are shared
     here = view.cluster.classes[view.rows] > 0
+    here[:, WITHOUT] = False
     any_here, others = here.any(axis=1), here.sum(axis=1)
     base = np.select([here[:, mine] & (others == 1), here[:, mine] & (others > 1), ~any_here], [75.0, 50.0, 25.0], 0.0)
     used = view.cluster.cards[view.rows] * FULL - view.room.sum(axis=1)

@@ -26,7 +26,7 @@ Bools = NDArray[np.bool_]
 FAMILY = Family("GPU")
 FULL = 1000
 """Units of a whole card in `Cluster.room`."""
-CLASSES = 6
+CLASSES, WITHOUT, SHARING = 6, 0, 1
 HOLD = 30.0
 
 
@@ -91,8 +91,8 @@ class Cluster:
     def class_of(self, job: Job) -> int:
         """The column of `classes` that counts the job."""
         if job.cards == 1 and self.share(job, 0) < FULL:
-            return 1
-        return 1 + min(job.cards, 8).bit_length() if job.cards else 0
+            return SHARING
+        return 1 + min(job.cards, 8).bit_length() if job.cards else WITHOUT
 
     def card_ids(self, row: int, places: Sequence[int]) -> list[CardId]:
         return [CardId(f"{self.names[row]}/{place}") for place in places]

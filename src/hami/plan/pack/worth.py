@@ -52,7 +52,8 @@ class Scale:
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
         self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
-        self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), PLENTY).astype(np.float32)
+        self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0).astype(np.float32)
+        self.without_cpu: Singles = np.where(cpu > 0, 0, PLENTY).astype(np.float32)
         self.of_card: Floats = RESIDUES * self.residue + self.seats[:, : self.single] @ self.weight[: self.single]
         """[kind and room]: what a card is worth by itself; it decides between the cards of a node."""
 
@@ -110,7 +111,7 @@ class Rows:
 
 def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floats) -> tuple[Singles, Floats]:
     """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does."""
-    able = cpu.astype(np.float32)[:, None] * scale.per_cpu
+    able = np.maximum(cpu, 0).astype(np.float32)[:, None] * scale.per_cpu + scale.without_cpu
     found = seats.copy()
     found[:, scale.single :] = np.floor(found[:, scale.single :] / scale.sets)
     np.minimum(found, able, out=found)

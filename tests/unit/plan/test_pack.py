@@ -1,0 +1,240 @@
+"""The policy `pack` against a slow version that says the same in a few plain lines."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hami.ledger.cluster import Ledger
+from hami.ledger.records import NodeRecord, PodRecord
+from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef
+from hami.model.card import Card
+from hami.model.ids import CardId, Family, NodeName, PodUid
+from hami.model.plan import Plan
+from hami.plan.pack.demand import MEMORY, Demand
+from hami.plan.pack.prices import residues
+from hami.plan.pack.worth import RESIDUES, SEVERAL
+
+GPU = Family("GPU")
+SIZES = (110, 320, 470, 650, 810)
+
+
+def card(node: str, index: int, model: str = "A") -> Card:
+    return Card(CardId(f"{node}/{index}"), GPU, model, index, slots=100, mem_mib=1000, core_percent=100)
+
+
+def ask(uid: str, mem: int, cards: int = 1, cpu: int = 0, types: tuple[str, ...] = ()) -> Ask:
+    want = CardAsk(GPU, cards, 0, mem_mib=mem, rules=CardRules(use_types=types))
+    containers = (ContainerAsk("main", ContainerKind.APP, (want,)),)
+    return Ask(PodRef("ns", uid, PodUid(uid)), containers, NodePolicy.PACK, cpu_milli=cpu)
+
+
+def ledger_of(*nodes: tuple[str, int, str, float]) -> Ledger:
+    """(name, cards, model, free milli-CPU)"""
+    ledger = Ledger()
+    for name, cards, model, cpu in nodes:
+        ledger.set_node(NodeRecord(NodeName(name), tuple(card(name, place, model) for place in range(cards))))
+        ledger.set_host(NodeName(name), cpu)
+    return ledger
+
+
+def bind(ledger: Ledger, one: Ask, plan: Plan) -> None:
+    ledger.reserve(one, plan, 0, 30)
+    ledger.set_pod(PodRecord(plan.pod, plan.node, plan.containers, plan.charges))
+
+
+def decided(ledger: Ledger, one: Ask) -> Plan:
+    plan = ledger.decide(one).plan
+    assert plan is not None
+    return plan
+
+
+# What is asked, slowly: every shape counts here, since the small mixes below are under all bounds.
+
+
+def slow_worth(rooms: list[int], model: str, cpu: float, asks: list[Ask]) -> float:
+    """Worth of one node, as the decision record defines it."""
+    counts: dict[tuple[int, int, int, tuple[str, ...]], int] = {}
+    for one in asks:
+        want = one.containers[0].cards[0]
+        key = (want.mem_mib or 0, want.cards, one.cpu_milli, want.rules.use_types)
+        counts[key] = counts.get(key, 0) + 1
+    frequent, covered = [], 0
+    for key, count in sorted(counts.items(), key=lambda entry: -entry[1]):
+        if covered >= 0.95 * len(asks):
+            break
+        covered += count
+        frequent.append((key, count))
+    shares: dict[int, float] = {}
+    for (mem, cards, _, _), count in counts.items():
+        if cards == 1:
+            shares[mem] = shares.get(mem, 0.0) + count
+    price = residues(shares)
+    size_sum = sum(count * mem * cards for (mem, cards, _, _), count in frequent)
+    seats, served = 0.0, 0.0
+    for (mem, cards, need, types), count in frequent:
+        weight = count / covered * mem * cards
+        able = max(cpu, 0) / need if need else 1e9
+        seat = sum(room // mem for room in rooms) if cards == 1 else sum(room >= mem for room in rooms) // cards
+        if types and model not in types:
+            seat = 0
+        seats += weight * (1 if cards == 1 else SEVERAL) * min(seat, able)
+        served += count * mem * cards / size_sum * min(1.0, able * mem * cards / max(sum(rooms), 1))
+    return seats + RESIDUES * 1000 * sum(price[room] for room in rooms) * served
+
+
+def rooms_of(ledger: Ledger, name: str) -> list[int]:
+    state = ledger.node(NodeName(name))
+    assert state is not None
+    return [one.free_mem_mib for one in state.cards]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_the_node_that_is_taken_loses_least_by_the_slow_count_too(seed: int) -> None:
+    random = Random(seed)
+    nodes = [
+        (f"n{place}", random.choice([1, 2, 4]), random.choice("AB"), random.choice([4e3, 16e3, 64e3]))
+        for place in range(4)
+    ]
+    ledger, cpu = ledger_of(*nodes), {name: free for name, _, _, free in nodes}
+    models = {name: model for name, _, model, _ in nodes}
+    seen: list[Ask] = []
+    for number in range(14):
+        cards = random.choice([1, 1, 1, 1, 2])
+        mem = random.choice(SIZES) if cards == 1 and random.random() < 0.7 else 1000
+        one = ask(f"p{number}", mem, cards, random.choice([0, 500, 2000]), random.choice([(), (), ("A",)]))
+        seen.append(one)
+        plan = ledger.decide(one).plan
+        if plan is None:
+            continue
+        known = seen if number < 1 else seen[: fresh(number + 1)]
+        losses = {}
+        for name, *_ in nodes:
+            options = slow_options(rooms_of(ledger, name), mem, cards)
+            if not options or (one.containers[0].cards[0].rules.use_types and models[name] != "A"):
+                continue
+            before = slow_worth(rooms_of(ledger, name), models[name], cpu[name], known)
+            after = [slow_worth(rooms, models[name], cpu[name] - one.cpu_milli, known) for rooms in options]
+            losses[name] = before - max(after), before - min(after)
+        bind(ledger, one, plan)
+        # its card was chosen without a look at the host, so any card of the others may have been compared with
+        assert losses[plan.node][0] <= min(high for _, high in losses.values()) + 1
+        ledger.set_host(plan.node, cpu[plan.node] - one.cpu_milli)
+        cpu[plan.node] -= one.cpu_milli
+    assert ledger.recount() == []
+
+
+def fresh(seen: int) -> int:
+    """How many asks had been seen when the scale in use was made: it is made anew at 1, 2, 3, 4, 6, 9, ..."""
+    at = 1
+    while at + max(at // 2, 1) <= seen:
+        at += max(at // 2, 1)
+    return at
+
+
+def slow_options(rooms: list[int], mem: int, cards: int) -> list[list[int]]:
+    if cards > 1:
+        able = [place for place, room in enumerate(rooms) if room >= mem][:cards]
+        return (
+            [[room - mem if place in able else room for place, room in enumerate(rooms)]] if len(able) == cards else []
+        )
+    return [[*rooms[:place], room - mem, *rooms[place + 1 :]] for place, room in enumerate(rooms) if room >= mem]
+
+
+def test_shares_are_put_where_the_residue_is_of_use() -> None:
+    ledger = ledger_of(("a", 1, "A", 1e9), ("b", 1, "A", 1e9))
+    for number in range(30):
+        ledger.decide(ask(f"s{number}", 500 if number % 3 else 300))
+    bind(ledger, half := ask("half", 500), ledger.fit(half, NodeName("a")))  # type: ignore[arg-type]
+    assert decided(ledger, ask("next", 500)).node == "a"
+
+
+def test_nodes_wide_enough_for_pods_of_several_cards_are_kept_for_them() -> None:
+    ledger = ledger_of(("wide", 4, "A", 1e9), ("narrow", 1, "A", 1e9))
+    for number in range(20):
+        ledger.decide(ask(f"w{number}", 1000, cards=4 if number % 4 == 0 else 1))
+    assert decided(ledger, ask("one", 1000)).node == "narrow"
+
+
+def test_cpu_is_kept_for_cards_that_are_free() -> None:
+    ledger = ledger_of(("poor", 2, "A", 8000.0), ("rich", 2, "A", 64_000.0))
+    for number in range(10):
+        ledger.decide(ask(f"w{number}", 1000, cpu=4000))
+    assert decided(ledger, ask("hungry", 1000, cpu=8000)).node == "rich"
+    assert ledger.shelter(ask("host", 0, cards=0, cpu=8000), ["poor", "rich"]) == "rich"
+
+
+def test_the_order_of_names_changes_nothing_but_which_of_equal_nodes_is_taken() -> None:
+    names = ["n1", "n2", "n3"]
+    ledgers = [ledger_of(*[(name, 2, "A", 1e9) for name in order]) for order in (names, names[::-1])]
+    for number, mem in enumerate((470, 810, 320, 1000, 470, 650)):
+        one = ask(f"p{number}", mem)
+        plans = [decided(ledger, one) for ledger in ledgers]
+        assert plans[0].node == plans[1].node
+        for ledger, plan in zip(ledgers, plans, strict=True):
+            bind(ledger, one, plan)
+    assert rooms_of(ledgers[0], "n1") == rooms_of(ledgers[1], "n1")
+
+
+def test_kube_schedulers_other_choice_gets_the_card_that_pack_would_take() -> None:
+    ledger = ledger_of(("a", 2, "A", 1e9), ("b", 2, "A", 1e9))
+    bind(ledger, first := ask("first", 500), ledger.fit(first, NodeName("b")))  # type: ignore[arg-type]
+    plan = ledger.fit(ask("second", 500), NodeName("b"))
+    assert isinstance(plan, Plan)
+    assert plan.containers[0][0].card == first_card(ledger, "first")
+
+
+def first_card(ledger: Ledger, uid: str) -> CardId:
+    record = ledger.pod(PodUid(uid))
+    assert record is not None
+    return record.containers[0][0].card
+
+
+def test_a_pod_that_is_tried_again_teaches_nothing_new() -> None:
+    demand = Demand()
+    for _ in range(5):
+        demand.see(ask("same", 470))
+    assert demand.seen == 1
+    demand.see(ask("other", 470))
+    (one,) = demand.frequent(GPU)
+    assert (demand.seen, one.weight) == (2, 1.0)
+
+
+def test_old_demand_fades() -> None:
+    demand = Demand()
+    for number in range(MEMORY):
+        demand.see(ask(f"old{number}", 470))
+    for number in range(MEMORY):
+        demand.see(ask(f"new{number}", 810))
+    weights = {one.shape.ask.mem_mib: one.weight for one in demand.frequent(GPU)}
+    assert weights[810] > 0.6
+
+
+def test_after_a_restart_running_pods_are_the_first_lesson() -> None:
+    ledger = ledger_of(("a", 2, "A", 1e9))
+    bind(ledger, one := ask("one", 470), decided(ledger, one))
+    record = ledger.pod(PodUid("one"))
+    assert record is not None
+    demand = Demand()
+    demand.see_running(PodUid("one"), record.containers)
+    assert [weighed.shape.ask.mem_mib for weighed in demand.frequent(GPU)] == [470]
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.integers(1, 999), st.integers(1, 500), min_size=1, max_size=12))
+def test_residue_prices_are_those_of_a_linear_program(counts: dict[int, int]) -> None:
+    price = residues({size: float(count) for size, count in counts.items()})
+    assert price[1000] == pytest.approx(1.0, abs=1e-6)
+    assert (np.diff(price) >= -1e-9).all()
+    for room in (300, 777, 1000):  # what is cut out of two parts is never worth more than the whole
+        assert (price[: room + 1] + price[room::-1] <= price[room] + 1e-6).all()
+
+
+def test_a_size_that_goes_with_no_other_costs_a_whole_card() -> None:
+    assert residues({810: 100.0, 470: 50.0})[810] == pytest.approx(1.0)
+    assert residues({500: 10.0})[500] == pytest.approx(0.5)
+    assert residues({500: 10.0})[499] == 0
+    assert residues({})[999] == 0

@@ -1,0 +1,97 @@
+import pytest
+from tests.unit.sim.traces import MACHINES, share, whole
+
+from hami.model.errors import Malformed
+from hami.sim import mapping, trace
+from hami.sim.inflate import inflate
+from hami.sim.trace import Job, Machine, Trace
+
+NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,64000,262144,2,P100\nn2,96000,1000,8,G2\n"
+PODS = (
+    "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"
+    "p1,12000,16384,1,1000,,LS,Running,0,12537496,0\n"
+    "p2,6000,12288,1,460,V100M16|V100M32,LS,Running,427061,12902960,427061\n"
+)
+
+
+def test_our_own_lines_come_back_as_they_were_written() -> None:
+    written = Trace(MACHINES, (share("s", 300, arrives=1.5, leaves=9.0), whole("w", 2, models=("T4",))))
+    assert trace.decode(trace.encode(written), "t.jsonl") == written
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("{", "t.jsonl:2"),
+        ('{"pod": {"name": "p", "gpus": 1}}', "t.jsonl:2"),
+        ('{"pod": {"name": "p", "cards": -1}}', "t.jsonl:2.cards"),
+        ('{"pod": {"name": "p", "card_core": 101}}', "t.jsonl:2.card_core"),
+        ('{"pod": {"name": "p", "arrives": 5, "leaves": 4}}', "t.jsonl:2.leaves"),
+        ('{"node": {"name": "n", "cpu_milli": 1, "mem_mib": 1, "cards": 1, "card_mem": 0}}', "t.jsonl:2.card_mem"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(line: str, path: str) -> None:
+    with pytest.raises(Malformed) as fault:
+        trace.decode(f"\n{line}\n", "t.jsonl")
+    assert fault.value.path == path
+
+
+def test_openb_tables_are_read_by_their_own_columns() -> None:
+    machines = mapping.machines(NODES, mapping.parse(mapping.OPENB_NODES, Machine), "nodes.csv")
+    jobs = mapping.jobs(PODS, mapping.parse(mapping.OPENB_PODS, Job), "pods.csv")
+    assert machines == (Machine("n1", 64000, 262144, 2, "P100"), Machine("n2", 96000, 1000, 8, "G2"))
+    assert jobs[0] == Job("p1", 12000, 16384, 1, 1000, arrives=0.0, leaves=12537496.0)
+    assert jobs[1].models == ("V100M16", "V100M32")
+
+
+def test_a_list_without_times_is_read_too() -> None:
+    short = "\n".join(",".join(line.split(",")[:5]) for line in PODS.splitlines())
+    jobs = mapping.jobs(short, mapping.parse(mapping.OPENB_PODS, Job), "pods.csv")
+    assert (jobs[1].card_mem, jobs[1].arrives, jobs[1].leaves) == (460, 0.0, None)
+
+
+def test_another_table_is_read_by_a_mapping_with_factors() -> None:
+    mapped = mapping.parse("name=id,cards=gpus,card_mem=part*1000,cpu_milli=cores*1000,leaves=end?", Job)
+    (job,) = mapping.jobs("id,gpus,part,cores\nx,1,0.25,1.5\n", mapped, "jobs.csv")
+    assert job == Job("x", cpu_milli=1500, cards=1, card_mem=250)
+
+
+@pytest.mark.parametrize("text", ["cards", "gpus=cards", "cards=", "cards=a*b"])
+def test_a_mapping_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        mapping.parse(text, Job)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("sn,cpu_milli\nn1,1\n", "n.csv:1"),
+        (NODES.replace("64000", "many"), "n.csv:2.cpu_milli"),
+        (NODES.replace("64000", "NaN"), "n.csv:2.cpu_milli"),
+        (NODES.replace("n2", "n1"), "n.csv"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named_to_the_cell(text: str, path: str) -> None:
+    with pytest.raises(Malformed) as fault:
+        mapping.machines(text, mapping.parse(mapping.OPENB_NODES, Machine), "n.csv")
+    assert fault.value.path == path
+
+
+def test_a_load_is_reached_and_not_passed() -> None:
+    jobs = [share(f"s{number}", 470) for number in range(5)] + [whole("w")]
+    order = inflate(jobs, MACHINES, 1.3, 7)
+    asked = sum(job.cards * job.card_mem for job in order)
+    assert 1.3 * 8000 - 1000 < asked <= 1.3 * 8000
+    assert sorted(job.name for job in order[:6]) == sorted(job.name for job in jobs)
+    assert len({job.name for job in order}) == len(order)
+
+
+def test_a_list_that_asks_for_more_loses_some() -> None:
+    order = inflate([whole(f"w{number}", 2) for number in range(20)], MACHINES, 1.3, 7)
+    assert len(order) == 5  # 10,000 of 10,400
+
+
+def test_the_seed_fixes_the_order() -> None:
+    jobs = [share(f"s{number}", 470) for number in range(9)]
+    assert inflate(jobs, MACHINES, 1.3, 1) == inflate(list(reversed(jobs)), MACHINES, 1.3, 1)
+    assert inflate(jobs, MACHINES, 1.3, 1) != inflate(jobs, MACHINES, 1.3, 2)
