@@ -5,7 +5,7 @@ counted in closed form (on cards without MIG), anything else by planning until n
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -137,20 +137,52 @@ def spoken(ask: CardAsk) -> str:
     return f"{ask.cards} x {mem}{cores}{types}"
 
 
+class _Free:
+    """What is free on the cards that one card ask accepts, added up card by card."""
+
+    def __init__(self, ask: CardAsk, idle_only: bool) -> None:
+        self._ask = ask
+        self._idle_only = idle_only
+        self._cards = self._whole_mem = 0
+        self.mem = self.cores = 0
+        self._stuck: dict[Reason, list[int]] = {}
+
+    def add(self, state: CardState) -> None:
+        if state.card.family != self._ask.family or standing(self._ask.rules, state) is not None:
+            return
+        mem, cores = max(0, state.free_mem_mib), max(0, state.free_core_percent)
+        self._cards += 1
+        self._whole_mem += state.card.mem_mib
+        self.mem += mem
+        self.cores += cores
+        refusal = refuse(self._ask, state, self._idle_only) if mem or cores else None
+        if refusal is not None:
+            entry = self._stuck.setdefault(refusal.reason, [0, 0, 0])
+            for place, more in enumerate((1, mem, cores)):
+                entry[place] += more
+
+    @property
+    def takes_mem(self) -> int:
+        """MiB of one card, of the mean one where the ask is a percentage."""
+        return self._ask.mem_on(self._whole_mem // self._cards if self._cards else 0)
+
+    def stuck(self) -> tuple[Stuck, ...]:
+        found = [Stuck(reason, *entry) for reason, entry in self._stuck.items()]
+        return tuple(sorted(found, key=lambda one: (-one.free_mem_mib, one.reason.value)))
+
+
 def _room(typical: Typical, nodes: Sequence[NodeState]) -> Steps[Room]:
-    ask = typical.ask
+    ask, asks = typical.ask, [want.ask for want in wants(typical.ask)]
+    free = {one: _Free(one, chain(ask.card_policy).idle_only) for one in asks}
     fits = 0
-    free: list[tuple[CardAsk, CardState]] = []
     for node in nodes:
         yield
         if node.problem is None:
             fits += capacity(ask, node)
-            for want in wants(ask):
-                free += (
-                    (want.ask, state) for state in node.of(want.ask.family) if standing(want.ask.rules, state) is None
-                )
-    asks = [want.ask for want in wants(ask)]
-    stuck = tuple(_stuck(asks[0], free, chain(ask.card_policy).idle_only)) if asks else ()
+            for one in free.values():
+                for state in node.cards:
+                    one.add(state)
+    stuck = free[asks[0]].stuck() if asks else ()
     return Room(typical.name, typical.seen, fits, *_at_best(asks, free, fits), stuck)
 
 
@@ -209,19 +241,10 @@ def _by_trial(ask: Ask, node: NodeState) -> int:
     return MOST_TRIED
 
 
-def _at_best(asks: Sequence[CardAsk], free: Sequence[tuple[CardAsk, CardState]], fits: int) -> tuple[int, float]:
+def _at_best(asks: Sequence[CardAsk], free: Mapping[CardAsk, _Free], fits: int) -> tuple[int, float]:
     """How many would fit if all that is free lay together, and the percent of it that is of no use as it lies."""
-    mem = [0, 0]
-    cores = [0, 0]
-    """What is free, and what one of the asks takes."""
-    for one in dict.fromkeys(asks):
-        cards = [state for asked, state in free if asked == one]
-        mem[0] += sum(max(0, state.free_mem_mib) for state in cards)
-        cores[0] += sum(max(0, state.free_core_percent) for state in cards)
-        mean = sum(state.card.mem_mib for state in cards) // len(cards) if cards else 0
-        times = asks.count(one) * one.cards
-        mem[1] += one.mem_on(mean) * times
-        cores[1] += one.core_percent * times
+    mem = (sum(one.mem for one in free.values()), sum(free[one].takes_mem * one.cards for one in asks))
+    cores = (sum(one.cores for one in free.values()), sum(one.core_percent * one.cards for one in asks))
     most = [had // taken for had, taken in (mem, cores) if taken]
     if not most:
         return fits, 0.0
@@ -229,20 +252,6 @@ def _at_best(asks: Sequence[CardAsk], free: Sequence[tuple[CardAsk, CardState]],
     had, taken = min((mem, cores), key=lambda pair: pair[0] / pair[1] if pair[1] else float("inf"))
     unusable = max(0.0, 100.0 * (1 - fits * taken / had)) if had else 0.0
     return max(fits, min(most)), unusable
-
-
-def _stuck(ask: CardAsk, free: Sequence[tuple[CardAsk, CardState]], idle_only: bool) -> list[Stuck]:
-    """Cards with something free that refuse one more, by reason."""
-    sums: dict[Reason, list[int]] = {}
-    for asked, state in free:
-        refusal = refuse(ask, state, idle_only) if asked == ask else None
-        if refusal is not None and (state.free_mem_mib > 0 or state.free_core_percent > 0):
-            entry = sums.setdefault(refusal.reason, [0, 0, 0])
-            entry[0] += 1
-            entry[1] += max(0, state.free_mem_mib)
-            entry[2] += max(0, state.free_core_percent)
-    found = [Stuck(reason, *entry) for reason, entry in sums.items()]
-    return sorted(found, key=lambda one: (-one.free_mem_mib, one.reason.value))
 
 
 def _size(ask: Ask, nodes: Iterable[NodeState]) -> float:
