@@ -8,7 +8,7 @@ VENV   := .venv/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab demo test lab check fix chaos bench lock clean
+.PHONY: help setup setup-lab demo test lab check fix chaos mutants bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ fix: setup  ## repair what ruff can
 
 chaos: setup-lab  ## 100,000 random schedules of lost, doubled, reordered and late events
 	@HAMI_CHAOS_SCHEDULES=100000 $(VENV)/python -m pytest tests/chaos $(ARGS)
+
+MODULE ?= hami.plan.charge
+mutants: setup  ## break MODULE in small ways and see whether its tests notice
+	@$(VENV)/python tools/mutants.py $(MODULE) $(ARGS)
 
 bench: setup-lab  ## every benchmark, as tables
 	@$(VENV)/python -m benchmarks

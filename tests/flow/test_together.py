@@ -1,0 +1,102 @@
+"""Gangs and preemption on a real control plane: all or none; the few who must go, go."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hami.kube import paths
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+GROUP, LEAST = "scheduling.x-k8s.io/pod-group", "scheduling.x-k8s.io/min-member"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nodes(_module_cluster: Any) -> None:
+    _module_cluster.nodes("a", "b", cards=1, mem_mib=16000, model="NVIDIA-T4")
+    for name, value in (("high", 1000), ("low", 10)):
+        body = {
+            "metadata": {"name": name},
+            "value": value,
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+        }
+        kube = _module_cluster.kube
+        _module_cluster._do(kube.create(paths.resource("scheduling.k8s.io/v1", "priorityclasses"), body))
+
+
+def member(cluster: Any, name: str, gang: str = "g", least: int = 4, **asks: int) -> dict[str, Any]:
+    pod: dict[str, Any] = cluster.pod(name, annotations={LEAST: str(least)}, **({"gpu": 1, "gpumem": 8000} | asks))
+    pod["metadata"]["labels"] = {GROUP: gang}
+    return pod
+
+
+def labelled(cluster: Any, name: str, priority: str, gpumem: int, **labels: str) -> dict[str, Any]:
+    pod: dict[str, Any] = cluster.pod(name, gpu=1, gpumem=gpumem, spec={"priorityClassName": priority})
+    pod["metadata"]["labels"] = labels
+    return pod
+
+
+def test_a_gang_of_which_three_fit_does_not_start_and_starts_whole_when_it_fits(cluster: Any) -> None:  # 6.17
+    cluster.submit("in-the-way", gpu=1, gpumem=8000)
+    cluster.bound("in-the-way")
+    names = [f"m{number}" for number in range(4)]
+    cluster.create(*(member(cluster, name) for name in names))
+    cluster.until("the refusal", lambda: "GangIncomplete: gang g: 3 of 4 fit" in cluster.reason("m3"))
+    assert [name for name in names if cluster.node_of(name)] == []
+    cluster.delete("in-the-way")
+    cluster.bound(*names, timeout=40)
+    assert sorted(cluster.taken().values()) == [16000, 16000]
+
+
+def test_two_gangs_that_want_the_same_cards_run_one_after_the_other(cluster: Any) -> None:  # 6.17
+    first, second = ([f"{gang}{number}" for number in range(3)] for gang in ("x", "y"))
+    pods = [member(cluster, name, gang=name[0], least=3) for pair in zip(first, second, strict=True) for name in pair]
+    cluster.create(*pods)
+
+    def started() -> list[str]:
+        return [name for name in (*first, *second) if cluster.node_of(name)]
+
+    winners = cluster.until("one gang has started", lambda: found if len(found := started()) >= 3 else None, 40)
+    assert len({name[0] for name in winners}) == 1, "all of one, none of the other"
+    cluster.delete(*winners)
+    cluster.bound(*({*first, *second} - set(winners)), timeout=60)
+
+
+@pytest.fixture
+def budget(cluster: Any) -> Iterator[None]:
+    """Pods with the label ``keep: yes`` must all stay."""
+    where = paths.resource("policy/v1", "poddisruptionbudgets", "default")
+    spec = {"minAvailable": "100%", "selector": {"matchLabels": {"keep": "yes"}}}
+    body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "keep"}, "spec": spec}
+    cluster._do(cluster.kube.create(where, body))
+    yield
+    cluster._do(cluster.kube.delete(f"{where}/keep"))
+
+
+@pytest.mark.usefixtures("budget")
+def test_an_important_pod_gets_its_card_at_the_cost_of_the_fewest_and_keeps_budgets(cluster: Any) -> None:  # 6.18
+    pods = [
+        labelled(cluster, "kept", "low", 16000, keep="yes"),
+        labelled(cluster, "small", "low", 4000),
+        labelled(cluster, "large", "low", 12000),
+    ]
+    for pod in pods:
+        cluster.create(pod)
+        cluster.bound(pod["metadata"]["name"])
+    cluster.running("kept", "small", "large")
+    cluster.create(labelled(cluster, "vip", "high", 10000))
+    cluster.bound("vip", timeout=30)
+    left = {pod["metadata"]["name"] for pod in cluster.pods() if not pod["metadata"].get("deletionTimestamp")}
+    assert left == {"kept", "small", "vip"}
+    cluster.until("its event", lambda: any(kind == "Preempting" for kind, _ in cluster.events("vip")))
+
+
+def test_nobody_goes_for_a_pod_of_no_higher_priority(cluster: Any) -> None:  # 6.18
+    for name in ("one", "two"):
+        cluster.create(labelled(cluster, name, "low", 16000))
+    cluster.bound("one", "two")
+    cluster.create(labelled(cluster, "equal", "low", 16000))
+    assert "CardInsufficientMemory" in cluster.reason("equal")
+    assert {pod["metadata"]["name"] for pod in cluster.pods()} == {"one", "two", "equal"}
