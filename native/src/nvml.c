@@ -22,14 +22,24 @@ static bool is_ours(unsigned int pid)
     return hami_ledger_has(hami_state.ledger, (int)pid);
 }
 
+/* The host's pid, as the broker told it; our own number where there is no broker, or where NVML does not know that pid. */
+static unsigned int own_pid(const nvmlProcessInfo_t *list, unsigned int count)
+{
+    const unsigned int host = (unsigned int)atomic_load(&hami_state.host_pid);
+    for (unsigned int i = 0; host != 0 && i < count; i++) {
+        if (list[i].pid == host)
+            return host;
+    }
+    return (unsigned int)getpid();
+}
+
 bool hami_nvml_read(nvmlDevice_t card, hami_nvml_view *view)
 {
     nvmlProcessInfo_t list[MAX_PROCESSES];
     unsigned int count = MAX_PROCESSES;
     if (card == NULL || BEHIND(nvmlDeviceGetComputeRunningProcesses_v3, card, &count, list) != NVML_SUCCESS)
         return false;
-    const int host_pid = atomic_load(&hami_state.host_pid);
-    const unsigned int own = (unsigned int)(host_pid != 0 ? host_pid : getpid());
+    const unsigned int own = own_pid(list, count < MAX_PROCESSES ? count : MAX_PROCESSES);
     view->own_bytes = -1;
     view->others = 0;
     for (unsigned int i = 0; i < count && i < MAX_PROCESSES; i++) {

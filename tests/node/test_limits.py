@@ -1,0 +1,112 @@
+"""The preloaded library in a real container, on the simulated driver: held to its slice, resized, seen."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hami import native
+from hami.kube import paths
+from hami.model.plan import Slice
+from hami.wire import annotations as keys
+
+from .conftest import AgentNode, sliced
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ("/lib64", "/lib/x86_64-linux-gnu")
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def programs(agent_node: AgentNode) -> Path:
+    """A folder with the probe and the simulated driver, for containers to mount."""
+    folder = agent_node.node.folder / "programs"
+    folder.mkdir(exist_ok=True)
+    sources = [ROOT / "native/tests/probe.c", ROOT / "native/src/intercept/elf.c"]
+    include = [f"-I{ROOT / 'native/include'}", f"-I{ROOT / 'native/src'}"]
+    subprocess.run(["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", folder / "probe", "-ldl"], check=True)
+    for name in (native.SIM_CUDA, native.SIM_NVML):
+        library = native.library(name)
+        (folder / library.name).write_bytes(library.read_bytes())
+    return folder
+
+
+def held(agent: AgentNode, programs: Path, *, mem: int, cores: int = 30) -> dict[str, Any]:
+    """A container that can run the probe, and its pod's volumes."""
+    container = sliced(mem=mem, cores=cores)
+    places = [(path, path) for path in LIBRARIES] + [(str(programs), "/opt"), (str(agent.bench.path.parent),) * 2]
+    container["volumeMounts"] = [{"name": f"v{at}", "mountPath": place} for at, (_, place) in enumerate(places)]
+    container["env"] = [
+        {"name": "LD_LIBRARY_PATH", "value": "/opt"},
+        {"name": "HAMI_SIM_CARDS", "value": str(agent.bench.path)},
+        {"name": "PROBE_SIMULATED", "value": "1"},
+    ]
+    return {
+        "container": container,
+        "volumes": [{"name": f"v{at}", "hostPath": {"path": path}} for at, (path, _) in enumerate(places)],
+    }
+
+
+def probe(agent: AgentNode, pod: str, *words: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    said = agent.lab.kubectl("exec", pod, "--", *before, "/opt/probe", *words)
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return answer
+
+
+def value(agent: AgentNode, name: str, pod: str) -> float:
+    lines = (
+        line for line in agent.page("/metrics").splitlines() if line.startswith(f"{name}{{") and f'pod="{pod}"' in line
+    )
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+@pytest.fixture
+def pod(agent: AgentNode, programs: Path) -> str:
+    made = held(agent, programs, mem=4000)
+    agent.create("held", made["container"], volumes=made["volumes"])
+    agent.bind("held", [(0, 4000, 30)])
+    agent.wait_running("held")
+    return "held"
+
+
+def test_a_program_is_held_to_its_slice_whatever_its_environment_says(agent: AgentNode, pod: str) -> None:
+    """Rows 3.2, 3.11, 5.2."""
+    got = probe(agent, pod, "mem", "linear")
+    assert (got["total_mib"], got["refused_with"], got["again"]) == (4000, 2, 1)
+    assert got["taken_mib"] <= 4000
+    kept = (f"HAMI_SIM_CARDS={agent.bench.path}", "LD_LIBRARY_PATH=/opt", "PROBE_SIMULATED=1")
+    bare = ("env", "-i", *kept, "CUDA_DISABLE_CONTROL=true", "CUDA_DEVICE_MEMORY_LIMIT=99g", "LD_PRELOAD=")
+    assert probe(agent, pod, "mem", "linear", before=bare)["total_mib"] == 4000
+
+
+def test_what_it_uses_is_seen_on_the_node_and_gone_with_it(agent: AgentNode, pod: str) -> None:
+    """Rows 3.5, 3.18."""
+    agent.lab.kubectl(
+        "exec", pod, "--", "/bin/sh", "-c", "/opt/probe hold 1000 600 >/dev/null 2>&1 </dev/null & echo $! > /tmp/pid"
+    )
+    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 15)
+    assert value(agent, "hami_vgpu_memory_limit_bytes", pod) == 4000 * MIB
+    agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
+    agent.lab.wait_for("nothing", lambda: value(agent, "hami_vgpu_memory_used_bytes", pod) == 0, 5)
+
+
+def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str) -> None:
+    """Row 5.16."""
+    text = keys.encode_devices([[Slice(agent.bench.uuid(0), "NVIDIA", 6000, 60)]])  # type: ignore[arg-type]
+    body = {"metadata": {"annotations": {"hami.io/vgpu-devices-allocated": text}}}
+    assert probe(agent, pod, "info")["total_mib"] == 4000
+    agent.call(lambda kube: kube.patch(paths.pods("default", pod), body))
+    agent.lab.wait_for("the new size", lambda: probe(agent, pod, "info")["total_mib"] == 6000, 15)
+    status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
+    assert status["restartCount"] == 0
+    agent.lab.wait_for("told", lambda: "SliceResized" in agent.lab.kubectl("get", "events"), 10)
+
+
+def test_the_agent_restarts_and_a_program_started_meanwhile_waits_for_it(agent: AgentNode, pod: str) -> None:
+    """Row 3.19's half: the slice's limit stands, nothing fails."""
+    agent.program.kill()
+    agent.program.start()
+    assert probe(agent, pod, "info")["total_mib"] == 4000
+    agent.wait_ready()
