@@ -53,7 +53,8 @@ Answer = tuple[Floats, Ints]
 def least_free(view: View) -> Ints:
     """The fullest card with room, the first of equal ones."""
     room = view.room
-    return np.where(room >= view.share, room, 10 * FULL).argmin(axis=1)
+    found: Ints = np.where(room >= view.share, room, 10 * FULL).argmin(axis=1)
+    return found
 
 
 def random(view: View) -> Answer:
@@ -119,4 +120,5 @@ def _to_hundred(scores: Floats) -> Floats:
     """Best fit as published: stretched to 0..100 over the rows seen, and floored."""
     if not len(scores) or (span := scores.max() - scores.min()) == 0:
         return scores
-    return np.floor((scores - scores.min()) * 100 / span)
+    found: Floats = np.floor((scores - scores.min()) * 100 / span)
+    return found

@@ -113,7 +113,8 @@ class BaselinePlacer:
             return np.ones(len(cluster.names), np.bool_)
         models = np.array([*(accepts(job, model) for model in cluster.models), False])
         enough: NDArray[np.bool_] = (cluster.room >= share).sum(axis=1) >= job.cards
-        return enough & models[cluster.model]
+        found: NDArray[np.bool_] = enough & models[cluster.model]
+        return found
 
     def _scored(self, job: Job, share: int, rows: Ints) -> Answer:
         if self._name == "best-fit":  # its score depends on the other rows: nothing can be kept

@@ -42,8 +42,22 @@ class Judged:
         self.rows = Rows(self.scale, columns)
         self.size = len(columns.version)
         self.inventory = columns.inventory
-        self.again = demand.seen + min(max(demand.seen // 2, 1), LEAP)
+        self.mix = demand.mix(family)
+        self.again = 0
+        self.look_later(demand)
         self._kept: dict[object, Kept] = {}
+
+    def look_later(self, demand: Demand) -> None:
+        self.again = demand.seen + min(max(demand.seen // 2, 1), LEAP)
+
+    def still_holds(self, demand: Demand) -> bool:
+        """Whether the demand is much as it was. If it is not time to look, it is."""
+        if demand.seen < self.again:
+            return True
+        self.look_later(demand)
+        mix = demand.mix(self.scale.family)
+        moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
+        return demand.seen >= ENOUGH and moved < MOVED
 
     def keep(self, shape: object) -> Kept:
         """What is kept for asks of this shape."""
@@ -57,6 +71,11 @@ class Judged:
 SHAPES = 256
 LEAP = 2048
 """Asks after which the demand is looked at again at the latest."""
+ENOUGH = 2048
+"""Asks from which on a mix is known well enough to be kept while it does not move."""
+MOVED = 0.2
+"""Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
+next decision for every shape slow, so chance alone should not cause it."""
 
 
 class Pack:
@@ -112,7 +131,7 @@ class Pack:
             own is None
             or own.inventory != columns.inventory
             or own.size != len(columns.version)
-            or self.demand.seen >= own.again
+            or not own.still_holds(self.demand)
         ):
             own = self._families[family] = Judged(self.demand, family, columns)
         return own
@@ -153,9 +172,8 @@ def _gains(own: Judged, ask: CardAsk, cpu_milli: int, columns: Columns, rows: Lo
         worthless += scale.residue[place - share] - scale.residue[place]
         taken += share
     cpu = columns.host_cpu[rows]
-    seats_before, residue_before = worth(scale, seats, residue, room, cpu)
     seats_after, residue_after = worth(scale, after, worthless, room - taken, cpu - cpu_milli)
-    gain = (seats_after - seats_before) @ scale.weight + RESIDUES * (residue_after - residue_before)
+    gain = (seats_after - kept.worth[0][rows]) @ scale.weight + RESIDUES * (residue_after - kept.worth[1][rows])
     found[able] = np.round(gain, 3)
     return found
 
@@ -163,7 +181,8 @@ def _gains(own: Judged, ask: CardAsk, cpu_milli: int, columns: Columns, rows: Lo
 def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
     scale, kept = own.scale, own.rows
     at, cpu = (kept.seats[rows], kept.residue[rows], kept.room[rows]), columns.host_cpu[rows]
-    seats_before, residue_before = worth(scale, *at, cpu)
     seats_after, residue_after = worth(scale, *at, cpu - cpu_milli)
-    found: Floats = (seats_after - seats_before) @ scale.weight + RESIDUES * (residue_after - residue_before)
+    found: Floats = (seats_after - kept.worth[0][rows]) @ scale.weight + RESIDUES * (
+        residue_after - kept.worth[1][rows]
+    )
     return np.round(found, 3)

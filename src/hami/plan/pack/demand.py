@@ -78,6 +78,12 @@ class Demand:
             found.append((shape, count))
         return [Weighed(shape, count / covered) for shape, count in found]
 
+    def mix(self, family: Family) -> dict[Shape, float]:
+        """Every shape's part of what is asked of a family."""
+        ours = {shape: count for shape, count in self._counts.items() if shape.ask.family == family}
+        total = sum(ours.values())
+        return {shape: count / total for shape, count in ours.items()}
+
     def every(self, family: Family) -> list[tuple[CardAsk, float]]:
         """All asks of a family and their counts."""
         return [(shape.ask, count) for shape, count in self._counts.items() if shape.ask.family == family]

@@ -26,7 +26,7 @@ def residues(counts: Mapping[int, float]) -> Floats:
     frequent = sorted(counts.items(), key=lambda entry: -entry[1])
     chosen = dict(sorted((size, count) for size, count in frequent if 0 < size < FULL and count > 0)[:MOST_SIZES])
     sizes = tuple(chosen)
-    worth = _worth(sizes, _duals(sizes, np.array(list(chosen.values())))) if sizes else np.zeros(FULL + 1)
+    worth: Floats = _worth(sizes, _duals(sizes, np.array(list(chosen.values())))) if sizes else np.zeros(FULL + 1)
     worth[FULL] = max(1.0, worth[FULL])
     return worth
 
@@ -35,9 +35,9 @@ def _duals(sizes: tuple[int, ...], counts: Floats) -> Floats:
     """The price of each size: of cards, such that all prices of any pattern sum to 1 at most."""
     basis = np.diag([float(FULL // size) for size in sizes])
     amounts = counts / basis.diagonal()
-    prices = 1 / basis.diagonal()
+    prices: Floats = 1 / basis.diagonal()
     for _ in range(MOST_ROUNDS):
-        prices = np.linalg.solve(basis.T, np.ones(len(sizes)))
+        prices = np.asarray(np.linalg.solve(basis.T, np.ones(len(sizes))), np.float64)
         worth = _worth(sizes, prices)
         if worth[FULL] <= 1 + 1e-7:
             break

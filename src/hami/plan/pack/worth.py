@@ -95,6 +95,8 @@ class Rows:
         self.seats = np.zeros((rows, len(scale.weight)), np.float32)
         self.residue = np.zeros(rows)
         self.room = np.zeros(rows)
+        self.worth: tuple[Singles, Floats] = (np.zeros_like(self.seats), np.zeros(rows))
+        """Of each row as it is."""
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
@@ -106,6 +108,8 @@ class Rows:
         self.seats[stale] = self._scale.seats[place].sum(axis=1)
         self.residue[stale] = self._scale.residue[place].sum(axis=1)
         self.room[stale] = (place % _LEVELS).sum(axis=1)
+        now = worth(self._scale, self.seats[stale], self.residue[stale], self.room[stale], columns.host_cpu[stale])
+        self.worth[0][stale], self.worth[1][stale] = now
         self._seen[stale] = columns.version[stale]
 
 
