@@ -1,0 +1,260 @@
+"""Why a pod waits and what would fit, asked as people ask: with their own rights, through the API server's proxy."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from hami.scheduler import manifests
+
+from .conftest import Cluster
+
+if TYPE_CHECKING:
+    from hami.lab import Lab
+    from hami.lab.product import Product
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+OWN_IP = "192.0.2.1"
+"""Of a documentation network: nothing is sent to it, only the way out is looked up."""
+
+
+def own_address() -> str | None:
+    """This machine's address that is not loopback, which Kubernetes takes for no endpoint; None without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((OWN_IP, 9))
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    return None if address.startswith("127.") else address
+
+
+class Forwarder:
+    """A port on this machine's own address in front of one on loopback."""
+
+    def __init__(self, address: str, target: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._target = target
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, address, 0))
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer), return_exceptions=True)
+
+    @staticmethod
+    async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    def stop(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            mine = asyncio.current_task()
+            tasks = [task for task in asyncio.all_tasks() if task is not mine]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _service(product: "Product") -> Iterator[None]:
+    """The scheduler's Service, as a chart would have it, and what people need to reach it."""
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback, which a Service cannot point to")
+    forwarder = Forwarder(address, product.replicas[0].port)
+    meta = {"name": product.site.webhook_service, "namespace": product.site.namespace}
+    spec = {"ports": [{"name": "https", "port": product.site.webhook_port}]}
+    # The API server's proxy goes to pods only: this one stands for the process behind the forwarder.
+    whom = {"kind": "Pod", "name": meta["name"], "namespace": meta["namespace"]}
+    subset = {
+        "addresses": [{"ip": address, "targetRef": whom}],
+        "ports": [{"name": "https", "port": forwarder.port}],
+    }
+    stand_in = {"schedulerName": "nobody", "containers": [{"name": "scheduler", "image": "none"}]}
+    product.lab.wait_for("the default account", lambda: product.lab.get("serviceaccount", "default", meta["namespace"]))
+    product.lab.apply(
+        [
+            {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": stand_in},
+            {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},
+            {"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, "subsets": [subset]},
+            *manifests.people(product.site),
+        ]
+    )
+    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+    where = ("pod", meta["name"], "-n", meta["namespace"])
+    product.lab.kubectl("patch", *where, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    way = (
+        f"/api/v1/namespaces/{meta['namespace']}/services/https:{meta['name']}:{product.site.webhook_port}/proxy/readyz"
+    )
+    product.lab.wait_for("the way through the API server", lambda: product.lab.kubectl("get", "--raw", way))
+    yield
+    forwarder.stop()
+
+
+def person(lab: "Lab", tmp_path: Path, name: str, *rules: tuple[str, str]) -> str:
+    """The kubeconfig of somebody with a token who may do `rules`, ``("get", "pods")``, in the whole cluster."""
+    lab.kubectl("create", "serviceaccount", name)
+    if rules:
+        words = [f"--verb={verb}" for verb, _ in rules] + [f"--resource={resource}" for _, resource in rules]
+        lab.kubectl("create", "clusterrole", f"test-{name}", *words)
+        lab.kubectl(
+            "create",
+            "clusterrolebinding",
+            f"test-{name}",
+            f"--clusterrole=test-{name}",
+            f"--serviceaccount=default:{name}",
+        )
+    token = lab.kubectl("create", "token", name).strip()
+    config = yaml.safe_load(Path(lab.kubeconfig).read_text())
+    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+    file = tmp_path / f"{name}.kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def hami(*words: str, kubeconfig: str) -> tuple[int, str, str]:
+    """Exit status, output and errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hami", *words, "--kubeconfig", kubeconfig],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def answer(*words: str, kubeconfig: str, status: int) -> Any:
+    found, printed, errors = hami(*words, "-o", "json", kubeconfig=kubeconfig)
+    assert found == status, (found, printed, errors)
+    return json.loads(printed)
+
+
+@pytest.fixture(scope="module")
+def people(product: "Product", tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("people")
+    lab = product.lab
+    return {
+        "operator": person(lab, folder, "operator", ("get", "pods"), ("list", "nodes")),
+        "developer": person(lab, folder, "developer", ("get", "pods"), ("create", "pods")),
+        "stranger": person(lab, folder, "stranger"),
+        "administrator": str(lab.kubeconfig),
+    }
+
+
+@pytest.fixture(scope="module")
+def _node(_module_cluster: Cluster) -> None:
+    _module_cluster.nodes("ex-1", cards=1, mem_mib=8000)
+
+
+@pytest.fixture
+def waiting(_node: None, cluster: Cluster) -> str:
+    """A pod of 6000 MiB that waits: the only card has 5000 left."""
+    cluster.submit("there", gpu=1, gpumem=3000)
+    cluster.bound("there")
+    cluster.submit("waits", gpu=1, gpumem=6000)
+    cluster.reason("waits")
+    return "default/waits"
+
+
+def test_who_sees_nodes_sees_the_missing_memory_the_card_and_the_fix(waiting: str, people: dict[str, str]) -> None:
+    found = answer("explain", "pod", waiting, kubeconfig=people["operator"], status=1)
+    assert "missing 1000 MiB" in found["refused"][0]["text"]
+    assert (found["fixes"][0]["text"], found["fixes"][0]["node"]) == ("ask at most 5000 MiB a card", "ex-1")
+    assert found["nodes"][0]["cards"][0]["needed"] == 6000
+    status, printed, _ = hami("explain", "pod", waiting, kubeconfig=people["operator"])
+    assert (status, "ask at most 5000 MiB a card" in printed, "█" in printed) == (1, True, True)
+
+
+def test_who_sees_pods_only_gets_the_reason_and_his_own_fix(waiting: str, people: dict[str, str]) -> None:
+    found = answer("explain", "pod", waiting, kubeconfig=people["developer"], status=1)
+    assert (found["detail"], [fix["text"] for fix in found["fixes"]]) == (False, ["ask at most 5000 MiB a card"])
+    assert "ex-1" not in json.dumps(found)
+
+
+def test_who_may_not_see_the_pod_is_told_so(waiting: str, people: dict[str, str]) -> None:
+    status, printed, errors = hami("explain", "pod", waiting, kubeconfig=people["stranger"])
+    assert (status, printed) == (3, "")
+    assert 'user "system:serviceaccount:default:stranger" cannot get pods "waits"' in errors
+
+
+def test_an_administrator_with_a_certificate_asks_through_the_viewer(waiting: str, people: dict[str, str]) -> None:
+    found = answer("explain", "pod", waiting, kubeconfig=people["administrator"], status=1)
+    assert found["detail"] is True
+
+
+def test_fit_answers_by_its_exit_status(waiting: str, people: dict[str, str]) -> None:  # 5.15
+    developer = people["developer"]
+    assert hami("fit", "--gpumem", "5000", kubeconfig=developer)[0] == 0
+    assert hami("fit", "--gpumem", "5001", kubeconfig=developer)[0] == 1
+    assert hami("fit", "--gpumem", "5Gi", kubeconfig=developer)[0] == 2
+    assert hami("fit", "--gpumem", "10", kubeconfig=people["stranger"])[0] == 3
+    found = answer(
+        "fit", "--gpu", "2", "--gpumem", "10000", "--gpucores", "40", kubeconfig=people["administrator"], status=1
+    )
+    assert found["refused"][0]["text"] == "NodeInsufficientDevice: asks 2 cards, the node has 1"
+
+
+def test_the_way_past_the_proxy_wants_the_same_rights(waiting: str, people: dict[str, str], product: "Product") -> None:
+    url = product.replicas[0].url
+    found = answer("explain", "pod", waiting, "--scheduler", url, kubeconfig=people["operator"], status=1)
+    assert found["detail"] is True
+    status, _, errors = hami("explain", "pod", waiting, "--scheduler", url, kubeconfig=people["administrator"])
+    assert (status, "say who you are" in errors) == (3, True)
+
+
+def test_a_recorded_snapshot_gives_the_same_answer(waiting: str, people: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "cluster.json"
+    assert hami("record", "--snapshot", "--out", str(file), kubeconfig=people["administrator"])[0] == 0
+    live = answer("explain", "pod", waiting, kubeconfig=people["administrator"], status=1)
+    filed = answer("explain", "pod", waiting, "--snapshot", str(file), kubeconfig=people["administrator"], status=1)
+    assert filed["refused"] == live["refused"]
+    assert filed["fixes"] == live["fixes"]
+    frag = answer("frag", kubeconfig=people["administrator"], status=0)
+    assert (frag["target"], [move["pod"]["name"] for move in frag["moves"]]) == ("a whole card", [])
+
+
+def test_a_pod_s_events_name_what_would_make_it_fit(waiting: str, cluster: Cluster) -> None:
+    def advice() -> list[str]:
+        return [message for reason, message in cluster.events("waits") if reason == "WouldFit"]
+
+    told = cluster.until("the pod is told what would help", advice)
+    assert told == ["the nearest change that makes it fit: ask at most 5000 MiB a card (on ex-1)"]
+
+
+@pytest.mark.usefixtures("_node")
+def test_pods_arriving_and_leaving_are_recorded(cluster: Cluster, people: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "cluster.jsonl"
+    words = ["record", "--for", "30", "--out", str(file), "--kubeconfig", people["administrator"]]
+    recorder = subprocess.Popen([sys.executable, "-m", "hami", *words])
+    try:
+        events = lambda: [json.loads(line)["event"] for line in file.read_text().splitlines()]  # noqa: E731
+        cluster.until("recording has begun", lambda: file.exists() and "synced" in events())
+        cluster.submit("comes", gpu=1, gpumem=100)
+        cluster.bound("comes")
+        cluster.delete("comes")
+        cluster.until("it has left", lambda: "left" in events())
+        assert [one for one in events() if one in ("pod", "bound", "left")] == ["pod", "bound", "left"]
+    finally:
+        recorder.terminate()
+        recorder.wait(10)
