@@ -163,7 +163,7 @@ class Look:
         text = (
             f"process {one.pid} uses card {one.card} and has not registered: it is not held to the slice "
             "(statically linked, musl, or the library was removed); "
-            + ("it is being stopped" if self._action == "stop" else "--unregistered=stop would stop it")
+            + ("it is being stopped" if self._action == "stop" else "--unregistered stop would stop it")
         )
         log.warning("unregistered process", extra={"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card})
         self._tell(place.tenant.pod, "UnregisteredProcess", text)
