@@ -5,6 +5,7 @@
 The broker runs in a process of its own, the clients are connections of this one; it takes each for another process.
 """
 
+import asyncio
 import itertools
 import resource
 import socket
@@ -18,6 +19,11 @@ import click
 
 from benchmarks.proc import cpu_s, rss_mb
 from benchmarks.report import Figure, show
+from hami.agent.broker import door, server
+from hami.agent.broker.door import Peer
+from hami.agent.broker.tenants import Tenant
+from hami.model.ask import PodRef
+from hami.model.ids import PodUid
 from hami.wire.broker import MAX_BYTES, Hello, Usage, encode
 from hami.wire.policy import CardLimit, LibraryPolicy
 from hami.wire.policy import encode as policy_text
@@ -28,16 +34,8 @@ CARD = "GPU-00000000-0000-4000-8000-000000000000"
 
 def serve(root: Path) -> None:
     """The broker's process."""
-    import asyncio
-
-    from hami.agent.broker import server
-    from hami.agent.broker.door import Peer
-    from hami.agent.broker.tenants import Tenant
-    from hami.model.ask import PodRef
-    from hami.model.ids import PodUid
-
-    real, pids = server.peer, itertools.count(1 << 22)
-    server.peer = lambda connection: Peer(next(pids), real(connection).uid)
+    pids = itertools.count(1 << 22)
+    setattr(server, "peer", lambda connection: Peer(next(pids), door.peer(connection).uid))  # noqa: B010 - as a test would
     tenants = [Tenant(one.name, PodRef("default", one.name, PodUid(one.name)), "main") for one in root.iterdir()]
     asyncio.run(server.Broker(lambda: tenants, lambda key: root / key).run())
 
