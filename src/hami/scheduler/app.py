@@ -19,6 +19,7 @@ from hami.kube.lease import Elector
 from hami.ledger.cluster import Ledger
 from hami.model.ask import NodePolicy, Policies
 from hami.model.errors import Malformed
+from hami.model.ids import PodUid
 from hami.observe import log as logs
 from hami.observe.metrics import registry
 from hami.scheduler import webhook
@@ -30,6 +31,7 @@ from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor
 from hami.scheduler.gate import Gate
 from hami.scheduler.handshake import Handshakes
+from hami.scheduler.hosts import Hosts
 from hami.scheduler.meters import Meters
 from hami.scheduler.metrics import MetricsPage
 from hami.scheduler.narrate import Narrator
@@ -45,6 +47,7 @@ from hami.scheduler.watches import Watches
 from hami.vendors.policies import CARD_POLICIES
 from hami.vendors.table import load
 from hami.wire.annotations import words
+from hami.wire.objects import Pod
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,7 @@ class Scheduler:
         self.binder = Binder(self.engine, kube, time.time, bind_timeout(settings))
         self.waker = Waker(self.engine, kube)
         self.handshakes = Handshakes(settings.handshake_timeout, self.clock)
+        self.hosts = Hosts(self.engine.ledger) if settings.node_scheduler_policy == "pack" else None
         self.nodes = NodeDoor(
             self.engine.ledger,
             self.vendors,
@@ -126,6 +130,7 @@ class Scheduler:
             self.gate,
             self.waker.freed,
             turned=self.tell_of_node,
+            seen=self.hosts.node if self.hosts else lambda _node: None,
         )
         self.pods = PodDoor(
             self.engine.ledger,
@@ -134,15 +139,30 @@ class Scheduler:
             self.gate,
             self.waker.freed,
             eased=self.waker.eased,
-            seen=self.engine.see,
-            gone=self.engine.gangs.gone,
-            began=self.engine.gangs.begin,
+            seen=self.see_pod,
+            gone=self.pod_gone,
+            began=self.pods_begin,
         )
         self.engine.gangs.call = self.waker.call
         self.evictor = Evictor(self.engine, kube, self.engine.narrator.preempted)
         self.quotas = QuotaDoor(self.engine.ledger, self.vendors, self.waker.eased)
         self.watches = Watches(kube, self.nodes, self.pods, self.gate, self.quotas)
         self.leadership = Leadership(self.gate, self.watches.rebuild)
+
+    def see_pod(self, pod: Pod) -> None:
+        self.engine.see(pod)
+        if self.hosts:
+            self.hosts.pod(pod)
+
+    def pod_gone(self, uid: PodUid) -> None:
+        self.engine.gangs.gone(uid)
+        if self.hosts:
+            self.hosts.gone(uid)
+
+    def pods_begin(self) -> None:
+        self.engine.gangs.begin()
+        if self.hosts:
+            self.hosts.begin()
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """1. serve (not ready), 2. follow the API server, 3. lead or wait to, 4. until told to stop."""

@@ -41,13 +41,16 @@ class NodeDoor:
         freed: Freed,
         *,
         turned: Turned = lambda _node, _problem: None,
+        seen: Callable[[Node], None] = lambda _node: None,
     ) -> None:
+        """`seen` is told every node that registers cards, once the ledger has it."""
         self._ledger = ledger
         self._vendors = vendors
         self._handshakes = handshakes
         self._gate = gate
         self._freed = freed
         self._turned = turned
+        self._seen = seen
         self._nodes: dict[str, Node] = {}
         """Last state of nodes that register cards, to be judged again when time alone has passed."""
         self._records: dict[str, NodeRecord] = {}
@@ -87,6 +90,7 @@ class NodeDoor:
             return
         self._nodes[name] = node
         self._put(record)
+        self._seen(node)
 
     def _put(self, record: NodeRecord) -> None:
         before = self._records.get(record.name)

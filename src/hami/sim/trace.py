@@ -1,7 +1,7 @@
 """What a replay is made of: machines, and jobs that arrive and leave. Knows no file format but its own.
 
 A trace in our own form is a text of JSON lines, one object each: ``{"node": {...}}`` and
-``{"pod": {...}}`` with the fields of `Machine` and `Job`. `hami record` writes it.
+``{"pod": {...}}`` with the fields of `Machine` and `Job`.
 """
 
 from collections.abc import Iterable, Sequence

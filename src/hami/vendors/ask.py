@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, PodRef, Policies, Weights
+from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef, Policies, Weights
+from hami.model.errors import Malformed
 from hami.model.ids import Family, PodUid
 from hami.model.vendor import ContainerRequest, PodChange, Vendor
 from hami.vendors import policies
 from hami.vendors.gang import gang_of
+from hami.wire import quantity
 from hami.wire.objects import Container, Pod
 
 __all__ = ["Policies", "ask_of", "completed", "container_kinds", "container_requests", "names_resource", "pod_ref"]
@@ -30,10 +32,12 @@ def ask_of(pod: Pod, vendors: Sequence[Vendor], defaults: Policies = _HAMI_DEFAU
         ContainerAsk(request.name, kind, _card_asks(request, asking, rules))
         for request, kind in zip(requests, container_kinds(pod), strict=True)
     )
+    node_policy = policies.node_policy(annotations, defaults.node)
     return Ask(
         pod=pod_ref(pod),
         containers=containers,
-        node_policy=policies.node_policy(annotations, defaults.node),
+        node_policy=node_policy,
+        cpu_milli=cpu_milli(pod) if node_policy is NodePolicy.PACK else 0,
         card_policy=policies.card_policy(annotations, defaults.card),
         weights=policies.weights(annotations) if asking else Weights(),
         priority=pod.spec.priority or 0,
@@ -44,6 +48,20 @@ def ask_of(pod: Pod, vendors: Sequence[Vendor], defaults: Policies = _HAMI_DEFAU
 
 def pod_ref(pod: Pod) -> PodRef:
     return PodRef(pod.metadata.namespace, pod.metadata.name, PodUid(pod.metadata.uid))
+
+
+def cpu_milli(pod: Pod) -> int:
+    """What the pod requests of its host's CPU, as kube-scheduler counts it; what cannot be read counts as nothing."""
+    running = sum(map(_cpu, pod.spec.containers))
+    return max([running, *map(_cpu, pod.spec.init_containers or ())])
+
+
+def _cpu(container: Container) -> int:
+    asked = container.resources.requests or container.resources.limits or {}
+    try:
+        return int(quantity.parse(asked.get("cpu", "0")) * 1000)
+    except Malformed:
+        return 0
 
 
 def names_resource(pod: Pod, vendors: Sequence[Vendor]) -> bool:
