@@ -8,6 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask, Policies
@@ -30,6 +31,9 @@ from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
 from hami.vendors.gang import gang_of
 from hami.wire.objects import Pod
+
+CANDIDATES = 1000
+"""Nodes kept for a refused pod that may preempt, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,19 @@ class Engine:
 
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())
-        waiter.offered = decision.refusals.names
+        waiter.offered = self._candidates(ask, decision.refusals.names)
         reasons = self.phrases.reasons(decision.refusals)
         self.meters.refused.inc()
         for reason, count in Counter(reasons.values()).items():
             self.meters.rejections.labels(reason).inc(count)
         self.narrator.refused(waiter, reasons, offered)
+
+    def _candidates(self, ask: Ask, names: Sequence[str]) -> Sequence[NodeName]:
+        """Nodes on which others may be evicted for `ask`; the ledger's own names, since thousands may wait."""
+        if ask.priority <= 0 or not ask.preempts or ask.gang is not None:
+            return ()
+        found = (self.ledger.node(NodeName(name)) for name in islice(names, CANDIDATES))
+        return tuple(state.name for state in found if state is not None)
 
     def unusable(self, pod: Pod, fault: str) -> None:
         """A pod whose ask cannot be read: no node is at fault."""

@@ -29,8 +29,6 @@ class Members(Struct):
 
     waiting: dict[PodUid, Ask] = field(default_factory=dict)
     bound: set[PodUid] = field(default_factory=set)
-    offered: dict[PodUid, Sequence[str]] = field(default_factory=dict)
-    """Nodes that kube-scheduler last offered each member."""
     arrived: dict[PodUid, "asyncio.Future[bool]"] = field(default_factory=dict)
     """Members whose /bind waits for the others."""
 
@@ -81,7 +79,6 @@ class Gangs:
         if key is None or members is None:
             return
         members.waiting.pop(uid, None)
-        members.offered.pop(uid, None)
         members.bound.discard(uid)
         if members.empty:
             del self._gangs[key]
@@ -92,11 +89,10 @@ class Gangs:
         """Plan and hold slices for all of the gang that wait, or for none."""
         self.see(ask)
         members = self._members(ask)
-        members.offered[ask.pod.uid] = names
         kept = self._kept(ask, names)
         if kept is not None:
             return kept
-        mine, held = self._hold_all(ask, members)
+        mine, held = self._hold_all(ask, members, names)
         fit = len(members.bound) + len(self._holding(members))
         if fit < gang.least:
             known = len(members.bound) + len(members.waiting)
@@ -117,12 +113,21 @@ class Gangs:
         others = [name for name in names if name != hold.plan.node]
         return Decision(hold.plan, [hold.plan.node], Refusals.of(dict.fromkeys(others, elsewhere)))
 
-    def _hold_all(self, ask: Ask, members: Members) -> tuple[Decision, list[PodUid]]:
-        """Hold a slice for each member that has none, this one first; its decision and who got one."""
-        mine, held = self._place(ask, members.offered[ask.pod.uid])
+    def _hold_all(self, ask: Ask, members: Members, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:
+        """Hold slices until the least number has them, this one's first; its decision and who got one.
+
+        The others are alike to kube-scheduler as a rule; for one that is not, its own turn will tell.
+        """
+        assert ask.gang is not None
+        mine, held = self._place(ask, names)
+        wanting = ask.gang.least - len(members.bound) - len(self._holding(members))
         for uid, other in members.waiting.items():
+            if wanting <= 0:
+                break
             if uid != ask.pod.uid and self._ledger.reservation(uid) is None:
-                held += self._place(other, members.offered.get(uid, members.offered[ask.pod.uid]))[1]
+                placed = self._place(other, names)[1]
+                wanting -= len(placed)
+                held += placed
         return mine, held
 
     def _place(self, ask: Ask, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:

@@ -22,7 +22,7 @@ class Waiter(Struct):
     since: float
     tried: float
     offered: Sequence[str] = ()
-    """Nodes it was last tried on: those kube-scheduler has nothing against."""
+    """Nodes it was last tried on, those kube-scheduler has nothing against; kept only for a pod that may preempt."""
     told: str = ""
     """Last refusal told in an event, so that a repeat is not told again."""
 

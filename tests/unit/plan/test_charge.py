@@ -3,6 +3,7 @@
 import pytest
 
 from hami.model.ask import ContainerKind
+from hami.model.card import Instance
 from hami.model.ids import CardId
 from hami.model.plan import Charge, ContainerSlices, Slice
 from hami.plan.charge import charges
@@ -50,3 +51,22 @@ def test_init_containers_that_are_done_no_longer_count_but_sidecars_do() -> None
 
 def test_cards_are_sorted_by_id_whatever_the_order_of_the_record() -> None:
     assert [one.card for one in charges([(APP, on("b", 1)), (APP, on("a", 1))])] == ["a", "b"]
+
+
+def instance(name: str, mem: int, cores: int, start: int, size: int) -> Slice:
+    return Slice(CardId(name), NVIDIA, mem, cores, Instance(f"{size}g", start, size))
+
+
+def test_every_mig_instance_counts_whatever_its_container_and_as_long_as_the_pod_lives() -> None:
+    first, second = instance("a", 9856, 29, 2, 2), instance("a", 4864, 15, 6, 1)
+    other = Slice(CardId("b"), NVIDIA, 700, 10)
+    parts = ((ContainerKind.INIT, (first, other)), (ContainerKind.APP, (second,)))
+    whole = Charge(CardId("a"), 2, 14720, 44, (Instance("1g", 6, 1), Instance("2g", 2, 2)))
+    assert charges(parts) == (whole, Charge(CardId("b"), 1, 700, 10))
+    assert charges(parts, init_done=True) == (whole,)
+
+
+def test_a_card_with_instances_and_slices_bears_both() -> None:
+    shared = Slice(CardId("a"), NVIDIA, 700, 10)
+    parts = ((ContainerKind.APP, (instance("a", 4864, 15, 0, 1), shared)),)
+    assert charges(parts) == (Charge(CardId("a"), 2, 5564, 25, (Instance("1g", 0, 1),)),)
