@@ -1,13 +1,13 @@
 """The fewest pods to move so that an ask fits on some node: a suggestion, nothing is moved here.
 
-Only pods of the node where the ask would go are moved, each to a place that was planned for it, in the state that
-the moves before it leave. No disruption budget is overdrawn. The search is exact up to a bound on trials,
-and says whether it reached it.
+Only pods on the cards where the ask would go are moved (never one to make room for another), each to a place that
+was planned for it, in the state that the moves before it leave. No disruption budget is overdrawn. The search is
+exact up to a bound on trials, and says whether it reached it.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -55,7 +55,7 @@ class Relief(Struct, frozen=True):
     plan: Plan
     """Where the ask then fits."""
     moves: tuple[Move, ...]
-    """In the order in which they work. No fewer moves of pods of one node would do."""
+    """In the order in which they work. No fewer moves of pods on the cards of one node would do."""
 
     def after(self, nodes: Nodes, residents: Iterable[Resident]) -> dict[NodeName, NodeState]:
         """The cluster with the moves made and the ask not placed yet."""
@@ -203,17 +203,19 @@ class _Search:
         """Places for all who leave, with the ask in its own; the largest first, every choice tried up to the bound."""
         changed = {plan.node: freed.bearing(plan.charges)}
         ordered = sorted(leaving, key=lambda one: (-sum(charge.mem_mib for charge in one.charges), one.pod.uid))
-        moves = yield from self._placed(ordered, changed)
-        if moves is None:
-            return None
-        # Who goes to another card of the same node goes last: others may have left it first.
-        return tuple(sorted(moves, key=lambda move: move.plan.node == move.source))
+        for order in permutations(ordered):  # who comes first leaves other cards to the next
+            moves = yield from self._placed(plan, order, changed)
+            if moves is not None:
+                # Who goes to another card of the same node goes last: others may have left it first.
+                return tuple(sorted(moves, key=lambda move: move.plan.node == move.source))
+        return None
 
     def _placed(
-        self, waiting: Sequence[Resident], changed: dict[NodeName, NodeState]
+        self, plan: Plan, waiting: Sequence[Resident], changed: dict[NodeName, NodeState]
     ) -> Steps[tuple[Move, ...] | None]:
         if not waiting:
-            return ()
+            # A pod may go back to where it was, beside the ask; it must not shut the door that it opened.
+            return () if self._fits(changed[plan.node].bearing(plan.charges, -1)) else None
         first, *rest = waiting
         for node in self._targets:
             if self.left <= 0:
@@ -223,12 +225,12 @@ class _Search:
                 continue
             self.left -= 1
             yield
-            plan = fit(first.ask, state)
-            if isinstance(plan, Plan):
-                after = {**changed, node.name: state.bearing(plan.charges)}
-                others = yield from self._placed(rest, after)
+            there = fit(first.ask, state)
+            if isinstance(there, Plan):
+                after = {**changed, node.name: state.bearing(there.charges)}
+                others = yield from self._placed(plan, rest, after)
                 if others is not None:
-                    return (Move(first.pod, first.node, plan), *others)
+                    return (Move(first.pod, first.node, there), *others)
         return None
 
     def _fits(self, node: NodeState) -> bool:
