@@ -125,7 +125,7 @@ def test_a_slice_held_for_the_pod_itself_is_no_obstacle() -> None:
     found = finish(survey(ledger, ask))
     assert found.plan is not None
     assert found.plan.node == N1
-    assert found.nodes[0].plan is not None
+    assert (found.nodes[0].node, found.nodes[0].refusal, found.nodes[0].cards[0].reason) == (N1, None, None)
 
 
 def test_a_bound_pod_is_explained_on_its_node_as_if_it_were_not_there() -> None:

@@ -172,3 +172,15 @@ def test_elsewhere_is_another_node() -> None:
     nodes, residents = world()
     assert finish(elsewhere(residents[0], nodes.values())) == "b"
     assert finish(elsewhere(residents[0], [nodes[NodeName("a")]])) is None
+
+
+def test_a_budget_gives_up_no_more_pods_than_it_may() -> None:
+    """Both halves of a card belong to one budget, and both would have to go to another node."""
+    first = half("p", node(used("d0"), name="a"), "d0")
+    one = node(used("d0"), name="a").bearing(first.charges)
+    second = half("q", one, "d0")
+    nodes = {one.name: one.bearing(second.charges), NodeName("b"): node(used("d1", mem_mib=8001), name="b")}
+    residents = [Resident(each.pod, each.node, each.charges, each.ask, ("ns/b",)) for each in (first, second)]
+    large = pod(app(want(8000, cores=100, use_ids=("d0",))))
+    assert finish(relieve(large, nodes, residents, {"ns/b": 1})) == NoRelief(searched_all=True)
+    assert isinstance(finish(relieve(large, nodes, residents, {"ns/b": 2})), Relief)
