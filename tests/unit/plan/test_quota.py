@@ -203,6 +203,7 @@ def test_a_bounded_search_finds_a_plan_whenever_there_is_one_within_the_quota(se
     ask = pod(*(ContainerAsk("c", kind, (one,)) for kind, one in zip(kinds, wants, strict=True)))
     on = ledger(Limit(MEM, random.randrange(30)))
     bounded = quota.bounded(ask, on.quotas.budgets("ns"), grown=False)
+
     def cost(way: list[list[tuple[str, ...]]]) -> int:
         sizes = {one.card.id: one.card.mem_mib for one in state.cards}
         sums = [

@@ -251,7 +251,7 @@ def test_limits_are_turned_off_only_where_the_administrator_allows_it(variable: 
 
 def test_words_that_count_for_nothing_are_told() -> None:
     annotations = {
-        "hami.io/node-scheduler-policy": "pack",
+        "hami.io/node-scheduler-policy": "packed",
         "hami.io/gpu-scheduler-policy": "spread,fast",
         "hami.io/gpu-schedular-policy": "binpack",
         "nvidia.com/numa-bind": "yes",
