@@ -21,6 +21,8 @@ from .conftest import Container, Tools
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
 
+pytestmark = pytest.mark.realtime
+
 
 class Node:
     """A node with a broker process and grants; containers are processes started with one of the grants' policies."""
