@@ -137,6 +137,7 @@ class Load(Struct, frozen=True):
     pods: int
     qps: str
     policy: str
+    agents: bool = True
     profile: str | None = None
 
 
@@ -159,7 +160,7 @@ async def measure(lab: Lab, load: Load) -> Found:
         with console.status(f"creating {load.nodes} nodes"):
             await kube.create(paths.namespaces(), {"metadata": {"name": NAMESPACE}})
             await create_nodes(kube, [f"node-{number:05}" for number in range(load.nodes)], Shape())
-        agents = start_agents(lab, load.nodes)
+        agents = start_agents(lab, load.nodes if load.agents else 0)
         processes = {
             "kube-apiserver": child_of(lab.control_plane.apiserver.process.pid),
             "etcd": child_of(lab.control_plane.etcd.process.pid),
@@ -221,6 +222,7 @@ def start_agents(lab: Lab, nodes: int) -> Process:
 @click.option("--pods", default=2000, show_default=True)
 @click.option("--qps", type=click.Choice(list(QPS)), default="default", show_default=True)
 @click.option("--policy", type=click.Choice(["binpack", "spread"]), default="binpack", show_default=True)
+@click.option("--agents/--no-agents", default=True, help="Without: nobody grants, and what they patch costs no run.")
 @click.option("--profile", type=click.Path(), help="Write a cProfile of the scheduler here; it slows it down.")
 @click.option("--json", "as_json", is_flag=True)
 def main(as_json: bool, **load: Any) -> None:
