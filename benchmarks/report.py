@@ -6,7 +6,7 @@ Under each table stands how fast the machine was: milliseconds are worth nothing
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 from rich.console import Console
@@ -76,8 +76,3 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that `share` of all do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, int(len(ordered) * share + 0.999999) - 1))]
-
-
-def tally(words: Mapping[str, int]) -> str:
-    """``filter 12, bind 3``, for notes."""
-    return ", ".join(f"{name} {count}" for name, count in words.items())
