@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from hami.sim.cluster import FULL, SHARING, WITHOUT, Cluster
+from hami.sim.cluster import FULL, WITHOUT, Cluster
 from hami.sim.fragments import Fragments
 from hami.sim.trace import Job
 
@@ -78,26 +78,28 @@ def dot_product(view: View) -> Answer:
 
 def gpu_packing(view: View) -> Answer:
     """Cards in use first, then idle cards of used machines, then idle machines."""
-    room, cards = view.room, view.cluster.cards[view.rows]
-    idle = (room == FULL).sum(axis=1)
     if not view.job.cards:
         return np.zeros(len(view.rows)), least_free(view)
+    room, cards = view.room, view.cluster.cards[view.rows]
+    idle = (room == FULL).sum(axis=1)
     used = (room < FULL) & (np.arange(room.shape[1]) < cards[:, None])
     partly = (used & (room >= view.share)).sum(axis=1) >= view.job.cards
     free = np.where(used & (room >= view.share), room, 10 * FULL).min(axis=1)
-    score = np.where(idle < cards, np.maximum(50 - idle, 33), np.maximum(33 - idle, 0))
+    score = np.where(idle < cards, max(50 - view.job.cards, 33), np.maximum(33 - idle, idle))
     return np.where(partly, np.maximum(100 - free / 10 // 10, 50), score).astype(np.float64), least_free(view)
 
 
 def gpu_clustering(view: View) -> Answer:
-    """Machines that run the same kind of job first."""
-    mine = view.cluster.class_of(view.job) or SHARING  # a job without cards goes where cards are shared
+    """Machines that run the same kind of job first. How full one is, is measured against the largest machine,
+    so that small ones are full from the start; jobs without cards are no kind, and have no preference."""
+    if not view.job.cards:
+        return np.zeros(len(view.rows)), least_free(view)
     here = view.cluster.classes[view.rows] > 0
     here[:, WITHOUT] = False
-    any_here, others = here.any(axis=1), here.sum(axis=1)
-    base = np.select([here[:, mine] & (others == 1), here[:, mine] & (others > 1), ~any_here], [75.0, 50.0, 25.0], 0.0)
-    used = view.cluster.cards[view.rows] * FULL - view.room.sum(axis=1)
-    return np.floor(base + 25 * used / MOST_GPU), least_free(view)
+    mine, kinds = here[:, view.cluster.class_of(view.job)], here.sum(axis=1)
+    base = np.select([mine & (kinds == 1), mine, kinds == 0], [75, 50, 25], 0)
+    used = 25 * (MOST_GPU - view.room.sum(axis=1)) // MOST_GPU
+    return (base + used).astype(np.float64), least_free(view)
 
 
 def fgd(view: View) -> Answer:
