@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import click
+import uvloop
 from aiohttp import web
 
 from benchmarks.cluster import fill
@@ -89,7 +90,8 @@ def main(nodes: int, cards: int, pods: int, tls: Path) -> None:
     engine = engine_of(nodes, cards, pods)
     gc.collect()
     gc.freeze()
-    asyncio.run(serve(engine, tls))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `hami scheduler` does
+        runner.run(serve(engine, tls))
 
 
 if __name__ == "__main__":
