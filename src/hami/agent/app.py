@@ -50,7 +50,7 @@ from hami.observe import log as logs
 from hami.observe.exposition import Sheet
 from hami.observe.health import Health
 from hami.observe.metrics import page
-from hami.vendors.nvidia import Nvidia
+from hami.vendors.nvidia import Nvidia, files
 from hami.vendors.nvidia.driver import Driver, find_library
 from hami.vendors.nvidia.worker import Worker
 from hami.wire.objects import Node
@@ -290,7 +290,10 @@ class Agent:
         host = self.parts.host
         async for _ in self.inventory.changes():
             if self.inventory.scanned:
-                text = cdi.spec(self.inventory.cards(), host.minor, host.has_node, self.settings.dev_root)
+                driver = files.find(Path(self.settings.driver_root), self.settings.host_driver_root)
+                if driver is None:
+                    log.warning("containers get no driver: none is found", extra={"below": self.settings.driver_root})
+                text = cdi.spec(self.inventory.cards(), host.minor, host.has_node, self.settings.dev_root, driver)
                 cdi.write(self.settings.cdi_dir, text)
 
     # pages

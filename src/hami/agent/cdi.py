@@ -1,10 +1,11 @@
 """A CDI spec file of the node's cards, for runtimes that take cards by CDI name.
 
-The names are NVIDIA's plugin's, ``k8s.device-plugin.nvidia.com/gpu=<uuid>``. The spec has the
-device nodes; the driver's libraries are the runtime's business (nvidia-ctk writes those).
+The names are NVIDIA's plugin's, ``k8s.device-plugin.nvidia.com/gpu=<uuid>``. The spec has device nodes and the
+driver's files, and no hooks: whatever runtime reads it needs nothing of NVIDIA's (docs/adr/0009-driver-by-cdi.md).
 """
 
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,15 +14,24 @@ from hami.agent.checkpoint import write_durably
 from hami.agent.grant import CDI_KIND, CONTROL_NODES
 from hami.model.card import Card
 from hami.model.ids import CardId
+from hami.vendors.nvidia.files import DriverFiles
 
 VERSION = "0.6.0"
 FILE_NAME = f"{CDI_KIND.replace('/', '-')}.json"
+LIBRARY_FOLDERS = (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64")
+"""Where loaders look without being told: Debian's and its kin's, and all others'. One of the two is for nobody."""
+PROGRAM_FOLDER = "/usr/bin"
+READ_ONLY = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 
 
 def spec(
-    cards: Sequence[Card], minor: Callable[[CardId], int | None], has_node: Callable[[str], bool], dev_root: str = "/"
+    cards: Sequence[Card],
+    minor: Callable[[CardId], int | None],
+    has_node: Callable[[str], bool],
+    dev_root: str = "/",
+    driver: DriverFiles | None = None,
 ) -> bytes:
-    """The file's text. A card whose device node is not known has a name and no node."""
+    """The file's text. A card whose device node is not known has a name and no node; no `driver`, no files of it."""
     root = dev_root.rstrip("/")
 
     def nodes(names: list[str]) -> dict[str, object]:
@@ -33,7 +43,7 @@ def spec(
 
     common = nodes([name for name in CONTROL_NODES if has_node(name)])
     # With NVIDIA's runtime underneath, the hook must not add cards a second time.
-    edits = {"env": ["NVIDIA_VISIBLE_DEVICES=void"], **common}
+    edits = {"env": ["NVIDIA_VISIBLE_DEVICES=void"], **common, "mounts": list(mounts(driver)) if driver else []}
     text = {
         "cdiVersion": VERSION,
         "kind": CDI_KIND,
@@ -41,6 +51,14 @@ def spec(
         "containerEdits": edits,
     }
     return msgspec.json.format(msgspec.json.encode(text), indent=2)
+
+
+def mounts(driver: DriverFiles) -> Iterator[dict[str, object]]:
+    """Each library under each of its names, so that neither links nor the loader's cache must be made."""
+    targets = [(f"{folder}/{one.name}", one) for folder in LIBRARY_FOLDERS for one in driver.libraries]
+    targets += [(f"{PROGRAM_FOLDER}/{one.name}", one) for one in driver.programs]
+    for target, one in targets:
+        yield {"hostPath": one.host_path, "containerPath": target, "options": list(READ_ONLY)}
 
 
 def write(folder: str, text: bytes) -> Path:

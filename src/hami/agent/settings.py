@@ -41,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     driver_root: str = "/"
     """Root of the driver installation as this process sees it."""
+    host_driver_root: str = "/"
+    """The same on the host; the driver's files that a CDI spec names are below it."""
     dev_root: str = "/"
     """Root on the host below which ``dev/nvidia0`` is; its paths go to kubelet."""
     hook_path: str = "/usr/local"

@@ -1,5 +1,7 @@
 """What a container is given, form by form: HAMi's names, NVIDIA's strategies."""
 
+import platform
+
 import pytest
 from msgspec.structs import replace
 
@@ -12,6 +14,7 @@ from hami.agent.settings import Settings
 from hami.config.schema import NvidiaConfig
 from hami.model.ask import ContainerKind, PodRef
 from hami.model.ids import PodUid
+from hami.vendors.nvidia.files import DriverFiles, HostFile
 from hami.wire.policy import CardLimit, CorePolicy
 
 from .conftest import ask, card, one, uuid
@@ -191,3 +194,18 @@ def test_the_cdi_spec_has_every_card_and_only_nodes_that_are_there(tmp_path):
     assert read["devices"][0]["containerEdits"]["deviceNodes"] == [{"path": "/dev/nvidia7", "hostPath": "/dev/nvidia7"}]
     assert read["devices"][1]["containerEdits"]["deviceNodes"] == []
     assert [node["path"] for node in read["containerEdits"]["deviceNodes"]] == ["/dev/nvidiactl"]
+
+
+def test_the_cdi_spec_brings_the_driver_to_where_every_loader_looks():
+    import json
+
+    library = HostFile("libcuda.so.1", "/run/nvidia/driver/usr/lib64/libcuda.so.580")
+    driver = DriverFiles("580", (library,), (HostFile("nvidia-smi", "/opt/nvidia-smi"),))
+    edits = json.loads(cdi.spec(CARDS[:1], lambda _: 0, lambda _: True, driver=driver))["containerEdits"]
+    assert {(each["containerPath"], each["hostPath"]) for each in edits["mounts"]} == {
+        (f"/usr/lib/{platform.machine()}-linux-gnu/libcuda.so.1", library.host_path),
+        ("/usr/lib64/libcuda.so.1", library.host_path),
+        ("/usr/bin/nvidia-smi", "/opt/nvidia-smi"),
+    }
+    assert all("ro" in each["options"] for each in edits["mounts"])
+    assert "hooks" not in edits

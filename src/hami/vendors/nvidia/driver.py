@@ -23,8 +23,10 @@ FOLDERS = (
     "lib64",
     "lib/x86_64-linux-gnu",
     "lib/aarch64-linux-gnu",
+    "usr/local/nvidia/lib64",
+    "usr/local/nvidia/lib",
 )
-"""Where a driver installation has its libraries, in HAMi's order."""
+"""Where a driver installation has its libraries, in HAMi's order; the last two where it is mounted as one folder."""
 MAX_LINKS = 36
 NODE_WORDS = 16
 """64-bit words of a NUMA mask: 1024 nodes, the kernel's limit."""
