@@ -142,11 +142,30 @@ SMALLER = 1000.0
 
 def _decision(names: Sequence[str], rows: Longs, verdicts: Verdicts, words: Words, plan: Plan | None) -> Decision:
     numbers = verdicts.number[rows]
-    marks: list[int] = numbers.tolist()
-    feasible = list(compress(names, map(not_, marks)))
-    refused = list(compress(names, marks))
-    missing = verdicts.missing[rows[numbers != FEASIBLE]]
-    return Decision(plan, feasible, Refusals(refused, list(filter(None, marks)), missing, words))
+    out = np.flatnonzero(numbers)  # FEASIBLE is 0
+    feasible, refused = _parted(names, out)
+    return Decision(plan, feasible, Refusals(refused, numbers[out], verdicts.missing[rows[out]], words))
+
+
+def _parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
+    """`names` without those at the places `out`, and those."""
+    if len(out) * FEW > len(names):
+        marks = np.ones(len(names), np.bool_)
+        marks[out] = False
+        stays: list[bool] = marks.tolist()
+        return list(compress(names, stays)), list(compress(names, map(not_, stays)))
+    kept: list[str] = []
+    done = 0
+    places: list[int] = out.tolist()
+    for place in places:
+        kept += names[done:place]
+        done = place + 1
+    kept += names[done:]
+    return kept, [names[place] for place in places]
+
+
+FEW = 16
+"""Where less than one name in so many goes, copying what lies between them is the fastest way."""
 
 
 def _general(words: Words, refusal: Refusal) -> int:

@@ -58,9 +58,9 @@ _ROOM = ((_NO_SLOT, 4), (_NO_MEM, 6), (_NO_CORE, 7), (_TAKEN, 5), (_NO_UNITS, 8)
 _ROOM_IDLE_ONLY = ((_NO_SLOT, 4), (_TAKEN, 5), (_NO_MEM, 6), (_NO_CORE, 7), (_NO_UNITS, 8))
 
 
-def _tallies(room: Sequence[tuple[int, int]]) -> Longs:
-    """For each verdict byte, one in the field of the reason that comes first."""
-    table = np.zeros(256, np.int64)
+def _first(room: Sequence[tuple[int, int]]) -> bytes:
+    """For each verdict byte, the place of the reason that comes first, counted from 1; 0 where there is none."""
+    table = bytearray(256)
     for verdict in range(1, 256):
         standing = verdict & 7
         if standing == _ABSENT:
@@ -68,13 +68,13 @@ def _tallies(room: Sequence[tuple[int, int]]) -> Longs:
         place = _KNOWN.get(standing)
         if place is None:
             place = next((number for bit, number in room if verdict & bit), None)
-        if place is not None:
-            table[verdict] = 1 << (TALLY_BITS * place)
-    return table
+        table[verdict] = 0 if place is None else place + 1
+    return bytes(table)
 
 
-_TALLY = _tallies(_ROOM)
-_TALLY_IDLE_ONLY = _tallies(_ROOM_IDLE_ONLY)
+_FIRST = _first(_ROOM)
+_FIRST_IDLE_ONLY = _first(_ROOM_IDLE_ONLY)
+_LACKS_MEMORY = REASONS.index(Reason.INSUFFICIENT_MEMORY) + 1
 
 
 class Columns:
@@ -352,19 +352,29 @@ class Scan:
 
     def tallies(self, at: Longs) -> tuple[Longs, Longs]:
         """For rows `at` of this scan: the tally of reasons, and the MiB the best card lacks (-1: no card lacks any)."""
-        verdict = self.verdict[:, at]
-        table = _TALLY_IDLE_ONLY if self._idle_only else _TALLY
-        tally = table[verdict]
-        mem = self.mem if isinstance(self.mem, int) else self.mem[:, at].astype(np.int64)
-        lacking = mem - self._cut.free_mem[:, at].astype(np.int64)
-        lacking[tally != _MEMORY_TALLY] = _NEVER
-        least = lacking.min(axis=0)
-        least[least == _NEVER] = -1
-        return np.add.reduce(tally, axis=0), least
+        verdict = self.verdict.take(at, axis=1)
+        said = verdict.tobytes().translate(_FIRST_IDLE_ONLY if self._idle_only else _FIRST)
+        first = np.frombuffer(said, np.uint8).reshape(verdict.shape)
+        tally = np.zeros(len(at), np.int64)
+        for place in range(len(REASONS)):
+            if said.find(place + 1) >= 0:  # a scan meets two or three of the nine
+                cards = np.add.reduce((first == place + 1).view(np.uint8), axis=0, dtype=np.uint8)
+                tally |= cards.astype(np.int64) << (TALLY_BITS * place)
+        return tally, self._least(first == _LACKS_MEMORY, at)
+
+    def _least(self, lacks: Bools, at: Longs) -> Longs:
+        """MiB missing on the best of the cards that lack memory, -1 on nodes where none does."""
+        free = self._cut.free_mem.take(at, axis=1)
+        if isinstance(self.mem, int):
+            best = np.where(lacks, free, np.int32(_NEVER)).max(axis=0).astype(np.int64)
+            return np.where(best == _NEVER, -1, self.mem - best)
+        missing = self.mem.take(at, axis=1).astype(np.int64) - free
+        missing[~lacks] = np.iinfo(np.int64).max
+        return np.where(lacks.any(axis=0), missing.min(axis=0), -1)
 
 
-_MEMORY_TALLY = 1 << (TALLY_BITS * REASONS.index(Reason.INSUFFICIENT_MEMORY))
-_NEVER = np.iinfo(np.int64).max
+_NEVER = np.iinfo(np.int32).min
+"""Below every cell (`TOP`)."""
 
 
 def _mark(verdict: Bytes, failed: Bools, bit: int) -> None:

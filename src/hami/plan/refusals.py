@@ -5,6 +5,8 @@ A decision keeps two numbers a node; a `Refusal` is made for who looks at one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,14 @@ from hami.plan import refuse
 from hami.plan.columns import Ints, Longs, counts
 from hami.plan.refuse import Form
 
+T = TypeVar("T")
+
 FEASIBLE, UNKNOWN = 0, 1
 """The numbers of "nothing to refuse" and of a node that nobody registered."""
 NOTHING = -1
 """MiB missing where no card was refused for its memory."""
+MISSING_BITS = 34
+"""Of a number and the MiB missing in one word; what lacks is below 2**32 (`columns.TOP`, twice)."""
 SAID = 50_000
 """Refusals kept spelled out."""
 
@@ -49,13 +55,16 @@ class Words:
         """Numbers for nodes that `ask` was counted on: cards of the family, those that fit together, reasons."""
         numbers = np.empty(len(tallies), np.int32)
         kinds = total.astype(np.int64) << 8 | together
-        for kind in set(kinds.tolist()):
+        for kind in np.unique(kinds).tolist():
             known = self._tallied.setdefault((ask.family, ask.cards, kind), {})
             at = np.flatnonzero(kinds == kind)
-            asked = tallies[at].tolist()
-            for tally in set(asked) - known.keys():
-                known[tally] = self.number(_spell(ask, kind >> 8, kind & 255, tally))
-            numbers[at] = list(map(known.__getitem__, asked))
+            asked = tallies[at]
+            distinct = np.unique(asked)
+            for tally in distinct.tolist():
+                if tally not in known:
+                    known[tally] = self.number(_spell(ask, kind >> 8, kind & 255, tally))
+            said = np.fromiter(map(known.__getitem__, distinct.tolist()), np.int32, len(distinct))
+            numbers[at] = said[distinct.searchsorted(asked)]
         return numbers
 
     def refusal(self, number: int, missing: int) -> Refusal:
@@ -70,11 +79,11 @@ class Words:
 
 
 class Refusals(Mapping[str, Refusal]):
-    """Why each refused node is out, by name. `numbers` and `missing` stand beside `names`."""
+    """Why each refused node is out, by name; two numbers a node stand for it."""
 
-    def __init__(self, names: Sequence[str], numbers: Sequence[int], missing: Longs, words: Words) -> None:
+    def __init__(self, names: Sequence[str], numbers: Ints, missing: Longs, words: Words) -> None:
         self.names = names
-        self.numbers = numbers
+        self._numbers = numbers
         self._missing = missing
         self._words = words
         self._places: dict[str, int] = {}
@@ -83,14 +92,47 @@ class Refusals(Mapping[str, Refusal]):
     def of(cls, refusals: Mapping[str, Refusal]) -> "Refusals":
         """Refusals made one by one."""
         words = Words()
-        numbers = [words.number(refuse.form(refusal)) for refusal in refusals.values()]
+        numbers = np.fromiter((words.number(refuse.form(one)) for one in refusals.values()), np.int32, len(refusals))
         return cls(list(refusals), numbers, np.full(len(numbers), NOTHING, np.int64), words)
 
     @property
-    def missing(self) -> list[int]:
-        """MiB that the best card lacks, `NOTHING` where none lacks any."""
-        found: list[int] = self._missing.tolist()
+    def numbers(self) -> list[int]:
+        """What is said of each of `names`, as places in `forms`."""
+        found: list[int] = self._numbers.tolist()
         return found
+
+    def tally(self) -> dict[int, int]:
+        """How many nodes each number is said of."""
+        distinct, nodes = np.unique(self._numbers, return_counts=True)
+        return dict(zip(distinct.tolist(), nodes.tolist(), strict=True))
+
+    def pairs(self, most: int) -> list[tuple[int, int]] | None:
+        """The different (number, MiB missing; `NOTHING` where none is); None where there are more than `most`."""
+        few = np.unique(self._keys[: 10 * most])  # mostly this much tells
+        distinct = few if len(few) > most else np.unique(self._keys)
+        return None if len(distinct) > most else [_pair(key) for key in distinct.tolist()]
+
+    def by_number(self, said: Mapping[int, T]) -> list[T]:
+        """What `said` has for each node's number, in the order of `names`."""
+        table = np.empty(max(said, default=0) + 1, object)
+        for number, one in said.items():
+            table[number] = one
+        found: list[T] = table[self._numbers].tolist()
+        return found
+
+    def by_pair(self, said: Mapping[tuple[int, int], T]) -> list[T]:
+        """What `said` has for each node's number and missing MiB, in the order of `names`."""
+        ordered = sorted(said)
+        table = np.empty(len(ordered), object)
+        table[:] = [said[pair] for pair in ordered]
+        keys = np.array([_key(*pair) for pair in ordered], np.int64)
+        found: list[T] = table[keys.searchsorted(self._keys)].tolist()
+        return found
+
+    @cached_property
+    def _keys(self) -> Longs:
+        keys: Longs = (self._numbers.astype(np.int64) << MISSING_BITS) + self._missing
+        return keys
 
     @property
     def forms(self) -> Sequence[Form]:
@@ -101,13 +143,22 @@ class Refusals(Mapping[str, Refusal]):
         if len(self._places) != len(self.names):
             self._places = {one: place for place, one in enumerate(self.names)}
         place = self._places[name]
-        return self._words.refusal(self.numbers[place], int(self._missing[place]))
+        return self._words.refusal(int(self._numbers[place]), int(self._missing[place]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def _key(number: int, missing: int) -> int:
+    return (number << MISSING_BITS) + missing
+
+
+def _pair(key: int) -> tuple[int, int]:
+    number = key + 1 >> MISSING_BITS  # `NOTHING` is one below a number's first key
+    return number, key - (number << MISSING_BITS)
 
 
 def _spell(ask: CardAsk, total: int, together: int, tally: int) -> Form:

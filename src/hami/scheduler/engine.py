@@ -5,7 +5,6 @@ take the same slice. Verbs decode, call this, and encode; nothing else reserves.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -118,11 +117,11 @@ class Engine:
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())
         waiter.offered = self._candidates(ask, decision.refusals.names)
-        reasons = self.phrases.reasons(decision.refusals)
+        counts = self.phrases.tally(decision.refusals)
         self.meters.refused.inc()
-        for reason, count in Counter(reasons.values()).items():
-            self.meters.rejections.labels(reason).inc(count)
-        self.narrator.refused(waiter, reasons, offered)
+        for reason, nodes in counts.items():
+            self.meters.rejections.labels(reason).inc(nodes)
+        self.narrator.refused(waiter, counts, lambda: self.phrases.reasons(decision.refusals), offered)
 
     def _candidates(self, ask: Ask, names: Sequence[str]) -> Sequence[NodeName]:
         """Nodes on which others may be evicted for `ask`; the ledger's own names, since thousands may wait."""

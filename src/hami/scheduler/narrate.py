@@ -4,7 +4,7 @@ Told at most once as long as the story stays the same; the recorder has its own
 budget and drops rather than waits, so a decision never waits for an event.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from hami.kube.events import EventKind, Regarding, of_node
@@ -46,15 +46,18 @@ class Narrator:
             f"find fit node({decision.plan.node}), {offered - fit} nodes not fit, {fit} nodes fit({best})",
         )
 
-    def refused(self, waiter: Waiter, reasons: Mapping[str, str], offered: int) -> None:
-        """No node fits: how many were asked, and who failed for what. `reasons` by node."""
+    def refused(
+        self, waiter: Waiter, counts: Iterable[str], reasons: Callable[[], Mapping[str, str]], offered: int
+    ) -> None:
+        """No node fits: how many were asked, and who failed for what. `counts` has every reason there was;
+        `reasons` has them by node, and is asked only when there is something new to tell."""
         if self._recorder is None:
             return
-        told = f"{offered} {sorted(set(reasons.values()))}"
+        told = f"{offered} {sorted(counts)}"
         if told == waiter.told:
             return
         waiter.told = told
-        for line in (f"no available node, {offered} nodes do not meet", *by_reason(reasons)):
+        for line in (f"no available node, {offered} nodes do not meet", *by_reason(reasons())):
             self._tell(waiter.ask.pod, "Warning", "FilteringFailed", line)
 
     def advised(self, pod: PodRef, text: str) -> None:

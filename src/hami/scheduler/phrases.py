@@ -4,8 +4,8 @@ Nodes that fail alike share a number (`plan.refusals`), so a text belongs to a n
 nothing here is Python code a node. Knows no HTTP and no ledger.
 """
 
-from collections.abc import Iterable
-from itertools import compress, islice
+from itertools import compress
+from operator import not_
 
 from msgspec import Struct
 
@@ -64,26 +64,35 @@ class Phrases:
 
     def spoken(self, refusals: Refusals) -> tuple[Texts, Texts]:
         """Reasons by node: those that preemption might cure, and those it cannot."""
-        numbers = refusals.numbers
+        if not refusals.names:
+            return {}, {}
         phrases = self._found(refusals)
         texts = _texts(refusals, phrases)
-        lasting = {number for number, phrase in phrases.items() if phrase.lasting}
-        if not lasting:
+        lasting = {number: phrase.lasting for number, phrase in phrases.items()}
+        if not any(lasting.values()):
             return dict(zip(refusals.names, texts, strict=True)), {}
-        if len(lasting) == len(phrases):
+        if all(lasting.values()):
             return {}, dict(zip(refusals.names, texts, strict=True))
         said = list(zip(refusals.names, texts, strict=True))
-        stays = list(map(lasting.__contains__, numbers))
-        return dict(compress(said, (not one for one in stays))), dict(compress(said, stays))
+        stays = refusals.by_number(lasting)
+        return dict(compress(said, map(not_, stays))), dict(compress(said, stays))
 
     def reasons(self, refusals: Refusals) -> Texts:
         """The main reason by node, one word each."""
         words = {number: phrase.reason for number, phrase in self._found(refusals).items()}
-        return dict(zip(refusals.names, map(words.__getitem__, refusals.numbers), strict=True))
+        return dict(zip(refusals.names, refusals.by_number(words), strict=True))
+
+    def tally(self, refusals: Refusals) -> dict[str, int]:
+        """How many nodes have each main reason."""
+        counts: dict[str, int] = {}
+        for number, nodes in refusals.tally().items():
+            reason = self._phrase(refusals.forms[number]).reason
+            counts[reason] = counts.get(reason, 0) + nodes
+        return counts
 
     def _found(self, refusals: Refusals) -> dict[int, Phrase]:
         """The phrases of a decision, by number."""
-        return {number: self._phrase(refusals.forms[number]) for number in set(refusals.numbers)}
+        return {number: self._phrase(refusals.forms[number]) for number in refusals.tally()}
 
     def _phrase(self, form: Form) -> Phrase:
         found = self._phrases.get(id(form))
@@ -96,17 +105,12 @@ class Phrases:
         return found
 
 
-def _texts(refusals: Refusals, phrases: dict[int, Phrase]) -> Iterable[str]:
+def _texts(refusals: Refusals, phrases: dict[int, Phrase]) -> list[str]:
     """One text a node, in order: in full while they are few, else without the quantities."""
-    missing = refusals.missing
-    pairs = set(islice(zip(refusals.numbers, missing, strict=True), 10 * SPOKEN))
-    if len(pairs) <= SPOKEN:
-        pairs = set(zip(refusals.numbers, missing, strict=True))
-    if len(pairs) <= SPOKEN:
-        full = {(number, lacks): phrases[number].text(lacks) for number, lacks in pairs}
-        return map(full.__getitem__, zip(refusals.numbers, missing, strict=True))
-    briefs = {number: phrase.brief for number, phrase in phrases.items()}
-    return map(briefs.__getitem__, refusals.numbers)
+    pairs = refusals.pairs(SPOKEN)
+    if pairs is not None:
+        return refusals.by_pair({(number, missing): phrases[number].text(missing) for number, missing in pairs})
+    return refusals.by_number({number: phrase.brief for number, phrase in phrases.items()})
 
 
 def brief(refusal: Refusal) -> str:

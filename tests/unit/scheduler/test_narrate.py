@@ -25,7 +25,7 @@ def test_the_most_frequent_reasons_come_first_and_long_lists_are_counted() -> No
 
 def test_a_narrator_without_a_recorder_is_silent(stage: Any) -> None:
     waiter = stage.engine.waiting.refused(stage.engine.ask(_pod(stage)), 0.0)
-    Narrator().refused(waiter, {"a": "CardInsufficientMemory"}, 1)
+    Narrator().refused(waiter, ["CardInsufficientMemory"], lambda: {"a": "CardInsufficientMemory"}, 1)
     assert waiter.told == ""
 
 
