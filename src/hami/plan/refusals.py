@@ -55,16 +55,16 @@ class Words:
         """Numbers for nodes that `ask` was counted on: cards of the family, those that fit together, reasons."""
         numbers = np.empty(len(tallies), np.int32)
         kinds = total.astype(np.int64) << 8 | together
-        for kind in np.unique(kinds).tolist():
+        for kind in distinct(kinds):
             known = self._tallied.setdefault((ask.family, ask.cards, kind), {})
             at = np.flatnonzero(kinds == kind)
             asked = tallies[at]
-            distinct = np.unique(asked)
-            for tally in distinct.tolist():
+            found = distinct(asked)
+            for tally in found:
                 if tally not in known:
                     known[tally] = self.number(_spell(ask, kind >> 8, kind & 255, tally))
-            said = np.fromiter(map(known.__getitem__, distinct.tolist()), np.int32, len(distinct))
-            numbers[at] = said[distinct.searchsorted(asked)]
+            said = np.array([known[tally] for tally in found], np.int32)
+            numbers[at] = said[np.array(found, np.int64).searchsorted(asked)]
         return numbers
 
     def refusal(self, number: int, missing: int) -> Refusal:
@@ -103,14 +103,15 @@ class Refusals(Mapping[str, Refusal]):
 
     def tally(self) -> dict[int, int]:
         """How many nodes each number is said of."""
-        distinct, nodes = np.unique(self._numbers, return_counts=True)
-        return dict(zip(distinct.tolist(), nodes.tolist(), strict=True))
+        nodes = np.bincount(self._numbers)
+        return {number: int(nodes[number]) for number in np.flatnonzero(nodes).tolist()}
 
     def pairs(self, most: int) -> list[tuple[int, int]] | None:
         """The different (number, MiB missing; `NOTHING` where none is); None where there are more than `most`."""
-        few = np.unique(self._keys[: 10 * most])  # mostly this much tells
-        distinct = few if len(few) > most else np.unique(self._keys)
-        return None if len(distinct) > most else [_pair(key) for key in distinct.tolist()]
+        found = distinct(self._keys[: 10 * most])  # mostly this much tells
+        if len(found) <= most < len(self._keys):
+            found = distinct(self._keys)
+        return None if len(found) > most else list(map(_pair, found))
 
     def by_number(self, said: Mapping[int, T]) -> list[T]:
         """What `said` has for each node's number, in the order of `names`."""
@@ -150,6 +151,18 @@ class Refusals(Mapping[str, Refusal]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def distinct(values: Longs) -> list[int]:
+    """The different values, sorted."""
+    if len(values) <= SHORT:
+        return sorted(set(values.tolist()))
+    found: list[int] = np.unique(values).tolist()
+    return found
+
+
+SHORT = 256
+"""Up to this many values a set is faster than numpy's way."""
 
 
 def _key(number: int, missing: int) -> int:

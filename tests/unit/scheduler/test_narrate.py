@@ -33,7 +33,7 @@ def test_a_changed_reason_is_told_again(stage: Any) -> None:
     waiter = stage.engine.waiting.refused(stage.engine.ask(_pod(stage)), 0.0)
     narrator = Narrator(stage.events)
     for reason in ("CardInsufficientMemory", "CardInsufficientMemory", "CardTypeMismatch"):
-        narrator.refused(waiter, {"a": reason}, 1)
+        narrator.refused(waiter, [reason], lambda reason=reason: {"a": reason}, 1)
     assert stage.events.reasons == ["FilteringFailed"] * 4
 
 
