@@ -4,7 +4,8 @@ Nodes that fail alike share a number (`plan.refusals`), so a text belongs to a n
 nothing here is Python code a node. Knows no HTTP and no ledger.
 """
 
-from itertools import compress
+from collections.abc import Iterable, Sequence
+from itertools import compress, tee
 from operator import not_
 
 from msgspec import Struct
@@ -73,9 +74,8 @@ class Phrases:
             return dict(zip(refusals.names, texts, strict=True)), {}
         if all(lasting.values()):
             return {}, dict(zip(refusals.names, texts, strict=True))
-        said = list(zip(refusals.names, texts, strict=True))
         stays = refusals.by_number(lasting)
-        return dict(compress(said, map(not_, stays))), dict(compress(said, stays))
+        return _chosen(refusals.names, texts, map(not_, stays)), _chosen(refusals.names, texts, stays)
 
     def reasons(self, refusals: Refusals) -> Texts:
         """The main reason by node, one word each."""
@@ -111,6 +111,11 @@ def _texts(refusals: Refusals, phrases: dict[int, Phrase]) -> list[str]:
     if pairs is not None:
         return refusals.by_pair({(number, missing): phrases[number].text(missing) for number, missing in pairs})
     return refusals.by_number({number: phrase.brief for number, phrase in phrases.items()})
+
+
+def _chosen(names: Sequence[str], texts: Sequence[str], marks: Iterable[bool]) -> Texts:
+    one, other = tee(marks)
+    return dict(zip(compress(names, one), compress(texts, other), strict=True))
 
 
 def brief(refusal: Refusal) -> str:
