@@ -19,12 +19,12 @@ from hami.plan import quota
 from hami.plan.explain import Explanation, explaining
 from hami.plan.fit import wants
 from hami.plan.fixes import EFFORT, Change, Fix
-from hami.plan.fragmentation import spoken
 from hami.plan.moves import Resident, elsewhere, stand_in
 from hami.plan.preempt import Holder
 from hami.plan.rules import id_accepted, kind_accepted
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
+from hami.plan.typical import spoken
 
 CLOSELY = 16
 """Nodes looked at closely unless told otherwise."""

@@ -1,39 +1,30 @@
 """How well what is left fits what is asked: how many of each typical ask still fit, what is free and of no use to them.
 
-A typical ask is a shape with a weight, learned from the pods that were seen. One container and one family is
-counted in closed form (on cards without MIG), anything else by planning until nothing more fits. Pure; changes nothing.
+Cards and nodes that are alike are looked at once and counted, so a large cluster costs little more than its
+variety. What has no closed form (`plan.seats`) is planned, up to a bound on plans for all asks together; an answer
+that reached it says on how many nodes it looked. Pure; changes nothing.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from msgspec import Struct
 
-from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
-from hami.model.card import MIG, Card
-from hami.model.ids import Family, PodUid
-from hami.model.plan import Plan
+from hami.model.ask import Ask, CardAsk
+from hami.model.card import Card
+from hami.model.ids import Family
 from hami.model.refusal import Reason
-from hami.plan.fit import fit, wants
+from hami.plan.census import Alike, Census, census
+from hami.plan.fit import wants
 from hami.plan.policies import chain
-from hami.plan.rules import WHOLE, refuse, standing
+from hami.plan.rules import STANDING, refuse
+from hami.plan.seats import by_trial, closed, grouped, seats_left
 from hami.plan.snapshot import CardState, NodeState
-from hami.plan.steps import Steps, finish
+from hami.plan.steps import Steps
+from hami.plan.typical import A_STEP, Typical
 
-LEARNED = 8
-"""Typical asks that are learned: the most frequent ones."""
-MOST_TRIED = 512
-"""Placements tried on one node for an ask that has no closed form; more count as this many."""
-
-
-class Typical(Struct, frozen=True):
-    """An ask as it is made here. `ask.pod` means nothing."""
-
-    name: str
-    """For a person: ``1 x 8000 MiB, 30 %``."""
-    ask: Ask
-    seen: int
-    """Pods that asked it; 0 for the whole card, the half and the quarter that are always looked at."""
+TRIALS = 20_000
+"""Plans for one measure, of all asks together. About a second of one processor."""
 
 
 class Stuck(Struct, frozen=True):
@@ -46,7 +37,7 @@ class Stuck(Struct, frozen=True):
 
 
 class Room(Struct, frozen=True):
-    """One typical ask and the cluster."""
+    """One typical ask and the cluster. All numbers are of the nodes searched."""
 
     name: str
     seen: int
@@ -58,6 +49,10 @@ class Room(Struct, frozen=True):
     """Of the free memory or cores (whichever it asks more of), what it cannot use, placed as often as it fits."""
     stuck: tuple[Stuck, ...] = ()
     """What blocks, the most free memory first."""
+    searched: int = 0
+    """Nodes looked at; fewer than `nodes` where the bound on plans came first."""
+    nodes: int = 0
+    """Nodes on which anything may be placed."""
 
 
 class Fragmentation(Struct, frozen=True):
@@ -69,12 +64,18 @@ class Fragmentation(Struct, frozen=True):
     """One for each typical ask, the largest first."""
 
 
-def measure(typical: Sequence[Typical], nodes: Sequence[NodeState]) -> Steps[Fragmentation]:
-    """Each step looks at one node for one ask."""
-    rooms = []
-    for one in sorted(typical, key=lambda one: _size(one.ask, nodes), reverse=True):
-        room_for = yield from _room(one, nodes)
+def measure(typical: Sequence[Typical], nodes: Sequence[NodeState], *, trials: int = TRIALS) -> Steps[Fragmentation]:
+    """Each step looks at some cards or nodes for one ask, or makes one plan."""
+    alike = yield from census(nodes)
+    each = (yield from census(nodes, each=True)) if any(_by_card(one.ask) for one in typical) else alike
+    largest = _largest(alike)
+    rooms: list[Room] = []
+    left = trials
+    for one in sorted(typical, key=lambda one: _size(one.ask, largest), reverse=True):
+        count = _Count(one.ask, each if _by_card(one.ask) else alike, left // (len(typical) - len(rooms)))
+        room_for = yield from count.room(one)
         rooms.append(room_for)
+        left -= count.tried
     weights = [one.seen for one in rooms] if any(one.seen for one in rooms) else [1] * len(rooms)
     total = sum(weights)
     percent = (
@@ -83,185 +84,176 @@ def measure(typical: Sequence[Typical], nodes: Sequence[NodeState]) -> Steps[Fra
     return Fragmentation(percent, tuple(rooms))
 
 
-def learn(asks: Iterable[Ask], nodes: Iterable[NodeState]) -> list[Typical]:
-    """The most frequent shapes among `asks`, then a whole card, half and quarter of each family there is."""
-    return finish(learning(asks, nodes))
+def _by_card(ask: Ask) -> bool:
+    """Whether cards that are otherwise alike differ to the ask: it names some, or looks at their links."""
+    named = any(want.ask.rules.use_ids or want.ask.rules.nouse_ids for want in wants(ask))
+    return named or (chain(ask.card_policy).sets is not None and closed(ask) is None)
 
 
-def learning(asks: Iterable[Ask], nodes: Iterable[NodeState]) -> Steps[list[Typical]]:
-    """`learn`, an ask a step."""
-    shapes: Counter[tuple[ContainerAsk, ...]] = Counter()
-    policies: dict[tuple[ContainerAsk, ...], Ask] = {}
-    for ask in asks:
-        yield
-        shape = tuple(ContainerAsk("", one.kind, one.cards) for one in ask.containers if one.cards)
-        if shape:
-            shapes[shape] += 1
-            policies.setdefault(shape, ask)
-    found = [
-        Typical(_named(shape), _ask(shape, policies[shape].card_policy), seen)
-        for shape, seen in shapes.most_common(LEARNED)
-    ]
-    known = {one.ask.containers for one in found}
-    return found + [part for part in standard(nodes) if part.ask.containers not in known]
+class _Count:
+    """One ask against a census, with so many plans to spend."""
+
+    def __init__(self, ask: Ask, alike: Census, trials: int) -> None:
+        self._ask, self._census, self._trials = ask, alike, trials
+        self._asks = [want.ask for want in wants(ask)]
+        self._idle_only = chain(ask.card_policy).idle_only
+        self._closed = closed(ask)
+        self._seats: list[int] = []
+        """By kind of card, where one closed form serves."""
+        self.tried = 0
+        """Plans made."""
+
+    def room(self, typical: Typical) -> Steps[Room]:
+        looks = {one: _Look(one, self._idle_only) for one in self._asks}
+        for number, state in enumerate(self._census.cards):
+            if number % A_STEP == 0:
+                yield
+            for look in looks.values():
+                look.at(state)
+        if self._closed is not None:
+            self._seats = looks[self._closed].seats
+        fits, searched = yield from self._fits()
+        whole = len(searched) == len(self._census.nodes)
+        counts = self._census.counts if whole else self._census.counted(searched)
+        return Room(
+            typical.name,
+            typical.seen,
+            fits,
+            *_at_best(list(self._shares(looks, counts)), fits),
+            looks[self._asks[0]].stuck(counts) if self._asks else (),
+            sum(one.count for one in searched),
+            sum(one.count for one in self._census.nodes),
+        )
+
+    def _shares(self, looks: Mapping[CardAsk, "_Look"], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Of each family memory, then cores: free on cards that any of its containers accepts, and taken by one."""
+        for family in dict.fromkeys(one.family for one in self._asks):
+            asks = [one for one in self._asks if one.family == family]
+            free = _free([looks[one] for one in dict.fromkeys(asks)], counts)
+            yield free.mem, sum(one.mem_on(free.mean_mem) * one.cards for one in asks)
+            yield free.cores, sum(one.core_percent * one.cards for one in asks)
+
+    def _fits(self) -> Steps[tuple[int, list[Alike]]]:
+        fits, searched = 0, []
+        for number, alike in enumerate(spread(self._census.nodes)):
+            if number % A_STEP == 0:
+                yield
+            if self._closed is not None and not alike.node.mig:
+                found: int | None = self._seated(self._closed, alike)
+            else:
+                found = yield from self._planned(alike.node)
+            if found is not None:
+                fits += found * alike.count
+                searched.append(alike)
+        return fits, searched
+
+    def _seated(self, ask: CardAsk, alike: Alike) -> int:
+        if ask.cards == 1:
+            return sum(self._seats[kind] for kind in alike.kinds)
+        states = zip(alike.kinds, alike.node.cards, strict=True)
+        return grouped(ask, [(self._seats[kind], state.card.numa) for kind, state in states])
+
+    def _planned(self, node: NodeState) -> Steps[int | None]:
+        """How many go on a node by planning; None where the plans do not suffice to tell."""
+        trial = by_trial(self._ask, node)
+        while self.tried < self._trials:
+            self.tried += 1
+            try:
+                next(trial)
+            except StopIteration as end:
+                found: int = end.value
+                return found
+            yield
+        return None
 
 
-def standard(nodes: Iterable[NodeState]) -> list[Typical]:
-    """What is always looked at."""
-    families = sorted({state.card.family for node in nodes for state in node.cards})
-    names = {100: "a whole card", 50: "half a card", 25: "a quarter of a card"}
-    return [
-        Typical(name if len(families) == 1 else f"{name} ({family})", _ask((_part(family, percent),)), 0)
-        for family in families
-        for percent, name in names.items()
-    ]
+def spread(nodes: Sequence[Alike]) -> Iterator[Alike]:
+    """All of them, so that any beginning is a fair part: the most frequent kinds first, then from everywhere."""
+    ordered = sorted(nodes, key=lambda one: -one.count)
+    stride = max(1, len(ordered) // 16)
+    for first in range(stride):
+        yield from islice(ordered, first, None, stride)
 
 
-def _part(family: Family, percent: int) -> ContainerAsk:
-    return ContainerAsk("", ContainerKind.APP, (CardAsk(family, 1, percent, mem_percent=percent),))
+class _Free(Struct, frozen=True):
+    """What is free on some cards, added up."""
+
+    mem: int
+    cores: int
+    mean_mem: int
+    """MiB of a card, taken or not: what a percentage is of."""
 
 
-def _ask(shape: tuple[ContainerAsk, ...], card_policy: tuple[str, ...] = ("binpack",)) -> Ask:
-    return Ask(PodRef("", "", PodUid("")), shape, card_policy=card_policy)
-
-
-def _named(shape: tuple[ContainerAsk, ...]) -> str:
-    return " + ".join(spoken(cards) for one in shape for cards in one.cards)
-
-
-def spoken(ask: CardAsk) -> str:
-    """``2 x 10000 MiB, 40 %``: how many cards, and of each how much."""
-    mem = f"{ask.mem_mib} MiB" if ask.mem_mib is not None else f"{ask.mem_percent} % memory"
-    cores = f", {ask.core_percent} %" if ask.core_percent else ""
-    types = f" of {','.join(ask.rules.use_types)}" if ask.rules.use_types else ""
-    return f"{ask.cards} x {mem}{cores}{types}"
-
-
-class _Free:
-    """What is free on the cards that one card ask accepts, added up card by card."""
+class _Look:
+    """One card ask and each kind of card."""
 
     def __init__(self, ask: CardAsk, idle_only: bool) -> None:
-        self._ask = ask
-        self._idle_only = idle_only
-        self._cards = self._whole_mem = 0
-        self.mem = self.cores = 0
-        self._stuck: dict[Reason, list[int]] = {}
+        self._ask, self._idle_only = ask, idle_only
+        self.seats: list[int] = []
+        self.found: list[tuple[int, int, int, Reason | None] | None] = []
+        """MiB free, percent free, MiB in all, and why the card takes none; None for a card that is out anyway."""
 
-    def add(self, state: CardState) -> None:
-        if state.card.family != self._ask.family or standing(self._ask.rules, state) is not None:
+    def at(self, state: CardState) -> None:
+        refusal = refuse(self._ask, state, self._idle_only) if state.card.family == self._ask.family else None
+        if state.card.family != self._ask.family or (refusal is not None and refusal.reason in STANDING):
+            self.seats.append(0)
+            self.found.append(None)
             return
+        self.seats.append(0 if refusal is not None else seats_left(self._ask, state, self._idle_only))
         mem, cores = max(0, state.free_mem_mib), max(0, state.free_core_percent)
-        self._cards += 1
-        self._whole_mem += state.card.mem_mib
-        self.mem += mem
-        self.cores += cores
-        refusal = refuse(self._ask, state, self._idle_only) if mem or cores else None
-        if refusal is not None:
-            entry = self._stuck.setdefault(refusal.reason, [0, 0, 0])
-            for place, more in enumerate((1, mem, cores)):
-                entry[place] += more
+        self.found.append((mem, cores, state.card.mem_mib, refusal.reason if refusal is not None else None))
 
-    @property
-    def takes_mem(self) -> int:
-        """MiB of one card, of the mean one where the ask is a percentage."""
-        return self._ask.mem_on(self._whole_mem // self._cards if self._cards else 0)
-
-    def stuck(self) -> tuple[Stuck, ...]:
-        found = [Stuck(reason, *entry) for reason, entry in self._stuck.items()]
-        return tuple(sorted(found, key=lambda one: (-one.free_mem_mib, one.reason.value)))
+    def stuck(self, counts: Sequence[int]) -> tuple[Stuck, ...]:
+        """With so many cards of each kind."""
+        entries: dict[Reason, list[int]] = {}
+        for found, count in zip(self.found, counts, strict=True):
+            mem, cores, _, reason = found or (0, 0, 0, None)
+            if reason is not None and count and (mem or cores):
+                entry = entries.setdefault(reason, [0, 0, 0])
+                for place, more in enumerate((1, mem, cores)):
+                    entry[place] += more * count
+        told = (Stuck(reason, *entry) for reason, entry in entries.items())
+        return tuple(sorted(told, key=lambda one: (-one.free_mem_mib, one.reason.value)))
 
 
-def _room(typical: Typical, nodes: Sequence[NodeState]) -> Steps[Room]:
-    ask, asks = typical.ask, [want.ask for want in wants(typical.ask)]
-    free = {one: _Free(one, chain(ask.card_policy).idle_only) for one in asks}
-    fits = 0
-    for node in nodes:
-        yield
-        if node.problem is None:
-            fits += capacity(ask, node)
-            for one in free.values():
-                for state in node.cards:
-                    one.add(state)
-    stuck = free[asks[0]].stuck() if asks else ()
-    return Room(typical.name, typical.seen, fits, *_at_best(asks, free, fits), stuck)
+def _free(looks: Sequence[_Look], counts: Sequence[int]) -> _Free:
+    """On the cards that any of the asks accepts, so many of each kind."""
+    cards = whole = mem = cores = 0
+    for place, count in enumerate(counts):
+        found = next((one for look in looks if (one := look.found[place]) is not None), None)
+        if found is not None:
+            cards += count
+            mem += found[0] * count
+            cores += found[1] * count
+            whole += found[2] * count
+    return _Free(mem, cores, whole // cards if cards else 0)
 
 
-def capacity(ask: Ask, node: NodeState) -> int:
-    """How many of `ask` the node takes, one after the other, where every choice is the best one."""
-    if node.problem is not None:
-        return 0
-    want = wants(ask)
-    if len(want) != 1 or want[0].kind is ContainerKind.INIT or any(one.card.mode == MIG for one in node.cards):
-        return _by_trial(ask, node)
-    one, idle_only = want[0].ask, chain(ask.card_policy).idle_only
-    by_numa: dict[int, list[int]] = {}
-    for state in node.of(one.family):
-        seats = seats_on(one, state, idle_only)
-        if seats:
-            by_numa.setdefault(state.card.numa if one.rules.numa_bind else 0, []).append(seats)
-    return sum(_groups(seats, one.cards) for seats in by_numa.values())
+def _at_best(shares: Sequence[tuple[int, int]], fits: int) -> tuple[int, float]:
+    """How many would fit if all that is free lay together, and the percent of it that is of no use as it lies.
 
-
-def seats_on(ask: CardAsk, state: CardState, idle_only: bool) -> int:
-    """How many containers of this size one card takes beside what it bears."""
-    if refuse(ask, state, idle_only) is not None:
-        return 0
-    if idle_only:
-        return 1
-    seats = state.free_slots
-    mem = ask.mem_on(state.card.mem_mib)
-    if mem:
-        seats = min(seats, state.free_mem_mib // mem)
-    if ask.core_percent:
-        seats = min(seats, state.free_core_percent // ask.core_percent)
-    return min(seats, 1) if ask.core_percent == WHOLE == state.card.core_percent else seats
-
-
-def _groups(seats: Sequence[int], cards: int) -> int:
-    """The most groups of `cards` different cards, a card in as many groups as it has seats.
-
-    So many groups can be made exactly if, no card counting for more than once a group, there are seats enough.
+    Judged by what runs out first: that is what placing it well would have used.
     """
-    low, high = 0, sum(seats) // cards
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(min(one, middle) for one in seats) >= middle * cards:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _by_trial(ask: Ask, node: NodeState) -> int:
-    for placed in range(MOST_TRIED):
-        plan = fit(ask, node)
-        if not isinstance(plan, Plan):
-            return placed
-        node = node.bearing(plan.charges)
-    return MOST_TRIED
-
-
-def _at_best(asks: Sequence[CardAsk], free: Mapping[CardAsk, _Free], fits: int) -> tuple[int, float]:
-    """How many would fit if all that is free lay together, and the percent of it that is of no use as it lies."""
-    mem = (sum(one.mem for one in free.values()), sum(free[one].takes_mem * one.cards for one in asks))
-    cores = (sum(one.cores for one in free.values()), sum(one.core_percent * one.cards for one in asks))
-    most = [had // taken for had, taken in (mem, cores) if taken]
-    if not most:
+    least = min(((had / taken, had, taken) for had, taken in shares if taken), default=None)
+    if least is None:
         return fits, 0.0
-    # Judged by what runs out first: that is what placing it well would have used.
-    had, taken = min((mem, cores), key=lambda pair: pair[0] / pair[1] if pair[1] else float("inf"))
+    _, had, taken = least
     unusable = max(0.0, 100.0 * (1 - fits * taken / had)) if had else 0.0
-    return max(fits, min(most)), unusable
+    return max(fits, had // taken), unusable
 
 
-def _size(ask: Ask, nodes: Iterable[NodeState]) -> float:
-    """How much an ask takes, in cards: each counts as the larger share of the largest card of its family."""
+def _largest(alike: Census) -> dict[Family, Card]:
+    """The card with the most memory of each family."""
     largest: dict[Family, Card] = {}
-    for node in nodes:
-        for state in node.cards:
-            have = largest.get(state.card.family)
-            if have is None or state.card.mem_mib > have.mem_mib:
-                largest[state.card.family] = state.card
+    for state in alike.cards:
+        have = largest.get(state.card.family)
+        if have is None or state.card.mem_mib > have.mem_mib:
+            largest[state.card.family] = state.card
+    return largest
+
+
+def _size(ask: Ask, largest: Mapping[Family, Card]) -> float:
+    """How much an ask takes, in cards: each counts as the larger share of the largest card of its family."""
     return sum(_share(want.ask, largest.get(want.ask.family)) * want.ask.cards for want in wants(ask))
 
 

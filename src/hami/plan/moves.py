@@ -7,13 +7,14 @@ exact up to a bound on trials, and says whether it reached it.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations, permutations
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
-from hami.model.ids import CardId, NodeName, PodUid
+from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, ContainerSlices, Plan
 from hami.plan import score
 from hami.plan.fit import fit, wants
@@ -281,8 +282,12 @@ def stand_in(pod: PodRef, containers: Sequence[ContainerSlices]) -> Ask:
 
 def _asked(slices: ContainerSlices, family: str) -> CardAsk:
     own = [one for one in slices if one.family == family]
-    mem, cores = max(one.mem_mib for one in own), max(one.core_percent for one in own)
-    return CardAsk(own[0].family, len(own), cores, mem_mib=mem)
+    return _sized(own[0].family, len(own), max(one.core_percent for one in own), max(one.mem_mib for one in own))
+
+
+@lru_cache(maxsize=4096)  # a cluster has many pods and few sizes
+def _sized(family: Family, cards: int, cores: int, mem_mib: int) -> CardAsk:
+    return CardAsk(family, cards, cores, mem_mib=mem_mib)
 
 
 def elsewhere(resident: Resident, nodes: Iterable[NodeState]) -> Steps[NodeName | None]:

@@ -14,6 +14,10 @@ WHOLE = 100
 """Core percent that asks for a card alone."""
 
 
+STANDING = frozenset({Reason.NOT_HEALTHY, Reason.CORDONED, Reason.TYPE_MISMATCH, Reason.UUID_MISMATCH})
+"""What `standing` says."""
+
+
 def refuse(ask: CardAsk, state: CardState, idle_only: bool) -> CardRefusal | None:
     """Why `state` does not take `ask` beside what it bears, None if it does."""
     reason = standing(ask.rules, state)

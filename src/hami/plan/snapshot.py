@@ -93,6 +93,11 @@ class NodeState(Struct, frozen=True):
     problem: str | None = None
     links: Links = {}
 
+    @property
+    def mig(self) -> bool:
+        """Whether a card is in MIG mode: then how full cards are does not tell what still fits."""
+        return any(state.card.mode == MIG for state in self.cards)
+
     def of(self, family: Family) -> tuple[CardState, ...]:
         """The cards of one family."""
         return tuple(state for state in self.cards if state.card.family == family)

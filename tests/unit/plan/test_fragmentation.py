@@ -6,16 +6,22 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
-from hami.model.ask import Ask
-from hami.model.plan import Plan
+from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
+from hami.model.ids import CardId, NodeName, PodUid
+from hami.model.plan import Plan, Slice
 from hami.model.refusal import Reason
+from hami.plan.census import Alike
 from hami.plan.fit import fit
-from hami.plan.fragmentation import Stuck, Typical, capacity, learn, measure
+from hami.plan.fragmentation import Stuck, measure, spread
+from hami.plan.moves import stand_in
+from hami.plan.rules import refuse, standing
+from hami.plan.seats import capacity
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
+from hami.plan.typical import A_STEP, Typical, learn
 
 from . import builders as make
-from .builders import app, node, pod, used, want
+from .builders import NVIDIA, app, node, pod, used, want
 
 
 def placed(ask: Ask, state: NodeState) -> int:
@@ -97,3 +103,129 @@ def test_a_node_with_a_problem_has_no_room() -> None:
 def test_pods_of_several_containers_are_counted_by_planning() -> None:
     both = pod(app(want(3000)), app(want(2000)))
     assert capacity(both, node(used("d0"), used("d1"))) == 3
+
+
+def as_defined(typical: Typical, nodes: list[NodeState]) -> tuple[int, int, float, set[Stuck]]:
+    """What is measured of one container's ask, card by card as the words say it."""
+    (asked,) = typical.ask.containers[0].cards
+    sound = [one for one in nodes if one.problem is None]
+    own = [one for each in sound for one in each.of(asked.family) if standing(asked.rules, one) is None]
+    free = sum(max(0, one.free_mem_mib) for one in own), sum(max(0, one.free_core_percent) for one in own)
+    mean = sum(one.card.mem_mib for one in own) // len(own) if own else 0
+    takes = asked.mem_on(mean) * asked.cards, asked.core_percent * asked.cards
+    fits = sum(capacity(typical.ask, one) for one in sound)
+    reasons: dict[Reason, list[int]] = {}
+    for one in own:
+        mem, cores = max(0, one.free_mem_mib), max(0, one.free_core_percent)
+        refusal = refuse(asked, one, False)
+        if refusal is not None and (mem or cores):
+            entry = reasons.setdefault(refusal.reason, [0, 0, 0])
+            entry[:] = entry[0] + 1, entry[1] + mem, entry[2] + cores
+    stuck = {Stuck(reason, *entry) for reason, entry in reasons.items()}
+    shares = [(had / took, had, took) for had, took in zip(free, takes, strict=True) if took]
+    if not shares:
+        return fits, fits, 0.0, stuck
+    _, had, took = min(shares)
+    at_best = max(fits, min(mine // per for mine, per in zip(free, takes, strict=True) if per))
+    return fits, at_best, max(0.0, 100 * (1 - fits * took / had)) if had else 0.0, stuck
+
+
+@settings(max_examples=200, deadline=None)
+@given(make.SEEDS)
+def test_counting_what_is_alike_measures_what_looking_at_each_card_measures(seed: int) -> None:
+    random = Random(seed)
+    few = [make.random_node(random, f"n{number}") for number in range(random.choice((1, 3)))]
+    nodes = [replace(random.choice(few), name=NodeName(f"m{number}")) for number in range(8)]
+    typical = Typical("one", pod(app(make.random_want(random))), 1)
+    (found,) = finish(measure([typical], nodes)).rooms
+    fits, at_best, unusable, stuck = as_defined(typical, nodes)
+    assert (found.fits, found.at_best, found.unusable_percent) == (fits, at_best, pytest.approx(unusable))
+    assert set(found.stuck) == stuck
+    assert found.searched == found.nodes == sum(one.problem is None for one in nodes)
+
+
+def test_cards_named_by_an_ask_are_told_apart() -> None:
+    nodes = [node(used("d0"), used("d1"), name="n0"), node(used("d2"), used("d3"), name="n1")]
+    named = Typical("named", pod(app(want(8000, use_ids=("d1", "d2")))), 1)
+    others = Typical("others", pod(app(want(8000, nouse_ids=("d1",)))), 1)
+    assert [one.fits for one in finish(measure([named, others], nodes)).rooms] == [2, 3]
+
+
+def test_the_ask_that_takes_most_comes_first() -> None:
+    """By the larger of its two shares of the largest card, for each card it takes."""
+    nodes = [node(used("d0", mem_mib=4000), used("d1", mem_mib=8000))]
+    asks = {
+        "a quarter of the memory": app(want(2000)),
+        "two thirds of the time": app(want(100, cores=66)),
+        "half of it twice": app(want(4000, cards=2)),
+        "of a family that is not here": app(want(100, family=make.OTHER)),
+    }
+    found = finish(measure([Typical(name, pod(one), 1) for name, one in asks.items()], nodes))
+    assert [one.name for one in found.rooms] == [
+        "half of it twice",
+        "of a family that is not here",
+        "two thirds of the time",
+        "a quarter of the memory",
+    ]
+
+
+def test_a_bound_on_plans_is_kept_and_told() -> None:
+    """Each node takes 2 of these and a third plan says that no more go in: with 11 plans, 3 of 5 nodes."""
+    nodes = [node(used("d0", mem_mib=10000 + number), name=f"n{number}") for number in range(5)]
+    both = Typical("both", pod(app(want(3000)), app(want(2000))), 1)
+    for trials, searched in ((11, 3), (15, 5), (2, 0)):
+        (found,) = finish(measure([both], nodes, trials=trials)).rooms
+        assert (found.searched, found.nodes, found.fits) == (searched, 5, 2 * searched)
+        free = sum(one.cards[0].free_mem_mib for one in nodes)
+        assert found.at_best == 2 * searched
+        assert searched != 5 or found.unusable_percent == pytest.approx(100 * (1 - 10 * 5000 / free))
+
+
+def test_the_plans_that_one_ask_leaves_are_there_for_the_next() -> None:
+    nodes = [node(used("d0", mem_mib=10000 + number), name=f"n{number}") for number in range(4)]
+    large, small = pod(app(want(8000)), app(want(2000))), pod(app(want(3000)), app(want(2000)))
+    found = finish(measure([Typical("l", large, 1), Typical("s", small, 1)], nodes, trials=20))
+    assert [(one.name, one.searched) for one in found.rooms] == [("l", 4), ("s", 4)]
+
+
+def test_nodes_that_are_alike_are_planned_once() -> None:
+    nodes = [node(used("d0"), used("d1"), name=f"n{number}") for number in range(50)]
+    both = Typical("both", pod(app(want(3000)), app(want(2000))), 1)
+    (found,) = finish(measure([both], nodes, trials=4)).rooms
+    assert (found.searched, found.fits) == (50, 150)
+
+
+def test_no_step_is_long() -> None:
+    """A thousand nodes are never looked at in one step, so that a scheduler can serve others meanwhile."""
+    nodes = [node(used("d0", mem_mib=8000 + number), name=f"n{number}") for number in range(1000)]
+    typical = learn([], nodes)
+    steps = sum(1 for _ in measure(typical, nodes))
+    assert steps == (1 + 2 * len(typical)) * 1000 / A_STEP
+
+
+def test_any_beginning_of_the_nodes_is_a_fair_part() -> None:
+    """The most frequent kind first, then one from everywhere."""
+    kinds = tuple(Alike(node(name=f"n{number}"), (), 3 if number == 40 else 1) for number in range(64))
+    names = [one.node.name for one in spread(kinds)]
+    assert names[0] == "n40"
+    assert sorted(names) == sorted(one.node.name for one in kinds)
+    assert {int(name[1:]) // 16 for name in names[:16]} == {0, 1, 2, 3}
+
+
+def test_a_pod_that_runs_stands_for_its_ask() -> None:
+    """Per container and family: how many cards, and the most that it has of one."""
+    slices = (Slice(CardId("d0"), NVIDIA, 4000, 10), Slice(CardId("d1"), NVIDIA, 5000, 20))
+    other = (Slice(CardId("x"), make.OTHER, 7, 0), Slice(CardId("d2"), NVIDIA, 1, 2))
+    ref = PodRef("ns", "p", PodUid("u"))
+    found = stand_in(ref, [slices, (), other])
+    assert found == Ask(
+        ref,
+        (
+            ContainerAsk("", ContainerKind.APP, (CardAsk(NVIDIA, 2, 20, mem_mib=5000),)),
+            ContainerAsk("", ContainerKind.APP, ()),
+            ContainerAsk(
+                "", ContainerKind.APP, (CardAsk(make.OTHER, 1, 0, mem_mib=7), CardAsk(NVIDIA, 1, 2, mem_mib=1))
+            ),
+        ),
+        card_policy=("binpack",),
+    )

@@ -142,7 +142,13 @@ def fragmented(before: Fragmentation, after: Fragmentation | None = None) -> Gro
             f"{room.unusable_percent:.0f} %",
             _blocked(room),
         )
-    return Group(Text(head, style="bold"), table)
+    return Group(Text(head, style="bold"), table, *_partly(before))
+
+
+def _partly(measured: Fragmentation) -> list[Text]:
+    """Where not all was looked at, for which asks, and how much was."""
+    partly = [room for room in measured.rooms if room.searched < room.nodes]
+    return [Text(f"{one.name}: searched {one.searched} of {one.nodes} nodes", style="yellow") for one in partly]
 
 
 def _blocked(room: Room) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -21,9 +22,10 @@ from hami.kube.pace import Bucket
 from hami.ledger.survey import Survey, survey
 from hami.model.ask import Ask
 from hami.model.errors import HamiError, Malformed, Unavailable
-from hami.plan.fragmentation import learning, measure
+from hami.plan.fragmentation import measure
 from hami.plan.moves import stand_in
 from hami.plan.steps import Steps
+from hami.plan.typical import learning
 from hami.scheduler.api.access import Access, Denied, User, certified
 from hami.scheduler.api.answers import Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine
@@ -149,8 +151,8 @@ class Desk:
         nodes = sorted(ledger.nodes(), key=lambda node: node.name)
         pods = list(ledger.pods().values())
         waiting = [waiter.ask for waiter in self._engine.waiting.in_order()]
-        asks = (*waiting, *(stand_in(one.ref, one.containers) for one in pods))
-        typical = yield from learning(asks, nodes)
+        running = (stand_in(one.ref, one.containers) for one in pods)  # made one by one, in the steps of `learning`
+        typical = yield from learning(chain(waiting, running), nodes)
         found = yield from measure(typical, nodes)
         return Fragmented(fragmentation=found, nodes=len(nodes), cards=sum(len(node.cards) for node in nodes))
 
