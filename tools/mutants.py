@@ -1,203 +1,307 @@
 """Mutation testing: break the code in small ways, one at a time, and see whether its tests notice.
 
     make mutants MODULE=hami.plan.charge
-    python tools/mutants.py hami.plan.charge --tests tests/unit/plan/test_charge.py -o json
+    python tools/mutants.py hami.plan hami.ledger                 # every module of both
+    python tools/mutants.py hami.plan --sample 25 --seed 1        # a first score of each
+    python tools/mutants.py hami.plan hami.ledger -o markdown     # the table of docs/reference/mutants.md
 
-The tree is not touched: a mutant is a file elsewhere that is imported in place of the module. Exit code 0: enough
-were noticed; 1: too few; 2: the call was wrong. A survivor is a test that is missing, or a change that changes
-nothing; those are listed with their reason in tools/mutants-equal.txt.
+The tree is not touched. Only tests that run a changed line are run against it, the likeliest first; which those are,
+and what came out, is kept in ~/.cache/hami (another folder: XDG_CACHE_HOME), so that a second run does what changed.
+Exit code 0: enough were noticed in every module; 1: too few; 2: the call was wrong or the tests fail anyway.
+A survivor is a test that is missing, or a change that changes nothing a caller could see: those are explained in
+tools/mutants-equal.txt, and count as survivors all the same.
 """
 
 import argparse
-import ast
-import copy
-import importlib.abc
+import hashlib
 import importlib.util
 import json
 import os
-import signal
+import random
 import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec  # noqa: F401 - imported once, before the forks
 import numpy  # noqa: F401
 import pytest
+from mutation.change import Module, Mutant
+from mutation.cover import Map, Tracer
+from mutation.trial import Finder, Living, Watch, first_failure, first_failure_anew, forked, run_item
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "src"
 EQUAL = ROOT / "tools/mutants-equal.txt"
-TIMEOUT_S = 120
+TESTS = ("tests/unit/plan", "tests/unit/ledger", "tests/unit/scheduler", "tests/unit/cli/test_look.py")
+PYTEST = ("-q", "-p", "no:cacheprovider", "--timeout=0", "-m", "not lab and not node and not gpu and not realtime")
+KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hami/mutants"
 
-SWAPS: dict[type, tuple[type, ...]] = {
-    ast.Lt: (ast.LtE,), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE,), ast.GtE: (ast.Gt,), ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
-    ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Add,), ast.FloorDiv: (ast.Mult,), ast.Div: (ast.Mult,),
-    ast.BitOr: (ast.BitAnd,), ast.BitAnd: (ast.BitOr,), ast.LShift: (ast.RShift,), ast.And: (ast.Or,),
-    ast.Or: (ast.And,),
-}  # fmt: skip
-NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+Outcome = dict[str, str | None]
+"""By mutant: the test that noticed, or None."""
 
 
-@dataclass(frozen=True)
-class Mutant:
-    line: int
-    change: str
-    source: str
+class Repeatable:
+    """Makes the examples of property tests the same in every run, and a failing one cheap."""
 
-    @property
-    def where(self) -> str:
-        return f"{self.line}: {self.change}"
+    def pytest_collection(self) -> None:
+        from hypothesis import Phase, settings
 
-
-def mutants(text: str) -> Iterator[Mutant]:
-    """Every mutant of a module, one change each, in the order of its lines."""
-    tree = ast.parse(text)
-    for number, node in enumerate(ast.walk(tree)):
-        for variant, change in _changes(node):
-            twin = copy.deepcopy(tree)
-            for place, other in enumerate(ast.walk(twin)):
-                if place == number:
-                    _become(other, variant)
-            yield Mutant(getattr(node, "lineno", 0), change, ast.unparse(ast.fix_missing_locations(twin)))
+        settings.register_profile(
+            "mutants", settings.default, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+        )
+        settings.load_profile("mutants")
 
 
-def _become(node: ast.AST, variant: ast.AST) -> None:
-    node.__class__ = variant.__class__
-    node.__dict__.update(copy.deepcopy(variant).__dict__)
+class Cache:
+    """Results kept between runs; a result holds while its function and what it was judged by stay the same."""
+
+    def __init__(self, folder: Path, tests: Sequence[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / "results.json"
+        self._all: dict[str, dict[str, str | None]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._suite = _digest(_files(ROOT / one for one in tests))
+
+    def known(self, mutant: Mutant) -> bool:
+        kept = self._all.get(self._key(mutant))
+        if kept is None:
+            return False
+        return kept["judge"] == (self._judge(kept["by"]) if kept["by"] else self._suite)
+
+    def hint(self, mutant: Mutant) -> str | None:
+        """Who noticed last time, even if that may no longer hold."""
+        return self._all.get(self._key(mutant), {}).get("by")
+
+    def put(self, mutant: Mutant, by: str | None) -> None:
+        self._all[self._key(mutant)] = {"by": by, "judge": self._judge(by) if by else self._suite}
+
+    def save(self) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps(self._all, indent=0))
+        new.replace(self._file)
+
+    def reread(self) -> None:
+        self._all = json.loads(self._file.read_text())
+
+    @staticmethod
+    def _key(mutant: Mutant) -> str:
+        return f"{mutant.name}  {hashlib.sha256(mutant.unit_text.encode()).hexdigest()[:12]}"
+
+    def _judge(self, test: str) -> str:
+        file = ROOT / _file(test)
+        return _digest([file]) if file.is_file() else self._suite
 
 
-def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
-    """What may be done to one node, and how that is called."""
-    for variant in _variants(node):
-        yield variant, f"{_short(node)}  ->  {_short(variant)}"
+class Session:
+    """One pytest session that has collected everything and never runs it as a whole."""
 
+    def __init__(self, modules: dict[str, Module], files: dict[str, str], cache: Cache, tests: Sequence[str]) -> None:
+        self._modules, self._files, self._cache, self._tests = modules, files, cache, tests
+        self._watch = Watch(self._work)
+        self._todo: list[Mutant] = []
+        self.map_file = KEPT / "lines.json"
 
-def _variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912 - a case a kind of node
-    match node:
-        case ast.Compare(ops=[op]):
-            for other in SWAPS.get(type(op), ()):
-                yield _with(node, ops=[other()])
-        case ast.BinOp(op=op):
-            for other in SWAPS.get(type(op), ()):
-                if not isinstance(node.left, ast.Constant | ast.JoinedStr) or not isinstance(node.op, ast.BitOr):
-                    yield _with(node, op=other())
-        case ast.BoolOp(op=op):
-            for other in SWAPS[type(op)]:
-                yield _with(node, op=other())
-        case ast.UnaryOp(op=ast.Not(), operand=inner):
-            yield inner
-        case ast.UnaryOp(op=ast.USub(), operand=inner):
-            yield inner
-        case ast.Constant(value=bool() as value):
-            yield _with(node, value=not value)
-        case ast.Constant(value=int() as value):
-            yield _with(node, value=value + 1)
-        case ast.Name(id=name, ctx=ast.Load()) if name in NAMES:
-            yield _with(node, id=NAMES[name])
-        case ast.Continue():
-            yield ast.Break()
-        case ast.Break():
-            yield ast.Continue()
-        case ast.If(test=test) | ast.IfExp(test=test):
-            yield _with(node, test=ast.UnaryOp(ast.Not(), test))
-        case ast.Return(value=ast.expr()):
-            yield _with(node, value=ast.Constant(None))
-
-
-def _with(node: ast.AST, **fields: object) -> ast.AST:
-    other = copy.copy(node)
-    for name, value in fields.items():
-        setattr(other, name, value)
-    return other
-
-
-def _short(node: ast.AST) -> str:
-    text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).splitlines()[0]
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-class Finder(importlib.abc.MetaPathFinder):
-    """Imports the mutant in place of its module."""
-
-    def __init__(self, module: str, file: Path) -> None:
-        self._module, self._file = module, file
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        return importlib.util.spec_from_file_location(name, self._file) if name == self._module else None
-
-
-class Run:
-    """Runs a module's tests against mutants of it, each in a child of this process, which has imported the rest."""
-
-    def __init__(self, module: str, tests: list[str], folder: Path) -> None:
-        self.module, self.tests, self.file = module, tests, folder / "mutant.py"
-
-    def passes(self, source: str) -> bool:
-        """Whether the tests notice nothing. A mutant that hangs is noticed."""
-        self.file.write_text(source)
+    def run(self, todo: Sequence[Mutant]) -> str | None:
+        """Try every mutant that is inside of a function; in a fork, so that this process imports nothing of it."""
+        self._todo = list(todo)
+        terminal = os.dup(2)
+        self._say = lambda text: os.write(terminal, text.encode())  # type: ignore[method-assign]
         child = os.fork()
         if child == 0:
-            signal.alarm(TIMEOUT_S)
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, 1)
-            os.dup2(silence, 2)
-            sys.meta_path.insert(0, Finder(self.module, self.file))
-            sys.dont_write_bytecode = True
-            os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *self.tests])))
-        return os.waitpid(child, 0)[1] == 0
+            code = 3
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                code = int(pytest.main([*PYTEST, *self._tests], plugins=[self._watch, Repeatable()]))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        return None if status == 0 else f"the session ended with {os.waitstatus_to_exitcode(status)}"
+
+    def _say(self, text: str) -> object:
+        return sys.stderr.write(text)
+
+    def _work(self, session: pytest.Session) -> None:
+        items = {item.nodeid: item for item in session.items}
+        found = self._map(items)
+        living = Living(self._files.values())
+        killers: dict[str, Counter[str]] = {}
+        for number, mutant in enumerate(self._todo):
+            file = self._files[mutant.module]
+            near, far = killers.setdefault(mutant.unit, Counter()), killers.setdefault(mutant.module, Counter())
+            hint = self._cache.hint(mutant)
+            chosen = sorted(
+                found.of(file, mutant.lines) & items.keys(),
+                key=lambda test: (test != hint, -near[test], -far[test], found.seconds[test]),
+            )
+            code = self._modules[mutant.module].code(mutant, file)
+            by = first_failure(
+                self._watch,
+                [(items[test], found.seconds[test]) for test in chosen],
+                lambda: living.become(mutant.unit, code),  # noqa: B023
+            )
+            near[by or ""] += 1
+            far[by or ""] += 1
+            self._cache.put(mutant, by)
+            if number % 50 == 49:
+                self._cache.save()
+                self._say(f"{number + 1} of {len(self._todo)} mutants tried\n")
+        self._cache.save()
+
+    def _map(self, items: dict[str, pytest.Item]) -> Map:
+        """Made anew for the tests of files that have changed, and for all where a source of what is judged has."""
+        sources = _digest(_files(SOURCES / "hami" / one for one in ("model", "plan", "ledger")))
+        kept = json.loads(self.map_file.read_text()) if self.map_file.exists() else {}
+        runs = kept.get("runs", {}) if kept.get("sources") == sources else {}
+        states = {name: _digest([ROOT / name]) for name in {_file(test) for test in items}}
+        due = [test for test in items if test not in runs or kept["states"].get(_file(test)) != states[_file(test)]]
+        tracer = Tracer(set(_all_files()))
+        for number, test in enumerate(due):
+            item = items[test]
+            runs[test] = json.loads(forked(lambda: self._traced(tracer, item)) or "null")  # noqa: B023
+            if number % 50 == 49:
+                self._say(f"{number + 1} of {len(due)} tests traced\n")
+        runs = {test: run for test, run in runs.items() if test in items}
+        self.map_file.write_text(json.dumps({"sources": sources, "states": states, "runs": runs}))
+        return Map(runs)
+
+    def _traced(self, tracer: Tracer, item: pytest.Item) -> str:
+        found = tracer.run(lambda: run_item(item))
+        if self._watch.failed:
+            self._say(f"\nfails without any change: {item.nodeid}\n")
+        return json.dumps(found)
+
+    def lines(self) -> Map:
+        return Map(json.loads(self.map_file.read_text())["runs"])
 
 
-def tests_of(module: str) -> list[str]:
-    """Tests that mirror the module, and the judges of the whole engine."""
-    _, part, *rest = module.split(".")
-    own = ROOT / "tests/unit" / part / f"test_{rest[-1]}.py"
-    found = [own] if own.exists() else []
-    if part == "plan":
-        found += [ROOT / "tests/unit/plan" / name for name in ("test_fit.py", "test_oracle.py")]
-    else:
-        found += sorted((ROOT / "tests/unit" / part).glob("test_*.py"))
-    return [str(path.relative_to(ROOT)) for path in dict.fromkeys(found)]
+def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
+    """Try a mutant outside of any function: with everything imported again."""
+    tests = sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, test))
+    finder = Finder(mutant.module, file, module.code(mutant, file))
+    return first_failure_anew(finder, [*PYTEST, *map(str, tests)], [Repeatable()]) if tests else None
 
 
-def known(module: str) -> set[str]:
-    """Changes of the module that are known to change nothing: ``module  change  # why``."""
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
+def _all_files() -> list[str]:
+    return [str(path) for path in SOURCES.rglob("*.py")]
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    return sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
+
+
+def _digest(files: Iterable[Path]) -> str:
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def modules_of(names: Sequence[str]) -> dict[str, str]:
+    """File of each module named, and of each module below a package."""
+    found = {}
+    for name in names:
+        spec = importlib.util.spec_from_file_location(name, SOURCES / f"{name.replace('.', '/')}.py")
+        path = SOURCES / name.replace(".", "/")
+        if path.is_dir():
+            for file in sorted(path.rglob("*.py")):
+                own = file.relative_to(SOURCES).with_suffix("")
+                found[".".join(own.parts).removesuffix(".__init__")] = str(file)
+        elif spec is not None and spec.origin and Path(spec.origin).is_file():
+            found[name] = spec.origin
+        else:
+            raise SystemExit(f"{name}: no such module; name one like hami.plan.charge")
+    return found
+
+
+def explained() -> dict[str, str]:
+    """Mutants that change nothing anybody could see, and why: ``module function: change  # why``."""
     lines = EQUAL.read_text().splitlines() if EQUAL.exists() else []
-    entries = (line.partition("#")[0].strip().partition(" ") for line in lines if line.strip())
-    return {change.strip() for name, _, change in entries if name == module}
+    entries = (line.partition("  # ") for line in lines if line.strip() and not line.startswith("#"))
+    return {change.strip(): why.strip() for change, _, why in entries}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("module", help="hami.plan.charge")
-    parser.add_argument("--tests", nargs="+", help="test files; those that mirror the module by default")
+    parser.add_argument("module", nargs="+", help="modules or packages, like hami.plan.charge or hami.ledger")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help=f"files or folders of tests ({' '.join(TESTS)})")
+    parser.add_argument("--sample", type=int, help="only so many mutants of each module, drawn at random")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
-    parser.add_argument("--first", type=int, help="only so many mutants, spread over the module")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
+    parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
     given = parser.parse_args()
-    spec = importlib.util.find_spec(given.module)
-    if spec is None or spec.origin is None:
-        parser.error(f"{given.module}: no such module; name one like hami.plan.charge")
-    text = Path(spec.origin).read_text()
-    every = [one for one in mutants(text) if one.change not in known(given.module)]
-    chosen = every if not given.first else every[:: max(1, len(every) // given.first)][: given.first]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(given.module, given.tests or tests_of(given.module), Path(folder))
-        if not run.passes(text):
-            parser.error(f"the tests fail without any change: {' '.join(run.tests)}")
-        survivors = [one for one in chosen if run.passes(one.source)]
-    killed = 100.0 * (len(chosen) - len(survivors)) / max(1, len(chosen))
-    if given.output == "json":
-        report = {"module": given.module, "mutants": len(chosen), "killed_percent": round(killed, 1),
-                  "survivors": [one.where for one in survivors]}  # fmt: skip
-        print(json.dumps(report, indent=2))
+    os.chdir(ROOT)
+    files = modules_of(given.module)
+    modules = {name: Module(name, Path(file).read_text()) for name, file in files.items()}
+    chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
+    cache = Cache(KEPT, given.tests)
+    todo = [one for some in chosen.values() for one in some if given.fresh or not cache.known(one)]
+    session = Session(modules, files, cache, given.tests)
+    if todo:
+        problem = session.run([one for one in todo if one.unit])
+        if problem is not None:
+            print(problem, file=sys.stderr)
+            return 2
+        cache.reread()
+        found = session.lines()
+        for one in todo:
+            if not one.unit:
+                cache.put(one, anew(modules[one.module], one, files[one.module], found))
+        cache.save()
+    results = {name: {one: cache.hint(one) for one in some} for name, some in chosen.items()}
+    return report(results, given.output, given.least)
+
+
+def _sampled(name: str, every: list[Mutant], given: argparse.Namespace) -> list[Mutant]:
+    if given.sample is None or given.sample >= len(every):
+        return every
+    return sorted(random.Random(f"{given.seed} {name}").sample(every, given.sample), key=lambda one: one.number)
+
+
+def report(results: dict[str, dict[Mutant, str | None]], output: str, least: float) -> int:
+    known = explained()
+    rows = []
+    for name, outcome in results.items():
+        if outcome:
+            survivors = [one for one, by in outcome.items() if by is None]
+            told = [one for one in survivors if one.name in known]
+            rows.append((name, len(outcome), len(outcome) - len(survivors), len(told), survivors))
+    if output == "json":
+        print(json.dumps([
+            {"module": name, "mutants": every, "killed": killed, "killed_percent": _percent(killed, every),
+             "explained": told, "survivors": [f"{one.line}: {one.name}" for one in survivors]}
+            for name, every, killed, told, survivors in rows
+        ], indent=2))  # fmt: skip
+    elif output == "markdown":
+        print(_markdown(rows))
     else:
-        for one in survivors:
-            print(f"survived  {given.module}:{one.where}")
-        print(f"{given.module}: {len(chosen) - len(survivors)} of {len(chosen)} mutants noticed, {killed:.1f} %")
-    return 0 if killed >= given.least else 1
+        for name, every, killed, told, survivors in rows:
+            for one in survivors:
+                if one.name not in known:
+                    print(f"survived  {one.line}: {one.name}")
+            left = every - killed - told
+            print(f"{name}: {killed} of {every} noticed, {_percent(killed, every)} %; {told} explained, {left} not")
+    return 0 if all(_percent(killed, every) >= least for _, every, killed, *_ in rows) else 1
+
+
+def _percent(killed: int, every: int) -> float:
+    return round(100.0 * killed / every, 1)
+
+
+def _markdown(rows: list[tuple[str, int, int, int, list[Mutant]]]) -> str:
+    lines = ["| module | mutants | killed | score | survivors explained | not explained |", "| --- " * 6 + "|"]
+    rows = [*rows, ("all", sum(row[1] for row in rows), sum(row[2] for row in rows), sum(row[3] for row in rows), [])]
+    for name, every, killed, told, _ in rows:
+        score = f"{_percent(killed, every)} %"
+        lines.append(f"| {name} | {every} | {killed} | {score} | {told} | {every - killed - told} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
