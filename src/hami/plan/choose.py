@@ -149,11 +149,19 @@ def _decision(names: Sequence[str], rows: Longs, verdicts: Verdicts, words: Word
 
 def _parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
     """`names` without those at the places `out`, and those."""
-    if len(out) * FEW > len(names):
-        marks = np.ones(len(names), np.bool_)
-        marks[out] = False
-        stays: list[bool] = marks.tolist()
-        return list(compress(names, stays)), list(compress(names, map(not_, stays)))
+    marks = np.ones(len(names), np.bool_)
+    marks[out] = False
+    if len(out) * FEW < len(names):
+        return _picked(names, out)
+    if (len(names) - len(out)) * FEW < len(names):
+        refused, kept = _picked(names, np.flatnonzero(marks))
+        return kept, refused
+    stays: list[bool] = marks.tolist()
+    return list(compress(names, stays)), list(compress(names, map(not_, stays)))
+
+
+def _picked(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
+    """The same for few places: what lies between them is copied in one go."""
     kept: list[str] = []
     done = 0
     places: list[int] = out.tolist()
@@ -165,7 +173,7 @@ def _parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
 
 
 FEW = 16
-"""Where less than one name in so many goes, copying what lies between them is the fastest way."""
+"""Where less than one name in so many goes, or stays, picking those is the fastest way."""
 
 
 def _general(words: Words, refusal: Refusal) -> int:
