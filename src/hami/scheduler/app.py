@@ -91,6 +91,14 @@ def check(settings: Settings) -> None:
                 raise Malformed(f"--{flag.replace('_', '-')}", text, "host:port or :port") from None
     if not settings.retry_period < settings.renew_deadline < settings.lease_duration:
         raise Malformed("--renew-deadline", settings.renew_deadline, "between --retry-period and --lease-duration")
+    most = settings.extender_timeout - settings.bind_timeout
+    if settings.gang_timeout > most:
+        raise Malformed(
+            "--gang-timeout",
+            settings.gang_timeout,
+            f"at most {most:g}: with --bind-timeout it must end before kube-scheduler gives the call up, after"
+            f" --extender-timeout ({settings.extender_timeout:g} s), the httpTimeout of its configuration",
+        )
     unknown = [word for word in words(settings.gpu_scheduler_policy) if word not in CARD_POLICIES]
     if unknown:
         raise Malformed("--gpu-scheduler-policy", unknown[0], f"words of {', '.join(CARD_POLICIES)}")
@@ -159,6 +167,7 @@ class Scheduler:
 
     def pod_gone(self, uid: PodUid) -> None:
         self.engine.gangs.gone(uid)
+        self.engine.nominations.drop(uid)
         if self.hosts:
             self.hosts.gone(uid)
 

@@ -29,6 +29,7 @@ from hami.scheduler.phrases import Phrases
 from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
 from hami.vendors.gang import gang_of
+from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
 
 CANDIDATES = 1000
@@ -56,8 +57,9 @@ class Engine:
     """Seconds a member waits in /bind for the rest of its gang; their slices are held for three times that."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "nominations", Nominations(self.ledger))
-        object.__setattr__(self, "gangs", Gangs(self.ledger, self.clock, 3 * self.gang_timeout, self.gang_timeout))
+        object.__setattr__(self, "nominations", Nominations(self.ledger, self.clock))
+        gangs = Gangs(self.ledger, self.clock, 3 * self.gang_timeout, self.gang_timeout, self._alone)
+        object.__setattr__(self, "gangs", gangs)
 
     def ask(self, pod: Pod) -> Ask:
         """The pod's ask. Raises `Malformed` with the path of what is wrong."""
@@ -102,7 +104,10 @@ class Engine:
         return [state.name for state in self.ledger.nodes()]
 
     def see(self, pod: Pod) -> None:
-        """The watch tells of a pod: it may belong to a gang."""
+        """The watch tells of a pod: it may belong to a gang, and room may be being made for it."""
+        noted = (pod.metadata.annotations or {}).get(NOMINATED)
+        if noted is not None and self.gate.closed:  # whoever decides knows better than the notes
+            self._recall(pod, noted)
         gang = gang_of(pod.metadata)
         if gang is None:
             return
@@ -113,6 +118,13 @@ class Engine:
             ask = self.ask(pod)
             if not ask.empty and pod.metadata.deletion_timestamp is None:
                 self.gangs.see(ask)
+
+    def _recall(self, pod: Pod, noted: str) -> None:
+        if pod.spec.node_name or pod.metadata.deletion_timestamp is not None:
+            self.nominations.drop(PodUid(pod.metadata.uid))
+            return
+        with contextlib.suppress(Malformed):
+            self.nominations.recall(self.ask(pod), noted)
 
     def _refused(self, ask: Ask, decision: Decision, offered: int) -> None:
         waiter = self.waiting.refused(ask, self.clock())

@@ -4,11 +4,9 @@ Pure: the time and the judgement of agents come in.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
-
-from msgspec import Struct
 
 from hami.ledger.records import NodeRecord
 from hami.model.ask import ContainerKind, Policies
@@ -20,7 +18,7 @@ from hami.vendors.ask import ask_of, container_kinds
 from hami.wire import annotations as keys
 from hami.wire.objects import Metadata, Node, Pod
 from hami.wire.quantity import parse
-from hami.wire.snapshot import AskEntry, BudgetEntry, NodeEntry, PodEntry, card_entry
+from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, card_entry
 
 
 class DatedMetadata(Metadata, frozen=True, rename="camel"):
@@ -31,40 +29,6 @@ class DatedPod(Pod, frozen=True):
     """A pod with its birthday, which the scheduler does without."""
 
     metadata: DatedMetadata = DatedMetadata()
-
-
-class Requirement(Struct, frozen=True):
-    key: str = ""
-    operator: str = ""
-    values: list[str] | None = None
-
-
-class Selector(Struct, frozen=True, rename="camel"):
-    match_labels: dict[str, str] | None = None
-    match_expressions: list[Requirement] | None = None
-
-    def covers(self, labels: Mapping[str, str]) -> bool:
-        """Kubernetes' rule: all must hold; an empty selector covers everything."""
-        return all(labels.get(key) == value for key, value in (self.match_labels or {}).items()) and all(
-            _meets(one, labels) for one in self.match_expressions or ()
-        )
-
-
-class BudgetSpec(Struct, frozen=True):
-    selector: Selector | None = None
-    """None covers nothing."""
-
-
-class BudgetStatus(Struct, frozen=True, rename="camel"):
-    disruptions_allowed: int = 0
-
-
-class DisruptionBudget(Struct, frozen=True):
-    """The part of a ``policy/v1`` PodDisruptionBudget that is read."""
-
-    metadata: Metadata = Metadata()
-    spec: BudgetSpec = BudgetSpec()
-    status: BudgetStatus = BudgetStatus()
 
 
 def node_entry(node: Node, vendors: Sequence[Vendor], problem_of: Callable[[str], str | None]) -> NodeEntry | None:
@@ -116,39 +80,6 @@ def pod_entry(pod: Pod, vendors: Sequence[Vendor], defaults: Policies) -> PodEnt
         cpu_milli=_requested(pod, "cpu", 1000),
         mem_bytes=_requested(pod, "memory", 1),
     )
-
-
-def budget_entries(budgets: Iterable[DisruptionBudget], pods: Iterable[Pod]) -> list[BudgetEntry]:
-    """Which of these pods each budget covers; budgets that cover none are left out."""
-    by_namespace: dict[str, list[Pod]] = {}
-    for pod in pods:
-        by_namespace.setdefault(pod.metadata.namespace, []).append(pod)
-    found = []
-    for budget in budgets:
-        name, namespace, selector = budget.metadata.name, budget.metadata.namespace, budget.spec.selector
-        here = by_namespace.get(namespace, ())
-        uids = [
-            PodUid(pod.metadata.uid)
-            for pod in here
-            if selector is not None and selector.covers(pod.metadata.labels or {})
-        ]
-        if uids:
-            found.append(BudgetEntry(namespace, name, max(0, budget.status.disruptions_allowed), tuple(sorted(uids))))
-    return sorted(found, key=lambda one: (one.namespace, one.name))
-
-
-def _meets(one: Requirement, labels: Mapping[str, str]) -> bool:
-    match one.operator:
-        case "In":
-            return labels.get(one.key) in (one.values or ())
-        case "NotIn":
-            return labels.get(one.key) not in (one.values or ())
-        case "Exists":
-            return one.key in labels
-        case "DoesNotExist":
-            return one.key not in labels
-        case _:
-            return True  # unknown: rather protect a pod too many
 
 
 def _requested(pod: Pod, resource: str, scale: int) -> int:

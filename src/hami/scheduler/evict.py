@@ -2,14 +2,17 @@
 
 kube-scheduler cannot do this: it knows no cards (their resources are ours alone), finds that evicting helps
 nothing, and never asks. So we look at the nodes it offered in /filter, choose victims with `plan.preempt`, and
-use the Eviction API, which keeps every disruption budget; a dry run first, so that nobody is evicted in vain.
+use the Eviction API, which keeps every disruption budget; a dry run first, and where several go a count of what
+their budgets let go together, so that nobody is evicted in vain.
 The room that is being made is nominated to the pod it is made for. Decides by the ledger, changes it nowhere.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -19,11 +22,17 @@ from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError
 from hami.model.ids import NodeName, PodUid
 from hami.plan.preempt import Holder, cost, victims
+from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn
 from hami.scheduler.engine import Engine
-from hami.scheduler.nominate import Nomination
+from hami.scheduler.nominate import Nomination, note
 from hami.scheduler.waiting import Waiter
+from hami.wire.annotations import NOMINATED
+from hami.wire.objects import Pod
+from hami.wire.snapshot import BudgetEntry
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EVERY = 1.0
 """Seconds between looks at who waits."""
@@ -39,6 +48,9 @@ class Api(Protocol):
     """What evicting needs of `kube.client.Kube`."""
 
     async def create(self, path: str, body: object) -> bytes: ...
+    async def patch(self, path: str, body: object) -> bytes: ...
+    async def get(self, path: str, type: type[T]) -> T: ...  # noqa: A002
+    async def list(self, path: str, type: type[T]) -> "list[T]": ...  # noqa: A002
 
 
 class Choice(Struct, frozen=True):
@@ -51,11 +63,18 @@ class Choice(Struct, frozen=True):
 class Evictor:
     """Makes room for waiting pods of higher priority, the most important first."""
 
-    def __init__(self, engine: Engine, kube: Api, preempted: Callable[[PodRef, PodRef, str], None]) -> None:
-        """`preempted` is told victim, pod and node of each eviction."""
+    def __init__(
+        self,
+        engine: Engine,
+        kube: Api,
+        preempted: Callable[[PodRef, PodRef, str], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`preempted` is told victim, pod and node of each eviction; `now` is unix seconds."""
         self._engine = engine
         self._kube = kube
         self._preempted = preempted
+        self._now = now
         self._kept: dict[PodUid, float] = {}
         """Pods whose budget allows no eviction now, and until when that is taken for true."""
         self._looked: dict[PodUid, float] = {}
@@ -93,7 +112,7 @@ class Evictor:
                 return False
             if not choice.victims:
                 return False  # there is room already: kube-scheduler will come by itself
-            if await self._all_may_go(choice):
+            if await self._all_may_go(choice) and await self._all_may_go_together(choice):
                 return await self._evict(waiter.ask, choice)
         return False
 
@@ -132,18 +151,48 @@ class Evictor:
             except NotFound:
                 continue
             except TooMany:
-                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                self._keep(victim)
                 may = False
             except HamiError as fault:
                 log.warning("pod %s cannot be evicted: %s", victim.pod, fault)
-                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                self._keep(victim)
                 may = False
         return may
 
+    async def _all_may_go_together(self, choice: Choice) -> bool:
+        """Each dry run saw its budget whole. Keeps those that are too many, the most important of them first."""
+        if len(choice.victims) < 2:
+            return True
+        try:
+            over = overdrawn(await self._budgets(choice), [victim.pod.uid for victim in choice.victims])
+        except HamiError as fault:
+            log.warning("disruption budgets cannot be read, so not several pods at once are evicted: %s", fault)
+            over = {victim.pod.uid for victim in choice.victims}
+        for victim in choice.victims:
+            if victim.pod.uid in over:
+                self._keep(victim)
+        return not over
+
+    async def _budgets(self, choice: Choice) -> Sequence[BudgetEntry]:
+        pods = []
+        for victim in choice.victims:
+            with suppress(NotFound):
+                pods.append(await self._kube.get(paths.pods(victim.pod.namespace, victim.pod.name), Pod))
+        budgets: list[DisruptionBudget] = []
+        for namespace in sorted({victim.pod.namespace for victim in choice.victims}):
+            path = paths.resource("policy/v1", "poddisruptionbudgets", namespace)
+            budgets += await self._kube.list(path, DisruptionBudget)
+        return budget_entries(budgets, [pod for pod in pods if costs(pod)])
+
+    def _keep(self, victim: Holder) -> None:
+        self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+
     async def _evict(self, ask: Ask, choice: Choice) -> bool:
-        """Nominate first: what comes free must not go to somebody else meanwhile."""
+        """Nominate first: what comes free must not go to somebody else meanwhile, nor while we restart."""
         gone = frozenset(victim.pod.uid for victim in choice.victims)
-        self._engine.nominations.add(Nomination(ask, choice.node, gone, self._engine.clock()))
+        nomination = Nomination(ask, choice.node, gone, self._engine.clock())
+        self._engine.nominations.add(nomination)
+        await self._note(nomination)
         for victim in choice.victims:
             try:
                 await self._post(victim.pod, dry=False)
@@ -151,12 +200,20 @@ class Evictor:
                 continue
             except HamiError as fault:
                 log.warning("pod %s was not evicted: %s", victim.pod, fault)
-                self._kept[victim.pod.uid] = self._engine.clock() + BUDGET_AGAIN
+                self._keep(victim)
                 self._engine.nominations.drop(ask.pod.uid)
                 return False
             self._preempted(victim.pod, ask.pod, choice.node)
             self._engine.meters.preempted.inc()
         return True
+
+    async def _note(self, nomination: Nomination) -> None:
+        pod = nomination.ask.pod
+        body = {"metadata": {"uid": pod.uid, "annotations": {NOMINATED: note(nomination, self._now())}}}
+        try:
+            await self._kube.patch(paths.pods(pod.namespace, pod.name), body)
+        except HamiError as fault:
+            log.warning("room is being made for pod %s, and a restart would forget it: %s", pod, fault)
 
     async def _post(self, pod: PodRef, *, dry: bool) -> None:
         options = {"preconditions": {"uid": pod.uid}, **({"dryRun": ["All"]} if dry else {})}

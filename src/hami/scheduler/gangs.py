@@ -40,9 +40,18 @@ class Members(Struct):
 class Gangs:
     """All gangs of the cluster, from the pods that the watch tells of."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float], hold: float, patience: float) -> None:
-        """`hold` is seconds for which a gang's slices are held, `patience` how long a bind waits for the others."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        hold: float,
+        patience: float,
+        decide: Callable[[Ask, Sequence[str]], Decision] | None = None,
+    ) -> None:
+        """`hold` is seconds for which a gang's slices are held, `patience` how long a bind waits for the others.
+        `decide` chooses for one member; the ledger's own choice by default."""
         self._ledger = ledger
+        self._decide = decide or ledger.decide
         self._clock = clock
         self._hold = hold
         self._patience = patience
@@ -131,7 +140,7 @@ class Gangs:
         return mine, held
 
     def _place(self, ask: Ask, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:
-        decision = self._ledger.decide(ask, names)
+        decision = self._decide(ask, names)
         if decision.plan is None:
             self._ledger.release(ask.pod.uid)
             return decision, []

@@ -2,12 +2,17 @@
 
 A nomination says: these pods leave this node, and then that pod goes there. It is no reservation, since the
 room is not there yet; it only refuses plans after which the pod would not fit any more. It ends when
-the pod is placed or gone, or when it takes too long.
+the pod is placed or gone, or when it takes too long. A note on the pod itself says the same to a scheduler that
+has just started, and to a replica that takes over.
 """
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask, PodRef
@@ -18,6 +23,8 @@ from hami.plan.fit import fit
 from hami.plan.snapshot import NodeState
 from hami.scheduler.waiting import Waiting
 
+log = logging.getLogger(__name__)
+
 LASTS = 120.0
 """Seconds. Victims get their grace period; who takes longer to leave is waited for no more."""
 
@@ -27,17 +34,49 @@ class Nomination(Struct, frozen=True):
     node: NodeName
     victims: frozenset[PodUid]
     since: float
+    recalled: bool = False
+    """Read from the pod's note; the pod itself has not been asked about since."""
+
+
+class Note(Struct, frozen=True):
+    """The note on the pod."""
+
+    node: NodeName
+    victims: tuple[PodUid, ...]
+    since: float
+    """Unix seconds."""
+
+
+def note(nomination: Nomination, now: float) -> str:
+    """What the pod is to carry from `now` (unix seconds) on."""
+    told = Note(nomination.node, tuple(sorted(nomination.victims)), now)
+    return msgspec.json.encode(told).decode()
 
 
 class Nominations:
     """By the uid of the pod they are for."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Callable[[], float], now: Callable[[], float] = time.time) -> None:
+        """`clock` counts seconds as `Nomination.since` does, `now` is unix seconds."""
         self._ledger = ledger
+        self._clock = clock
+        self.now = now
         self._of: dict[PodUid, Nomination] = {}
 
     def add(self, nomination: Nomination) -> None:
         self._of[nomination.ask.pod.uid] = nomination
+
+    def recall(self, ask: Ask, text: str) -> None:
+        """Take up what another process noted on the pod, or this one before a restart. A note that cannot be read,
+        or is from another time, says nothing."""
+        try:
+            told = msgspec.json.decode(text, type=Note)
+        except msgspec.DecodeError:
+            log.warning("pod %s: its note of a nomination cannot be read: %r", ask.pod, text)
+            return
+        age = self.now() - told.since
+        if 0 <= age < LASTS:
+            self.add(Nomination(ask, told.node, frozenset(told.victims), self._clock() - age, recalled=True))
 
     def drop(self, uid: PodUid) -> None:
         self._of.pop(uid, None)
@@ -50,8 +89,11 @@ class Nominations:
 
     def forget(self, now: float, waiting: Waiting) -> None:
         """End those whose pod waits no more, and those that took too long."""
+        waits = {uid for uid in self._of if waiting.get(uid) is not None}
         self._of = {
-            uid: one for uid, one in self._of.items() if waiting.get(uid) is not None and now - one.since < LASTS
+            uid: replace(one, recalled=False) if uid in waits and one.recalled else one
+            for uid, one in self._of.items()
+            if (uid in waits or one.recalled) and now - one.since < LASTS
         }
 
     def stands_against(self, ask: Ask, plan: Plan) -> PodRef | None:

@@ -61,7 +61,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     hold_timeout: float = 30.0
     """How long a slice chosen in /filter waits for its /bind before others may have it."""
     gang_timeout: float = 20.0
-    """How long a member of a gang waits in /bind for the others; must be less than the extender's httpTimeout (30)."""
+    """How long a member of a gang waits in /bind for the others."""
+    extender_timeout: float = 30.0
+    """How long kube-scheduler waits for an answer: the extender's httpTimeout in its configuration, as
+    `hami scheduler config --extender-timeout` prints it. Gang and bind timeout together must not be longer."""
     bind_timeout: float = 10.0
     """How long one Binding request may take; its fate is looked up after that."""
     handshake_timeout: float = 150.0

@@ -26,6 +26,8 @@ PHASE_ALLOCATING = "allocating"
 PHASE_SUCCESS = "success"
 PHASE_FAILED = "failed"
 MIG_ALLOCATIONS = "hami.io/vgpu-mig-allocations"
+NOMINATED = "hami.io/nominated"
+"""On a pod that waits: where room is being made for it, by whose leaving, since when. Ours, not HAMi's."""
 
 # Written by users on pods.
 NODE_POLICY = "hami.io/node-scheduler-policy"
@@ -42,7 +44,7 @@ NODE_LOCK = "hami.io/mutex.lock"
 WEBHOOK_LABEL = "hami.io/webhook"
 WEBHOOK_IGNORE = "ignore"
 
-RECORD_KEYS = (NODE, TIME, BIND_TIME, BIND_PHASE, MIG_ALLOCATIONS)
+RECORD_KEYS = (NODE, TIME, BIND_TIME, BIND_PHASE, MIG_ALLOCATIONS, NOMINATED)
 RECORD_SUFFIXES = ("-devices-to-allocate", "-devices-allocated")
 """Endings of every vendor's lists below ``hami.io/``."""
 OTHER_RECORDS = ("hami.io/kunlun-allocated",)  # the one list of HAMi's whose key has another ending

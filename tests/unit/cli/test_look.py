@@ -15,7 +15,8 @@ from hami.kube.reflector import Added, Deleted, Modified, Synced
 from hami.model.ask import Policies
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
-from hami.scheduler.entries import DatedPod, DisruptionBudget, budget_entries
+from hami.scheduler.budgets import DisruptionBudget, budget_entries
+from hami.scheduler.entries import DatedPod
 from hami.vendors.table import load
 from hami.wire import record, snapshot
 from hami.wire.objects import Node

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 import hami
 from hami.cli.main import COMMANDS, exit_status
 from hami.model.errors import Bug, Malformed, Unavailable
+from hami.scheduler.settings import Settings
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +35,13 @@ def test_an_unknown_command_is_wrong_use() -> None:
     done = call("frobnicate")
     assert done.returncode == 2
     assert "frobnicate" in done.stderr
+
+
+def test_the_time_kube_scheduler_waits_is_printed_as_told() -> None:
+    (extender,) = yaml.safe_load(call("scheduler", "config", "kube-scheduler").stdout)["extenders"]
+    assert extender["httpTimeout"] == f"{Settings().extender_timeout:g}s", "what the scheduler takes it to be"
+    told = call("scheduler", "config", "kube-scheduler", "--extender-timeout", "90").stdout
+    assert yaml.safe_load(told)["extenders"][0]["httpTimeout"] == "90s"
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hami.kube.errors import NotFound, TooMany
+from hami.kube.errors import Forbidden, NotFound, TooMany
 from hami.scheduler.evict import BUDGET_AGAIN, Evictor
 from hami.scheduler.nominate import LASTS
 from hami.scheduler.records import pod_record
+from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
+
+UNIX = 1_700_000_000.0
 
 
 class Evictions:
@@ -18,9 +21,15 @@ class Evictions:
 
     def __init__(self) -> None:
         self.budgets: set[str] = set()
+        """Pods whose budget is spent."""
+        self.shared: list[dict[str, Any]] = []
+        """PodDisruptionBudget objects."""
+        self.unready: set[str] = set()
+        self.unreadable: Exception | None = None
         self.done: list[str] = []
         self.dry: list[str] = []
         self.missing: set[str] = set()
+        self.notes: dict[str, str] = {}
 
     async def create(self, path: str, body: Any) -> bytes:
         name = body["metadata"]["name"]
@@ -33,12 +42,36 @@ class Evictions:
         (self.dry if body["deleteOptions"].get("dryRun") else self.done).append(name)
         return b"{}"
 
+    async def get(self, path: str, type: type[Pod]) -> Pod:  # noqa: A002
+        name = path.rpartition("/")[2]
+        assert path == f"/api/v1/namespaces/default/pods/{name}"
+        if name in self.missing:
+            raise NotFound(404, "NotFound", "gone")
+        ready = "False" if name in self.unready else "True"
+        meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": {"app": name.partition("-")[0]}}
+        status = {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}
+        return msgspec.convert({"metadata": meta, "status": status}, type)
+
+    async def list(self, path: str, type: type[Any]) -> list[Any]:  # noqa: A002
+        assert path == "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+        if self.unreadable is not None:
+            raise self.unreadable
+        return [msgspec.convert(one, type) for one in self.shared]
+
+    async def patch(self, path: str, body: Any) -> bytes:
+        name = path.rpartition("/")[2]
+        assert path == f"/api/v1/namespaces/default/pods/{name}"
+        assert body["metadata"]["uid"] == f"uid-{name}"
+        assert self.done == [], "noted before the act"
+        self.notes[name] = body["metadata"]["annotations"][NOMINATED]
+        return b"{}"
+
 
 class Scene:
     def __init__(self, stage: Any) -> None:
         self.stage = stage
         self.api = Evictions()
-        self.evictor = Evictor(stage.engine, self.api, stage.engine.narrator.preempted)
+        self.evictor = Evictor(stage.engine, self.api, stage.engine.narrator.preempted, lambda: UNIX)
 
     def holder(self, name: str, mem: int, priority: int = 0, node: str = "a") -> None:
         record = {"hami.io/vgpu-devices-allocated": f"GPU-{node}-0,NVIDIA,{mem},0:;"}
@@ -123,6 +156,62 @@ async def test_where_only_budgets_stand_in_the_way_nobody_goes_until_they_give_w
     assert sorted(await scene.evicted()) == ["free", "kept"]
 
 
+def budget(app: str, allowed: int) -> dict[str, Any]:
+    meta = {"namespace": "default", "name": app}
+    spec = {"selector": {"matchLabels": {"app": app}}}
+    return {"metadata": meta, "spec": spec, "status": {"disruptionsAllowed": allowed}}
+
+
+async def test_a_budget_is_counted_over_all_who_go_together(scene: Scene) -> None:
+    """Each dry run alone is allowed: one of the two web pods may go, not both."""
+    for name in ("web-1", "web-2"):
+        scene.holder(name, 4000, 0)
+    scene.holder("job-1", 2000, 1)
+    scene.api.shared = [budget("web", 1)]
+    scene.waits("vip", 8000, 10)
+    assert await scene.evicted() == []
+    assert list(scene.stage.engine.nominations) == []
+
+
+async def test_others_go_in_place_of_those_a_budget_keeps(scene: Scene) -> None:
+    """The more important of those that are too many stays."""
+    for number, name in enumerate(("web-1", "web-2", "job-1")):
+        scene.holder(name, 3000, number)
+    scene.api.shared = [budget("web", 1)]
+    scene.waits("vip", 6000, 10)
+    assert sorted(await scene.evicted()) == ["job-1", "web-1"]
+
+
+async def test_as_many_as_a_budget_allows_go_at_once(scene: Scene) -> None:
+    for name in ("web-1", "web-2"):
+        scene.holder(name, 5000)
+    scene.api.shared = [budget("web", 2), budget("job", 0)]
+    scene.waits("vip", 10000, 10)
+    assert sorted(await scene.evicted()) == ["web-1", "web-2"]
+
+
+@pytest.mark.parametrize("free", ["unready", "missing"])
+async def test_who_serves_nobody_takes_nothing_of_a_budget(scene: Scene, free: str) -> None:
+    for name in ("web-1", "web-2"):
+        scene.holder(name, 5000)
+    scene.api.shared = [budget("web", 1)]
+    getattr(scene.api, free).add("web-1")
+    scene.waits("vip", 10000, 10)
+    await scene.evicted()
+    assert "web-2" in scene.api.done
+
+
+async def test_who_may_not_read_budgets_evicts_one_but_not_several(scene: Scene) -> None:
+    scene.api.unreadable = Forbidden(403, "Forbidden", "poddisruptionbudgets")
+    for name in ("a-1", "b-1"):
+        scene.holder(name, 5000)
+    scene.waits("vip", 10000, 10)
+    assert await scene.evicted() == []
+    scene.stage.now += BUDGET_AGAIN
+    scene.waits("small", 5000, 10)
+    assert len(await scene.evicted()) == 1
+
+
 async def test_a_victim_that_has_gone_meanwhile_is_no_obstacle(scene: Scene) -> None:
     scene.holder("gone", 5000)
     scene.holder("there", 5000)
@@ -156,6 +245,19 @@ async def test_somebody_less_important_goes_elsewhere_if_there_is_room(scene: Sc
     assert set(answer["FailedNodes"] | answer["FailedAndUnresolvableNodes"]) == {"a", "stranger"}
 
 
+async def test_a_gang_does_not_take_the_room_either(scene: Scene) -> None:
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    scene.stage.ledger.drop_pod("uid-low")
+    named = {"scheduling.x-k8s.io/pod-group": "g", "scheduling.x-k8s.io/min-member": "2"}
+    answer = None
+    for name in ("g1", "g2"):
+        answer = scene.stage.filter(scene.stage.pod(name, annotations=named, gpu=1, gpumem=3000), "a")
+    assert answer is not None
+    assert answer["FailedAndUnresolvableNodes"] == {"a": "GangIncomplete: gang g: 1 of 2 fit"}
+
+
 async def test_a_more_important_pod_may_take_the_room(scene: Scene) -> None:
     scene.holder("low", 8000)
     scene.waits("vip", 6000, 10)
@@ -176,6 +278,76 @@ async def test_a_nomination_ends_with_its_pod_and_after_a_time(scene: Scene) -> 
     stage.ledger.drop_pod("uid-low")
     stage.engine.nominations.forget(stage.now, stage.engine.waiting)
     assert list(stage.engine.nominations) == []
+
+
+async def restarted(scene: Scene, vip: dict[str, Any], later: float = 1.0) -> Any:
+    """A new process, `later` seconds after the old one's nomination, that has read all nodes and pods."""
+    new = type(scene.stage)()
+    new.engine.nominations.now = lambda: UNIX + later
+    new.node("a", mem=10000)
+    new.gate.follow("nodes and pods are being read")
+    pod = {**vip, "metadata": {**vip["metadata"], "annotations": {NOMINATED: scene.api.notes["vip"]}}}
+    new.engine.see(msgspec.convert(pod, Pod))
+    new.gate.lead()
+    return new
+
+
+async def test_a_restarted_scheduler_keeps_the_room_for_whom_it_was_made(scene: Scene) -> None:
+    scene.holder("low", 8000)
+    vip = scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    assert json.loads(scene.api.notes["vip"]) == {"node": "a", "victims": ["uid-low"], "since": UNIX}
+    new = await restarted(scene, vip)
+    answer = new.filter(new.pod("sneak", gpu=1, gpumem=6000), "a")
+    assert answer["FailedNodes"] == {"a": "NodeNominatedToPod: room is being made there for default/vip"}
+    new.engine.nominations.forget(new.now, new.engine.waiting)
+    assert [one.ask.pod.name for one in new.engine.nominations] == ["vip"], "its pod has not been asked about yet"
+    assert new.filter(vip, "a")["NodeNames"] == ["a"]
+    assert list(new.engine.nominations) == []
+
+
+async def test_a_nomination_that_was_recalled_ends_as_any_other(scene: Scene) -> None:
+    """When its pod waits no more, and after its time, counted from its beginning."""
+    scene.holder("low", 8000)
+    vip = scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    late = await restarted(scene, vip, later=LASTS)
+    assert list(late.engine.nominations) == []
+    new = await restarted(scene, vip, later=LASTS - 10)
+    new.now += 9
+    new.engine.nominations.forget(new.now, new.engine.waiting)
+    assert len(list(new.engine.nominations)) == 1
+    new.now += 1
+    new.engine.nominations.forget(new.now, new.engine.waiting)
+    assert list(new.engine.nominations) == []
+    asked = await restarted(scene, vip)
+    asked.engine.waiting.refused(asked.engine.ask(msgspec.convert(vip, Pod)), asked.now)
+    asked.engine.nominations.forget(asked.now, asked.engine.waiting)
+    asked.engine.waiting.settled("uid-vip")
+    asked.engine.nominations.forget(asked.now, asked.engine.waiting)
+    assert list(asked.engine.nominations) == [], "its pod was asked about, and waits no more"
+
+
+async def test_a_note_is_believed_only_of_a_pod_that_waits_and_while_nothing_is_decided(scene: Scene) -> None:
+    scene.holder("low", 8000)
+    vip = scene.waits("vip", 6000, 10)
+    await scene.evicted()
+    note = scene.api.notes["vip"]
+
+    def seen(text: str, *, deciding: bool = False, **spec: str) -> int:
+        new = type(scene.stage)()
+        new.engine.nominations.now = lambda: UNIX
+        if not deciding:
+            new.gate.follow("another replica decides")
+        meta = {**vip["metadata"], "annotations": {NOMINATED: text}}
+        new.engine.see(msgspec.convert({"metadata": meta, "spec": {**vip["spec"], **spec}}, Pod))
+        return len(list(new.engine.nominations))
+
+    assert seen(note) == 1
+    assert seen(note, deciding=True) == 0
+    assert seen(note, nodeName="a") == 0
+    assert seen("what?") == 0
+    assert seen(note.replace(str(UNIX), str(UNIX + 5))) == 0, "from a clock that is ahead"
 
 
 async def test_a_follower_evicts_nobody(scene: Scene) -> None:

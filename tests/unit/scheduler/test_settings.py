@@ -22,11 +22,18 @@ def test_mutual_tls_is_the_default_and_wants_its_files() -> None:
         ({"metrics_bind_address": "nowhere"}, "--metrics-bind-address"),
         ({"gpu_scheduler_policy": "spread,tightest"}, "tightest"),
         ({"renew_deadline": 15.0}, "--renew-deadline"),
+        ({"gang_timeout": 20.5}, "--gang-timeout: 20.5 is not usable: at most 20:"),
+        ({"gang_timeout": 50.0, "extender_timeout": 59.0}, "--gang-timeout"),
+        ({"bind_timeout": 11.0}, "--gang-timeout"),
     ],
 )
 def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, object], named: str) -> None:
     with pytest.raises(Malformed, match=named):
         check(Settings(extender_auth="none", **wrong))  # type: ignore[arg-type]
+
+
+def test_a_gang_may_wait_as_long_as_kube_scheduler_does_less_a_bind() -> None:
+    check(Settings(extender_auth="none", gang_timeout=50.0, extender_timeout=60.0))
 
 
 def test_addresses() -> None:

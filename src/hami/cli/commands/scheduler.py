@@ -36,6 +36,13 @@ def command(context: click.Context, /, **fields: Any) -> None:
 @click.option("--device-config-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your names.")
 @click.option("--webhook-url", help="Where the API server reaches the webhook, when not through the Service.")
 @click.option("--extender-url", default="https://127.0.0.1:8443", show_default=True, help="For kube-scheduler.")
+@click.option(
+    "--extender-timeout",
+    type=click.IntRange(1, 300),
+    default=30,
+    show_default=True,
+    help="Seconds kube-scheduler waits for an answer; tell the scheduler the same.",
+)
 @click.option("--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Signed the webhook.")
 @click.option("--record-writer", multiple=True, help="One more user who may write hami.io/* records, for repairs.")
 def config(
@@ -46,6 +53,7 @@ def config(
     device_config_file: Path | None,
     webhook_url: str | None,
     extender_url: str,
+    extender_timeout: int,
     ca_file: Path | None,
     record_writer: tuple[str, ...],
 ) -> None:
@@ -73,6 +81,7 @@ def config(
         record_writers=record_writer,
         hide_cards=devices.nvidia.overwrite_env,
         extender_url=extender_url,
+        extender_timeout_seconds=extender_timeout,
     )
     kube_scheduler = manifests.to_yaml([manifests.scheduler_configuration(site)])
     if part == "kube-scheduler":

@@ -16,7 +16,8 @@ from hami.kube.watch import follow
 from hami.model.ask import Policies
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
-from hami.scheduler.entries import DatedPod, DisruptionBudget, budget_entries, node_entry, pod_entry
+from hami.scheduler.budgets import DisruptionBudget, budget_entries
+from hami.scheduler.entries import DatedPod, node_entry, pod_entry
 from hami.scheduler.handshake import Handshakes
 from hami.wire import annotations as keys
 from hami.wire import record

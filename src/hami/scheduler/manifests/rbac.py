@@ -23,9 +23,10 @@ def _rule(resources: list[str], verbs: list[str], group: str = "") -> Manifest:
 
 
 _SCHEDULER = [
-    _rule(["pods"], [*_READ, "patch"]),  # patch: to wake a pod that waits
+    _rule(["pods"], [*_READ, "patch"]),  # patch: to wake a pod that waits, to note that room is being made for it
     _rule(["pods/binding"], ["create"]),
     _rule(["pods/eviction"], ["create"]),  # to make room for a more important pod
+    _rule(["poddisruptionbudgets"], ["list"], "policy"),  # where several have to go: what they let go together
     _rule(["nodes"], _READ),
     _rule(["resourcequotas"], _READ),
     _rule(["events"], ["create", "patch"]),
