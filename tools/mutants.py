@@ -13,11 +13,13 @@ tools/mutants-equal.txt, and count as survivors all the same.
 """
 
 import argparse
+import gc
 import hashlib
 import importlib.util
 import json
 import os
 import random
+import resource
 import sys
 import traceback
 from collections import Counter
@@ -127,14 +129,16 @@ class Session:
         items = {item.nodeid: item for item in session.items}
         found = self._map(items)
         living = Living(self._files.values())
+        gc.collect()
+        gc.freeze()  # forks share what is never touched
         killers: dict[str, Counter[str]] = {}
         for number, mutant in enumerate(self._todo):
             file = self._files[mutant.module]
             near, far = killers.setdefault(mutant.unit, Counter()), killers.setdefault(mutant.module, Counter())
-            hint = self._cache.hint(mutant)
+            hint, own = self._cache.hint(mutant), f"/test_{Path(file).stem}.py"
             chosen = sorted(
                 found.of(file, mutant.lines) & items.keys(),
-                key=lambda test: (test != hint, -near[test], -far[test], found.seconds[test]),
+                key=lambda test: (test != hint, -near[test], own not in _file(test), -far[test], found.seconds[test]),
             )
             code = self._modules[mutant.module].code(mutant, file)
             by = first_failure(
@@ -147,7 +151,7 @@ class Session:
             self._cache.put(mutant, by)
             if number % 50 == 49:
                 self._cache.save()
-                self._say(f"{number + 1} of {len(self._todo)} mutants tried\n")
+                self._say(f"{number + 1} of {len(self._todo)} mutants tried, {_cpu():.0f} s of CPU\n")
         self._cache.save()
 
     def _map(self, items: dict[str, pytest.Item]) -> Map:
@@ -182,6 +186,11 @@ def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
     tests = sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, test))
     finder = Finder(mutant.module, file, module.code(mutant, file))
     return first_failure_anew(finder, [*PYTEST, *map(str, tests)], [Repeatable()]) if tests else None
+
+
+def _cpu() -> float:
+    """Seconds that this process and its children took."""
+    return sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _file(test: str) -> str:
