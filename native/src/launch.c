@@ -75,6 +75,7 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
         return;
     }
     const bool fenced = atomic_load(&captures) == 0 && hami_fence(card, stream);
+    const int64_t begun_ns = hami_now_ns();
     const int64_t most = reckoned_ns + DRAIN_MOST_NS;
     hami_sleep_until_ns(reckoned_ns - DRAIN_POLL_NS);
     while (fenced && hami_now_ns() < most && !hami_fence_passed(card)) {
@@ -88,7 +89,10 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
             hami_sleep_coarse_ns(DRAIN_POLL_NS);
     }
     pthread_mutex_lock(&card->pacing);
-    hami_turn_over(&card->pacer, hami_now_ns());
+    const int64_t over_ns = hami_now_ns();
+    card->pacer.had.drains++;
+    card->pacer.had.drained_ns += over_ns - begun_ns;
+    hami_turn_over(&card->pacer, over_ns);
     pthread_mutex_unlock(&card->pacing);
     atomic_store(&card->draining, false);
 }

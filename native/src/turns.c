@@ -78,6 +78,8 @@ static void begin(hami_pacer *p, uint64_t word, int64_t now)
 {
     p->word = word;
     p->left_ns = HAMI_TURN_NS;
+    p->had.turns++;
+    p->had.waited_ns += p->waiting_ns == 0 ? 0 : now - p->waiting_ns;
     p->waiting_ns = 0;
     p->defied = 0;
     atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
@@ -111,8 +113,10 @@ static bool take(hami_pacer *p, int64_t now)
 
 static bool mine(hami_pacer *p)
 {
-    if (p->word != 0 && atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word)
+    if (p->word != 0 && atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word) {
         p->word = 0; /* somebody found our queue dry */
+        p->had.lost++;
+    }
     return p->word != 0;
 }
 
@@ -163,6 +167,8 @@ static bool waited_too_long(hami_pacer *p, int64_t now)
         return false;
     p->defiant_ns = now + ((int64_t)DEFIANCE_NS << p->defied);
     p->defied += p->defied < MOST_DEFIED;
+    p->had.defiances++;
+    p->had.waited_ns += now - p->waiting_ns;
     p->waiting_ns = 0;
     atomic_store_explicit(&p->page->asked_ns[p->member], 0, memory_order_relaxed);
     return true;

@@ -27,6 +27,12 @@ enum {
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000 /* wall time that may be caught up where turns are waited for */
 };
 
+/* What has been so far, for people who look into it. */
+typedef struct {
+    uint32_t turns, drains, lost, defiances; /* `lost`: turns that another took from us, having found our queue dry */
+    int64_t waited_ns, drained_ns;           /* for our turn; for the end of it */
+} hami_turns_had;
+
 /* One process on one card; the caller sees to it that one thread at a time is in here. */
 typedef struct {
     hami_turns_page *page; /* NULL: no broker, no turns */
@@ -39,6 +45,7 @@ typedef struct {
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */
     bool handed;           /* a turn was handed on: wake those who wait */
+    hami_turns_had had;
 } hami_pacer;
 
 typedef enum {

@@ -10,6 +10,7 @@
 
 #include "broker.h"
 #include "gate.h"
+#include "log.h"
 #include "prim/prim.h"
 #include "state.h"
 
@@ -26,11 +27,24 @@ void hami_watch_gate(void)
         hami_futex_wake(&wanted);
 }
 
+static void say_turns(hami_card *card)
+{
+    pthread_mutex_lock(&card->pacing);
+    const hami_turns_had had = card->pacer.page == NULL ? (hami_turns_had){0} : card->pacer.had;
+    pthread_mutex_unlock(&card->pacing);
+    if (had.turns > 0)
+        hami_say(HAMI_LOG_DECISION, "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without", had.turns,
+                 (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances);
+}
+
 static void round_of_looks(void)
 {
     hami_ledger_reap(hami_state.ledger);
-    for (int i = 0; i < hami_state.card_count; i++)
+    for (int i = 0; i < hami_state.card_count; i++) {
         hami_reconcile(&hami_state.cards[i]);
+        if (hami_log_level >= HAMI_LOG_DECISION)
+            say_turns(&hami_state.cards[i]);
+    }
     hami_pools_refresh(false);
     hami_broker_round();
     hami_throttle_update();
