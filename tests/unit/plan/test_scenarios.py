@@ -5,13 +5,13 @@ import pytest
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, CardAsk, ContainerAsk, NodePolicy, PodRef, Weights
-from hami.model.ids import NodeName, PodUid
+from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Refusal
 from hami.plan import score
 from hami.plan.charge import charges
 from hami.plan.fit import fit
-from hami.plan.snapshot import CardState
+from hami.plan.snapshot import CardState, NodeState
 
 from .builders import OTHER, app, card, init, node, pod, used, want
 
@@ -118,6 +118,37 @@ def test_every_container_has_its_entry(containers: tuple[ContainerAsk, ...], rec
     assert [len(slices) for slices in plan.containers] == record
     kinds = [one.kind for one in containers]
     assert plan.charges == charges(list(zip(kinds, plan.containers, strict=True)))
+
+
+def test_two_containers_spread_over_two_cards() -> None:  # 10.2
+    plan = fit(pod(app(A), app(A), cards=("spread",)), node(used("d0"), used("d1")))
+    assert isinstance(plan, Plan)
+    assert [part.card for slices in plan.containers for part in slices] == ["d0", "d1"]
+
+
+def test_two_shares_fill_a_card_exactly() -> None:  # 10.11
+    forty, sixty = want(percent=40, cores=60), want(percent=60, cores=40)
+    state = node(used("d0", mem_mib=10000))
+    plan = fit(pod(app(forty)), state)
+    assert isinstance(plan, Plan)
+    full = state.bearing(plan.charges)
+    plan = fit(pod(app(sixty)), full)
+    assert isinstance(plan, Plan)
+    assert full.bearing(plan.charges).cards[0].use == (2, 10000, 100)
+    assert isinstance(fit(pod(app(want(percent=61, cores=40))), full), Refusal)
+    assert isinstance(fit(pod(app(want(percent=60, cores=41))), full), Refusal)
+
+
+def test_weights_count_for_init_containers_and_between_equal_links() -> None:  # 10.2
+    """By slots and cores d0 is fuller, by memory d1."""
+    cards = (used("d0", slots=4, mem=1000, cores=40), used("d1", slots=1, mem=5000, cores=10))
+    links = {CardId("d0"): {CardId("d1"): 5}, CardId("d1"): {CardId("d0"): 5}}
+    for container, policy in ((init(want(500)), ("binpack",)), (app(want(500)), ("topology-aware", "binpack"))):
+        for weights, taken in ((Weights(), "d0"), (Weights(1, 1, 3), "d1")):
+            state = NodeState(NodeName("n"), 1, cards, links=links)
+            plan = fit(pod(container, cards=policy, weights=weights), state)
+            assert isinstance(plan, Plan)
+            assert plan.containers[0][0].card == taken
 
 
 FULL = used("d0", slots=10)
