@@ -40,12 +40,15 @@ TESTS = ("tests/unit/plan", "tests/unit/ledger", "tests/unit/scheduler", "tests/
 PYTEST = ("-q", "-p", "no:cacheprovider", "--timeout=0", "-m", "not lab and not node and not gpu and not realtime")
 KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hami/mutants"
 
+OWN_SETTINGS = "_hypothesis_internal_use_settings"
+"""Where Hypothesis keeps what a test was decorated with."""
+
 Outcome = dict[str, str | None]
 """By mutant: the test that noticed, or None."""
 
 
 class Repeatable:
-    """Makes the examples of property tests the same in every run, and a failing one cheap."""
+    """Makes the examples of property tests the same in every run, a quarter of them, and a failing one cheap."""
 
     def pytest_collection(self) -> None:
         from hypothesis import Phase, settings
@@ -54,6 +57,18 @@ class Repeatable:
             "mutants", settings.default, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
         )
         settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        from hypothesis import settings
+
+        seen = set()
+        for item in items:
+            function, home = getattr(item, "obj", None), getattr(item, "cls", None)
+            for owner, name in ((getattr(function, "__func__", function), OWN_SETTINGS), (home, "settings")):
+                own = getattr(owner, name, None)
+                if isinstance(own, settings) and owner not in seen:
+                    seen.add(owner)
+                    setattr(owner, name, settings(own, max_examples=max(10, own.max_examples // 4)))
 
 
 class Cache:
@@ -164,7 +179,7 @@ class Session:
         tracer = Tracer(set(_all_files()))
         for number, test in enumerate(due):
             item = items[test]
-            runs[test] = json.loads(forked(lambda: self._traced(tracer, item)) or "null")  # noqa: B023
+            runs[test] = json.loads(forked(lambda tell: tell(self._traced(tracer, item))) or "null")  # noqa: B023
             if number % 50 == 49:
                 self._say(f"{number + 1} of {len(due)} tests traced\n")
         runs = {test: run for test, run in runs.items() if test in items}
@@ -173,7 +188,7 @@ class Session:
 
     def _traced(self, tracer: Tracer, item: pytest.Item) -> str:
         found = tracer.run(lambda: run_item(item))
-        if self._watch.failed:
+        if self._watch.failed is not None:
             self._say(f"\nfails without any change: {item.nodeid}\n")
         return json.dumps(found)
 

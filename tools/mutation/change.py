@@ -161,7 +161,7 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912 - a case a k
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
         case ast.comprehension(ifs=[first, *more]):
             yield _with(node, ifs=[ast.UnaryOp(ast.Not(), first), *more])
-        case ast.Return(value=ast.expr() as value) if not _none(value):
+        case ast.Return(value=ast.expr() as value) if not _none(value) and not _false(value):
             yield _with(node, value=ast.Constant(None))
         case ast.Expr(value=ast.Call()):
             yield ast.Pass(lineno=node.lineno, col_offset=node.col_offset)
@@ -169,6 +169,11 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912 - a case a k
 
 def _none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _false(node: ast.AST) -> bool:
+    """As false as None: most callers could not tell."""
+    return isinstance(node, ast.Constant) and node.value is False
 
 
 def _with(node: ast.AST, **fields: object) -> ast.AST:

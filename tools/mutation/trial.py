@@ -21,9 +21,11 @@ from types import CodeType, FunctionType
 
 import pytest
 
-CPU_S, TIMES = 3.0, 4.0
+CPU_S, TIMES = 2.0, 1.5
 """CPU seconds a test may take: so many and so many times what it takes, traced, without a change. Longer is hung, and
 that is noticed."""
+BUDGET_S = 5.0
+"""CPU seconds after which no further test is begun for a mutant: what is left over are long tests of other parts."""
 WHOLE_CPU_S, WALL_S = 120, 300
 MEMORY = 6 << 30
 
@@ -37,14 +39,20 @@ class Watch:
     def __init__(self, work: Callable[[pytest.Session], None]) -> None:
         self._work = work
         self.failed: str | None = None
+        self.tell: Callable[[str], None] = self._note
+        """Told of a failure before anything is made of it: a report would take longer than most tests."""
+
+    def _note(self, test: str) -> None:
+        self.failed = self.failed or test
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self._work(session)
         return True
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and self.failed is None:
-            self.failed = report.nodeid
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
+            self.tell(item.nodeid)
 
 
 def run_item(item: pytest.Item) -> None:
@@ -57,20 +65,20 @@ def first_failure(watch: Watch, items: Sequence[tuple[pytest.Item, float]], prep
     With each item stands how many CPU seconds it takes.
     """
 
-    def act() -> str | None:
+    def act(tell: Callable[[str], None]) -> None:
         prepare()
+        watch.tell = tell
         for item, seconds in items:
+            if time.process_time() > BUDGET_S:
+                break
             _allow(CPU_S + TIMES * seconds)
             run_item(item)
-            if watch.failed is not None:
-                return watch.failed
-        return None
 
     return forked(act)
 
 
-def forked(act: Callable[[], str | None]) -> str | None:
-    """What `act` returns, run in a child; words in brackets if the child came to no end of its own."""
+def forked(act: Callable[[Callable[[str], None]], None]) -> str | None:
+    """What `act` tells, run in a child that ends there; words in brackets if the child came to no end of its own."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -79,7 +87,7 @@ def forked(act: Callable[[], str | None]) -> str | None:
             os.close(reader)
             _quiet()
             _limit()
-            os.write(writer, (act() or "").encode())
+            act(lambda text: _end(writer, text))
             code = 0
         finally:
             os._exit(code)
@@ -90,6 +98,13 @@ def forked(act: Callable[[], str | None]) -> str | None:
     if os.WIFSIGNALED(status):
         return HUNG if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL) else CRASHED
     return CRASHED if status else answer or None
+
+
+def _end(writer: int, text: str) -> None:
+    told = text.encode()
+    while told:
+        told = told[os.write(writer, told) :]
+    os._exit(0)
 
 
 def _quiet() -> None:
@@ -171,18 +186,19 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def first_failure_anew(finder: Finder, arguments: Sequence[str], plugins: Sequence[object] = ()) -> str | None:
     """The first test that fails, with everything imported anew. Call it where nothing of ours is imported yet."""
 
-    def act() -> str | None:
+    def act(tell: Callable[[str], None]) -> None:
         sys.meta_path.insert(0, finder)
         sys.dont_write_bytecode = True
-        watch = Watch(lambda session: None)
-        code = int(pytest.main(["-x", *arguments], plugins=[_Notes(watch), *plugins]))
-        return watch.failed or (CRASHED if code else None)
+        if pytest.main(["-x", *arguments], plugins=[_Notes(tell), *plugins]):
+            tell(CRASHED)
 
     return forked(act)
 
 
 class _Notes:
-    """Only notes what fails; the tests run as usual."""
+    """Only tells what fails; the tests run as usual."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.pytest_runtest_logreport = watch.pytest_runtest_logreport
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._watch = Watch(lambda session: None)
+        self._watch.tell = tell
+        self.pytest_runtest_makereport = self._watch.pytest_runtest_makereport
