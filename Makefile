@@ -8,7 +8,7 @@ VENV   := .venv/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab demo test lab check fix chaos mutants bench lock clean
+.PHONY: help setup setup-lab demo test lab check fix chaos mutants bench gpu-bundle lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ mutants: setup  ## break MODULE in small ways and see whether its tests notice
 
 bench: setup-lab  ## every benchmark, as tables
 	@$(VENV)/python -m benchmarks
+
+gpu-bundle: setup-lab  ## lab, project and packages as archives for a machine with a card and no network; ARGS="--python 3.12"
+	@$(VENV)/python tools/gpu_bundle.py $(ARGS)
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	@uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -1,0 +1,195 @@
+"""A pod that tries to get out: row 3.11, and what only the look from outside holds.
+
+`held` means: by the library, before anything is taken. `seen` means: a program that evades the library is found by
+NVML and ended by the agent (`--unregistered stop`), or reported.
+"""
+
+import signal
+import time
+
+from book import Book
+from cluster import ESCAPE, PROBE, Cluster, Json, said
+
+LIMIT = 4000
+WANTED = 6144
+LOOK_S = 12
+EVENTS = {"UnregisteredProcess", "SliceExceeded"}
+
+
+def ways_of_starting(at: Cluster, book: Book) -> None:
+    """Another environment, another shell, another user: the limit is not in any of them."""
+    kept = [f"HAMI_SIM_CARDS={at.bench.path}", "PROBE_SIMULATED=1"] if at.bench else []
+    ways = {
+        "a second shell by exec": ("/bin/sh", "-c", f"{PROBE} mem linear 256"),
+        "env -i": ("env", "-i", *kept, PROBE, "mem", "linear", "256"),
+        "LD_PRELOAD=": ("env", "LD_PRELOAD=", PROBE, "mem", "linear", "256"),
+        "LD_PRELOAD of another library": ("env", "LD_PRELOAD=libdl.so.2", PROBE, "mem", "linear", "256"),
+        "CUDA_DISABLE_CONTROL, other limits in the environment": (
+            *("env", "-i", *kept, "CUDA_DISABLE_CONTROL=true", "CUDA_DEVICE_MEMORY_LIMIT=99g"),
+            *(
+                "CUDA_DEVICE_MEMORY_LIMIT_0=99g",
+                "CUDA_DEVICE_MEMORY_SHARED_CACHE=/tmp/own",
+                PROBE,
+                "mem",
+                "linear",
+                "256",
+            ),
+        ),
+        "another user (65534)": (
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            PROBE,
+            "mem",
+            "linear",
+            "256",
+        ),
+        "the loader called by hand": ("/lib64/ld-linux-x86-64.so.2", PROBE, "mem", "linear", "256"),
+    }
+    with at.running(at.pod("escape", gpu=1, gpumem=LIMIT, gpucores=30)):
+        for name, words in ways.items():
+            got = said(at.exec("escape", *words, check=False))
+            held(book, name, got)
+        denied(at, book)
+        for way in ("path", "deepbind", "space"):
+            words = (ESCAPE, way, driver_path(at), str(WANTED), "0")
+            got = said(at.exec("escape", *words, check=False))
+            if way == "space" and "no driver" in got.get("error", ""):
+                book.add("3.11", "dlmopen: a name space of its own for the driver", "denied", "denied, or held", True)
+            else:
+                held(book, f"dlopen of the driver by its path: {way}", got)
+
+
+def held(book: Book, name: str, got: Json) -> None:
+    """Within the limit; a program that may not start at all (fail closed) is held as well."""
+    taken, total = got.get("taken_mib"), got.get("total_mib")
+    refused = "error" in got
+    ok = taken is not None and taken <= LIMIT and total == LIMIT
+    shown = str(got)[:60] if taken is None else f"sees {total}, takes {taken} MiB"
+    book.add("3.11", name, shown, f"sees {LIMIT}, takes no more", ok or (refused and "code" in got))
+
+
+def denied(at: Cluster, book: Book) -> None:
+    """What the tenant, root in its container, may not write."""
+    attempts = {
+        "write /etc/ld.so.preload": "echo > /etc/ld.so.preload",
+        "remove it": "rm -f /etc/ld.so.preload",
+        "unmount it": "umount /etc/ld.so.preload",
+        "mount over it": "mount --bind /dev/null /etc/ld.so.preload",
+        "write the policy": "echo > /usr/local/vgpu/policy",
+        "write the library": "echo > /usr/local/vgpu/libvgpu.so",
+        "another card's device node": "mknod /tmp/card b 195 1 && cat /tmp/card",
+    }
+    passed = [
+        name
+        for name, line in attempts.items()
+        if "passed" in at.exec("escape", "/bin/sh", "-c", f"({line}) 2>/dev/null && echo passed", check=False)
+    ]
+    book.add(
+        "3.11",
+        f"{len(attempts)} writes as root in the container: passed",
+        ", ".join(passed) or "none",
+        "none",
+        not passed,
+    )
+
+
+def driver_path(at: Cluster) -> str:
+    """Where the driver lies in the container."""
+    found = at.exec("escape", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()
+    return found[0]
+
+
+def evading(at: Cluster, book: Book) -> None:
+    """Programs that no library can hold: static ones, and those that bring their own loader. Seen, reported, ended."""
+    with at.running(at.pod("evader", gpu=1, gpumem=LIMIT, gpucores=30)):
+        place = "/lib64/ld-linux-x86-64.so.2"
+        # In a copy of the loader the preload file has another name: what a static program has for free.
+        at.exec(
+            "evader",
+            "/bin/sh",
+            "-c",
+            f"sed 's#/etc/ld.so.preload#/etc/ld.so.nothing#g' {place} > /tmp/ld.so && chmod +x /tmp/ld.so",
+        )
+        ended(at, book, "a loader of its own", ("/tmp/ld.so", PROBE, "hold", str(WANTED), "60"))
+        if (at.tenants / "escape-static").exists():
+            library = at.exec("evader", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()[0]
+            ended(at, book, "a static program", ("/opt/escape-static", "path", library, str(WANTED), "60"))
+        else:
+            book.add("", "a static program", "no static libc here to build it with", "ended", None)
+        library = at.exec("evader", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()[0]
+        ended(at, book, "entry points from the driver's symbol table", (ESCAPE, "table", library, str(WANTED), "60"))
+        told = [reason for reason, _ in at.events("evader")]
+        book.add(
+            "",
+            "event on the pod",
+            ", ".join(sorted(set(told) & EVENTS)) or "none",
+            "UnregisteredProcess",
+            "UnregisteredProcess" in told,
+        )
+        exceeded(at, book, library)
+        book.add(
+            "",
+            "the pod's own programs afterwards",
+            f"{at.probe('evader', 'info').get('total_mib')} MiB",
+            f"{LIMIT}",
+            at.probe("evader", "info").get("total_mib") == LIMIT,
+        )
+
+
+def ended(at: Cluster, book: Book, name: str, words: tuple[str, ...]) -> None:
+    """Start it, and see whether it is ended from outside, and how soon."""
+    begun = time.monotonic()
+    running = at.start("evader", *words)
+    try:
+        running.wait(LOOK_S)
+    except Exception:
+        running.kill()
+        out, _ = running.communicate()
+        for pid in at.host_pids("evader", words[0]):
+            at.kill(pid)
+        book.add("", f"{name}: ended from outside", f"not within {LOOK_S} s: {out[-80:]}", f"within {LOOK_S} s", False)
+        return
+    took = time.monotonic() - begun
+    out, err = running.communicate()
+    got = said(out)
+    if got.get("total_mib") == LIMIT or got.get("code") == 2:
+        book.add("", f"{name}: held by the library", str(got)[:60], "held, or ended", True)
+        return
+    if running.returncode == 128 + signal.SIGSEGV:
+        book.add("", f"{name}: ended from outside", "it cannot load this driver: SIGSEGV", "ended", None)
+        return
+    by_kill = running.returncode == 137 or "137" in err
+    book.note(f"{name}: exit {running.returncode}", out + err)
+    book.add(
+        "",
+        f"{name}: ended from outside",
+        f"after {took:.1f} s, exit {running.returncode}",
+        f"within {LOOK_S} s, 137",
+        by_kill,
+    )
+
+
+def exceeded(at: Cluster, book: Book, library: str) -> None:
+    """Registered as everybody, and then memory taken past the library: NVML shows it, and nothing more is given."""
+    running = at.start("evader", ESCAPE, "taken", library, str(WANTED), "14")
+    time.sleep(8)
+    shown = int(at.metric("hami_vgpu_memory_shown_bytes", "evader")) >> 20
+    used = int(at.metric("hami_vgpu_memory_used_bytes", "evader")) >> 20
+    beside = at.probe("evader", "mem", "linear", "256").get("taken_mib", 0)
+    out, _ = running.communicate(timeout=60)
+    told = [reason for reason, _ in at.events("evader")]
+    got = said(out)
+    book.note(
+        "memory taken past the library",
+        f"{got}\nshown {shown} MiB, used {used} MiB, beside it {beside} MiB, events {told}",
+    )
+    book.add(
+        "",
+        "memory past the library: taken; counted by the agent; event",
+        f"{got.get('taken_mib')}; {shown} by NVML, {used} charged; {', '.join(set(told) & EVENTS) or 'none'}",
+        "SliceExceeded (L2: reported)",
+        "SliceExceeded" in told,
+    )
+    book.add("", "what others of the container can take then", f"{beside} MiB", "0: it is all charged", beside == 0)
