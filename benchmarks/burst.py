@@ -3,7 +3,9 @@
     python -m benchmarks.burst --pods 100 [--json]
 
 With root: a real kubelet, containerd and `hami agent` on simulated cards. Without:
-a simulated node, and it says so. Pods are created all at once.
+a simulated node, and it says so. Pods are created all at once. The peer is the same burst of
+pods without cards that name their node, so that no scheduler and no device plugin has a part in it:
+faster than that, kubelet starts no containers on this machine.
 """
 
 import asyncio
@@ -11,10 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.request import urlopen
 
 import click
 from msgspec import Struct
 
+from benchmarks.proc import child_of, cpu_s
 from benchmarks.report import Figure, console, show
 from hami.kube import paths
 from hami.kube.client import Kube
@@ -34,18 +38,29 @@ CARDS = 8
 PATIENCE = 180.0
 
 
-def slice_pod(number: int) -> dict[str, Any]:
-    limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "2000", "nvidia.com/gpucores": "5"}
+LIMITS = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "2000", "nvidia.com/gpucores": "5"}
+
+
+def pod(name: str, limits: dict[str, str], **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"slice-{number}", "namespace": "default"},
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
             "containers": [{"name": "main", "image": TOOLS, "resources": {"limits": limits}}],
+            **spec,
         },
     }
+
+
+def slice_pod(number: int) -> dict[str, Any]:
+    return pod(f"slice-{number}", LIMITS)
+
+
+def plain_pod(number: int) -> dict[str, Any]:
+    return pod(f"plain-{number}", {}, nodeName=NODE)
 
 
 class Progress(Struct):
@@ -53,6 +68,7 @@ class Progress(Struct):
 
     expected: int
     ended: asyncio.Event
+    began: float = 0.0
     bound: dict[str, float] = {}
     granted: dict[str, float] = {}
     running: dict[str, float] = {}
@@ -74,26 +90,46 @@ class Progress(Struct):
         if len(self.running) + len(self.failed) >= self.expected:
             self.ended.set()
 
+    def last(self, times: dict[str, float]) -> float:
+        """Seconds until the last pod was in `times`; all of our patience where one never was."""
+        return max(times.values()) - self.began if len(times) == self.expected else PATIENCE
 
-async def burst(lab: Lab, agents: Callable[[Kube], Any] | None, pods: int) -> tuple[Progress, float]:
-    """Create all, and watch until all are granted and run, or patience ends."""
+
+async def burst(
+    lab: Lab, agents: Callable[[Kube], Any] | None, pods: int, made: Callable[[int], dict[str, Any]]
+) -> Progress:
+    """Create all, and watch until all are granted and run, or patience ends. Times are seconds from the first."""
     progress = Progress(pods, asyncio.Event())
     async with await Kube.connect(str(lab.kubeconfig)) as kube, asyncio.TaskGroup() as group:
         tasks = [group.create_task(follow(kube, paths.pods("default"), Pod, None, progress.see))]
         if agents:
             tasks.append(group.create_task(agents(kube)))
         await asyncio.sleep(1)
-        began = time.monotonic()
-        await each(range(pods), lambda number: kube.create(paths.pods("default"), slice_pod(number)), 16)
+        progress.began = time.monotonic()
+        await each(range(pods), lambda number: kube.create(paths.pods("default"), made(number)), 16)
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await progress.ended.wait()
         for task in tasks:
             task.cancel()
-    return progress, began
+    return progress
 
 
-def real(lab: Lab) -> None:
+class Agent(Struct):
+    """The agent under test: its process, and what it says of itself."""
+
+    pid: int
+    port: int
+
+    def mean_ms(self, histogram: str) -> float:
+        """Milliseconds of one call, by its own metrics."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        values = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith(histogram)}
+        return values[f"{histogram}_sum"] / max(1.0, values[f"{histogram}_count"]) * 1000
+
+
+def real(lab: Lab) -> Agent:
     """The agent on the lab's kubelet."""
     bench = Bench(lab.folder / "cards", parse(f"cards: [{', '.join(['{model: H100}'] * CARDS)}]"))
     product = Product(lab, flags={"log-level": "warning"})
@@ -102,11 +138,26 @@ def real(lab: Lab) -> None:
     config = lab.folder / "device-config.yaml"
     config.write_text("nvidia: {deviceSplitCount: 20}\n")
     account = lab.identity(product.site.agent_user)
-    start_agent(lab, lab.nodes[NODE], bench.environment, {"device-config-file": str(config)}, identity=account)
+    port = lab.take_port()
+    flags = {"device-config-file": str(config)}
+    process = start_agent(lab, lab.nodes[NODE], bench.environment, flags, identity=account, port=port)
     lab.wait_for(
         "cards at kubelet",
         lambda: lab.get("node", NODE)["status"]["allocatable"].get("nvidia.com/gpu") == str(CARDS * 20),
     )
+    return Agent(child_of(process.pid), port)
+
+
+def cpu_of(lab: Lab, agent: Agent) -> dict[str, float]:
+    """CPU seconds so far of whoever has a part in a burst."""
+    node = lab.nodes[NODE]
+    parts = {
+        "kube-apiserver": lab.control_plane.apiserver.process,
+        "etcd": lab.control_plane.etcd.process,
+        "kubelet": node.kubelet.process,
+        "containerd": node.containerd.process,
+    }
+    return {**{name: cpu_s(child_of(part.pid)) for name, part in parts.items()}, "hami agent": cpu_s(agent.pid)}
 
 
 def simulated(lab: Lab) -> Callable[[Kube], Any]:
@@ -123,6 +174,23 @@ def simulated(lab: Lab) -> Callable[[Kube], Any]:
     return agents
 
 
+def plain(lab: Lab, pods: int) -> float:
+    """Seconds until as many pods without cards run, with nobody of us in their way."""
+    progress = asyncio.run(burst(lab, None, pods, plain_pod))
+    lab.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
+    lab.wait_for("pods to go", lambda: not lab.kubectl("get", "pods", "-o", "name").split(), 120)
+    return progress.last(progress.running)
+
+
+def where_time_went(lab: Lab, agent: Agent, before: dict[str, float]) -> list[str]:
+    used = {name: after - before[name] for name, after in cpu_of(lab, agent).items()}
+    allocate, verify = (agent.mean_ms(f"hami_agent_{what}_seconds") for what in ("allocation", "verification"))
+    return [
+        f"CPU, s  {', '.join(f'{name} {value:.1f}' for name, value in sorted(used.items(), key=lambda one: -one[1]))}",
+        f"kubelet waits for the agent, mean  {allocate:.1f} ms an Allocate, {verify:.1f} ms a container start",
+    ]
+
+
 @click.command()
 @click.option("--pods", default=100, show_default=True)
 @click.option("--simulated", "without_kubelet", is_flag=True, help="No kubelet even where one could run.")
@@ -132,26 +200,34 @@ def main(pods: int, without_kubelet: bool, as_json: bool) -> None:
     reason = "asked for" if without_kubelet else obstacle()
     if reason:
         console.print(f"no real kubelet: {reason}; the node and its agent are simulated")
+    notes: list[str] = []
+    alone: list[Figure] = []
     with Lab(nodes=0 if reason else [NodeSpec(NODE, labels={"gpu": "on"})], scheduler=False) as lab:
         lab.wait_for("the default service account", lambda: lab.kubectl("get", "serviceaccount", "default"))
-        with console.status("scheduler and agent"):
-            agents = simulated(lab) if reason else real(lab)
-        with console.status(f"{pods} pods at once"):
-            progress, began = asyncio.run(burst(lab, agents, pods))
+        if reason:
+            with console.status(f"{pods} pods at once"):
+                progress = asyncio.run(burst(lab, simulated(lab), pods, slice_pod))
+        else:
+            with console.status(f"{pods} pods without cards at once, for comparison"):
+                alone = [Figure("plain_running_s", plain(lab, pods), "s", "the same without cards: the last one ran")]
+            with console.status("scheduler and agent"):
+                agent = real(lab)
+            before = cpu_of(lab, agent)
+            with console.status(f"{pods} pods at once"):
+                progress = asyncio.run(burst(lab, None, pods, slice_pod))
+            notes = where_time_went(lab, agent, before)
         bind_failures = lab.kubectl("get", "events", "--field-selector", "reason=BindingFailed", "-o", "name").split()
-    last = {
-        word: max(times.values(), default=began) - began if len(times) == pods else PATIENCE
-        for word, times in (("bound", progress.bound), ("granted", progress.granted), ("running", progress.running))
-    }
     failed = len(progress.failed) + len(bind_failures) + pods - len(progress.granted)
     show(
         f"{pods} slices at once on one node of {CARDS} cards, {'simulated' if reason else 'real kubelet and agent'}",
         [
-            Figure("bound_s", last["bound"], "s", "until the last was bound", 5),
-            Figure("granted_s", last["granted"], "s", "until the agent granted the last", 5),
-            Figure("running_s", last["running"], "s", "until the last container ran"),
+            Figure("bound_s", progress.last(progress.bound), "s", "until the last was bound", 5),
+            Figure("granted_s", progress.last(progress.granted), "s", "until the agent granted the last", 5),
+            Figure("running_s", progress.last(progress.running), "s", "until the last container ran"),
+            *alone,
             Figure("failed", failed, "", "pods failed, never granted, or binds refused", 0),
         ],
+        notes,
         as_json=as_json,
     )
 

@@ -19,13 +19,14 @@ def start_agent(
     *,
     identity: Identity | None = None,
     python: Sequence[str] = (sys.executable,),
+    port: int | None = None,
 ) -> Process:
     """`hami agent` beside the node's kubelet, ready when it has registered.
 
     `cards` is the environment that leads NVML to the cards (`sim.cards.Bench.environment`,
-    or nothing for real ones). `identity` is the user it calls the API server as.
+    or nothing for real ones). `identity` is the user it calls the API server as. Metrics are on `port`.
     """
-    port = lab.take_port()
+    port = port or lab.take_port()
     home = node.folder / "agent"
     settings = {
         "node-name": node.name,
