@@ -21,7 +21,7 @@ from types import CodeType, FunctionType
 
 import pytest
 
-CPU_S, TIMES = 2.0, 1.5
+CPU_S, TIMES = 1.5, 0.6
 """CPU seconds a test may take: so many and so many times what it takes, traced, without a change. Longer is hung, and
 that is noticed."""
 BUDGET_S = 5.0

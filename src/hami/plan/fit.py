@@ -38,10 +38,10 @@ class Want(Struct, frozen=True):
 
 def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
     """The plan for `ask` on `node`, the same for the same input, or the reason why there is none."""
+    if ask.budgets and (refusal := quota.refuse(ask, ask.budgets)) is not None:
+        return refusal  # as for all nodes: it would be so on this one too if it had no problem
     if node.problem is not None:
         return refuse.unusable(node.problem)
-    if ask.budgets and (refusal := quota.refuse(ask, ask.budgets)) is not None:
-        return refusal
     search = Search(ask, node)
     if not search.place():
         return search.dear or why(ask, node)

@@ -104,12 +104,12 @@ def _place(plan: Plan, ask: Ask) -> float:
 def test_asking_less_never_fits_worse(seed: int) -> None:
     random = Random(seed)
     ask, node = make.random_ask(random), make.random_node(random)
-    less = replace(ask, containers=tuple(_less(container, random) for container in ask.containers))
+    less = replace(ask, containers=tuple(less_of(container, random) for container in ask.containers))
     if isinstance(fit(ask, node), Plan):
         assert isinstance(fit(less, node), Plan)
 
 
-def _less(container: ContainerAsk, random: Random) -> ContainerAsk:
+def less_of(container: ContainerAsk, random: Random) -> ContainerAsk:
     return replace(container, cards=tuple(_less_cards(ask, random) for ask in container.cards))
 
 
