@@ -1,8 +1,10 @@
 """One replay from beginning to end: a trace, a policy and a seed in, an `Outcome` out. What `hami simulate` runs."""
 
+import random
 import time
 from collections.abc import Sequence
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -12,7 +14,9 @@ from hami.sim.cluster import Cluster
 from hami.sim.fragments import Fragments
 from hami.sim.inflate import inflate
 from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer
+from hami.sim.queue import Queue
 from hami.sim.replay import Outcome, Progress, departures, inflation, waits
+from hami.sim.steady import Load, steady
 from hami.sim.trace import Job, Machine
 
 
@@ -26,10 +30,15 @@ class Setting(Struct, frozen=True):
     departures: bool = False
     compress: float = 1.0
     """Divide the times between arrivals by this; life times stay."""
+    load: Load | None = None
+    """With departures: arrivals drawn from the trace instead of its own times."""
     patience: float = float("inf")
     """Seconds of the replay after which a waiting job gives up."""
     host_jobs: str = "pack"
     """Who places pods without cards under `pack`: pack itself, or kube-scheduler's `least-allocated`."""
+    ties: str = "fixed"
+    """Who is taken of equal nodes: the first in an order that the seed fixes, or one at `random` each time, as
+    kube-scheduler does it. Our scheduler names one node, the first of equal ones by name; then names are dealt anew."""
 
 
 def run(setting: Setting, policy: str, seed: int, progress: Progress = lambda _done, _all: None) -> Outcome:
@@ -38,7 +47,8 @@ def run(setting: Setting, policy: str, seed: int, progress: Progress = lambda _d
         raise Malformed("--policy", policy, f"one of {', '.join(POLICIES)}")
     if not any(machine.cards for machine in setting.machines):
         raise Malformed("--nodes", "no node with a card", "at least one node with a card")
-    cluster = Cluster(setting.machines, NodePolicy(policy) if policy in ENGINE else NodePolicy.BINPACK)
+    machines = renamed(setting.machines, seed) if setting.ties == "random" else setting.machines
+    cluster = Cluster(machines, NodePolicy(policy) if policy in ENGINE else NodePolicy.BINPACK)
     fragments = Fragments(cluster, setting.jobs)
     placer = _placer(setting, cluster, policy, fragments, seed)
     play = _depart if setting.departures else _inflate
@@ -57,10 +67,18 @@ def compressed(jobs: Sequence[Job], by: float) -> list[Job]:
     return found
 
 
+def renamed(machines: Sequence[Machine], seed: int) -> list[Machine]:
+    """The same machines under names that are dealt at random."""
+    names = [machine.name for machine in machines]
+    random.Random(seed).shuffle(names)  # noqa: S311 - a repeatable order, no secret
+    return [replace(machine, name=name) for machine, name in zip(machines, names, strict=True)]
+
+
 def _placer(setting: Setting, cluster: Cluster, policy: str, fragments: Fragments, seed: int) -> Placer:
+    rng = np.random.default_rng(seed) if setting.ties == "random" else None
     if policy in ENGINE:
-        return EnginePlacer(cluster, host_jobs=setting.host_jobs if policy == "pack" else "least-allocated")
-    return BaselinePlacer(cluster, policy, fragments, seed)
+        return EnginePlacer(cluster, host_jobs=setting.host_jobs if policy == "pack" else "least-allocated", ties=rng)
+    return BaselinePlacer(cluster, policy, fragments, seed, ties=rng)
 
 
 def _inflate(
@@ -84,18 +102,29 @@ def _inflate(
 def _depart(
     setting: Setting, cluster: Cluster, placer: Placer, fragments: Fragments, *, seed: int, progress: Progress
 ) -> Outcome:
-    jobs = compressed(setting.jobs, setting.compress)
-    points, queue, mean = departures(cluster, placer, jobs, fragments, progress, patience=setting.patience)
-    failures = {reason: count for reason, count in queue.failures.most_common() if count}
+    load, queue = setting.load, Queue(placer, setting.patience)
+    if load is None:
+        jobs, since, until = compressed(setting.jobs, setting.compress), float("-inf"), None
+    else:
+        jobs, since, until = (
+            steady(setting.jobs, setting.machines, load, seed),
+            load.warm_up,
+            load.warm_up + load.measured,
+        )
+    points, mean = departures(cluster, queue, jobs, fragments, progress, since=since, until=until)
+    counted = [job for job in jobs if job.arrives >= since]
+    failures = {
+        reason: count for reason, count in queue.failures(frozenset(job.name for job in counted)).most_common() if count
+    }
     return Outcome(
         policy="",
         seed=seed,
         gpu_allocation_percent=round(mean, 3),
-        placed=len(queue.started),
+        placed=sum(job.name in queue.started for job in counted),
         failed=sum(failures.values()),
         seconds=0.0,
         gpu_fragmented_percent=round(sum(point.fragmented for point in points) / max(len(points), 1), 3),
         failures=failures,
-        waits=waits(jobs, queue.started),
+        waits=waits(counted, queue, max(job.arrives for job in jobs) if until is None else until),
         curve=tuple(points),
     )

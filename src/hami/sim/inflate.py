@@ -20,16 +20,16 @@ def inflate(jobs: Sequence[Job], machines: Sequence[Machine], ratio: float, seed
     base = sorted(jobs, key=lambda job: job.name)
     order = base.copy()
     rng.shuffle(order)
-    card = _largest_card(machines)
+    card = largest_card(machines)
     most = ratio * sum(machine.cards * machine.card_mem for machine in machines) / card
-    asked = sum(_cards(job, card) for job in order)
+    asked = sum(cards_worth(job, card) for job in order)
     if asked > most:
         return _cut(order, asked, most, card, rng)
     while any(job.cards for job in base):
         job = rng.choice(base)
         if asked + _share(job, card) > most:
             break
-        asked += _cards(job, card)
+        asked += cards_worth(job, card)
         order.append(replace(job, name=f"{job.name}-again-{len(order)}"))
     return order
 
@@ -37,11 +37,12 @@ def inflate(jobs: Sequence[Job], machines: Sequence[Machine], ratio: float, seed
 def _cut(order: list[Job], asked: float, most: float, card: int, rng: random.Random) -> list[Job]:
     while asked > most:
         job = order.pop(rng.randrange(len(order)))
-        asked -= _cards(job, card)
+        asked -= cards_worth(job, card)
     return order
 
 
-def _largest_card(machines: Sequence[Machine]) -> int:
+def largest_card(machines: Sequence[Machine]) -> int:
+    """Memory of the largest card, in the trace's units: shares are measured against it."""
     return max((machine.card_mem for machine in machines if machine.cards), default=1000)
 
 
@@ -49,5 +50,6 @@ def _share(job: Job, card: int) -> float:
     return max(job.card_mem / card, job.card_core / 100) if job.cards else 0.0
 
 
-def _cards(job: Job, card: int) -> float:
+def cards_worth(job: Job, card: int) -> float:
+    """What a job takes, in cards."""
     return job.cards * _share(job, card)

@@ -44,11 +44,14 @@ NO_CARDS = "too few cards with room"
 
 
 class EnginePlacer:
-    """A node policy of the engine."""
+    """A node policy of the engine. With `ties`, kube-scheduler draws among equal hosts for a pod without cards."""
 
-    def __init__(self, cluster: Cluster, *, host_jobs: str = "least-allocated") -> None:
+    def __init__(
+        self, cluster: Cluster, *, host_jobs: str = "least-allocated", ties: np.random.Generator | None = None
+    ) -> None:
         self._cluster = cluster
         self._host_jobs = host_jobs
+        self._ties = ties
         self._capacity = (cluster.cpu.copy(), cluster.mem.copy())
         self._names = np.array(cluster.names, object)
 
@@ -76,18 +79,30 @@ class EnginePlacer:
                 return self._cluster.row(name)
         cpu = (self._cluster.cpu[rows] - job.cpu_milli) / self._capacity[0][rows]
         mem = (self._cluster.mem[rows] - job.mem_mib) / self._capacity[1][rows]
-        return int(rows[(cpu + mem).argmax()])
+        score = cpu + mem
+        best = rows[score == score.max()]
+        return int(best[0] if self._ties is None else self._ties.choice(best))
 
 
 class BaselinePlacer:
-    """A published policy over the cluster's columns; what was scored is kept until the row changes."""
+    """A published policy over the cluster's columns; what was scored is kept until the row changes.
+    With `ties`, one of equal nodes is drawn each time."""
 
-    def __init__(self, cluster: Cluster, name: str, fragments: Fragments, seed: int) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        fragments: Fragments,
+        seed: int,
+        *,
+        ties: np.random.Generator | None = None,
+    ) -> None:
         self._cluster = cluster
         self._name = name
         self._score = BASELINES[name]
         self._fragments = fragments
         self._rng = np.random.default_rng(seed)
+        self._ties = ties
         self._order = self._rng.permutation(len(cluster.names))
         """Place of each row in the order in which ties are broken."""
         self._kept: dict[object, tuple[Ints, Floats, Ints]] = {}
@@ -136,7 +151,7 @@ class BaselinePlacer:
         if self._name == "random":
             return int(self._rng.choice(rows))
         best = rows[scores == scores.max()]
-        return int(best[self._order[best].argmin()])
+        return int(best[self._order[best].argmin()] if self._ties is None else self._ties.choice(best))
 
     def _plan(self, job: Job, share: int, row: int, card: int) -> Plan:
         """The engine's plan on the chosen cards: it must agree that they have room."""

@@ -1,13 +1,12 @@
 """A trace replayed in virtual time: who is placed where, what failed and why, what waited.
 
 Two modes. An inflation: jobs arrive one after the other, nobody leaves, what does not fit is dropped. With
-departures: jobs arrive and leave at their times (compressed by a factor), and what does not fit waits
-its turn and is tried again whenever something has ended. Decides nothing itself.
+departures: jobs arrive and leave at their times, and what does not fit waits in a `queue`. Decides nothing itself.
 """
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec import Struct, field
@@ -15,6 +14,8 @@ from msgspec import Struct, field
 from hami.sim.cluster import Cluster
 from hami.sim.fragments import Fragments
 from hami.sim.placers import Placer, Refused
+from hami.sim.queue import Queue
+from hami.sim.steady import lifetime
 from hami.sim.trace import Job, sorted_by_arrival
 
 Progress = Callable[[int, int], None]
@@ -32,7 +33,7 @@ class Point(Struct, frozen=True):
 
 
 class Waits(Struct, frozen=True):
-    """How long jobs waited, in seconds of the replay; with departures only."""
+    """How long jobs waited, those that failed too, in seconds of the replay; with departures only."""
 
     mean: float
     p50: float
@@ -99,98 +100,85 @@ def inflation(
     return watch.points, failures, placed
 
 
-class Queue:
-    """Jobs in the order they came, tried again when something has ended; a job of a shape that has just
-    failed is not tried again before."""
+class Lives:
+    """Jobs that run, by when they end; and what the cluster had allocated from `since` on, over time."""
 
-    def __init__(self, placer: Placer, patience: float) -> None:
-        self._placer = placer
-        self._patience = patience
-        self._waiting: deque[Job] = deque()
-        self.started: dict[str, float] = {}
-        self.failures = Counter[str]()
+    def __init__(self, cluster: Cluster, since: float) -> None:
+        self._cluster, self._since, self._last = cluster, since, since
+        self._ends: list[tuple[float, str]] = []
+        self._area = 0.0
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def next(self) -> float:
+        """When the next job ends."""
+        return self._ends[0][0] if self._ends else float("inf")
 
-    def come(self, job: Job, now: float) -> Job | None:
-        """The job if it starts at once."""
-        if isinstance(self._placer.place(job, now), Refused):
-            self._waiting.append(job)
-            return None
-        self.started[job.name] = now
-        return job
+    def start(self, job: Job, now: float) -> None:
+        heapq.heappush(self._ends, (now + lifetime(job), job.name))
 
-    def again(self, now: float) -> Iterator[Job]:
-        """Jobs that start now. Those that have waited longer than `patience` give up."""
-        left: deque[Job] = deque()
-        hopeless = set()
-        for job in self._waiting:
-            if job.shape in hopeless:
-                left.append(job)
-                continue
-            found = self._placer.place(job, now)
-            if not isinstance(found, Refused):
-                self.started[job.name] = now
-                yield job
-            elif now - job.arrives > self._patience:
-                self.failures[found.reason] += 1
-            else:
-                hopeless.add(job.shape)
-                left.append(job)
-        self._waiting = left
+    def end(self, now: float) -> bool:
+        """End what is due. Whether anything was."""
+        due = self.next <= now
+        while self.next <= now:
+            self._cluster.remove(heapq.heappop(self._ends)[1])
+        return due
 
-    def give_up(self) -> None:
-        """The replay ends; what still waits has failed."""
-        self.failures["still waiting at the end"] += len(self._waiting)
+    def pass_to(self, now: float) -> None:
+        """Count what is allocated now as allocated until `now`."""
+        if now > self._last:
+            self._area += self._cluster.allocated() * (now - self._last)
+            self._last = now
+
+    @property
+    def mean(self) -> float:
+        """Cards allocated on average so far."""
+        span = self._last - self._since
+        return self._area / span if span else self._cluster.allocated()
 
 
 def departures(
     cluster: Cluster,
-    placer: Placer,
+    queue: Queue,
     jobs: Sequence[Job],
     fragments: Fragments,
     progress: Progress,
     *,
-    patience: float,
-) -> tuple[list[Point], Queue, float]:
-    """Jobs arrive, run for their life time, and leave. The curve, the queue, and mean allocation in percent."""
-    watch, queue, ends = Watch(cluster, fragments, cluster.gpus), Queue(placer, patience), list[tuple[float, str]]()
+    since: float = float("-inf"),
+    until: float | None = None,
+) -> tuple[list[Point], float]:
+    """Jobs arrive, wait in `queue`, run for their life time, and leave. The curve, and mean allocation in percent.
+
+    Without `until` it goes on until nothing waits that could start; allocation is measured from `since` (or the
+    first arrival) to `until` (or the last arrival).
+    """
     arrivals = sorted_by_arrival(jobs)
-    area, last = 0.0, arrivals[0].arrives if arrivals else 0.0
-    for number, job in enumerate(arrivals):
-        while ends and ends[0][0] <= job.arrives:
-            now = ends[0][0]
-            area, last = area + cluster.allocated() * (now - last), now
-            while ends and ends[0][0] <= now:
-                cluster.remove(heapq.heappop(ends)[1])
-            for started in queue.again(now):
-                heapq.heappush(ends, (now + life(started), started.name))
-        area, last = area + cluster.allocated() * (job.arrives - last), job.arrives
-        watch.arrived(job, job.arrives)
-        if queue.come(job, job.arrives) is not None:
-            heapq.heappush(ends, (job.arrives + life(job), job.name))
-        progress(number + 1, len(arrivals))
-    while ends and len(queue):
-        now = ends[0][0]
-        while ends and ends[0][0] <= now:
-            cluster.remove(heapq.heappop(ends)[1])
+    first, last = (arrivals[0].arrives, arrivals[-1].arrives) if arrivals else (0.0, 0.0)
+    watch, lives = Watch(cluster, fragments, cluster.gpus), Lives(cluster, max(since, first))
+    stop, number = last if until is None else until, 0
+    while True:
+        arrives = arrivals[number].arrives if number < len(arrivals) else float("inf")
+        now = min(arrives, lives.next, queue.wakes)
+        if now > stop and (until is not None or not len(queue) or now == float("inf")):
+            break
+        lives.pass_to(min(now, stop))
+        if lives.end(now):
+            queue.ended()
         for started in queue.again(now):
-            heapq.heappush(ends, (now + life(started), started.name))
-    queue.give_up()
-    span = last - arrivals[0].arrives if arrivals else 0.0
-    mean = 100 * area / span / max(cluster.gpus, 1) if span else 100 * cluster.allocated() / max(cluster.gpus, 1)
-    return watch.points, queue, mean
+            lives.start(started, now)
+        if arrives <= now:
+            job, number = arrivals[number], number + 1
+            watch.arrived(job, now)
+            if queue.come(job, now):
+                lives.start(job, now)
+            progress(number, len(arrivals))
+    lives.pass_to(stop)
+    return watch.points, 100 * lives.mean / max(cluster.gpus, 1)
 
 
-def life(job: Job) -> float:
-    """Seconds a job runs once it has started; one that never leaves runs on."""
-    return float("inf") if job.leaves is None else job.leaves - job.arrives
-
-
-def waits(jobs: Sequence[Job], started: dict[str, float]) -> Waits:
-    """Waiting times of the jobs that started."""
-    times = np.array([started[job.name] - job.arrives for job in jobs if job.name in started])
+def waits(jobs: Sequence[Job], queue: Queue, end: float) -> Waits:
+    """Waiting times: until a job started, gave up, or the replay ended."""
+    until = {**queue.gave_up, **queue.started}
+    times = np.array([until.get(job.name, end) - job.arrives for job in jobs])
     if not len(times):
         return Waits(0.0, 0.0, 0.0, 0.0, 0)
     p50, p95, p99 = (float(np.percentile(times, q)) for q in (50, 95, 99))

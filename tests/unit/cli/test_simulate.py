@@ -51,6 +51,13 @@ def test_waiting_times_come_with_departures(simulate) -> None:  # type: ignore[n
     assert found["waits"]["waited"] == 0 or found["waits"]["mean"] > 0
 
 
+def test_a_steady_load_is_asked_for_by_one_option(simulate) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("--load", "0.5", "--hours", "0.2", "--longest", "0.1", "--ties", "random", "-o", "json")
+    found = json.loads(simulate(*arguments).stdout)
+    assert 30 < found["gpu_allocation_percent"] < 70
+    assert found["waits"]["mean"] >= 0
+
+
 def test_every_policy_is_listed_without_files() -> None:
     text = CliRunner().invoke(command, ["--list-policies"]).stdout.split()
     assert text == [

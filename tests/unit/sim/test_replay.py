@@ -2,19 +2,24 @@ import os
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.unit.sim.traces import MACHINES, random_jobs, share, whole
 
 from hami.model.ask import NodePolicy
 from hami.model.errors import Malformed
 from hami.sim import charts, experiment, files, report
+from hami.sim.baselines import View, gpu_clustering
 from hami.sim.cluster import Cluster
 from hami.sim.experiment import Setting
 from hami.sim.fragments import Fragments, typical
 from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Refused
+from hami.sim.queue import Queue, Waiting
 from hami.sim.replay import Outcome, Waits, departures, inflation
+from hami.sim.steady import Load, steady
 from hami.sim.trace import Job, Machine
 
 
@@ -101,11 +106,67 @@ def test_compression_makes_arrivals_denser_and_leaves_lives_alone() -> None:
     assert (job.arrives, job.leaves) == (10.0, 40.0)
 
 
+def test_a_pod_that_failed_is_tried_again_no_sooner_than_its_back_off_allows() -> None:
+    first = whole("first", 4, arrives=0.0, leaves=10.0)
+    second = whole("second", 4, arrives=9.5, leaves=20.0)  # fails at 9.5, may be tried again at 10.5
+    outcome = experiment.run(Setting(MACHINES, (first, second), departures=True), "pack", 1)
+    assert outcome.waits is not None
+    assert (outcome.waits.mean, outcome.waits.waited) == (0.5, 1)  # one second for the second
+    assert outcome.placed == 2
+
+
+def test_back_off_doubles_up_to_ten_seconds() -> None:
+    waiting = Waiting(whole("w"), 0.0)
+    gaps = []
+    for _ in range(6):
+        gaps.append(waiting.ready - waiting.tried)
+        waiting.failed(waiting.ready)
+    assert gaps == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_of_jobs_that_wait_the_one_goes_first_that_was_not_looked_at_for_longest() -> None:
+    cluster = Cluster(MACHINES, NodePolicy.PACK)
+    queue = Queue(EnginePlacer(cluster), patience=float("inf"))
+    jobs = [whole(name, 4, arrives=at) for name, at in (("b", 0.0), ("z", 1.0), ("a", 2.0))]
+    assert [queue.come(job, job.arrives) for job in jobs] == [True, False, False]
+    cluster.remove("b")
+    queue.ended()
+    assert [job.name for job in queue.again(20.0)] == ["z"]
+    assert (queue.wakes, [job.name for job in queue.left()]) == (float("inf"), ["a"])
+
+
+def test_without_room_given_back_nothing_is_tried_again() -> None:
+    class Counting(EnginePlacer):
+        calls = 0
+
+        def place(self, job: Job, now: float) -> int | Refused:
+            self.calls += 1
+            return super().place(job, now)
+
+    placer = Counting(Cluster(MACHINES, NodePolicy.PACK))
+    queue = Queue(placer, patience=float("inf"))
+    for number in range(5):
+        queue.come(whole(f"w{number}", 8), float(number))
+    assert placer.calls == 1
+    assert list(queue.again(100.0)) == []
+    assert len(queue) == 5
+
+
+def test_only_what_arrives_after_the_warm_up_is_counted() -> None:
+    jobs = [share(f"s{number}", 470, arrives=0.0, leaves=60.0 + number) for number in range(9)]
+    load = Load(0.5, measured=600, warm_up=300, longest=3600)
+    outcome = experiment.run(Setting(MACHINES, tuple(jobs), departures=True, load=load), "pack", 1)
+    drawn = [job for job in steady(jobs, MACHINES, load, 1) if job.arrives >= 300]
+    assert outcome.placed + outcome.failed == len(drawn)
+    assert 35 < outcome.gpu_allocation_percent < 65
+
+
 def test_what_leaves_gives_everything_back() -> None:
     cluster = Cluster(MACHINES, NodePolicy.PACK)
     jobs = random_jobs(Random(1), 30)
     fragments = Fragments(cluster, jobs)
-    departures(cluster, EnginePlacer(cluster), jobs, fragments, lambda _done, _all: None, patience=float("inf"))
+    queue = Queue(EnginePlacer(cluster), patience=float("inf"))
+    departures(cluster, queue, jobs, fragments, lambda _done, _all: None)
     for name in list(cluster.placed):
         cluster.remove(name)
     assert cluster.allocated() == 0
@@ -137,6 +198,26 @@ def test_baselines_fill_the_machine_in_use_with_a_second_share(policy: str, expe
     placer = BaselinePlacer(cluster, policy, fragments, 1)
     assert placer.place(jobs[1], 1) == expected
     assert sorted(cluster.room[1].tolist()) == [60, 1000, 1000, 1000]
+
+
+def test_clustering_measures_how_full_a_machine_is_against_the_largest() -> None:
+    machines = (Machine("big", 64_000, 1000, 8, "T4"), Machine("small", 64_000, 1000, 2, "T4"))
+    cluster = Cluster(machines)
+    jobs = [share("a", 470), Job("cpu", cpu_milli=1000)]
+    placer = BaselinePlacer(cluster, "gpu-clustering", Fragments(cluster, jobs), 1)
+    assert placer.place(jobs[0], 0) == 1  # both are idle; the small one counts as three quarters full
+    view = View(cluster, jobs[1], np.arange(2), 0, Fragments(cluster, jobs))
+    assert gpu_clustering(view)[0].tolist() == [0, 0]
+
+
+def test_of_equal_nodes_one_is_drawn_each_time_where_kube_scheduler_decides() -> None:
+    machines = tuple(Machine(f"n{number}", 64_000, 1000, 8, "T4") for number in range(40))
+    jobs = [Job(f"cpu{number}", cpu_milli=0) for number in range(20)]
+    cluster = Cluster(machines)
+    drawn = BaselinePlacer(cluster, "fgd", Fragments(cluster, jobs), 1, ties=np.random.default_rng(1))
+    fixed = BaselinePlacer(cluster, "fgd", Fragments(cluster, jobs), 1)
+    assert len({drawn.place(job, 0) for job in jobs}) > 10
+    assert len({fixed.place(replace(job, name=f"{job.name}-2"), 0) for job in jobs}) == 1
 
 
 def test_the_curve_has_a_point_for_every_percent_of_load() -> None:

@@ -33,7 +33,15 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--departures", is_flag=True, help="Let pods arrive and leave at the times of the trace; they wait.")
 @click.option("--compress", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
               help="With --departures: arrivals this many times as dense, life times as they are.")  # fmt: skip
-@click.option("--patience", type=click.FloatRange(min=0), help="With --departures: a pod gives up after so many s.")
+@click.option("--patience", type=click.FloatRange(min=0), help="A pod that waits gives up after so many s.")
+@click.option("--load", type=click.FloatRange(min=0.01, max=3),
+              help="Pods drawn from the trace arrive and leave: so much of all GPUs, e.g. 0.95.")  # fmt: skip
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
+              help="With --load: how long is measured, after one hour of warming up.")  # fmt: skip
+@click.option("--longest", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True,
+              help="With --load: life times are cut to so many hours.")  # fmt: skip
+@click.option("--ties", type=click.Choice(["fixed", "random"]), default="fixed", show_default=True,
+              help="Who is taken of equal nodes: by a fixed order, or drawn, as kube-scheduler does.")  # fmt: skip
 @click.option("--seed", "seeds", type=int, multiple=True, default=(42,), show_default=True, help="May be repeated.")
 @click.option("--seeds", "span", metavar="FROM-TO", help="All seeds of a range, e.g. 42-51.")
 @click.option("--host-pods", type=click.Choice(["pack", "least-allocated"]), default="pack", show_default=True,
@@ -52,6 +60,10 @@ def command(
     departures: bool,
     compress: float,
     patience: float | None,
+    load: float | None,
+    hours: float,
+    longest: float,
+    ties: str,
     seeds: tuple[int, ...],
     span: str | None,
     host_pods: str,
@@ -68,20 +80,24 @@ def command(
 
     \b
     hami simulate --nodes nodes.csv --pods pods.csv --policy fgd --policy pack --seeds 42-51
+    hami simulate --nodes nodes.csv --pods pods.csv --policy fgd --policy pack --load 0.95 --patience 1800
     hami simulate --nodes nodes.csv --pods pods.csv --departures --compress 100 --chart curves.svg
 
     Exit status: 0 when every replay ran, 2 for wrong use or an unusable file.
     """
     from hami.sim import experiment, files
+    from hami.sim.steady import Load
 
     setting = experiment.Setting(
         machines=files.machines(nodes, node_columns),
         jobs=files.jobs(pods, pod_columns),
         inflate=inflate,
-        departures=departures,
+        departures=departures or load is not None,
+        load=None if load is None else Load(load, measured=3600 * hours, longest=3600 * longest),
         compress=compress,
         patience=float("inf") if patience is None else patience,
         host_jobs=host_pods,
+        ties=ties,
     )
     runs = [(policy, seed) for policy in dict.fromkeys(policies) for seed in (range_of(span) if span else seeds)]
     with progress_bar(len(runs)) as step:
