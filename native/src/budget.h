@@ -11,6 +11,7 @@
 #define HAMI_BUDGET_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -29,6 +30,18 @@ static inline int64_t hami_purse_spend(hami_purse *purse, int64_t cost_ns)
     if (had >= cost_ns)
         return 0;
     return had > 0 ? cost_ns - had : cost_ns;
+}
+
+/* Takes `amount_ns` out of the purse if all of it is there. */
+static inline bool hami_purse_take(hami_purse *purse, int64_t amount_ns)
+{
+    int64_t had = atomic_load_explicit(&purse->credit_ns, memory_order_relaxed);
+    while (had >= amount_ns) {
+        if (atomic_compare_exchange_weak_explicit(&purse->credit_ns, &had, had - amount_ns, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    }
+    return false;
 }
 
 /*

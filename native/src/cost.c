@@ -7,7 +7,8 @@ enum {
     PROBES = 8,
     JITTER_NS = 1500,       /* samples so near each other are one length */
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
-    MOST_SETTLED = 2048     /* launches that one sample may speak for */
+    MOST_SETTLED = 8192,    /* launches that one sample may speak for */
+    UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
 };
 
 uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card)
@@ -33,20 +34,27 @@ hami_cost *hami_cost_find(hami_cost *table, uint64_t key)
     return NULL;
 }
 
-uint32_t hami_cost_due(hami_cost *cost)
+static uint32_t next_period(const hami_cost *cost, uint32_t number)
 {
-    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1, memory_order_relaxed) + 1;
-    if ((int32_t)(number - atomic_load_explicit(&cost->next_sample, memory_order_relaxed)) < 0)
+    if (atomic_load_explicit(&cost->samples, memory_order_relaxed) < HAMI_COST_LEARNING ||
+        atomic_load_explicit(&cost->price_ns, memory_order_relaxed) >= HAMI_COST_LONG_NS)
+        return 1;
+    /* Jitter, so that a program's own rhythm cannot hide from the samples. */
+    const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
+    const uint32_t usual = atomic_load_explicit(&cost->period, memory_order_relaxed);
+    return usual / 2 + (mixed >> 16) % (usual | 1);
+}
+
+uint32_t hami_cost_due(hami_cost *cost, uint32_t *run)
+{
+    const uint32_t next = atomic_load_explicit(&cost->next_sample, memory_order_relaxed);
+    const int32_t ahead = (int32_t)(next - atomic_load_explicit(&cost->launches, memory_order_relaxed)) - 2;
+    if (ahead < (int32_t)*run)
+        *run = ahead < 0 ? 0 : (uint32_t)ahead;
+    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1 + *run, memory_order_relaxed) + 1;
+    if ((int32_t)(number - next) < 0)
         return 0;
-    uint32_t period = 1;
-    if (atomic_load_explicit(&cost->samples, memory_order_relaxed) >= HAMI_COST_LEARNING &&
-        atomic_load_explicit(&cost->price_ns, memory_order_relaxed) < HAMI_COST_LONG_NS) {
-        /* Jitter, so that a program's own rhythm cannot hide from the samples. */
-        const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
-        const uint32_t usual = atomic_load_explicit(&cost->period, memory_order_relaxed);
-        period = usual / 2 + (mixed >> 16) % (usual | 1);
-    }
-    atomic_store_explicit(&cost->next_sample, number + period, memory_order_relaxed);
+    atomic_store_explicit(&cost->next_sample, number + next_period(cost, number), memory_order_relaxed);
     return number == 0 ? 1 : number;
 }
 
@@ -59,6 +67,18 @@ static void sort(int64_t *values, int count)
             values[at] = values[at - 1];
         values[at] = value;
     }
+}
+
+/* Samples that agree come ever more seldom; one that does not halves the period. */
+static void adapt(hami_cost *cost, bool calm)
+{
+    const int64_t mean = cost->mean_ns > 0 ? cost->mean_ns : 1;
+    const int64_t least = mean < HAMI_COST_SHORT_NS ? HAMI_COST_SHORT_PERIOD : HAMI_COST_PERIOD;
+    int64_t most = UNSEEN_NS / mean < HAMI_COST_CALM_PERIOD ? UNSEEN_NS / mean : HAMI_COST_CALM_PERIOD;
+    most = most < least ? least : most;
+    const int64_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);
+    const int64_t next = calm ? period + period / 2 : period / 2;
+    atomic_store_explicit(&cost->period, (uint32_t)(next < least ? least : next > most ? most : next), memory_order_relaxed);
 }
 
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, bool alone)
@@ -80,10 +100,7 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     else if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
         truth = quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
     const int64_t away = truth - cost->mean_ns;
-    const bool calm = away < cost->mean_ns / 8 && -away < cost->mean_ns / 8;
-    const uint32_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);
-    const uint32_t next = !calm || period == 0 ? HAMI_COST_PERIOD : period + period / 4;
-    atomic_store_explicit(&cost->period, next < HAMI_COST_CALM_PERIOD ? next : HAMI_COST_CALM_PERIOD, memory_order_relaxed);
+    adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
     const int64_t weight = seen < 16 ? (int64_t)seen + 1 : 16;
     cost->mean_ns += (truth - cost->mean_ns) / weight;
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);

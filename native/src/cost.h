@@ -22,11 +22,13 @@ enum {
     HAMI_COST_RING = 15,
     HAMI_COST_LEARNING = 8,          /* samples before a price is trusted */
     HAMI_COST_PERIOD = 64,           /* then one launch in about so many is sampled, while samples differ */
-    HAMI_COST_CALM_PERIOD = 512,     /* and one in so many of a key whose samples agree */
+    HAMI_COST_SHORT_PERIOD = 256,    /* of a short key: a sample costs several of its launches */
+    HAMI_COST_CALM_PERIOD = 4096,    /* and at least one in so many of a key whose samples agree */
+    HAMI_COST_SHORT_NS = 20 * 1000,
     HAMI_COST_LONG_NS = 500 * 1000   /* a key this long is always sampled: the events cost it nothing */
 };
 
-typedef struct {
+typedef struct hami_cost {
     _Alignas(64) _Atomic uint64_t key; /* 0: free */
     _Atomic int64_t price_ns;
     _Atomic uint32_t launches;    /* since the table was made, wraps */
@@ -44,8 +46,11 @@ uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card);
 /* The key's entry in a table of HAMI_COST_KEYS, made if needed. NULL when the neighbourhood is full of other keys. */
 hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
 
-/* Counts a launch; its number, from 1, when it should be sampled, else 0. */
-uint32_t hami_cost_due(hami_cost *cost);
+/*
+ * Counts a launch; its number, from 1, when it should be sampled, else 0. Launches that follow are counted along, at most *run and as
+ * many as need not be sampled: *run becomes their number.
+ */
+uint32_t hami_cost_due(hami_cost *cost, uint32_t *run);
 
 /*
  * Takes a sample of launch `number` in. Returns what is still owed (below 0: what was charged too much) for the launches up

@@ -4,61 +4,25 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "bench.h"
+#include "capture.h"
 #include "log.h"
 #include "prim/prim.h"
 
 enum {
-    CONTEXTS = 16,             /* contexts of a process that are measured */
-    WAITING = 16,              /* measurements not read yet, a context */
     GATE_PATIENCE_NS = 200000, /* a gate closed for longer is opened: somebody else filled the queue behind it */
-    OFFSET_DEFAULT_NS = 1400,  /* H100; used where calibration is not possible */
-    OFFSET_MOST_NS = 20000,
     DRAIN_NS = 1500 * 1000,
-    RETRY_NS = 50 * 1000 * 1000
+    RETRY_NS = 50 * 1000 * 1000,
+    HOLD_NS = 200 * 1000,       /* kernels shorter than this are measured with nothing behind them */
+    HOLD_MOST_NS = 2000 * 1000,
+    NOISE_NS = 1500
 };
-
-struct hami_sample {
-    hami_card *card;
-    hami_cost *cost;
-    CUstream stream;
-    CUevent start, end;
-    int64_t charged_ns;
-    int64_t host_ns; /* not gated: host time between the events, which may be inside the pair; while open, its start */
-    uint32_t number; /* of the launch, by its key */
-    uint32_t ticket; /* value that opens the gate; 0: not gated */
-    bool pending;    /* end is recorded, not read yet */
-    bool ours;       /* it was our turn on the card */
-    bool spoilt;     /* the gate was opened by force: host delay is inside */
-};
-
-typedef struct {
-    CUcontext context; /* NULL: free */
-    uint32_t *word;    /* host memory that gates wait on; NULL: events only */
-    CUdeviceptr word_device;
-    CUfunction null_kernel; /* NULL: no calibration here */
-    CUstream side;
-    int64_t calibrate_ns; /* when to calibrate next */
-    int calibrations;
-    int64_t offsets[3]; /* ns, the last ones */
-    hami_sample own; /* its events are for calibration */
-    CUevent fence;   /* the end of our turn on the card */
-    hami_sample samples[WAITING];
-} bench;
-
-static bench benches[CONTEXTS];
-static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held from begin to end, and while reading */
-static uint32_t tickets;                                 /* under `busy` */
 
 /* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
 static _Atomic(uint32_t *) closed_word;
 static _Atomic uint32_t closed_ticket;
 static _Atomic int64_t closed_since_ns;
 static _Atomic uint32_t forced_ticket;
-
-static void open_gate(uint32_t *word, uint32_t ticket)
-{
-    __atomic_store_n(word, ticket, __ATOMIC_RELEASE);
-}
 
 bool hami_gate_watch(void)
 {
@@ -77,172 +41,31 @@ bool hami_gate_watch(void)
     return true;
 }
 
-/* ---- calibration ---- */
-
-static const char null_kernel[] = ".version 6.4\n.target sm_50\n.address_size 64\n.visible .entry hami_null()\n{\n ret;\n}\n";
-
-static CUresult launch_null(CUfunction f, CUstream stream)
-{
-    return BEHIND(cuLaunchKernel, f, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
-}
-
-/* Nanoseconds from start to end, or -1. */
-static int64_t elapsed(CUevent start, CUevent end)
-{
-    float ms = 0;
-    return USE(cuEventElapsedTime, &ms, start, end) == CUDA_SUCCESS ? (int64_t)((double)ms * 1e6) : -1;
-}
-
-/* Time of `count` null launches queued behind a gate. */
-static int64_t time_null(bench *b, CUfunction f, CUstream stream, int count)
-{
-    hami_sample *s = &b->own;
-    const uint32_t ticket = ++tickets;
-    USE(cuStreamWaitValue32_v2, stream, b->word_device, ticket, CU_STREAM_WAIT_VALUE_GEQ);
-    USE(cuEventRecord, s->start, stream);
-    for (int i = 0; i < count; i++)
-        launch_null(f, stream);
-    USE(cuEventRecord, s->end, stream);
-    open_gate(b->word, ticket);
-    if (USE(cuStreamSynchronize, stream) != CUDA_SUCCESS)
-        return -1;
-    return elapsed(s->start, s->end);
-}
-
-static int64_t median_of(bench *b, CUfunction f, CUstream stream, int count)
-{
-    enum { TIMES = 7 };
-    int64_t values[TIMES];
-    for (int i = 0; i < TIMES; i++) {
-        const int64_t value = time_null(b, f, stream, count);
-        int at = i;
-        for (; at > 0 && values[at - 1] > value; at--)
-            values[at] = values[at - 1];
-        values[at] = value;
-    }
-    return values[TIMES / 2];
-}
-
-/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 49th of the growth to 50. -1: cannot say. */
-static int64_t measure_offset(bench *b)
-{
-    if (b->null_kernel == NULL || b->side == NULL)
-        return -1;
-    const int64_t one = median_of(b, b->null_kernel, b->side, 1), fifty = median_of(b, b->null_kernel, b->side, 50);
-    hami_log(HAMI_LOG_DECISION, "one null launch %lld ns, fifty %lld", (long long)one, (long long)fifty);
-    return one - (fifty - one) / 49;
-}
-
-static int64_t middle(int64_t a, int64_t b, int64_t c)
-{
-    const int64_t low = a < b ? a : b, high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
-}
-
-/* Under `busy`, with captures relaxed, nothing of ours on the card. About 1 ms. */
-static void calibrate(bench *b, hami_card *card)
-{
-    static const int64_t again_ns[] = {150000000, 300000000, 1000000000, 5000000000, 60000000000};
-    const int64_t offset = measure_offset(b);
-    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 4 ? b->calibrations : 4];
-    if (offset <= 0 || offset > OFFSET_MOST_NS) {
-        if (atomic_load(&card->event_offset_ns) == 0)
-            atomic_store(&card->event_offset_ns, OFFSET_DEFAULT_NS);
-        return;
-    }
-    /* The first comes from a card that may have been asleep, at a slow clock: the next replaces it. */
-    b->offsets[b->calibrations % 3] = offset;
-    b->calibrations++;
-    const int64_t now = b->calibrations < 4 ? offset : middle(b->offsets[0], b->offsets[1], b->offsets[2]);
-    atomic_store(&card->event_offset_ns, now);
-    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)now, (long long)offset);
-}
-
-static void make_null_kernel(bench *b)
-{
-    CUmodule module = NULL;
-    if (b->word == NULL || BEHIND(cuModuleLoadData, &module, null_kernel) != CUDA_SUCCESS ||
-        USE(cuModuleGetFunction, &b->null_kernel, module, "hami_null") != CUDA_SUCCESS ||
-        USE(cuStreamCreate, &b->side, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS ||
-        launch_null(b->null_kernel, b->side) != CUDA_SUCCESS || USE(cuStreamSynchronize, b->side) != CUDA_SUCCESS)
-        b->null_kernel = NULL;
-}
-
-/* ---- a context's bench ---- */
-
-static void make_word(bench *b)
-{
-    void *host = NULL;
-    if (USE(cuMemHostAlloc, &host, 64, CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS ||
-        USE(cuMemHostGetDevicePointer_v2, &b->word_device, host, 0) != CUDA_SUCCESS || hami_use.cuStreamWaitValue32_v2 == NULL)
-        return;
-    b->word = host;
-    *b->word = tickets;
-}
-
-static bool fill(bench *b)
-{
-    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS ||
-        USE(cuEventCreate, &b->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
-        return false;
-    for (int i = 0; i < WAITING; i++) {
-        if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
-            USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
-            return false;
-    }
-    return true;
-}
-
-static void prepare(bench *b, hami_card *card, CUcontext context)
-{
-    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
-    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
-    if (b->context == NULL && fill(b)) {
-        b->context = context;
-        make_word(b);
-        make_null_kernel(b);
-    }
-    if (b->context != NULL)
-        calibrate(b, card);
-    if (relaxed)
-        USE(cuThreadExchangeStreamCaptureMode, &mode);
-}
-
-/* Under `busy`. The bench of the current context, made at its first use. */
-static bench *bench_now(hami_card *card)
-{
-    CUcontext context = NULL;
-    bench *empty = NULL;
-    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
-        return NULL;
-    for (int i = 0; i < CONTEXTS; i++) {
-        if (benches[i].context == context)
-            return &benches[i];
-        if (benches[i].context == NULL && empty == NULL)
-            empty = &benches[i];
-    }
-    if (empty == NULL)
-        return NULL;
-    memset(empty, 0, sizeof *empty);
-    prepare(empty, card, context);
-    return empty->context == NULL ? NULL : empty;
-}
-
 void hami_context_gone(CUcontext context)
 {
-    pthread_mutex_lock(&busy);
-    for (int i = 0; i < CONTEXTS; i++) {
-        for (int j = 0; benches[i].context == context && j < WAITING; j++) {
-            hami_sample *s = &benches[i].samples[j];
+    pthread_mutex_lock(&hami_bench_busy);
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        for (int j = 0; hami_benches[i].context == context && j < HAMI_BENCH_SAMPLES; j++) {
+            hami_sample *s = &hami_benches[i].samples[j];
             if (s->pending)
                 atomic_fetch_sub(&s->cost->in_flight, 1);
             s->pending = false;
         }
-        if (benches[i].context == context)
-            memset(&benches[i], 0, sizeof benches[i]);
+        if (hami_benches[i].context == context)
+            memset(&hami_benches[i], 0, sizeof hami_benches[i]);
     }
-    pthread_mutex_unlock(&busy);
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
+/*
+ * Launches that were queued behind it make a short kernel's pair 0.8 us longer, now and then: such a sample counts only while there are
+ * no better ones, or when it says that the kernel has become another.
+ */
+static bool doubtful(const hami_sample *s, int64_t cost_ns)
+{
+    const int64_t away = cost_ns - s->charged_ns;
+    return s->charged_ns > 0 && s->charged_ns < HOLD_NS && atomic_load(&s->cost->samples) >= HAMI_COST_LEARNING &&
+           away < NOISE_NS + s->charged_ns / 4 && -away < NOISE_NS + s->charged_ns / 4;
 }
 
 static void read_one(hami_sample *s)
@@ -252,11 +75,13 @@ static void read_one(hami_sample *s)
         return;
     s->pending = false;
     atomic_fetch_sub_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
-    const int64_t pair = state == CUDA_SUCCESS && !s->spoilt ? elapsed(s->start, s->end) : -1;
+    const int64_t pair = state == CUDA_SUCCESS && !s->spoilt ? hami_bench_elapsed(s->start, s->end) : -1;
     if (pair < 0)
         return;
     const int64_t offset = atomic_load(&s->card->event_offset_ns);
     const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
+    if (!s->quiet && doubtful(s, cost))
+        return;
     /* Nobody else's slices are inside when it was our turn all the while. */
     const bool alone = s->ours || atomic_load_explicit(&s->card->alone, memory_order_relaxed);
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
@@ -266,25 +91,25 @@ static void read_one(hami_sample *s)
 
 bool hami_fence(hami_card *card, CUstream stream)
 {
-    pthread_mutex_lock(&busy);
-    bench *b = bench_now(card);
+    pthread_mutex_lock(&hami_bench_busy);
+    hami_bench *b = hami_bench_now(card);
     const bool marked = b != NULL && USE(cuEventRecord, b->fence, stream) == CUDA_SUCCESS;
-    pthread_mutex_unlock(&busy);
+    pthread_mutex_unlock(&hami_bench_busy);
     return marked;
 }
 
 bool hami_fence_passed(hami_card *card)
 {
-    pthread_mutex_lock(&busy);
-    bench *b = bench_now(card);
+    pthread_mutex_lock(&hami_bench_busy);
+    hami_bench *b = hami_bench_now(card);
     const bool passed = b == NULL || USE(cuEventQuery, b->fence) != CUDA_ERROR_NOT_READY;
-    pthread_mutex_unlock(&busy);
+    pthread_mutex_unlock(&hami_bench_busy);
     return passed;
 }
 
-static void read_all(bench *b)
+static void read_all(hami_bench *b)
 {
-    for (int i = 0; i < WAITING; i++) {
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
         if (b->samples[i].pending)
             read_one(&b->samples[i]);
     }
@@ -293,52 +118,52 @@ static void read_all(bench *b)
 void hami_calibrate(hami_card *card)
 {
     CUcontext context = NULL;
-    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&busy) != 0)
+    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&hami_bench_busy) != 0)
         return;
-    bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? bench_now(card) : NULL;
+    hami_bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? hami_bench_now(card) : NULL;
     if (b != NULL && hami_now_ns() > b->calibrate_ns) {
         /* What was launched so far is short and measured: give it the time to end. What this costs is caught up later. */
         hami_sleep_coarse_ns(DRAIN_NS);
         read_all(b);
         bool idle = true;
-        for (int i = 0; i < WAITING; i++)
+        for (int i = 0; i < HAMI_BENCH_SAMPLES; i++)
             idle &= !b->samples[i].pending;
         if (idle)
-            prepare(b, card, context);
+            hami_bench_calibrate(b, card);
         else
             b->calibrate_ns = hami_now_ns() + RETRY_NS;
     }
-    pthread_mutex_unlock(&busy);
+    pthread_mutex_unlock(&hami_bench_busy);
 }
 
 /* ---- measurements ---- */
 
 void hami_samples_read(void)
 {
-    if (pthread_mutex_trylock(&busy) != 0)
+    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
         return;
-    for (int i = 0; i < CONTEXTS; i++) {
-        if (benches[i].context != NULL)
-            read_all(&benches[i]);
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        if (hami_benches[i].context != NULL)
+            read_all(&hami_benches[i]);
     }
-    pthread_mutex_unlock(&busy);
+    pthread_mutex_unlock(&hami_bench_busy);
 }
 
 hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
                                int64_t charged_ns)
 {
-    if (pthread_mutex_trylock(&busy) != 0)
+    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
         return NULL;
-    bench *b = bench_now(card);
+    hami_bench *b = hami_bench_now(card);
     hami_sample *s = NULL;
-    for (int i = 0; b != NULL && i < WAITING && s == NULL; i++) {
+    for (int i = 0; b != NULL && i < HAMI_BENCH_SAMPLES && s == NULL; i++) {
         if (!b->samples[i].pending)
             s = &b->samples[i];
     }
     if (s == NULL) {
         if (b != NULL)
             read_all(b);
-        pthread_mutex_unlock(&busy);
+        pthread_mutex_unlock(&hami_bench_busy);
         return NULL;
     }
     s->card = card;
@@ -346,11 +171,11 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->stream = stream;
     s->charged_ns = charged_ns;
     s->number = number;
-    s->spoilt = false;
+    s->spoilt = s->quiet = false;
     s->ours = hami_turn_ours(&card->pacer);
     s->ticket = 0;
     if (gated && b->word != NULL) {
-        s->ticket = ++tickets;
+        s->ticket = hami_bench_ticket();
         atomic_store(&closed_ticket, s->ticket);
         atomic_store(&closed_since_ns, hami_now_ns());
         atomic_store(&closed_word, b->word);
@@ -364,18 +189,42 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     return s;
 }
 
+/*
+ * Waits for the end of a short kernel that is being measured, so that nothing is queued behind it. Not where much is queued before it, not
+ * while others capture, and not for long: it may depend on a later launch.
+ */
+static void hold(hami_sample *s)
+{
+    const int64_t begun = hami_now_ns(), until = begun + HOLD_MOST_NS;
+    pthread_mutex_lock(&s->card->pacing);
+    const int64_t queued_until = s->card->pacer.queue_end_ns;
+    pthread_mutex_unlock(&s->card->pacing);
+    if (s->charged_ns >= HOLD_NS || queued_until > until)
+        return;
+    while (!hami_capturing() && hami_now_ns() < until) {
+        if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
+            s->quiet = true;
+            read_one(s);
+            return;
+        }
+        hami_relax();
+    }
+}
+
 void hami_sample_end(hami_sample *s, bool launched)
 {
     if (s->ticket == 0)
         s->host_ns = hami_now_ns() - s->host_ns;
     const bool ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
     if (s->ticket != 0) {
-        open_gate(atomic_load(&closed_word), s->ticket);
+        hami_bench_open(atomic_load(&closed_word), s->ticket);
         atomic_store(&closed_word, NULL);
         s->spoilt |= atomic_load(&forced_ticket) == s->ticket;
     }
     s->pending = ended && launched && !s->spoilt;
-    if (s->pending)
+    if (s->pending) {
         atomic_fetch_add_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
-    pthread_mutex_unlock(&busy);
+        hold(s);
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
 }

@@ -2,8 +2,8 @@
  * Measuring what one launch costs the card, without the host's delays in the figure.
  *
  * The stream waits on a word in host memory; start event, launch and end event are queued behind it; then the word is
- * written. So the pair holds the launch and a constant of the card, which is calibrated once. One measurement is begun at
- * a time in a process, some 16 may be waiting to be read.
+ * written. So the pair holds the launch and a constant of the card, which is calibrated (bench.h). One measurement is begun at
+ * a time in a process, some 16 may be waiting to be read; a short kernel's is read on the spot, before anything is queued behind it.
  */
 #ifndef HAMI_GATE_H
 #define HAMI_GATE_H
@@ -14,6 +14,7 @@
 #include "cost.h"
 #include "state.h"
 
+struct hami_sample;
 typedef struct hami_sample hami_sample;
 
 /* Starts a measurement around a launch on `stream`. `gated` false: events only, for what must not wait. NULL: not now. */

@@ -8,6 +8,7 @@
 
 #include "broker.h"
 #include "intercept/intercept.h"
+#include "lane.h"
 #include "log.h"
 #include "nvml.h"
 #include "prim/prim.h"
@@ -41,13 +42,16 @@ hami_card *hami_card_now(void)
 void hami_throttle_update(void)
 {
     int count = 0;
+    bool mixed = false;
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
         const int policy = atomic_load(&hami_state.core_policy);
         const bool limited = atomic_load(&card->percent) < 100 && policy != HAMI_CORE_DISABLE &&
                              (policy == HAMI_CORE_FORCE || !atomic_load(&card->alone));
         count += limited || atomic_load(&card->mixed);
+        mixed |= atomic_load(&card->mixed);
     }
+    atomic_store(&hami_lanes_open, hami_state.card_count == 1 && !mixed);
     atomic_store(&hami_throttling, count);
 }
 

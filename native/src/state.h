@@ -30,6 +30,7 @@ typedef struct {
     pthread_mutex_t pacing; /* guards `pacer` */
     hami_pacer pacer;
     _Atomic bool draining;           /* a thread waits for the end of our turn */
+    _Atomic int64_t looked_out_ns;   /* the wish for a turn (`waiting_ns`) that was looked out for without sleep */
     _Atomic bool low;                /* priority 1 */
     _Atomic bool mixed;              /* tenants of the other priority use the card */
     _Atomic int64_t yielded_ns;      /* since when launches yield to a higher priority; 0: they do not */

@@ -23,6 +23,12 @@ static bool others_full(const hami_pacer *p, int64_t now)
     return false;
 }
 
+/* When what was launched is through. */
+static int64_t queue_end(const hami_pacer *p)
+{
+    return p->queue_end_ns - p->spare_ns;
+}
+
 static void mark_full(hami_pacer *p, int64_t now)
 {
     if (p->page != NULL)
@@ -188,7 +194,8 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
             return true;
         }
         *step = HAMI_DRAIN;
-        *until = p->queue_end_ns;
+        *until = queue_end(p);
+        atomic_store(&p->page->until_ns, *until > now ? *until : now);
         return false;
     }
     if (waited_too_long(p, now))
@@ -213,7 +220,7 @@ static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64
     mark_full(p, now);
     p->waiting_ns = 0;
     if (p->page != NULL && mine(p) && when - now > HAMI_BRIEF_NS) {
-        *until = p->queue_end_ns;
+        *until = queue_end(p);
         return HAMI_DRAIN; /* the card is free for others meanwhile */
     }
     if (p->page != NULL && p->word == 0)

@@ -2,7 +2,7 @@
  * When a process may launch: its budget, and turns on the card where several tenants have full queues.
  *
  * Native time slicing costs 7 % of the card and puts neighbours' slices into each other's measurements. So tenants whose queues are full run one
- * after the other, 10 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
+ * after the other, 15 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
  * bound by their hosts take no turns: they overlap. A turn is measured in work queued, and is over as soon as that has run dry.
  *
  * Pure: the clock is passed in, and waiting is the caller's. The rules about others' numbers are in hami/turns.h.
@@ -16,7 +16,7 @@
 #include "hami/turns.h"
 
 enum {
-    HAMI_TURN_NS = 10 * 1000 * 1000,       /* GPU time of one turn */
+    HAMI_TURN_NS = 15 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
     HAMI_CLAIM_NS = 1000 * 1000,           /* who is handed the turn has so long to begin */
     HAMI_POLL_NS = 2 * 1000 * 1000,        /* who waits asks again at least so often */
@@ -40,7 +40,8 @@ typedef struct {
     int weight; /* percent of the card */
     uint64_t word;         /* `holder` as it was when our turn began; 0: it is not our turn */
     int64_t left_ns;       /* GPU time left in our turn */
-    int64_t queue_end_ns;  /* when all that was launched is through, as reckoned from prices */
+    int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
+    int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */

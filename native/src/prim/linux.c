@@ -34,15 +34,6 @@ int64_t hami_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 void hami_sleep_until_ns(int64_t deadline_ns)
 {
     const int64_t wake = deadline_ns - SPIN_NS;
@@ -52,7 +43,7 @@ void hami_sleep_until_ns(int64_t deadline_ns)
         }
     }
     while (hami_now_ns() < deadline_ns)
-        relax();
+        hami_relax();
 }
 
 void hami_sleep_coarse_ns(int64_t duration_ns)

@@ -18,6 +18,16 @@ int64_t hami_now_ns(void);
 /* Returns at `deadline_ns` or a little later. Sleeps, then spins over the last 60 us, which is what a wake-up costs. */
 void hami_sleep_until_ns(int64_t deadline_ns);
 
+/* For loops that wait for another thread without sleeping. */
+static inline void hami_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* Sleeps about that long; the kernel's timer slack is welcome. */
 void hami_sleep_coarse_ns(int64_t duration_ns);
 

@@ -1,0 +1,186 @@
+/* See bench.h. */
+#include "bench.h"
+
+#include <string.h>
+
+#include "log.h"
+#include "prim/prim.h"
+
+enum {
+    OFFSET_DEFAULT_NS = 1300, /* H100, H200; used where calibration is not possible */
+    OFFSET_MOST_NS = 20000,
+    PAIRS = 16,
+    FIFTIES = 5
+};
+
+pthread_mutex_t hami_bench_busy = PTHREAD_MUTEX_INITIALIZER;
+hami_bench hami_benches[HAMI_BENCHES];
+static uint32_t last_ticket;
+
+uint32_t hami_bench_ticket(void)
+{
+    return ++last_ticket;
+}
+
+/* ---- calibration ---- */
+
+static const char null_kernel[] = ".version 6.4\n.target sm_50\n.address_size 64\n.visible .entry hami_null()\n{\n ret;\n}\n";
+
+static CUresult launch_null(CUfunction f, CUstream stream)
+{
+    return BEHIND(cuLaunchKernel, f, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+}
+
+int64_t hami_bench_elapsed(CUevent start, CUevent end)
+{
+    float ms = 0;
+    return USE(cuEventElapsedTime, &ms, start, end) == CUDA_SUCCESS ? (int64_t)((double)ms * 1e6) : -1;
+}
+
+/* Time of `count` null launches queued behind a gate. */
+static int64_t time_null(hami_bench *b, CUfunction f, CUstream stream, int count)
+{
+    hami_sample *s = &b->own;
+    const uint32_t ticket = hami_bench_ticket();
+    USE(cuStreamWaitValue32_v2, stream, b->word_device, ticket, CU_STREAM_WAIT_VALUE_GEQ);
+    USE(cuEventRecord, s->start, stream);
+    for (int i = 0; i < count; i++)
+        launch_null(f, stream);
+    USE(cuEventRecord, s->end, stream);
+    hami_bench_open(b->word, ticket);
+    if (USE(cuStreamSynchronize, stream) != CUDA_SUCCESS)
+        return -1;
+    return hami_bench_elapsed(s->start, s->end);
+}
+
+/*
+ * The mean of the lower ones of `times` measurements, ns. A pair of the same launch is either of two values 0.2 us apart, so the median
+ * would be one of them by chance; what is far above was disturbed.
+ */
+static int64_t typical(hami_bench *b, CUfunction f, CUstream stream, int count, int times)
+{
+    int64_t values[PAIRS], sum = 0;
+    for (int i = 0; i < times; i++) {
+        const int64_t value = time_null(b, f, stream, count);
+        int at = i;
+        for (; at > 0 && values[at - 1] > value; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
+    }
+    const int kept = times - times / 4;
+    for (int i = 0; i < kept; i++)
+        sum += values[i];
+    return sum / kept;
+}
+
+/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 49th of the growth to 50. -1: cannot say. */
+static int64_t measure_offset(hami_bench *b)
+{
+    if (b->null_kernel == NULL || b->side == NULL)
+        return -1;
+    const int64_t one = typical(b, b->null_kernel, b->side, 1, PAIRS);
+    const int64_t fifty = typical(b, b->null_kernel, b->side, 50, FIFTIES);
+    hami_log(HAMI_LOG_DECISION, "one null launch %lld ns, fifty %lld", (long long)one, (long long)fifty);
+    return one - (fifty - one) / 49;
+}
+
+static int64_t middle(int64_t a, int64_t b, int64_t c)
+{
+    const int64_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* With captures relaxed. */
+static void calibrate(hami_bench *b, hami_card *card)
+{
+    static const int64_t again_ns[] = {150000000, 300000000, 1000000000, 5000000000, 60000000000};
+    const int64_t offset = measure_offset(b);
+    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 4 ? b->calibrations : 4];
+    if (offset <= 0 || offset > OFFSET_MOST_NS) {
+        if (atomic_load(&card->event_offset_ns) == 0)
+            atomic_store(&card->event_offset_ns, OFFSET_DEFAULT_NS);
+        return;
+    }
+    /* The first comes from a card that may have been asleep, at a slow clock: the next replaces it. */
+    b->offsets[b->calibrations % 3] = offset;
+    b->calibrations++;
+    const int64_t now = b->calibrations < 4 ? offset : middle(b->offsets[0], b->offsets[1], b->offsets[2]);
+    atomic_store(&card->event_offset_ns, now);
+    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)now, (long long)offset);
+}
+
+static void make_null_kernel(hami_bench *b)
+{
+    CUmodule module = NULL;
+    if (b->word == NULL || BEHIND(cuModuleLoadData, &module, null_kernel) != CUDA_SUCCESS ||
+        USE(cuModuleGetFunction, &b->null_kernel, module, "hami_null") != CUDA_SUCCESS ||
+        USE(cuStreamCreate, &b->side, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS ||
+        launch_null(b->null_kernel, b->side) != CUDA_SUCCESS || USE(cuStreamSynchronize, b->side) != CUDA_SUCCESS)
+        b->null_kernel = NULL;
+}
+
+/* ---- making one ---- */
+
+static void make_word(hami_bench *b)
+{
+    void *host = NULL;
+    if (USE(cuMemHostAlloc, &host, 64, CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS ||
+        USE(cuMemHostGetDevicePointer_v2, &b->word_device, host, 0) != CUDA_SUCCESS || hami_use.cuStreamWaitValue32_v2 == NULL)
+        return;
+    b->word = host;
+    *b->word = last_ticket;
+}
+
+static bool fill(hami_bench *b)
+{
+    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS ||
+        USE(cuEventCreate, &b->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
+        return false;
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
+        if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
+            USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
+            return false;
+    }
+    return true;
+}
+
+/* Makes it when there is a `context`, and calibrates it. */
+static void prepare(hami_bench *b, hami_card *card, CUcontext context)
+{
+    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
+    if (context != NULL && fill(b)) {
+        b->context = context;
+        make_word(b);
+        make_null_kernel(b);
+    }
+    if (b->context != NULL)
+        calibrate(b, card);
+    if (relaxed)
+        USE(cuThreadExchangeStreamCaptureMode, &mode);
+}
+
+void hami_bench_calibrate(hami_bench *b, hami_card *card)
+{
+    prepare(b, card, NULL);
+}
+
+hami_bench *hami_bench_now(hami_card *card)
+{
+    CUcontext context = NULL;
+    hami_bench *empty = NULL;
+    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
+        return NULL;
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        if (hami_benches[i].context == context)
+            return &hami_benches[i];
+        if (hami_benches[i].context == NULL && empty == NULL)
+            empty = &hami_benches[i];
+    }
+    if (empty == NULL)
+        return NULL;
+    memset(empty, 0, sizeof *empty);
+    prepare(empty, card, context);
+    return empty->context == NULL ? NULL : empty;
+}

@@ -1,0 +1,71 @@
+/*
+ * What measuring needs in each context: events, a word in host memory that gates wait on, and the calibration of what a pair
+ * of events adds to what is between them.
+ *
+ * Everything here is guarded by `hami_bench_busy`, which is held while something is measured or read.
+ */
+#ifndef HAMI_BENCH_H
+#define HAMI_BENCH_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cost.h"
+#include "state.h"
+
+enum {
+    HAMI_BENCHES = 16,       /* contexts of a process that are measured */
+    HAMI_BENCH_SAMPLES = 16  /* measurements not read yet, a context */
+};
+
+typedef struct hami_sample {
+    hami_card *card;
+    hami_cost *cost;
+    CUstream stream;
+    CUevent start, end;
+    int64_t charged_ns;
+    int64_t host_ns; /* not gated: host time between the events, which may be inside the pair; while open, its start */
+    uint32_t number; /* of the launch, by its key */
+    uint32_t ticket; /* value that opens the gate; 0: not gated */
+    bool pending;    /* end is recorded, not read yet */
+    bool ours;       /* it was our turn on the card */
+    bool spoilt;     /* the gate was opened by force: host delay is inside */
+    bool quiet;      /* nothing was queued behind it until it had ended */
+} hami_sample;
+
+typedef struct {
+    CUcontext context; /* NULL: free */
+    uint32_t *word;    /* host memory that gates wait on; NULL: events only */
+    CUdeviceptr word_device;
+    CUfunction null_kernel; /* NULL: no calibration here */
+    CUstream side;
+    int64_t calibrate_ns; /* when to calibrate next */
+    int calibrations;
+    int64_t offsets[3]; /* ns, the last ones */
+    hami_sample own; /* its events are for calibration */
+    CUevent fence;   /* the end of our turn on the card */
+    hami_sample samples[HAMI_BENCH_SAMPLES];
+} hami_bench;
+
+extern pthread_mutex_t hami_bench_busy;
+extern hami_bench hami_benches[HAMI_BENCHES];
+
+/* The bench of the current context, made and calibrated at its first use. NULL: none. */
+hami_bench *hami_bench_now(hami_card *card);
+
+/* Calibrates `bench`; nothing of ours may be on the card, and no capture be under way in this thread. About 1 ms. */
+void hami_bench_calibrate(hami_bench *bench, hami_card *card);
+
+/* A value that no gate was opened with yet. */
+uint32_t hami_bench_ticket(void);
+
+static inline void hami_bench_open(uint32_t *word, uint32_t ticket)
+{
+    __atomic_store_n(word, ticket, __ATOMIC_RELEASE);
+}
+
+/* Nanoseconds from one event to the other, or -1. */
+int64_t hami_bench_elapsed(CUevent start, CUevent end);
+
+#endif

@@ -1,0 +1,70 @@
+/* See lane.h. */
+#include "lane.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "cost.h"
+#include "state.h"
+
+enum { LANES = 256 }; /* threads that launch at once; more of them pay without a lane */
+
+static_assert(HAMI_LANE_KEYS == 64, "the index is the top six bits of the hash");
+
+__thread hami_lane *hami_lane_mine;
+_Atomic bool hami_lanes_open;
+
+static hami_lane lanes[LANES];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t ending;
+static bool usable;
+
+static void drop(hami_lane_key *key)
+{
+    if (key->cost != NULL)
+        atomic_fetch_sub_explicit(&key->cost->launches, key->left, memory_order_relaxed);
+    memset(key, 0, sizeof *key);
+}
+
+/* At the end of a thread: what it has not used is the process's again. */
+static void leave(void *mine)
+{
+    hami_lane *lane = mine;
+    for (int i = 0; i < HAMI_LANE_KEYS; i++)
+        drop(&lane->keys[i]);
+    if (hami_state.card_count == 1)
+        hami_budget_correct(&hami_state.cards[0].purse, -lane->credit_ns);
+    lane->credit_ns = 0;
+    hami_lane_mine = NULL;
+    atomic_store(&lane->taken, false);
+}
+
+static void begin(void)
+{
+    usable = pthread_key_create(&ending, leave) == 0;
+}
+
+hami_lane *hami_lane_take(void)
+{
+    if (!atomic_load_explicit(&hami_lanes_open, memory_order_relaxed))
+        return NULL;
+    if (hami_lane_mine != NULL || pthread_once(&once, begin) != 0 || !usable)
+        return hami_lane_mine;
+    for (int i = 0; i < LANES; i++) {
+        if (!atomic_load_explicit(&lanes[i].taken, memory_order_relaxed) && !atomic_exchange(&lanes[i].taken, true)) {
+            if (pthread_setspecific(ending, &lanes[i]) == 0)
+                hami_lane_mine = &lanes[i];
+            else
+                atomic_store(&lanes[i].taken, false);
+            break;
+        }
+    }
+    return hami_lane_mine;
+}
+
+void hami_lane_fill(hami_lane *lane, uint64_t what, uint64_t amount, struct hami_cost *cost, int64_t price_ns, uint32_t left)
+{
+    hami_lane_key *key = hami_lane_key_of(lane, what, amount);
+    drop(key);
+    *key = (hami_lane_key){.what = what, .amount = amount, .price_ns = price_ns, .cost = cost, .left = left};
+}

@@ -1,0 +1,125 @@
+/* See pay.h. */
+#include "pay.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include "buy.h"
+#include "capture.h"
+#include "cost.h"
+#include "gate.h"
+#include "lane.h"
+#include "prim/prim.h"
+#include "yield.h"
+
+enum {
+    PATIENCE_NS = 100 * 1000 * 1000, /* longest wait for the figures of an unknown key: it may depend on a later launch */
+    LOOK_NS = 20 * 1000,
+    PROBATION = 3 /* figures before an unknown key may have several launches in flight */
+};
+
+static _Atomic(hami_cost *) table;
+
+static hami_cost *costs(void)
+{
+    hami_cost *keys = atomic_load_explicit(&table, memory_order_acquire);
+    if (keys == NULL) {
+        const size_t bytes = HAMI_COST_KEYS * sizeof *keys;
+        void *fresh = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (fresh == MAP_FAILED)
+            return NULL;
+        if (!atomic_compare_exchange_strong(&table, &keys, fresh))
+            munmap(fresh, bytes);
+        keys = atomic_load(&table);
+    }
+    return keys;
+}
+
+/* The key's figures, made if need be; of the function alone where the table is full. NULL: none at all. */
+static hami_cost *cost_of(const hami_work *w, hami_card *card)
+{
+    hami_cost *all = costs();
+    if (all == NULL)
+        return NULL;
+    const uint64_t index = (uint64_t)(card - hami_state.cards);
+    hami_cost *cost = hami_cost_find(all, hami_cost_key(w->what, w->amount, index));
+    return cost != NULL ? cost : hami_cost_find(all, hami_cost_key(w->what, 0, index));
+}
+
+/* An unknown key: wait for the figures of its earlier launches, so that a thousand long kernels are not queued unseen. */
+static void probation(hami_cost *cost)
+{
+    const int64_t until = hami_now_ns() + PATIENCE_NS;
+    while (atomic_load(&cost->samples) < PROBATION && atomic_load(&cost->in_flight) > 0 && hami_now_ns() < until) {
+        hami_samples_read();
+        if (atomic_load(&cost->in_flight) > 0)
+            hami_sleep_until_ns(hami_now_ns() + LOOK_NS);
+    }
+}
+
+/*
+ * A key with hardly any figures: waits for them. A grid not seen yet of a function seen before has that one's price to begin with, and
+ * is loaded, so a gate is safe: then `*known` becomes true.
+ */
+static int64_t price_of_new(hami_cost *cost, const hami_work *w, const hami_card *card, bool *known)
+{
+    int64_t price = atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
+    hami_cost *family = hami_cost_find(costs(), hami_cost_key(w->what, 0, (uint64_t)(card - hami_state.cards)));
+    if (family != NULL) {
+        *known |= atomic_fetch_add_explicit(&family->launches, 1, memory_order_relaxed) > 0;
+        if (price == 0)
+            price = atomic_load_explicit(&family->price_ns, memory_order_relaxed);
+        else
+            atomic_store_explicit(&family->price_ns, price, memory_order_relaxed);
+    }
+    probation(cost);
+    return price;
+}
+
+/* Takes the price out of the lane or the purse, buying what lacks. */
+static void spend(hami_card *card, hami_lane *lane, int64_t price_ns, CUstream stream)
+{
+    int64_t need = 0;
+    if (lane != NULL && lane->credit_ns >= price_ns)
+        lane->credit_ns -= price_ns;
+    else
+        need = hami_purse_spend(&card->purse, price_ns);
+    if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
+        hami_buy(card, need, price_ns > need ? price_ns - need : 0, stream);
+    if (lane != NULL && price_ns <= HAMI_LANE_NS / 4 && lane->credit_ns < price_ns && hami_purse_take(&card->purse, HAMI_LANE_NS))
+        lane->credit_ns += HAMI_LANE_NS;
+}
+
+struct hami_sample *hami_pay(const hami_work *w)
+{
+    hami_card *card = hami_card_now();
+    if (card == NULL || hami_captured(w->stream))
+        return NULL;
+    hami_yield(card);
+    const bool limited = atomic_load_explicit(&card->percent, memory_order_relaxed) < 100;
+    hami_cost *cost = limited ? cost_of(w, card) : NULL;
+    if (cost == NULL)
+        return NULL;
+    const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
+    bool known = atomic_load_explicit(&cost->launches, memory_order_relaxed) > 0;
+    const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
+    const int64_t price =
+        fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
+    hami_lane *lane = hami_lane_take();
+    spend(card, lane, price, stream);
+    uint32_t run = lane == NULL ? 0 : HAMI_LANE_RUN;
+    const uint32_t number = hami_cost_due(cost, &run);
+    if (lane != NULL)
+        hami_lane_fill(lane, w->what, w->amount, cost, price, run);
+    if (number == 0 || hami_capturing())
+        return NULL;
+    /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
+    return hami_sample_begin(card, cost, stream, known && !w->waits, number, price);
+}
+
+CUresult hami_paid(struct hami_sample *sample, CUresult result)
+{
+    if (sample != NULL)
+        hami_sample_end(sample, result == CUDA_SUCCESS);
+    return result;
+}
