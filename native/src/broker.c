@@ -224,6 +224,17 @@ void hami_broker_forget(void)
 
 /* ---- once a second ---- */
 
+/* A context that was measured, not estimated, is in what NVML shows beyond ours: told as a context, and not as modules. */
+static void name_contexts(hami_card *card, int64_t held[HAMI_KINDS])
+{
+    const int64_t missing = atomic_load(&hami_state.ledger->cards[card->ledger_index].context_bytes) - held[HAMI_CONTEXT];
+    const int64_t part = missing < held[HAMI_UNATTRIBUTED] ? missing : held[HAMI_UNATTRIBUTED];
+    if (part > 0) {
+        held[HAMI_CONTEXT] += part;
+        held[HAMI_UNATTRIBUTED] -= part;
+    }
+}
+
 static void tell_usage(int index)
 {
     hami_card *card = told[index].header.kind == 0 ? NULL : card_with(told[index].uuid);
@@ -231,6 +242,7 @@ static void tell_usage(int index)
         return;
     hami_wire_usage now = {.header = {HAMI_WIRE_VERSION, HAMI_USAGE, sizeof now}, .card = (uint32_t)index};
     hami_ledger_kinds(hami_state.ledger, hami_state.slot, card->ledger_index, now.held);
+    name_contexts(card, now.held);
     now.busy_ns = atomic_load(&card->busy_ns);
     now.launched_ns = atomic_load(&card->launched_ns);
     now.waited_ns = atomic_load(&card->waited_ns);

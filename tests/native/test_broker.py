@@ -205,6 +205,8 @@ def test_what_a_container_uses_is_known_by_kind_and_gone_with_it(node: Node) -> 
     node.until(lambda: node.value("hami_vgpu_memory_buffer_bytes", **labels) == 2048 * MIB, "the buffer")
     node.until(lambda: node.value("hami_vgpu_memory_shown_bytes", **labels) == (2048 + 480) * MIB, "NVML's view")
     node.until(lambda: node.value("hami_vgpu_memory_used_bytes", **labels) == (2048 + 480) * MIB, "all of it")
+    assert node.value("hami_vgpu_memory_context_bytes", **labels) == 480 * MIB
+    assert node.value("hami_vgpu_memory_module_bytes", **labels) == 0
     assert node.value("hami_vgpu_memory_limit_bytes", **labels) == 8192 * MIB
     process.kill()
     assert node.until(lambda: node.clients() == 0, "the end of the session") < 1

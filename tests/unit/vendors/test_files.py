@@ -48,6 +48,15 @@ def test_the_host_has_it_below_its_own_root(tmp_path: Path, folder: str) -> None
     assert found.libraries[0].host_path == f"/run/nvidia/driver/{folder}/libcuda.so.{VERSION}"
 
 
+def test_a_script_in_the_path_is_not_taken_for_the_program(tmp_path: Path) -> None:
+    install(tmp_path, "usr/local/nvidia/lib64")
+    (tmp_path / "usr/local/nvidia/bin").mkdir()
+    (tmp_path / "usr/local/nvidia/bin/nvidia-smi").touch()
+    found = find(tmp_path)
+    assert found is not None
+    assert found.programs == (HostFile("nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi"),)
+
+
 def test_an_absolute_link_means_the_drivers_root_and_not_ours(tmp_path: Path) -> None:
     place = install(tmp_path)
     kept = tmp_path / "etc/alternatives/libcuda"

@@ -206,7 +206,7 @@ class Broker:
         except Offence as offence:
             self._end(place, session, offence.end, str(offence))
         except OSError as fault:
-            self._end(place, session, End.FAULT, str(fault))
+            self._end(place, session, _end_of(fault), str(fault))
 
     def _heard(self, place: Place, session: Session, packet: bytes) -> None:
         message = session.receive(packet, self._clock())
@@ -241,7 +241,7 @@ class Broker:
                 try:
                     self._tell_limit(place, session, limit)
                 except OSError as fault:
-                    self._end(place, session, End.FAULT, str(fault))
+                    self._end(place, session, _end_of(fault), str(fault))
                     break
 
     def _tell_limit(self, place: Place, session: Session, limit: Limit) -> None:
@@ -262,7 +262,7 @@ class Broker:
             session.tell(message, now=self._clock())
             self._await_room(place, session)
         except OSError as fault:
-            self._end(place, session, End.FAULT, str(fault))
+            self._end(place, session, _end_of(fault), str(fault))
 
     def _await_room(self, place: Place, session: Session) -> None:
         """Its socket is full: go on when it has read."""
@@ -274,7 +274,7 @@ class Broker:
             try:
                 session.flush()
             except OSError as fault:
-                self._end(place, session, End.FAULT, str(fault))
+                self._end(place, session, _end_of(fault), str(fault))
             else:
                 if not session.waiting:
                     loop.remove_writer(session.number)
@@ -338,3 +338,8 @@ def _allow_descriptors() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _end_of(fault: OSError) -> End:
+    """A process that ends with packets unread leaves a reset behind, and no end-of-file."""
+    return End.LEFT if isinstance(fault, ConnectionResetError | BrokenPipeError) else End.FAULT

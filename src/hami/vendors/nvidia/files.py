@@ -20,7 +20,7 @@ LIBRARIES = (
 """Compute, management, video; graphics is left to NVIDIA's toolkit."""
 PROGRAMS = ("nvidia-smi", "nvidia-debugdump")
 """Not nvidia-cuda-mps-control: a server of one tenant would launch for others, past their limits."""
-PROGRAM_FOLDERS = ("usr/bin", "usr/local/nvidia/bin", "usr/local/bin")
+PROGRAM_FOLDERS = ("usr/bin", "usr/local/bin")
 ANCHOR = "libcuda.so.1"
 MOST_LINKS = 16
 
@@ -49,7 +49,7 @@ def find(root: Path, host_root: str = "/") -> DriverFiles | None:
     return DriverFiles(
         version=version,
         libraries=tuple(_host_file(path, root, host_root) for path in _libraries(folder, root)),
-        programs=tuple(_host_file(path, root, host_root) for path in _programs(root)),
+        programs=tuple(_host_file(path, root, host_root) for path in _programs(folder, root)),
     )
 
 
@@ -65,8 +65,10 @@ def _stem(name: str) -> str:
     return stem if dot else ""
 
 
-def _programs(root: Path) -> list[Path]:
-    places = ([root / folder / name for folder in PROGRAM_FOLDERS] for name in PROGRAMS)
+def _programs(libraries: Path, root: Path) -> list[Path]:
+    """Those beside the libraries first: where a driver lies in one folder, /usr/bin may have scripts of the name."""
+    folders = (libraries.parent / "bin", *(root / each for each in PROGRAM_FOLDERS))
+    places = ([folder / name for folder in folders] for name in PROGRAMS)
     return [path for paths in places if (path := next((one for one in paths if _there(one, root)), None))]
 
 

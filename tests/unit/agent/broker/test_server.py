@@ -84,6 +84,16 @@ async def test_end_of_file_is_the_notice_of_death(stage):
     assert stage.broker.ended[End.LEFT] == 1
 
 
+async def test_an_end_with_packets_unread_is_an_end_and_no_fault(stage):
+    stage.grant("a")
+    client = stage.client("a")
+    client.send(HELLO)
+    await stage.until(lambda: list(stage.broker.sessions()))
+    client.socket.close()
+    await stage.until(lambda: not list(stage.broker.sessions()))
+    assert (stage.broker.ended[End.LEFT], stage.broker.ended[End.FAULT]) == (1, 0)
+
+
 async def test_what_a_process_uses_is_known_and_how_fast_it_uses_it(stage):
     stage.grant("a")
     client = await stage.joined("a")
