@@ -217,7 +217,8 @@ class Allocator:
             known = Seat(key, grant, State.STARTED)
             # An earlier seat of the same container, whose answer kubelet has lost, stays until its pod goes: were
             # the guess then wrong, its ids could be somebody else's now, and nothing would tell.
-            await parts.seats.change(put=[known])
+            # After a power cut no container runs, and `recover.sweep` takes away folders that no seat has.
+            await parts.seats.change(put=[known], durable=False)
         try:
             if needs_policy(grant):
                 policy = policy_of(grant, found.share, cards, parts.host.config)

@@ -76,12 +76,12 @@ class Checkpoint:
         except msgspec.MsgspecError as fault:
             raise Unreadable(f"{self.path}: {fault}") from fault
 
-    def save(self, seats: tuple[Seat, ...]) -> None:
-        """Durable when it returns. Raises OSError, and then the old state still holds."""
+    def save(self, seats: tuple[Seat, ...], *, durable: bool = True) -> None:
+        """Raises OSError, and then the old state still holds. Not `durable` outlives the agent, not the machine."""
         body = msgspec.json.encode(seats)
         text = b'{"version":1,"checksum":"%s","seats":%s}' % (_checksum(body).encode(), body)
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(self.path, text, 0o600)
+        replace_file(self.path, text, 0o600, durable=durable)
 
     def set_aside(self) -> Path:
         """Keep a damaged file for a person to look at, out of the way."""
@@ -90,20 +90,35 @@ class Checkpoint:
         return aside
 
 
-def write_durably(path: Path, text: bytes, mode: int) -> None:
-    """Replace a file so that every reader, also after a power cut, sees all of the old or all of the new."""
+def replace_file(path: Path, text: bytes, mode: int, *, durable: bool) -> None:
+    """Replace a file so that every reader sees all of the old or all of the new.
+
+    `durable`: also after a power cut. That waits for the disk twice, milliseconds each while
+    images are unpacked; without it only the kernel must live on.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
         with temporary.open("wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def write_durably(path: Path, text: bytes, mode: int) -> None:
+    """`replace_file` that also survives a power cut."""
+    replace_file(path, text, mode, durable=True)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

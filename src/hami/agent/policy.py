@@ -1,7 +1,8 @@
 """The host folder of one allocation: its policy and its ledger, as the library will find them.
 
 `wire.policy` has the format. The policy may be written again at any time before the
-container runs; the ledger is made once and then belongs to the library.
+container runs; the ledger is made once and then belongs to the library. Neither waits for the
+disk: after a power cut every container starts anew, and `verify` brings its folder up to date first.
 """
 
 import os
@@ -9,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from hami.agent.bound import Share
-from hami.agent.checkpoint import write_durably
+from hami.agent.checkpoint import replace_file
 from hami.agent.grant import BROKER_FOLDER
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
@@ -62,10 +63,10 @@ class Folders:
         (folder / "broker").mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "policy"
         if not _same(path, text):
-            write_durably(path, text, 0o444)
+            replace_file(path, text, 0o444, durable=False)
         ledger = folder / "ledger"
         if not ledger.exists():
-            write_durably(ledger, b"", 0o666)  # any user of the container may run CUDA
+            replace_file(ledger, b"", 0o666, durable=False)  # any user of the container may run CUDA
 
     def remove(self, key: str) -> None:
         """A container that still runs keeps what it has mounted."""

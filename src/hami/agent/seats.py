@@ -57,8 +57,11 @@ class Seats:
         """Every device id that some seat has."""
         return frozenset(one for seat in self._seats.values() for one in seat.grant.kubelet_ids)
 
-    async def change(self, put: Iterable[Seat] = (), drop: Iterable[str] = ()) -> None:
-        """All or nothing. Raises OSError where it cannot be saved; then nothing has changed."""
+    async def change(self, put: Iterable[Seat] = (), drop: Iterable[str] = (), *, durable: bool = True) -> None:
+        """All or nothing. Raises OSError where it cannot be saved; then nothing has changed.
+
+        What is not `durable` a power cut may undo: right for a seat that nobody has been told of.
+        """
         async with self._writing:
             after = dict(self._seats)
             for key in drop:
@@ -67,7 +70,8 @@ class Seats:
             if after == self._seats:
                 return
             # In a thread: fsync takes milliseconds on a busy disk, and the loop serves health and watches.
-            write = asyncio.ensure_future(asyncio.to_thread(self._checkpoint.save, tuple(after.values())))
+            saved = asyncio.to_thread(self._checkpoint.save, tuple(after.values()), durable=durable)
+            write = asyncio.ensure_future(saved)
             try:
                 await asyncio.shield(write)
             finally:

@@ -213,7 +213,8 @@ class Verifier:
         """Note who was confirmed; other seats of these ids belong to nobody: kubelet has forgotten them."""
         keys = {seat.key for seat in seats}
         stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys]
-        await self._parts.seats.change(put=[replace(seat, verified=True) for seat in seats], drop=stale)
+        verified = [replace(seat, verified=True) for seat in seats]
+        await self._parts.seats.change(put=verified, drop=stale, durable=False)  # after a power cut we are asked again
 
 
 def _few(ids: frozenset[str]) -> str:

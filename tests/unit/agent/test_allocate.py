@@ -234,7 +234,7 @@ async def test_a_full_disk_fails_the_allocation_cleanly(node):
     await node.kubelet.admit(first)
     save = node.checkpoint.save
 
-    def full(seats):
+    def full(seats, **how):
         raise OSError(28, "No space left on device")
 
     node.checkpoint.save = full

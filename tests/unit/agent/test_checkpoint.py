@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -72,7 +73,7 @@ async def test_a_change_is_visible_only_when_it_is_on_disk(tmp_path):
     await seats.change(put=[seat("k1"), seat("k2", uid="u2")])
     assert checkpoint.load() == tuple(seats)
 
-    def full(_):
+    def full(_, **how):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     checkpoint.save = full
@@ -168,3 +169,14 @@ async def test_a_file_that_lags_behind_kubelet_is_not_believed(tmp_path):
     reads = iter([stale, stale, fresh])
     assert (await look(Kubelet(), lambda: next(reads), 1.0)).kept == fresh
     assert (await look(Kubelet(), lambda: None, 1.0)) == Sight(await Kubelet().view(1.0), None)
+
+
+def test_only_what_must_outlive_the_machine_waits_for_the_disk(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    checkpoint = Checkpoint(tmp_path / "seats.json")
+    checkpoint.save((seat(state=State.STARTED),), durable=False)
+    assert waits == []
+    assert checkpoint.load() == (seat(state=State.STARTED),)
+    checkpoint.save((seat(),))
+    assert len(waits) == 2, "the file, and the name it has in its folder"
