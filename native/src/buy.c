@@ -94,6 +94,7 @@ static bool try_to_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, int p
     hami_pacer *p = &card->pacer;
     const uint32_t handed = p->page == NULL ? 0 : atomic_load(&p->page->handed);
     p->spare_ns = spare_ns;
+    p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
     const int64_t wish = p->waiting_ns;
     pthread_mutex_unlock(&card->pacing);

@@ -4,6 +4,7 @@
  * Native time slicing costs 7 % of the card and puts neighbours' slices into each other's measurements. So tenants whose queues are full run one
  * after the other, 15 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
  * bound by their hosts take no turns: they overlap. A turn is measured in work queued, and is over as soon as that has run dry.
+ * Who may use idle time has all of the card while no other tenant has wanted any for 50 ms, and its percent from the moment one does.
  *
  * Pure: the clock is passed in, and waiting is the caller's. The rules about others' numbers are in hami/turns.h.
  */
@@ -27,6 +28,8 @@ enum {
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000 /* wall time that may be caught up where turns are waited for */
 };
 
+#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
+
 /* What has been so far, for people who look into it. */
 typedef struct {
     uint32_t turns, drains, lost, defiances; /* `lost`: turns that another took from us, having found our queue dry */
@@ -42,6 +45,7 @@ typedef struct {
     int64_t left_ns;       /* GPU time left in our turn */
     int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
     int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
+    bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */
@@ -58,6 +62,12 @@ typedef enum {
 /* What a launch of `need_ns` does next. GO has moved `paid_until_ns` and the purse, as hami_budget_buy does. */
 hami_step hami_pace(hami_pacer *pacer, _Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent,
                     int64_t now_ns, int64_t *until_ns);
+
+/*
+ * Leaves word that the tenant uses the card for `span_ns` from now. hami_pace does it; this is for those whose launches are not paid for,
+ * and so are not seen.
+ */
+void hami_turn_used(hami_pacer *pacer, int64_t span_ns, int64_t now_ns);
 
 /* While draining, at least every 200 us: the queue is not through yet, though it was reckoned to be. */
 void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);

@@ -37,11 +37,22 @@ static void say_turns(hami_card *card)
                  (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances);
 }
 
+/* A tenant without a compute limit pays for nothing, so what it launches is not seen: it counts as using the card all the time. */
+static void speak_for_the_unlimited(hami_card *card)
+{
+    if (atomic_load(&card->percent) < 100 && atomic_load(&hami_state.core_policy) != HAMI_CORE_DISABLE)
+        return;
+    pthread_mutex_lock(&card->pacing);
+    hami_turn_used(&card->pacer, 2 * (int64_t)ROUND_NS, hami_now_ns());
+    pthread_mutex_unlock(&card->pacing);
+}
+
 static void round_of_looks(void)
 {
     hami_ledger_reap(hami_state.ledger);
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_reconcile(&hami_state.cards[i]);
+        speak_for_the_unlimited(&hami_state.cards[i]);
         if (hami_log_level >= HAMI_LOG_DECISION)
             say_turns(&hami_state.cards[i]);
     }

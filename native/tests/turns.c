@@ -6,7 +6,7 @@
  * a thread takes 50 us. Each tenant is one thread that launches kernels of
  * one length with some host work between them, as launch.c does it.
  *
- *   turns shares | hostile | deaths     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | hostile | deaths | idle     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -25,6 +25,7 @@ enum {
     MOST = 8
 };
 #define SECOND ((int64_t)1000000000)
+#define MILLI ((int64_t)1000000)
 #define NEVER INT64_MAX
 #define BOOT (1000 * SECOND)
 
@@ -34,6 +35,8 @@ typedef struct {
     int percent;
     int64_t kernel_ns, host_ns;
     bool sync;
+    bool borrows;
+    int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */
     hami_pacer pacer;
     hami_purse purse;
@@ -45,6 +48,7 @@ typedef struct {
     int queued;
     int64_t head_left_ns;
     int64_t done_ns, wait_most_ns, waiting_since;
+    int64_t windows_ns[20000]; /* done, by millisecond */
 } tenant;
 
 static tenant tenants[MOST];
@@ -104,6 +108,8 @@ static void run_card(int64_t until)
         gpu_ns += step;
         if (now > BOOT + SECOND)
             t->done_ns += step;
+        if (gpu_ns < BOOT + 20 * SECOND)
+            t->windows_ns[(gpu_ns - BOOT) / MILLI] += step;
         if (t->head_left_ns == 0 && --t->queued > 0)
             t->head_left_ns = t->kernel_ns;
     }
@@ -136,6 +142,10 @@ static void step_thread(tenant *t)
 {
     switch (t->at) {
     case LAUNCH:
+        if (t->ends_ns != 0 && now > BOOT + t->ends_ns) {
+            t->wake_ns = NEVER;
+            break;
+        }
         t->waiting_since = now;
         t->need = hami_purse_spend(&t->purse, t->kernel_ns);
         if (t->need == 0) {
@@ -199,8 +209,8 @@ static void simulate(int seconds, bool turns, meddler meddle)
     dice_state = 88172645463325252u;
     for (int i = 0; i < count; i++) {
         tenant *t = &tenants[i];
-        t->pacer = (hami_pacer){.page = turns ? &page : NULL, .member = i, .tenant = i, .weight = t->percent};
-        t->wake_ns = BOOT + i * 100;
+        t->pacer = (hami_pacer){.page = turns ? &page : NULL, .member = i, .tenant = i, .weight = t->percent, .borrows = t->borrows};
+        t->wake_ns = BOOT + i * 100 + t->begins_ns;
         t->at = LAUNCH;
     }
     int64_t meddled = BOOT;
@@ -374,6 +384,32 @@ static void deaths(void)
     }
 }
 
+/* Percent of the card that a tenant had from one millisecond after BOOT to another. */
+static double between(int i, int from_ms, int to_ms)
+{
+    int64_t sum = 0;
+    for (int ms = from_ms; ms < to_ms; ms++)
+        sum += tenants[i].windows_ns[ms];
+    return 100.0 * (double)sum / (double)((to_ms - from_ms) * MILLI);
+}
+
+/* Beside a neighbour that wants the card from the 3rd to the 6th second: all of it while it does not, the percent while it does. */
+static void idle(void)
+{
+    tenants_are(2, (tenant[]){{.percent = 30, .kernel_ns = 100 * US, .borrows = true},
+                              {.percent = 70, .kernel_ns = 100 * US, .begins_ns = 3 * SECOND, .ends_ns = 6 * SECOND}});
+    simulate(9, true, NULL);
+    const double before = between(0, 1000, 3000), at_once = between(0, 3020, 3120), beside = between(0, 3200, 5900);
+    const double neighbour = between(1, 3200, 5900), after = between(0, 6200, 9000);
+    printf("alone %.1f, at once %.1f, beside %.1f, the neighbour %.1f, alone again %.1f\n", before, at_once, beside, neighbour, after);
+    failed += !(before > 98 && at_once < 50 && near(beside, 30, 1.5) && near(neighbour, 70, 1.5) && after > 98);
+    /* The control: who may not borrow has its percent all the time. */
+    tenants_are(2, (tenant[]){QUEUED(30, 100 * US), {.percent = 70, .kernel_ns = 100 * US, .begins_ns = 3 * SECOND}});
+    simulate(4, true, NULL);
+    printf("without leave to borrow: alone %.1f\n", between(0, 1000, 3000));
+    failed += !near(between(0, 1000, 3000), 30, 0.5);
+}
+
 int main(int words, char **word)
 {
     const char *what = words > 1 ? word[1] : "";
@@ -383,6 +419,8 @@ int main(int words, char **word)
         hostile();
     else if (strcmp(what, "deaths") == 0)
         deaths();
+    else if (strcmp(what, "idle") == 0)
+        idle();
     else
         return 2;
     return failed != 0;

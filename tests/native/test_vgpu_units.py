@@ -40,7 +40,7 @@ def test_packets_are_the_same_in_c_and_nothing_else_is_taken(tools: Tools, words
     run(tools.part("wire", ["src/wire.c"], SANITIZERS[sanitizer]), words)
 
 
-@pytest.mark.parametrize("case", ["shares", "hostile", "deaths"])
+@pytest.mark.parametrize("case", ["shares", "hostile", "deaths", "idle"])
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 2 points of its cap, together 98 % of the card; whoever lies in the shared page gains nothing."""
     told = run(tools.part("turns", ["src/turns.c", "src/budget.c"], SANITIZERS["asan"]), case)

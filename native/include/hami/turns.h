@@ -24,6 +24,7 @@ typedef struct {
     _Atomic int64_t high_ns;              /* last launch of a tenant of high priority */
     _Alignas(64) _Atomic int64_t full_ns[HAMI_TENANTS];  /* when a tenant last had more to run than it was let */
     _Atomic int64_t virtual_ns[HAMI_TENANTS];            /* time had, over weight */
+    _Atomic int64_t used_ns[HAMI_TENANTS];               /* up to when a tenant counts as using the card */
     _Alignas(2048) _Atomic int64_t asked_ns[HAMI_MEMBERS]; /* when a process last asked for its turn; 0: it does not want it */
     _Atomic uint16_t tenant_of[HAMI_MEMBERS];
     _Atomic int64_t had_ns[HAMI_MEMBERS]; /* when a process last had its turn */
