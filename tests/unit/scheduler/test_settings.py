@@ -2,7 +2,9 @@
 
 import pytest
 
+from hami.model.ask import Ask, NodePolicy, PodRef, Policies
 from hami.model.errors import Malformed
+from hami.model.ids import PodUid
 from hami.scheduler.app import bind_timeout, check, read_config
 from hami.scheduler.settings import Settings, address
 
@@ -34,6 +36,14 @@ def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, object], named
 
 def test_a_gang_may_wait_as_long_as_kube_scheduler_does_less_a_bind() -> None:
     check(Settings(extender_auth="none", gang_timeout=50.0, extender_timeout=60.0))
+
+
+def test_nodes_are_packed_and_cards_spread_by_default() -> None:  # 6.5
+    told = Settings()
+    assert (told.node_scheduler_policy, told.gpu_scheduler_policy) == ("binpack", "spread")
+    assert Policies() == Policies(node=NodePolicy.BINPACK, card=("spread",))
+    plain = Ask(PodRef("ns", "p", PodUid("u")), ())
+    assert (plain.node_policy, plain.card_policy) == (NodePolicy.BINPACK, ("spread",))
 
 
 def test_addresses() -> None:

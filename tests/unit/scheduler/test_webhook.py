@@ -263,6 +263,8 @@ def test_words_that_count_for_nothing_are_told() -> None:
         "metadata.annotations[hami.io/gpu-scheduler-policy]",
         "metadata.annotations[hami.io/gpu-schedular-policy] counts for nothing",
     ]
+    assert warnings[1].startswith("metadata.annotations[hami.io/node-scheduler-policy]: 'packed' counts for nothing")
+    assert warnings[2].startswith("metadata.annotations[hami.io/gpu-scheduler-policy]: 'fast' counts for nothing")
     assert "warnings" not in ask(pod(container({"cpu": 1}), annotations=annotations))
 
 
