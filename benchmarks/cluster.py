@@ -1,11 +1,14 @@
 """A half-full cluster and a stream of mixed asks, the same for every benchmark and every run."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
-from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef
+from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef, Weights
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
@@ -90,6 +93,28 @@ def asks(seed: int = 2) -> Iterator[Ask]:
             random_.choice((NodePolicy.BINPACK, NodePolicy.BINPACK, NodePolicy.SPREAD)),
             random_.choice((("spread",), ("binpack",))),
         )
+
+
+POLICIES: dict[str, Callable[[Ask], Ask]] = {
+    "binpack": lambda ask: replace(ask, node_policy=NodePolicy.BINPACK, card_policy=("binpack",)),
+    "spread": lambda ask: replace(ask, node_policy=NodePolicy.SPREAD, card_policy=("spread",)),
+    "mutex": lambda ask: replace(ask, card_policy=("mutex",)),
+    "numa": lambda ask: replace(ask, card_policy=("numa", "binpack")),
+    "numa-bind": lambda ask: _ruled(ask, numa_bind=True),
+    "topology-aware": lambda ask: replace(ask, card_policy=("topology-aware",)),
+    "weights": lambda ask: replace(ask, weights=Weights(slot=1, core=2, memory=5)),
+    "nouse-type": lambda ask: _ruled(ask, nouse_types=("V100",)),
+    "pack": lambda ask: replace(ask, node_policy=NodePolicy.PACK, cpu_milli=8000),
+}
+"""What turns an ask into one of each policy."""
+
+
+def _ruled(ask: Ask, **rules: Any) -> Ask:
+    containers = (
+        replace(one, cards=tuple(replace(card, rules=replace(card.rules, **rules)) for card in one.cards))
+        for one in ask.containers
+    )
+    return replace(ask, containers=tuple(containers))
 
 
 def _containers(random_: random.Random) -> tuple[ContainerAsk, ...]:  # noqa: PLR0911 - a return a shape

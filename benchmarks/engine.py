@@ -1,6 +1,7 @@
 """Decisions in one process: the ledger alone, no HTTP.
 
-`python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`.
+`python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`, of a mix of asks under
+binpack and spread. `--policies` measures the same asks under every policy, one after the other.
 """
 
 import argparse
@@ -10,11 +11,13 @@ import json
 import random
 import resource
 import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from benchmarks.cluster import asks, fill, node_names
+from benchmarks.cluster import POLICIES, asks, fill, node_names
 from hami.ledger.cluster import Ledger
+from hami.model.ask import Ask
 
 
 def main() -> None:
@@ -26,11 +29,15 @@ def main() -> None:
     built = time.perf_counter() - started
     gc.collect()
     gc.freeze()
-    figures = measure(ledger, arguments.nodes, arguments.names or arguments.nodes, arguments.requests)
+    names = arguments.names or arguments.nodes
+    figures = measure(ledger, arguments.nodes, names, arguments.requests, lambda ask: ask)
+    for policy in POLICIES if arguments.policies else ():
+        found = measure(ledger, arguments.nodes, names, arguments.requests // 4, POLICIES[policy])
+        figures |= {f"{policy}_p50_ms": found["p50_ms"], f"{policy}_p99_ms": found["p99_ms"]}
     figures["set_pod_us"] = _set_pod_us(ledger)
     figures |= {
         "nodes": arguments.nodes,
-        "names": arguments.names or arguments.nodes,
+        "names": names,
         "cards": arguments.cards,
         "pods": len(ledger.pods()),
         "build_s": round(built, 2),
@@ -41,18 +48,18 @@ def main() -> None:
         print(json.dumps(figures))
         return
     for key, value in figures.items():
-        print(f"{key:>14}  {value}")
+        print(f"{key:>24}  {value}")
 
 
-def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, float]:
-    """Decide, reserve and bind or give back; only `decide` and `reserve` are timed."""
+def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Callable[[Ask], Ask]) -> dict[str, float]:
+    """Decide, reserve and bind or give back; only `decide` and `reserve` are timed. All is given back at the end."""
     random_ = random.Random(3)
     every = node_names(nodes)
     decide: list[float] = []
     work: list[float] = []
     reserve: list[float] = []
     placed = refused = 0
-    for number, ask in enumerate(itertools.islice(asks(), requests + 100)):
+    for number, ask in enumerate(map(changed, itertools.islice(asks(), requests + 100))):
         asked = [str(bytearray(name, "ascii"), "ascii") for name in random_.sample(every, names)]
         started, worked = time.perf_counter(), time.thread_time()
         decision = ledger.decide(ask, asked)
@@ -68,6 +75,8 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int) -> dict[str, 
             reserve.append(done - decided)
             placed += decision.plan is not None
             refused += len(decision.refusals)
+    for hold in list(ledger.reservations()):
+        ledger.release(hold.plan.pod.uid)
     return {
         "p50_ms": _percentile(decide, 50),
         "p99_ms": _percentile(decide, 99),
@@ -109,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--names", type=int, default=0, help="names asked about; 0 is all nodes")
     parser.add_argument("--full", type=float, default=0.5, help="share of the memory taken before")
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--policies", action="store_true", help="under every policy too")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
