@@ -253,8 +253,9 @@ class Screen:
                 result = fit(self.ask, self._state(position))
                 if isinstance(result, Refusal):
                     self._refuse(position, result)
-            for position in np.flatnonzero(self._open & ~fits & ~may).tolist():
-                self._refuse(position, refuse.NOT_TOGETHER)
+            apart = self._open & ~fits & ~may
+            self._number[apart] = _general(self.table.recall.words, refuse.NOT_TOGETHER)
+            self._open &= ~apart
 
     def _state(self, position: int) -> NodeState:
         return self.table.state(int(self._rows[position]))
