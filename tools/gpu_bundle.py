@@ -12,6 +12,7 @@ There are no images in it: the lab makes those from the programs of the machine 
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,7 +26,6 @@ from pathlib import Path
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 
-from hami import native
 from hami.lab import binaries, versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,7 @@ LOCK = ROOT / "requirements.lock"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 TENANTS = {"probe": "native/tests/probe.c", "escape": "tests/gpu/pods/escape.c"}
 ELF = "native/src/intercept/elf.c"
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "native")
 OLD_GLIBC = "x86_64-linux-gnu.2.17"
 COMPRESS = "xz -T2 --x86 --lzma2=preset=9e,dict=192MiB"
 LARGEST_MIB = 55
@@ -145,10 +146,8 @@ def python(stage: Path, entries: list[str], version: str) -> Path:
 
 
 def project_files() -> list[str]:
-    """What the third archive is made of: a commit's sources, compiled parts and tenants' programs, by content."""
-    compiled = sorted(path for path in native.library(native.LIMITER).parent.rglob("*.so*") if path.is_file())
-    others = [*compiled, *(ROOT / each for each in (*TENANTS.values(), ELF))]
-    return [git("rev-parse", "HEAD").strip(), *(hashlib.sha256(path.read_bytes()).hexdigest() for path in others)]
+    """What the third archive is made of, as committed."""
+    return [git("rev-parse", f"HEAD:{path}") for path in (*SOURCES, *TENANTS.values())]
 
 
 def git(*words: str) -> str:
@@ -156,14 +155,17 @@ def git(*words: str) -> str:
 
 
 def project(folder: Path) -> Path:
-    """The package as committed, with its compiled parts, and what tenants run, for any glibc since 2.17."""
+    """The project's wheel, built from the commit and not from what is being edited, and what tenants run."""
     folder.mkdir()
-    sources = folder / "sources.tar"
-    git("archive", f"--output={sources}", "HEAD", "src/hami")
-    shutil.unpack_archive(sources, folder)
-    sources.unlink()
-    (folder / "src").rename(folder / "site")
-    shutil.copytree(native.library(native.LIMITER).parent, folder / "site/hami/lib", dirs_exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="hami-sources-") as place:
+        sources = Path(place)
+        git("archive", f"--output={sources / 'sources.tar'}", "HEAD", *SOURCES)
+        shutil.unpack_archive(sources / "sources.tar", sources)
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run([*command, "--wheel-dir", place, place], check=True, env=environment)
+        for wheel in sources.glob("*.whl"):
+            shutil.unpack_archive(wheel, folder / "site", "zip")
     (folder / "commit").write_text(git("rev-parse", "--short", "HEAD"))
     (folder / "tenants").mkdir()
     command = [sys.executable, "-m", "ziglang", "cc", f"--target={OLD_GLIBC}", "-std=gnu11", "-O1", "-s"]

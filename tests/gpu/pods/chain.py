@@ -15,6 +15,7 @@ from typing import TextIO
 import bundle
 import crowd
 import escape
+import modes
 import slices
 import unmodified
 from book import Book
@@ -24,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[2] / "native"
 STEPS: tuple[Callable[[Cluster, Book], None], ...] = (
     slices.whole_card,
+    modes.by_cdi,
     slices.two_on_a_card,
     slices.sizes,
     slices.memory,
@@ -36,6 +38,7 @@ STEPS: tuple[Callable[[Cluster, Book], None], ...] = (
     escape.evading,
     crowd.restarts,
     unmodified.torch,
+    modes.by_environment,
 )
 
 

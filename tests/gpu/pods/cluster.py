@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,21 @@ class Cluster:
         self.account = self.lab.identity(product.site.agent_user)
         return product
 
-    def start_agent(self, *extra: str) -> None:
+    def start_agent(self) -> None:
         """As a DaemonSet would run it: in the node's mounts, with the host's pids. CDI, so no NVIDIA toolkit."""
+        self.agent_port = self.lab.take_port()
+        environment = self.bench.environment if self.bench else {}
+        self.agent = self.lab.program(
+            self.agent_command(), env=environment, name="agent", kubeconfig=self.account.kubeconfig, node=self.node
+        )
+        self.wait_agent()
+
+    def agent_command(self, **other: object) -> list[str]:
+        """`other` settings replace these, `_` for `-`."""
         home = self.node.folder / "agent"
         config = home / "device-config.yaml"
         home.mkdir(exist_ok=True)
         config.write_text("nvidia:\n  gpuCorePolicy: force\n")
-        self.agent_port = self.agent_port or self.lab.take_port()
         words = {
             "node": NODE,
             "device-config-file": config,
@@ -84,13 +92,19 @@ class Cluster:
             "unregistered": "stop",
             "log-format": "text",
             **self._simulated_driver(),
+            **{key.replace("_", "-"): value for key, value in other.items()},
         }
-        command = [sys.executable, "-m", "hami", "agent", *(f"--{key}={value}" for key, value in words.items()), *extra]
-        environment = self.bench.environment if self.bench else {}
-        self.agent = self.lab.program(
-            command, env=environment, name="agent", kubeconfig=self.account.kubeconfig, node=self.node
-        )
-        self.wait_agent()
+        flags = [f"--{key}" if value is True else f"--{key}={value}" for key, value in words.items()]
+        return [sys.executable, "-m", "hami", "agent", *flags]
+
+    def restart_agent(self, **other: object) -> float:
+        """kill -9, two seconds without it, and another in its place; seconds until that is ready."""
+        assert self.agent is not None
+        self.agent.kill()
+        time.sleep(2)
+        self.agent.command = self.node.command(self.agent_command(**other))
+        self.agent.start()
+        return self.wait_agent()
 
     def wait_agent(self) -> float:
         begun = time.monotonic()
@@ -229,17 +243,21 @@ class Cluster:
         command = [str(self.lab.binaries["kubectl"]), f"--kubeconfig={self.lab.kubeconfig}", "exec", pod, "--", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def probe(self, pod: str, *words: str, before: Sequence[str] = (), timeout: float = 90) -> Json:
+    def probe(self, pod: str, *words: str, timeout: float = 90) -> Json:
         """The last line of JSON that a tenant's program printed, also when it ended with an error."""
-        return said(self.exec(pod, *before, PROBE, *words, timeout=timeout, check=False))
+        return said(self.exec(pod, "env", *self.calibration, PROBE, *words, timeout=timeout, check=False))
+
+    @property
+    def calibration(self) -> list[str]:
+        """Environment that spares the probe some seconds of kernels whose length it need not find out again."""
+        return [f"PROBE_ROUNDS_A_NS={self.rounds_a_ns}"] if self.rounds_a_ns else []
 
     def work(self, pod: str, *words: object) -> "subprocess.Popen[str]":
         """`probe run ...` with the kernels' length as calibrated on the whole card."""
         return self.start(pod, *self.run_words(*words))
 
     def run_words(self, *words: object) -> tuple[str, ...]:
-        env = [f"PROBE_ROUNDS_A_NS={self.rounds_a_ns}"] if self.rounds_a_ns else []
-        return ("env", *env, PROBE, "run", *map(str, words))
+        return ("env", *self.calibration, PROBE, "run", *map(str, words))
 
     def behind(self, pod: str, *words: object, name: str = "one") -> None:
         """Start a program in the pod that needs no shell and no kubelet to go on; see `of_behind`."""

@@ -18,12 +18,21 @@ EVENTS = {"UnregisteredProcess", "SliceExceeded"}
 
 def ways_of_starting(at: Cluster, book: Book) -> None:
     """Another environment, another shell, another user: the limit is not in any of them."""
-    kept = [f"HAMI_SIM_CARDS={at.bench.path}", "PROBE_SIMULATED=1"] if at.bench else []
+    kept = [*at.calibration, *([f"HAMI_SIM_CARDS={at.bench.path}", "PROBE_SIMULATED=1"] if at.bench else [])]
+    shell = " ".join(["env", *at.calibration, PROBE, "mem linear 256"])
     ways = {
-        "a second shell by exec": ("/bin/sh", "-c", f"{PROBE} mem linear 256"),
+        "a second shell by exec": ("/bin/sh", "-c", shell),
         "env -i": ("env", "-i", *kept, PROBE, "mem", "linear", "256"),
-        "LD_PRELOAD=": ("env", "LD_PRELOAD=", PROBE, "mem", "linear", "256"),
-        "LD_PRELOAD of another library": ("env", "LD_PRELOAD=libdl.so.2", PROBE, "mem", "linear", "256"),
+        "LD_PRELOAD=": ("env", *at.calibration, "LD_PRELOAD=", PROBE, "mem", "linear", "256"),
+        "LD_PRELOAD of another library": (
+            "env",
+            *at.calibration,
+            "LD_PRELOAD=libdl.so.2",
+            PROBE,
+            "mem",
+            "linear",
+            "256",
+        ),
         "CUDA_DISABLE_CONTROL, other limits in the environment": (
             *("env", "-i", *kept, "CUDA_DISABLE_CONTROL=true", "CUDA_DEVICE_MEMORY_LIMIT=99g"),
             *(
@@ -157,8 +166,9 @@ def ended(at: Cluster, book: Book, name: str, words: tuple[str, ...]) -> None:
     if got.get("total_mib") == LIMIT or got.get("code") == 2:
         book.add("", f"{name}: held by the library", str(got)[:60], "held, or ended", True)
         return
-    if running.returncode == 128 + signal.SIGSEGV:
-        book.add("", f"{name}: ended from outside", "it cannot load this driver: SIGSEGV", "ended", None)
+    if running.returncode == 128 + signal.SIGSEGV or got.get("error") == "start":
+        why = f"CUDA error {got['code']}" if "code" in got else "SIGSEGV"
+        book.add("", f"{name}: ended from outside", f"it cannot use this driver: {why}", "ended", None)
         return
     by_kill = running.returncode == 137 or "137" in err
     book.note(f"{name}: exit {running.returncode}", out + err)

@@ -18,6 +18,7 @@ from hami.lab import images
 IMAGE = "hami.io/lab/python:1"
 WORK = Path(__file__).resolve().parent.parent / "torch_work.py"
 MEMORY_MIB = 12000
+WORKS = ("train", "matmul")
 
 
 def torch(at: Cluster, book: Book) -> None:
@@ -41,36 +42,32 @@ def torch(at: Cluster, book: Book) -> None:
         at.pod("torch-70", gpu=1, gpumem=MEMORY_MIB, gpucores=70, container=dict(container), spec=dict(spec)),
     ]
     solo = at.pod("torch-all", gpu=1, gpucores=100, container=dict(container), spec=dict(spec))
-    speeds = {}
+    alone = {}
     with at.running(solo):
-        whole = run(at, "torch-all", "speed", "layer", "4")
-        speeds["alone"] = rate(whole)
-        book.note("PyTorch in a whole-card pod", json.dumps(whole))
+        for work in WORKS:
+            alone[work] = run(at, "torch-all", "speed", work, "3")
+        book.note("PyTorch in a whole-card pod", json.dumps(alone))
     with at.running(*pods):
-        filled = run(at, "torch-30", "fill")
-        book.note("PyTorch fills its slice", json.dumps(filled))
-        ok = (
-            bool(filled.get("oom") and filled.get("goes_on"))
-            and filled.get("total_mib") == MEMORY_MIB
-            and filled["taken_mib"] <= MEMORY_MIB
-        )
-        book.add(
-            "1.3",
-            f"PyTorch in {MEMORY_MIB} MiB: sees, takes, OutOfMemoryError, goes on",
-            f"{filled.get('total_mib')}, {filled.get('taken_mib')} MiB, {filled.get('oom')}, {filled.get('goes_on')}",
-            f"{MEMORY_MIB}, no more, True, True",
-            ok,
-        )
-        running = {name: at.start(name, *command("speed", "layer", "8")) for name in ("torch-30", "torch-70")}
-        for name, process in running.items():
-            speeds[name] = rate(finish(process, 90))
-    book.add(
-        "1.3",
-        "a transformer layer: alone; capped 30 and 70 beside each other",
-        f"{speeds['alone']:.0f}; {speeds['torch-30']:.0f} and {speeds['torch-70']:.0f} it/s",
-        "shown (limits.md has the targets)",
-        None,
-    )
+        fills(at, book)
+        for work in WORKS:
+            running = [at.start(name, *command("speed", work, "8")) for name in ("torch-30", "torch-70")]
+            got = [finish(process, 90) for process in running]
+            book.note(f"PyTorch {work}, capped 30 and 70", json.dumps(got))
+            shares = [rate(one) / rate(alone[work]) * 100 for one in got]
+            busy = 100 * float(str(alone[work].get("busy") or 1))
+            text = (
+                f"{shares[0]:.0f} and {shares[1]:.0f} % of alone ({rate(alone[work]):.0f} it/s, card {busy:.0f} % busy)"
+            )
+            book.add("1.3", f"PyTorch {work}, capped 30 and 70 beside each other", text, "targets: limits.md", None)
+
+
+def fills(at: Cluster, book: Book) -> None:
+    got = run(at, "torch-30", "fill")
+    book.note("PyTorch fills its slice", json.dumps(got))
+    seen, taken, oom, goes_on = (got.get(key) for key in ("total_mib", "taken_mib", "oom", "goes_on"))
+    ok = seen == MEMORY_MIB and isinstance(taken, int) and taken <= MEMORY_MIB and oom is True and goes_on is True
+    what = f"PyTorch in {MEMORY_MIB} MiB: sees, takes, OutOfMemoryError, goes on"
+    book.add("1.3", what, f"{seen}, {taken} MiB, {oom}, {goes_on}", f"{MEMORY_MIB}, no more, True, True", ok)
 
 
 def run(at: Cluster, pod: str, *words: str) -> dict[str, object]:
@@ -82,10 +79,9 @@ def command(*words: str) -> tuple[str, ...]:
 
 
 def rate(got: dict[str, object]) -> float:
-    for key in ("rate", "per_second", "its"):
-        if key in got:
-            return float(str(got[key]))
-    raise RuntimeError(f"no rate: {json.dumps(got)[:400]}")
+    if "rate" not in got:
+        raise RuntimeError(f"no rate: {json.dumps(got)[:400]}")
+    return float(str(got["rate"]))
 
 
 def import_image(at: Cluster, book: Book) -> list[str]:
