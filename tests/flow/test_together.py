@@ -1,11 +1,15 @@
 """Gangs and preemption on a real control plane: all or none; the few who must go, go."""
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from hami.kube import paths
+from hami.scheduler.evict import EVERY
+from hami.wire.annotations import NOMINATED
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -91,6 +95,40 @@ def test_an_important_pod_gets_its_card_at_the_cost_of_the_fewest_and_keeps_budg
     left = {pod["metadata"]["name"] for pod in cluster.pods() if not pod["metadata"].get("deletionTimestamp")}
     assert left == {"kept", "small", "vip"}
     cluster.until("its event", lambda: any(kind == "Preempting" for kind, _ in cluster.events("vip")))
+
+
+@pytest.mark.usefixtures("budget")
+def test_a_budget_is_counted_over_all_who_would_go(cluster: Any) -> None:  # 6.18
+    """One of the two web pods may go, and both would have to; when both may, room is made and noted on the pod."""
+    where = paths.resource("policy/v1", "poddisruptionbudgets", "default")
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    body = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}, "spec": spec}
+    cluster._do(cluster.kube.create(where, body))
+    names = ("kept", "web-1", "web-2")
+    for pod in (
+        labelled(cluster, "kept", "low", 16000, keep="yes"),
+        labelled(cluster, "web-1", "low", 8000, app="web"),
+        labelled(cluster, "web-2", "low", 8000, app="web"),
+    ):
+        cluster.create(pod)
+        cluster.bound(pod["metadata"]["name"])
+    cluster.running(*names)
+    cluster.until("the budget lets one go", lambda: _allowed(cluster, f"{where}/web") == 1)
+    cluster.create(labelled(cluster, "vip", "high", 16000))
+    cluster.reason("vip")
+    time.sleep(3 * EVERY)  # some rounds of the evictor, in real time
+    assert {pod["metadata"]["name"] for pod in cluster.pods()} == {*names, "vip"}
+    cluster._do(cluster.kube.delete(f"{where}/web"))
+    cluster.bound("vip", timeout=40)
+    left = [pod for pod in cluster.pods() if not pod["metadata"].get("deletionTimestamp")]
+    assert {pod["metadata"]["name"] for pod in left} == {"kept", "vip"}
+    (vip,) = (pod for pod in left if pod["metadata"]["name"] == "vip")
+    assert vip["spec"]["nodeName"] in vip["metadata"]["annotations"][NOMINATED]
+
+
+def _allowed(cluster: Any, path: str) -> int:
+    body: dict[str, Any] = json.loads(cluster._do(cluster.kube.get(path)))
+    return int(body.get("status", {}).get("disruptionsAllowed", 0))
 
 
 def test_nobody_goes_for_a_pod_of_no_higher_priority(cluster: Any) -> None:  # 6.18

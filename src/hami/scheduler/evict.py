@@ -90,20 +90,22 @@ class Evictor:
         if self._engine.gate.closed:
             return 0
         now, made = self._engine.clock(), 0
+        again = bool(self._kept)  # also in the round in which the last refusal is believed no more
         self._kept = {uid: until for uid, until in self._kept.items() if until > now}
         self._looked = {uid: at for uid, at in self._looked.items() if self._engine.waiting.get(uid)}
         self._engine.nominations.forget(now, self._engine.waiting)
         for waiter in list(self._engine.waiting.in_order()):
-            if self._wants(waiter):
+            if self._wants(waiter, again):
                 self._looked[waiter.ask.pod.uid] = waiter.tried
                 made += await self._make_room(waiter)
         return made
 
-    def _wants(self, waiter: Waiter) -> bool:
+    def _wants(self, waiter: Waiter, again: bool) -> bool:
+        """Whether to look for it now; `again` where nothing is new but a budget may have given way."""
         ask = waiter.ask
         if not ask.preempts or ask.gang is not None or self._engine.nominations.of(ask.pod.uid):
             return False
-        return self._looked.get(ask.pod.uid) != waiter.tried or bool(self._kept)
+        return again or self._looked.get(ask.pod.uid) != waiter.tried
 
     async def _make_room(self, waiter: Waiter) -> bool:
         for _ in range(TRIES):
@@ -112,8 +114,12 @@ class Evictor:
                 return False
             if not choice.victims:
                 return False  # there is room already: kube-scheduler will come by itself
-            if await self._all_may_go(choice) and await self._all_may_go_together(choice):
-                return await self._evict(waiter.ask, choice)
+            if await self._all_may_go(choice):
+                over = await self._too_many(choice)
+                if over is None:
+                    return False
+                if not over:
+                    return await self._evict(waiter.ask, choice)
         return False
 
     async def choose(self, ask: Ask, offered: Sequence[str]) -> Choice | None:
@@ -159,19 +165,20 @@ class Evictor:
                 may = False
         return may
 
-    async def _all_may_go_together(self, choice: Choice) -> bool:
-        """Each dry run saw its budget whole. Keeps those that are too many, the most important of them first."""
+    async def _too_many(self, choice: Choice) -> set[PodUid] | None:
+        """Each dry run saw its budget whole: who is too many for one, and is kept, the most important first.
+        None where nobody can tell."""
         if len(choice.victims) < 2:
-            return True
+            return set()
         try:
             over = overdrawn(await self._budgets(choice), [victim.pod.uid for victim in choice.victims])
         except HamiError as fault:
             log.warning("disruption budgets cannot be read, so not several pods at once are evicted: %s", fault)
-            over = {victim.pod.uid for victim in choice.victims}
+            return None
         for victim in choice.victims:
             if victim.pod.uid in over:
                 self._keep(victim)
-        return not over
+        return over
 
     async def _budgets(self, choice: Choice) -> Sequence[BudgetEntry]:
         pods = []
