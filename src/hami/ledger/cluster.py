@@ -87,6 +87,7 @@ class Ledger:
         """A pod is finished or deleted. A reservation of that uid ends with it."""
         record = self._pods.pop(uid, None)
         if record is not None:
+            self._index.pack.demand.leave()
             self.quotas.give_back(uid)
             self._post(record.node, uid, None)
         return self.release(uid) is not None or record is not None

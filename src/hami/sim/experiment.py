@@ -108,8 +108,8 @@ def _depart(
     else:
         jobs, since, until = (
             steady(setting.jobs, setting.machines, load, seed),
-            load.warm_up,
-            load.warm_up + load.measured,
+            load.longest,
+            load.end,
         )
     points, mean = departures(cluster, queue, jobs, fragments, progress, since=since, until=until)
     counted = [job for job in jobs if job.arrives >= since]

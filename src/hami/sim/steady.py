@@ -3,12 +3,13 @@
 A recorded trace is mostly sparse, with a few crowded minutes, and says little about a cluster that is always
 nearly full. Here jobs are drawn from it with replacement, each with its own life time, and arrive at random
 (a Poisson process) at the rate at which, if all could start at once, `load` x all cards would be taken on average.
-The clock starts in that state: those that would still run of what came before arrive at 0 with the rest of
-their lives. The random stream depends on the seed alone, so all policies get the same arrivals.
+The cluster starts empty and warms up for as long as the longest job lives: from then on that average holds.
+The random stream depends on the seed alone, so all policies get the same arrivals.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, takewhile
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,15 +24,23 @@ class Load(Struct, frozen=True):
 
     load: float
     """What would be taken on average, of all cards; 1.0 is all of them."""
-    measured: float = 3 * 3600.0
-    warm_up: float = 3600.0
-    """Before that: the queue finds its length. Jobs that arrive then are not counted."""
-    longest: float = 6 * 3600.0
+    measured: float = 2 * 3600.0
+    """After the warm-up; what arrives before is not counted."""
+    longest: float = 3 * 3600.0
     """Life times are cut to this: the few that run for months would be most of the load, and stand still."""
+
+    @property
+    def end(self) -> float:
+        return self.longest + self.measured
 
 
 def steady(jobs: Sequence[Job], machines: Sequence[Machine], load: Load, seed: int) -> list[Job]:
-    """Jobs from 0 to `warm_up + measured`, in the order in which they arrive. Raises `Malformed`."""
+    """Jobs from 0 to the end, in the order in which they arrive. Raises `Malformed`."""
+    return list(takewhile(lambda job: job.arrives < load.end, arrivals(jobs, machines, load, seed)))
+
+
+def arrivals(jobs: Sequence[Job], machines: Sequence[Machine], load: Load, seed: int) -> Iterator[Job]:
+    """The same without an end, one by one."""
     rng = random.Random(seed)  # noqa: S311 - a repeatable order, no secret
     base = [(job, min(life, load.longest)) for job in sorted(jobs, key=lambda job: job.name) if (life := lifetime(job))]
     card = largest_card(machines)
@@ -39,14 +48,11 @@ def steady(jobs: Sequence[Job], machines: Sequence[Machine], load: Load, seed: i
     if not work:
         raise Malformed("--pods", "no pod with cards and a life time", "times of arrival and end, for --load")
     rate = load.load * sum(machine.cards for machine in machines) / (work / len(base))
-    found: list[Job] = []
-    now, end = -load.longest, load.warm_up + load.measured
-    while (now := now + rng.expovariate(rate)) < end:
+    now = 0.0
+    for number in count():
+        now += rng.expovariate(rate)
         job, life = rng.choice(base)
-        if now + life > 0:
-            start = max(now, 0.0)
-            found.append(replace(job, name=f"{job.name}-{len(found)}", arrives=start, leaves=now + life))
-    return found
+        yield replace(job, name=f"{job.name}-{number}", arrives=now, leaves=now + life)
 
 
 def lifetime(job: Job) -> float:

@@ -61,12 +61,14 @@ def slow_worth(rooms: list[int], model: str, cpu: float, asks: list[Ask]) -> flo
         want = one.containers[0].cards[0]
         key = (want.mem_mib or 0, want.cards, one.cpu_milli, want.rules.use_types)
         counts[key] = counts.get(key, 0) + 1
-    frequent, covered = [], 0
-    for key, count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        if covered >= 0.95 * len(asks):
-            break
-        covered += count
-        frequent.append((key, count))
+    ordered = sorted(counts.items(), key=lambda entry: -entry[1])
+    frequent, singles = [], 0.0
+    for key, count in ordered:
+        if key[1] == 1 and singles < 0.95 * len(asks):
+            singles += count
+            frequent.append((key, float(count)))
+    frequent += [(key, float(count)) for key, count in ordered if key[1] > 1][:12]
+    covered = sum(count for _, count in frequent)
     shares: dict[int, float] = {}
     for (mem, cards, _, _), count in counts.items():
         if cards == 1:
@@ -157,6 +159,55 @@ def test_nodes_wide_enough_for_pods_of_several_cards_are_kept_for_them() -> None
     for number in range(20):
         ledger.decide(ask(f"w{number}", 1000, cards=4 if number % 4 == 0 else 1))
     assert decided(ledger, ask("one", 1000)).node == "narrow"
+
+
+def test_where_pods_leave_again_a_rare_seat_for_several_cards_outweighs_much() -> None:
+    nodes = (("wide", 4, "A", 16_000.0), ("rich", 1, "A", 64_000.0))  # the rich one's CPU is worth more to the others
+    still, lively = ledger_of(*nodes), ledger_of(*nodes)
+    for number in range(40):
+        seen = ask(f"seen{number}", 1000, cards=4 if number == 0 else 1, cpu=48_000 if number % 4 == 1 else 4000)
+        still.decide(seen)
+        lively.decide(seen)
+    for number in range(20):
+        one = ask(f"gone{number}", 1000, cpu=4000)
+        bind(lively, one, decided(lively, one))
+        lively.drop_pod(one.pod.uid)
+        still.decide(one)
+    assert decided(still, ask("next", 1000, cpu=4000)).node == "wide"
+    assert decided(lively, ask("next", 1000, cpu=4000)).node == "rich"
+
+
+def test_where_pods_leave_again_a_node_that_is_nearly_idle_is_left_to_become_so() -> None:
+    ledger = ledger_of(("more", 4, "A", 1e9), ("less", 4, "A", 1e9))
+    for number in range(20):
+        ledger.decide(ask(f"seen{number}", 1000, cards=4 if number == 0 else 1))
+        bind(ledger, one := ask(f"gone{number}", 1000), decided(ledger, ask(f"gone{number}", 1000)))
+        ledger.drop_pod(one.pod.uid)
+    for uid, node in (("a", "more"), ("b", "less"), ("c", "less")):
+        bind(ledger, one := ask(uid, 1000), ledger.fit(one, NodeName(node)))  # type: ignore[arg-type]
+    assert decided(ledger, ask("next", 1000)).node == "less"
+
+
+def test_rare_asks_for_several_cards_count_beside_frequent_ones_for_one() -> None:
+    demand = Demand()
+    for number in range(200):
+        demand.see(ask(f"s{number}", 470))
+    demand.see(ask("w", 1000, cards=4, cpu=3000))
+    demand.see(ask("s", 810))
+    single, wide = demand.frequent(GPU)
+    assert (single.shape.ask.mem_mib, wide.shape.ask.cards, wide.shape.cpu_milli) == (470, 4, 3000)
+    assert wide.weight == pytest.approx(1 / 201)
+
+
+def test_turnover_is_known_once_a_tenth_has_left() -> None:
+    demand = Demand()
+    for number in range(100):
+        demand.see(ask(f"s{number}", 470))
+    assert demand.turnover == 0
+    for left, turnover in ((5, 0.5), (5, 1.0), (50, 1.0)):
+        for _ in range(left):
+            demand.leave()
+        assert demand.turnover == turnover
 
 
 def test_cpu_is_kept_for_cards_that_are_free() -> None:

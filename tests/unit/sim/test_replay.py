@@ -154,7 +154,7 @@ def test_without_room_given_back_nothing_is_tried_again() -> None:
 
 def test_only_what_arrives_after_the_warm_up_is_counted() -> None:
     jobs = [share(f"s{number}", 470, arrives=0.0, leaves=60.0 + number) for number in range(9)]
-    load = Load(0.5, measured=600, warm_up=300, longest=3600)
+    load = Load(0.5, measured=600, longest=300)
     outcome = experiment.run(Setting(MACHINES, tuple(jobs), departures=True, load=load), "pack", 1)
     drawn = [job for job in steady(jobs, MACHINES, load, 1) if job.arrives >= 300]
     assert outcome.placed + outcome.failed == len(drawn)

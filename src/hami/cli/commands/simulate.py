@@ -36,9 +36,9 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
 @click.option("--patience", type=click.FloatRange(min=0), help="A pod that waits gives up after so many s.")
 @click.option("--load", type=click.FloatRange(min=0.01, max=3),
               help="Pods drawn from the trace arrive and leave: so much of all GPUs, e.g. 0.95.")  # fmt: skip
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
-              help="With --load: how long is measured, after one hour of warming up.")  # fmt: skip
-@click.option("--longest", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True,
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
+              help="With --load: how long is measured, after a warm-up of --longest.")  # fmt: skip
+@click.option("--longest", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
               help="With --load: life times are cut to so many hours.")  # fmt: skip
 @click.option("--ties", type=click.Choice(["fixed", "random"]), default="fixed", show_default=True,
               help="Who is taken of equal nodes: by a fixed order, or drawn, as kube-scheduler does.")  # fmt: skip

@@ -55,6 +55,8 @@ class Judged:
         if demand.seen < self.again:
             return True
         self.look_later(demand)
+        if abs(demand.turnover - self.scale.turnover) > TURNED:
+            return False
         mix = demand.mix(self.scale.family)
         moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
         return demand.seen >= ENOUGH and moved < MOVED
@@ -76,6 +78,8 @@ ENOUGH = 2048
 MOVED = 0.2
 """Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
 next decision for every shape slow, so chance alone should not cause it."""
+TURNED = 0.2
+"""How much the turnover may move in the same way."""
 
 
 class Pack:

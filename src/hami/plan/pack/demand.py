@@ -1,4 +1,4 @@
-"""What pods ask, learned from those that came by: shapes and how often each was seen.
+"""What pods ask, learned from those that came by: shapes and how often each was seen, and whether pods leave again.
 
 Nobody says in advance what will be asked. Every pod counts once, however often it is tried; old ones
 are forgotten by halves, so that the mix follows a cluster whose work changes.
@@ -19,6 +19,10 @@ COVERED = 0.95
 """Shapes are looked at from the most frequent on until they make up this much: rare ones are noise."""
 MOST_SHAPES = 32
 """The time of a decision grows with them."""
+MOST_WIDE = 12
+"""Asks for several cards are rare each, and together decide whether wide nodes are kept: they count by themselves."""
+LIVELY = 0.1
+"""Once so many of the pods seen have left again, a cluster is taken for one whose room comes back."""
 
 
 class Shape(Struct, frozen=True):
@@ -39,6 +43,7 @@ class Demand:
 
     def __init__(self) -> None:
         self.seen = 0
+        self._left = 0
         self._counts: dict[Shape, float] = {}
         self._pods: dict[PodUid, None] = {}
 
@@ -58,6 +63,15 @@ class Demand:
                     first = slices[0]
                     self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
 
+    def leave(self) -> None:
+        """A pod that ran has left."""
+        self._left += 1
+
+    @property
+    def turnover(self) -> float:
+        """0 where nobody leaves, 1 where pods come and go."""
+        return min(self._left / max(self.seen * LIVELY, 1), 1.0)
+
     @property
     def commonest(self) -> Family | None:
         """The family asked for most often."""
@@ -67,16 +81,13 @@ class Demand:
         return max(counts, key=lambda family: (counts[family], family), default=None)
 
     def frequent(self, family: Family) -> list[Weighed]:
-        """The shapes that matter, the most frequent first."""
+        """The shapes that matter, the most frequent of one card and the most frequent of several."""
         ours = [(shape, count) for shape, count in self._counts.items() if shape.ask.family == family]
         ours.sort(key=lambda entry: -entry[1])
-        total, covered, found = sum(count for _, count in ours), 0.0, []
-        for shape, count in ours[:MOST_SHAPES]:
-            if covered >= COVERED * total:
-                break
-            covered += count
-            found.append((shape, count))
-        return [Weighed(shape, count / covered) for shape, count in found]
+        found = _covering([entry for entry in ours if entry[0].ask.cards == 1], sum(count for _, count in ours))
+        found += [entry for entry in ours if entry[0].ask.cards > 1][:MOST_WIDE]
+        total = sum(count for _, count in found)
+        return [Weighed(shape, count / total) for shape, count in found]
 
     def mix(self, family: Family) -> dict[Shape, float]:
         """Every shape's part of what is asked of a family."""
@@ -101,6 +112,17 @@ class Demand:
         self._counts[shape] = self._counts.get(shape, 0.0) + 1
         if self.seen % MEMORY == 0:
             self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}
+
+
+def _covering(sorted_: Sequence[tuple[Shape, float]], total: float) -> list[tuple[Shape, float]]:
+    """The first of them that make up most of `total`."""
+    covered, found = 0.0, []
+    for shape, count in sorted_[:MOST_SHAPES]:
+        if covered >= COVERED * total:
+            break
+        covered += count
+        found.append((shape, count))
+    return found
 
 
 def _without_ids(ask: CardAsk) -> CardAsk:

@@ -24,7 +24,10 @@ Floats = NDArray[np.float64]
 RESIDUES = 6.0
 """How much residues weigh against seats. Chosen on lists made for it, not on those that judge."""
 SEVERAL = 3.0
-"""A seat for several cards weighs this much more: it is found on few nodes, and lost for long."""
+"""A seat for several cards weighs this much more: it is found on few nodes."""
+SCARCE = 100.0
+"""The same where pods leave again: room for one card comes back with each, a seat for several only when as many cards
+of one node happen to be free at once."""
 PLENTY = 1e9
 _LEVELS = FULL + 1
 
@@ -34,6 +37,7 @@ class Scale:
 
     def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
         self.family = family
+        self.turnover = demand.turnover
         # one card first: their seats add up card by card, those of several are counted in sets of cards
         shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
         self._asks = [one.shape.ask for one in shapes]
@@ -50,7 +54,8 @@ class Scale:
         self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
-        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
+        several = SEVERAL + (SCARCE - SEVERAL) * self.turnover
+        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, several).astype(np.float32)
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
         self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0).astype(np.float32)
         self.without_cpu: Singles = np.where(cpu > 0, 0, PLENTY).astype(np.float32)
@@ -117,7 +122,10 @@ def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floa
     """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does."""
     able = np.maximum(cpu, 0).astype(np.float32)[:, None] * scale.per_cpu + scale.without_cpu
     found = seats.copy()
-    found[:, scale.single :] = np.floor(found[:, scale.single :] / scale.sets)
+    sets = found[:, scale.single :] / scale.sets
+    whole = np.floor(sets)
+    # where pods leave, a set that is nearly complete is worth something: it is left to become one
+    found[:, scale.single :] = whole + np.float32(scale.turnover) * (sets - whole) ** 2
     np.minimum(found, able, out=found)
     able *= scale.size
     able /= np.maximum(room, 1).astype(np.float32)[:, None]
