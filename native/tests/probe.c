@@ -391,6 +391,18 @@ static const route routes[] = {
 };
 enum { ROUTES = sizeof routes / sizeof routes[0] };
 
+static const char *uuid(void)
+{
+    static char text[64];
+    CUuuid u;
+    cu.cuDeviceGetUuid(&u, device);
+    int length = snprintf(text, sizeof text, "GPU-");
+    for (int i = 0; i < 16; i++)
+        length += snprintf(text + length, sizeof text - (size_t)length, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+                           u.bytes[i]);
+    return text;
+}
+
 /* This process's bytes on the card by NVML; -1 when it does not say. */
 static long long nvml_bytes(void)
 {
@@ -403,14 +415,7 @@ static long long nvml_bytes(void)
         int (*init)(void) = (int (*)(void))dlsym(nvml, "nvmlInit_v2");
         int (*get)(const char *, nvmlDevice_t *) = (int (*)(const char *, nvmlDevice_t *))dlsym(nvml, "nvmlDeviceGetHandleByUUID");
         list = (int (*)(nvmlDevice_t, unsigned int *, nvmlProcessInfo_t *))dlsym(nvml, "nvmlDeviceGetComputeRunningProcesses_v3");
-        CUuuid u;
-        char text[64];
-        cu.cuDeviceGetUuid(&u, device);
-        int length = snprintf(text, sizeof text, "GPU-");
-        for (int i = 0; i < 16; i++)
-            length += snprintf(text + length, sizeof text - (size_t)length, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
-                               u.bytes[i]);
-        if (init() != 0 || get(text, &card) != 0)
+        if (init() != 0 || get(uuid(), &card) != 0)
             return -1;
     }
     nvmlProcessInfo_t entries[256];
@@ -798,9 +803,9 @@ int main(int count, char **words)
         MUST(cuDeviceGetName, name, sizeof name, device);
         MUST(cuDriverGetVersion, &version);
         MUST(cuMemGetInfo, &left, &total);
-        printf("{\"card\": \"%s\", \"cuda\": %d, \"driver\": \"%s\", \"total_mib\": %zu, \"free_mib\": %zu, \"nvml_mib\": %.1f, "
+        printf("{\"card\": \"%s\", \"uuid\": \"%s\", \"cuda\": %d, \"driver\": \"%s\", \"total_mib\": %zu, \"free_mib\": %zu, \"nvml_mib\": %.1f, "
                "\"hooked\": %d}\n",
-               name, version, driver_version(), total / MIB, left / MIB, (double)nvml_bytes() / (double)MIB,
+               name, uuid(), version, driver_version(), total / MIB, left / MIB, (double)nvml_bytes() / (double)MIB,
                hami_elf_find("libcuda.so", "cuLaunchKernel") != (void *)cu.cuLaunchKernel);
     } else if (strcmp(what, "init") == 0) {
         const int64_t from = now_ns();

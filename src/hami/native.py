@@ -15,6 +15,8 @@ SIM_NVML = "sim/libnvidia-ml.so.1"
 """A simulated NVML, driven by `hami.sim.cards`."""
 SIM_CUDA = "sim/libcuda.so.1"
 """A simulated CUDA driver on the same cards; what it holds shows in the simulated NVML."""
+PROBE = "hami-probe"
+"""The program that `hami limits check` measures with."""
 STANDIN = "standin/libvgpu.so"
 """Limits nothing; only proves that it was loaded."""
 

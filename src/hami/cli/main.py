@@ -12,7 +12,7 @@ import click
 from hami import __version__
 from hami.model.errors import HamiError, Malformed, Retry
 
-COMMANDS = ("agent", "demo", "explain", "fit", "frag", "lab", "record", "scheduler", "simulate", "version")
+COMMANDS = ("agent", "demo", "explain", "fit", "frag", "lab", "limits", "record", "scheduler", "simulate", "version")
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
 

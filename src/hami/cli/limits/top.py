@@ -1,0 +1,70 @@
+"""What the slices of a node use now, from the metrics of its agent (`docs/reference/broker.md` lists them)."""
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hami.model.errors import Malformed, Unavailable
+
+TIMEOUT_S = 5.0
+MOST_BYTES = 32 << 20
+USED, LIMIT = "hami_vgpu_memory_used_bytes", "hami_vgpu_memory_limit_bytes"
+TIME, CORES = "hami_container_device_utilization_ratio", "hami_vgpu_core_limit_ratio"
+WAITED, REFUSED = "hami_vgpu_throttled_seconds_total", "hami_vgpu_memory_refused_total"
+_SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One container on one card. Time is percent of the last second; `limit_mib` None: the whole card."""
+
+    namespace: str
+    pod: str
+    container: str
+    card: str
+    used_mib: float
+    limit_mib: float | None
+    time_percent: float
+    limit_percent: float
+    waited_s: float
+    refused: float
+
+
+def asked(url: str) -> str:
+    """The agent's metrics. Raises Unavailable, saying how to reach one, and Malformed for what is no such address."""
+    if not url.startswith(("http://", "https://")):
+        raise Malformed("--agent", url, "an http address, such as http://127.0.0.1:9394")
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310  http alone, see above
+            return str(answer.read(MOST_BYTES).decode())
+    except (OSError, ValueError, urllib.error.URLError) as fault:
+        raise Unavailable(
+            f"no agent answers at {url} ({fault}). Run this on a node with `hami agent`, or reach one first: "
+            "kubectl -n hami-system port-forward ds/hami-agent 9394"
+        ) from fault
+
+
+def slices(text: str) -> Iterator[Slice]:
+    """By pod, container and card."""
+    values: dict[tuple[str, str, str, str], dict[str, float]] = {}
+    for name, labels, value in _SAMPLE.findall(text):
+        if name in (USED, LIMIT, TIME, CORES, WAITED, REFUSED):
+            of = dict(_LABEL.findall(labels))
+            key = (of.get("namespace", ""), of.get("pod", ""), of.get("container", ""), of.get("device_uuid", ""))
+            values.setdefault(key, {})[name] = float(value)
+    for key in sorted(values):
+        told = values[key]
+        if USED in told:
+            limit = told.get(LIMIT)
+            yield Slice(
+                *key, told[USED] / 2**20, None if limit is None else limit / 2**20, told.get(TIME, 0.0),
+                told.get(CORES, 100.0), told.get(WAITED, 0.0), told.get(REFUSED, 0.0),
+            )  # fmt: skip
+
+
+def as_json(one: Slice) -> dict[str, Any]:
+    return asdict(one)
