@@ -184,7 +184,7 @@ def published(folder: Path) -> dict[tuple[str, str], float]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             name = row["workload"].removeprefix("openb_pod_list_")
-            found.setdefault((name, row["sc_policy"]), []).append(float(row["130"]))
+            found.setdefault((name, row["sc_policy"].partition("-")[2]), []).append(float(row["130"]))
     return {entry: round(sum(values) / len(values), 2) for entry, values in found.items()}
 
 
