@@ -21,7 +21,7 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
 
 
 @click.command()
-@click.option("--nodes", type=FILE, required=True, help="Nodes: a CSV (openb, or --node-columns), .jsonl, or what hami record wrote.")
+@click.option("--nodes", type=FILE, required=True, help="Nodes: a CSV, .jsonl, or what hami record wrote.")
 @click.option("--pods", type=FILE, required=True, help="Pods, in the same way; a record holds both.")
 @click.option(
     "--policy", "policies", multiple=True, default=("pack",), show_default=True, help="May be given several times."
