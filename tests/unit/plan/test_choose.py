@@ -1,14 +1,21 @@
 """Many nodes, one ask: who is best, and that nobody is forgotten."""
 
 import pytest
+from msgspec.structs import replace
 
+from hami.ledger.cluster import Ledger
 from hami.ledger.index import Index
-from hami.model.ask import NodePolicy
+from hami.ledger.records import NodeRecord
+from hami.model.ask import Ask, NodePolicy
+from hami.model.ids import NodeName
+from hami.model.plan import Plan
+from hami.model.refusal import Reason, Refusal
 from hami.plan.choose import Decision, choose
+from hami.plan.fit import fit
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import CardState, NodeState
 
-from .builders import app, init, node, pod, sidecar, used, want
+from .builders import app, card, init, node, pod, sidecar, used, want
 
 BINPACK, SPREAD = NodePolicy.BINPACK, NodePolicy.SPREAD
 
@@ -181,3 +188,71 @@ def test_exact_looks_are_remembered_only_as_long_as_the_node_stays_as_it_is() ->
     full = node(used("d0"), used("d1", mem=2001), used("d2", mem=2001), name="a")
     states.use(full)
     assert choose(ask, states).feasible == []
+
+
+def test_a_node_that_only_the_exact_look_refuses_is_left_for_the_next_and_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Columns may leave a node open that an exact look then refuses; the next best is taken, the reason kept."""
+    states = table(node(used(), name="a"), node(used(), name="b"), node(used(mem=8000), name="full"))
+    refused = Refusal(((Reason.CARDS_PARTLY_FIT, 1),), 1, "not this one")
+    looked = []
+
+    def fit_as(ask: Ask, on: Index, row: int) -> Plan | Refusal:
+        looked.append(on.state(row).name)
+        return refused if on.state(row).name == "a" else fit(ask, on.state(row))
+
+    monkeypatch.setattr("hami.plan.choose.fit_as", fit_as)
+    ask = pod(app(want()))
+    for _ in range(2):  # the second time from what was found
+        decision = choose(ask, states)
+        assert decision.plan is not None
+        assert (decision.plan.node, decision.feasible) == ("b", ["b"])
+        assert decision.reasons() == {
+            "a": "1/1 AllocatedCardsInsufficientRequest: not this one",
+            "full": "1/1 CardInsufficientMemory: missing 1000 MiB on the best card",
+        }
+    assert looked == ["a", "b", "b"]
+    monkeypatch.setattr("hami.plan.choose.fit_as", lambda *_: refused)
+    assert choose(pod(app(want(999))), states).plan is None
+
+
+def test_one_name_and_none_are_decided_like_many() -> None:
+    states = table(node(used(), name="a"), node(used(mem=8000), name="b"))
+    ask = pod(app(want()))
+    assert choose(ask, states, []) == Decision(None, [], choose(ask, states, []).refusals)
+    assert choose(ask, states, ["a"]).feasible == ["a"]
+    assert choose(ask, states, ["b"]).reasons() == {
+        "b": "1/1 CardInsufficientMemory: missing 1000 MiB on the best card"
+    }
+    assert choose(ask, states, ["x"]).reasons() == {"x": "node unregistered"}
+
+
+@pytest.mark.parametrize("full", [0, 1, 2, 20, 39, 40])
+def test_names_are_told_in_the_order_asked_however_many_are_out(full: int) -> None:
+    """Few out, few in, and halves are parted in different ways."""
+    names = [f"n{number:02}" for number in range(40)]
+    out = set(names[3::2][:full]) | set(names[:1] if full > 18 else ()) | set(names if full == 40 else ())
+    states = table(*(node(used(mem=8000 if name in out else 0), name=name) for name in reversed(names)))
+    decision = choose(pod(app(want())), states, names)
+    assert decision.feasible == [name for name in names if name not in out]
+    assert list(decision.refusals) == [name for name in names if name in out]
+
+
+def test_a_pod_without_cards_goes_where_cards_lose_least_by_it() -> None:
+    """A node without cards loses nothing; of equal ones the first by name."""
+    ledger = Ledger()
+    ledger.set_node(NodeRecord(NodeName("cards"), (card("d0"), card("d1"))))
+    ledger.set_host(NodeName("cards"), 8000.0)
+    assert ledger.shelter(pod(uid="host"), ["cards", "plain"]) is None, "nobody knows yet what pods ask"
+    for number in range(8):
+        ledger.decide(replace(pod(app(want(8000)), uid=f"p{number}", nodes=NodePolicy.PACK), cpu_milli=4000))
+    host = replace(pod(uid="host"), cpu_milli=8000)
+    assert ledger.shelter(host, ["cards", "plain", "bare"]) == "bare"
+    assert ledger.shelter(host, ["cards"]) == "cards"
+    for name in ("b", "a"):
+        ledger.set_node(NodeRecord(NodeName(name), (card(f"{name}0"),)))
+        ledger.set_host(NodeName(name), 64_000.0)
+    assert ledger.shelter(host, ["b", "cards", "a"]) == "a"
+    ledger.set_host(NodeName("a"), 8000.0)
+    assert ledger.shelter(host, ["b", "cards", "a"]) == "b"

@@ -20,6 +20,7 @@ from hami.plan.fit import fit
 from . import builders as make
 from . import oracle
 from .builders import NVIDIA, OTHER, app, card, init, node, pod, sidecar, used, want
+from .test_mig import mig_card
 
 MEM = Quantum("nvidia.com/gpumem", NVIDIA, Measure.MEMORY)
 CORES = Quantum("nvidia.com/gpucores", NVIDIA, Measure.CORES)
@@ -217,3 +218,16 @@ def test_a_bounded_search_finds_a_plan_whenever_there_is_one_within_the_quota(se
     limit = on.quotas.budgets("ns")[0].most
     due = limit > 0 and any(cost(way) <= limit for way in oracle.ways(ask, state))
     assert isinstance(fit(bounded, state), Plan) == due
+
+
+def test_an_instance_that_is_larger_than_what_was_asked_counts_as_large_as_it_is() -> None:
+    """5000 MiB would be within 8000, the 2g.10gb that serves them is not; a 1g.5gb is."""
+    on = Ledger()
+    on.set_node(NodeRecord(NodeName("n"), (mig_card("d0"),)))
+    on.set_quota(QuotaRecord("ns", "q", (Limit(MEM, 8000),)))
+    refusal = refused(on, pod(app(want(5000))))
+    assert refusal is not None
+    assert refusal.text == "ResourceQuotaNotFit: namespace ns: limits.nvidia.com/gpumem: used 0, asked 9856, limit 8000"
+    assert refused(on, pod(app(want(4800)))) is None
+    on.set_node(NodeRecord(NodeName("n"), (mig_card("d0"), card("d1", mem_mib=5000))))
+    assert refused(on, pod(app(want(5000)))) is None, "a card that is not in MIG mode gives what was asked"

@@ -168,3 +168,20 @@ def test_beyond_the_bound_sets_grow_card_by_card(monkeypatch: pytest.MonkeyPatch
     scores = dict.fromkeys(combinations(range(32), 2), 10) | {(3, 5): 1000, (3, 9): 900, (5, 9): 900}
     monkeypatch.setattr(topology, "_members", None)
     assert taken(linked(scores, cards=32), 5) == ["d0", "d1", "d3", "d5", "d9"]
+
+
+def test_the_size_of_a_node_weighs_more_than_how_full_it_is() -> None:
+    """Binpack would take the full large one, spread the empty large one: the small one is taken by both."""
+    ledger = nodes(4, 2)
+    busy = pod(app(want(8000, cores=90, cards=3)), uid="busy")
+    plan = ledger.fit(busy, NodeName("n4"))
+    assert isinstance(plan, Plan)
+    ledger.reserve(busy, plan, 0.0, 10.0)
+    for policy in (NodePolicy.BINPACK, NodePolicy.SPREAD):
+        found = ledger.decide(pod(app(want(10)), nodes=policy, cards=("topology-aware",))).plan
+        assert found is not None
+        assert found.node == "n2"
+        ask = pod(app(want(1000)), uid=f"fill{policy}")
+        full = ledger.fit(ask, NodeName("n2"))
+        assert isinstance(full, Plan)
+        ledger.reserve(ask, full, 0.0, 10.0)
