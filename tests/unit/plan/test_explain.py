@@ -13,7 +13,7 @@ from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.explain import CardVerdict, Change, Explanation, Fix, explain
 from hami.plan.fit import fit
-from hami.plan.fixes import applied
+from hami.plan.fixes import applied, share_of
 from hami.plan.preempt import Holder
 from hami.plan.snapshot import CardState, NodeState
 
@@ -148,3 +148,78 @@ def test_the_state_is_untouched() -> None:
     before: NodeState = replace(state)
     explain(pod(app(want())), state)
     assert state == before
+
+
+def test_the_nearest_change_comes_first_whatever_was_found_first() -> None:
+    state = node(used("d0", model="NVIDIA-H100", mem=7500, slots=1), used("d1", model="NVIDIA-L40S"))
+    found = explain(pod(app(want(8000, use_types=("H100",)))), state)
+    assert [(fix.change, fix.effort) for fix in found.fixes] == [(Change.OTHER_TYPE, 0.5), (Change.LESS_MEMORY, 0.9375)]
+
+
+def test_a_whole_card_that_somebody_is_on_may_be_asked_for_almost_whole() -> None:
+    found = explain(pod(app(want(9000, cores=100))), node(used("d0", slots=1, mem=6000)))
+    assert found.fixes[0] == Fix(
+        Change.LESS_OF_BOTH, "ask at most 2000 MiB and 99 % of the cores a card", 2000, cores=99,
+        effort=(1 - 2000 / 9000) + (1 - 99 / 100),
+    )  # fmt: skip
+
+
+def test_accepting_a_type_drops_only_the_rule_against_it() -> None:
+    ask = pod(app(want(1000, nouse_types=("l40s", "V100"))))
+    found = explain(ask, node(used(model="NVIDIA-L40S")))
+    assert found.fixes[0].change is Change.OTHER_TYPE
+    (rules,) = {one.rules for container in applied(found.fixes[0], ask).containers for one in container.cards}
+    assert rules == make.want(nouse_types=("V100",)).rules
+    both = pod(app(want(1000, use_types=("V100",))))
+    (rules,) = {one.rules for one in applied(replace(found.fixes[0]), both).containers[0].cards}
+    assert rules == make.want(use_types=("V100", "NVIDIA-L40S")).rules
+
+
+@pytest.mark.parametrize(
+    ("charges", "share"),
+    [
+        ((Charge("d0", 1, 2000, 0),), 0.25),
+        ((Charge("d0", 1, 800, 40),), 0.4),
+        ((Charge("d0", 1, 800, 40), Charge("d1", 1, 6000, 0)), 0.75),
+        ((Charge("d0", 3, 16000, 0),), 1.0),
+        ((Charge("gone", 1, 8000, 100),), 0.0),
+    ],
+)
+def test_a_pod_costs_the_largest_share_of_a_card_that_it_holds(charges: tuple[Charge, ...], share: float) -> None:
+    state = node(used("d0", slots=10), used("d1", slots=10))
+    assert share_of(charges, state) == pytest.approx(share)
+    bare = node(used("d0", mem_mib=0, core_percent=0), used("d1"))
+    assert share_of((Charge("d0", 1, 5, 5),), bare) == 0
+
+
+def test_every_kind_of_change_is_told_in_its_own_words() -> None:
+    percent = explain(pod(app(want(percent=80))), node(used(mem=4000)))
+    assert percent.fixes[0] == Fix(Change.LESS_MEMORY, "ask at most 50 % of a card's memory", 50, effort=1 - 50 / 80)
+    cores = explain(pod(app(want(cores=80))), node(used(cores=50)))
+    assert cores.fixes[0] == Fix(Change.LESS_CORES, "ask at most 50 % of a card's cores", 50, effort=1 - 50 / 80)
+    cards = explain(pod(app(want(cards=3))), node(used("d0"), used("d1", mem=8000)))
+    assert cards.fixes[0] == Fix(Change.FEWER_CARDS, "ask at most 1 card", 1, effort=1 - 1 / 3)
+    more = explain(pod(app(want(cards=3))), node(used("d0"), used("d1"), used("d2", mem=8000)))
+    assert more.fixes[0] == Fix(Change.FEWER_CARDS, "ask at most 2 cards", 2, effort=1 - 2 / 3)
+    both = explain(pod(app(want(percent=80, cores=50))), node(used("d0", 1, 6400, 80)))
+    assert both.fixes[0] == Fix(
+        Change.LESS_OF_BOTH, "ask at most 20 % of its memory and 20 % of the cores a card", 20, cores=20,
+        effort=(1 - 20 / 80) + (1 - 20 / 50),
+    )  # fmt: skip
+    numa = explain(pod(app(want(cards=2, numa_bind=True))), node(used("d0", numa=0), used("d1", numa=1)))
+    assert Fix(Change.ANY_NUMA, "drop the NUMA binding", effort=0.5) in numa.fixes
+    rules = explain(pod(app(want(use_ids=("zz",)))), node(used()))
+    assert rules.fixes == (Fix(Change.NO_RULES, "drop the rules on card types, uuids and modes", effort=0.75),)
+
+
+def test_a_verdict_says_what_was_needed_and_what_there_was() -> None:
+    state = node(
+        used("d0", slots=10), used("d1", slots=1, mem=7500), used("d2", slots=1, cores=80), used("d3", healthy=False)
+    )
+    found = explain(pod(app(want(1000, cores=30))), state)
+    assert [(one.card, one.reason, one.needed, one.had) for one in found.cards] == [
+        ("d0", Reason.SLOTS_EXHAUSTED, 1, 0),
+        ("d1", Reason.INSUFFICIENT_MEMORY, 1000, 500),
+        ("d2", Reason.INSUFFICIENT_CORE, 30, 20),
+        ("d3", Reason.NOT_HEALTHY, None, None),
+    ]

@@ -7,7 +7,7 @@ from hami.model.ask import Weights
 from hami.model.plan import Plan
 from hami.model.refusal import CardRefusal, Reason, Refusal
 from hami.plan import score
-from hami.plan.fit import fit
+from hami.plan.fit import CHOICES, Search, fit
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 
@@ -237,3 +237,42 @@ def test_a_plan_is_charged_and_knows_its_node() -> None:
     assert (result.node, result.generation) == ("n7", 42)
     assert [(one.card, one.slots, one.mem_mib, one.core_percent) for one in result.charges] == [("d0", 1, 3000, 30)]
     assert result.containers[1][0].family == NVIDIA
+
+
+def test_no_pod_makes_a_decision_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first container may have any of five cards, the last only d4 or, later, none: so many choices and no more."""
+    sizes = [used(f"d{number}", mem_mib=1000 + number, core_percent=100) for number in range(5)]
+    state = node(*sizes)
+    asked = pod(app(want(1, cores=100)), app(want(1, cores=100, use_ids=("d0",))), cards=("numa",))
+    for bound, fits in ((1, False), (2, True), (3, True)):
+        monkeypatch.setattr("hami.plan.fit.CHOICES", bound)
+        found = Search(asked, state).place()
+        assert found == fits
+    looked = []
+    monkeypatch.setattr("hami.plan.fit.CHOICES", 4)
+    place = Search.take
+
+    def take(search: Search, number: int, choice: object) -> None:
+        looked.append(number)
+        place(search, number, choice)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Search, "take", take)
+    never = pod(app(want(1, cores=100)), app(want(1, cores=100)), app(want(9000)), cards=("numa",))
+    assert not Search(never, state).place()
+    assert len(looked) <= 4 + 2
+
+
+def test_cards_that_are_alike_are_tried_once() -> None:
+    """Twelve equal cards in pairs: without that, 66 choices of the first container would be tried."""
+    state = node(*(used(f"d{number}", core_percent=100) for number in range(12)))
+    search = Search(pod(app(want(8000, cards=2)), app(want(9000))), state)
+    assert not search.place()
+    assert search._left == CHOICES - 1
+
+
+def test_a_container_of_a_family_the_pod_asks_twice_is_refused_by_name() -> None:
+    both = pod(app(want(1000), want(1, family=OTHER), name="both"))
+    assert refusal(both, node(used("d0"))).text == "Device type not found: the node has no DCU card"
+    plan = fit(both, node(used("d0"), used("o1", family=OTHER, model="Hygon-Z100")))
+    assert isinstance(plan, Plan)
+    assert [(part.card, part.family) for part in plan.containers[0]] == [("d0", NVIDIA), ("o1", OTHER)]

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
-from hami.model.ask import Ask, PodRef
+from hami.model.ask import Ask, CardAsk, PodRef
 from hami.model.card import Card, Instance, MigProfile, Placement
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan, Slice
 from hami.model.refusal import Reason, Refusal
 from hami.plan import mig
 from hami.plan.fit import fit
+from hami.plan.rules import refuse
 from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
@@ -308,3 +309,77 @@ def test_nodes_with_and_without_mig_are_decided_together() -> None:
     two = ledger.decide(one(8000, cards=2))
     assert two.feasible == ["m"]
     assert two.refusals["s"].text == "NodeInsufficientDevice: asks 2 cards, the node has 1"
+
+
+def test_the_refusal_in_full() -> None:
+    """Of several cards the one that comes nearest; one that serves the ask nowhere is passed over."""
+    full = CardState(mig_card("d0"), 2, 1, 1, instances=(Instance("3g.20gb", 0, 4), Instance("3g.20gb", 4, 4)))
+    nearer = CardState(mig_card("d1"), 1, 1, 1, instances=(Instance("3g.20gb", 0, 4),))
+    small = CardState(mig_card("d2", profiles=A100[:1]), 1, 1, 1, instances=(Instance("1g.5gb", 0, 1),))
+    assert refusal(node(full), one(4000)).text == (
+        "1/1 CardMigTopologyInfeasible: no place for another 1g.5gb (4000 MiB) on card d0 beside 3g.20gb at 0, "
+        "3g.20gb at 4; nothing has one"
+    )
+    assert mig.explain(want(30000), [small, full, nearer]) == (
+        "no place for another 7g.40gb (30000 MiB) on card d1 beside 3g.20gb at 0; "
+        "the largest that still has one is 3g.20gb"
+    )
+    assert mig.explain(want(30000), []) == ""
+    crowded = CardState(mig_card("d0", profiles=A100[3:]), instances=())
+    assert "beside no other" in mig.explain(want(30000), [crowded])
+
+
+@pytest.mark.parametrize(
+    ("state", "ask", "said"),
+    [
+        (CardState(mig_card()), want(4000), None),
+        (CardState(mig_card()), want(4000, cores=90), None),
+        (CardState(mig_card()), want(40193), (Reason.INSUFFICIENT_MEMORY, 40193, 40192)),
+        (CardState(mig_card()), want(4000, cores=101), (Reason.INSUFFICIENT_CORE, 101, 100)),
+        (CardState(mig_card(profiles=())), want(1), (Reason.INSUFFICIENT_MEMORY, 1, 0)),
+        (
+            CardState(mig_card(slots=2), 2, 1, 1, instances=(Instance("1g.5gb", 0, 1), Instance("1g.5gb", 1, 1))),
+            want(4000),
+            (Reason.SLOTS_EXHAUSTED, 1, 0),
+        ),
+        (
+            CardState(mig_card(slots=3), 2, 1, 1, instances=(Instance("1g.5gb", 0, 1), Instance("1g.5gb", 1, 1))),
+            want(4000),
+            None,
+        ),
+        (
+            CardState(mig_card(), 1, 1, 1, instances=(Instance("3g.20gb", 0, 4),)),
+            want(30000),
+            (Reason.MIG_INFEASIBLE, 30000, 19968),
+        ),
+    ],
+)
+def test_a_card_says_what_it_lacks(state: CardState, ask: CardAsk, said: tuple[Reason, int, int] | None) -> None:
+    found = refuse(ask, state, False)
+    assert (found and (found.reason, found.needed, found.had)) == said
+
+
+def test_mutex_finds_no_card_with_an_instance() -> None:
+    held = CardState(mig_card(), 1, 1, 1, instances=(Instance("1g.5gb", 0, 1),))
+    found = refuse(want(4000), held, True)
+    assert found is not None
+    assert found.reason is Reason.EXCLUSIVE_CONFLICT
+    assert refuse(want(4000), CardState(mig_card()), True) is None
+
+
+def test_what_a_choice_costs_is_the_largest_profile_that_loses_its_place() -> None:
+    assert mig.loss(A100, 0, mig.bits(0, 1)) == 40192 - 19968
+    assert mig.loss(A100, mig.bits(0, 4), mig.bits(0, 5)) == 19968 - 4864
+    assert mig.loss(A100, mig.bits(0, 7), mig.bits(0, 8)) == 0
+    assert mig.loss(A100, mig.bits(0, 6), mig.bits(0, 8)) == 4864
+    assert (mig.bits(2, 3), mig.mask([Instance("x", 0, 2), Instance("y", 5, 1)])) == (0b11100, 0b100011)
+
+
+def test_of_profiles_with_the_same_memory_the_one_with_fewer_slices_is_taken() -> None:
+    twins = (profile("1g.10gb", 9856, 15, 2, 0, 2, 4, 6, slices=1), profile("2g.10gb", 9856, 29, 2, 0, 2, 4))
+    card_of = node(CardState(mig_card(profiles=twins[::-1])))
+    assert places(fit(one(8000), card_of)) == [("d0", "1g.10gb", 6)], "and HAMi's high places first"
+    assert places(fit(pod(app(want(8000, cores=20))), card_of)) == [("d0", "2g.10gb", 0)]
+    left = mig.largest_left(twins, 0)
+    assert left is not None
+    assert left.name == "2g.10gb"

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
+from hami.ledger.survey import survey
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
@@ -16,6 +18,7 @@ from hami.model.plan import Plan
 from hami.plan.pack.demand import MEMORY, Demand
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL
+from hami.plan.steps import finish
 
 GPU = Family("GPU")
 SIZES = (110, 320, 470, 650, 810)
@@ -289,3 +292,54 @@ def test_a_size_that_goes_with_no_other_costs_a_whole_card() -> None:
     assert residues({500: 10.0})[500] == pytest.approx(0.5)
     assert residues({500: 10.0})[499] == 0
     assert residues({})[999] == 0
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32))
+def test_what_is_told_of_a_node_adds_up_to_the_score_that_decided(seed: int) -> None:
+    random = Random(seed)
+    nodes = [(f"n{place}", random.choice([1, 2, 4]), "A", random.choice([4e3, 16e3, 64e3])) for place in range(4)]
+    ledger = ledger_of(*nodes)
+    for number in range(12):
+        one = ask(f"p{number}", random.choice(SIZES), random.choice([1, 1, 2]), random.choice([0, 2000]))
+        plan = ledger.decide(one).plan
+        told = {name: ledger.worth(one, NodeName(name)) for name, *_ in nodes}
+        room = {name: worth for name, worth in told.items() if worth is not None}
+        assert (plan is None) == (not room)
+        if plan is None:
+            continue
+        assert room[plan.node].score >= max(worth.score for worth in room.values()) - 0.01
+        for worth in room.values():
+            assert worth.score == pytest.approx(sum(seat.change for seat in worth.seats) + worth.residues, abs=0.01)
+            assert sum(price.free != price.free_after for price in worth.prices) == one.containers[0].cards[0].cards
+        changed = {price.place for price in room[plan.node].prices if price.free != price.free_after}
+        assert {f"{plan.node}/{place}" for place in changed} == {slice_.card for slice_ in plan.containers[0]}
+        bind(ledger, one, plan)
+
+
+def test_seats_and_prices_are_told_as_one_would_count_them() -> None:
+    ledger = ledger_of(("n", 2, "A", 1e9))
+    for number in range(10):
+        ledger.decide(ask(f"s{number}", 500, cpu=2000))
+    worth = ledger.worth(ask("next", 500, cpu=2000), NodeName("n"))
+    assert worth is not None
+    (seat,) = worth.seats
+    assert (seat.shape, seat.before, seat.after, seat.weight) == ("1 x 500 MiB with 2 CPU", 4, 3, 500)
+    assert [(price.free, price.worth, price.free_after, price.worth_after) for price in worth.prices] == [
+        (1000, 1000, 500, 500), (1000, 1000, 1000, 1000),
+    ]  # fmt: skip
+    assert (worth.residues, worth.score) == (-3000, -3500)  # sixfold, and one seat
+    assert worth.formula == "seats -500.0 - residues 3000.0"
+
+
+def test_a_survey_under_pack_carries_what_was_compared() -> None:
+    ledger = ledger_of(("a", 2, "A", 1e9), ("b", 1, "A", 1e9))
+    for number in range(10):
+        ledger.decide(ask(f"s{number}", 470))
+    found = finish(survey(ledger, ask("next", 470)))
+    scores = {one.node: one.pack.score for one in found.nodes if one.pack is not None}
+    assert found.plan is not None
+    assert max(scores, key=lambda name: scores[name]) == found.plan.node
+    assert len(scores) == 2
+    binpack = replace(ask("other", 470), node_policy=NodePolicy.BINPACK)
+    assert all(one.pack is None for one in finish(survey(ledger, binpack)).nodes)
