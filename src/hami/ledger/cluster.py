@@ -26,6 +26,7 @@ from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.plan import quota, refuse
 from hami.plan.choose import Decision, choose, choose_host, fit_as
+from hami.plan.pack import Worth
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
 
@@ -123,6 +124,12 @@ class Ledger:
             ask = quota.bounded(ask, budgets, grown=True)
             row = self._index.rows.get(name)
             return refuse.UNKNOWN_NODE if row is None else fit_as(ask, self._index, row)
+
+    def worth(self, ask: Ask, name: NodeName) -> Worth | None:
+        """What the policy `pack` compares on one node, as if `ask` held nothing yet. None without room."""
+        row = self._index.rows.get(name)
+        with self._without_hold(ask.pod.uid):
+            return None if row is None or ask.empty else self._index.pack.worth(ask, self._index.columns, row)
 
     def shelter(self, ask: Ask, names: Sequence[str]) -> NodeName | None:
         """Of `names`, the node on which a pod without cards costs the cards least, as the policy `pack` sees it.

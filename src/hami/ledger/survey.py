@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
-from hami.model.ask import Ask, CardAsk, PodRef
+from hami.model.ask import Ask, CardAsk, NodePolicy, PodRef
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
@@ -83,7 +83,8 @@ def survey(ledger: Ledger, ask: Ask, *, closely: int = CLOSELY, ask_of: AskOf = 
     for state in _fitting(ledger, ask, decision.plan, decision.feasible)[:closely]:
         found = yield from explaining(ask, state)
         plan = ledger.fit(ask, state.name)  # the decision's own: a node policy may prefer other cards than the pod's
-        looked.append(replace(found, plan=plan) if isinstance(plan, Plan) else found)
+        worth = ledger.worth(ask, state.name) if ask.node_policy is NodePolicy.PACK else None
+        looked.append(replace(found, plan=plan, pack=worth) if isinstance(plan, Plan) else found)
     if decision.plan is None:
         nearest = yield from _nearest(ledger, ask, list(decision.refusals))
         for state in nearest[:closely]:

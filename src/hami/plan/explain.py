@@ -15,6 +15,7 @@ from hami.model.refusal import Reason
 from hami.plan import score
 from hami.plan.fit import fit, wants
 from hami.plan.fixes import Change, Fix, fixes
+from hami.plan.pack import Worth
 from hami.plan.policies import chain
 from hami.plan.preempt import Holder
 from hami.plan.rules import refuse
@@ -69,6 +70,8 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
     """The nearest first. Empty where the ask fits, or where no single change helps."""
     use: tuple[CardUse, ...] = ()
     """All cards of the node."""
+    pack: Worth | None = None
+    """What the node policy `pack` compares here, where it decides and the ask fits."""
 
 
 def explain(ask: Ask, node: NodeState, holders: Sequence[Holder] = ()) -> Explanation:

@@ -12,8 +12,11 @@ from hami.plan.explain import CardUse, CardVerdict, Explanation
 from hami.plan.fixes import Fix
 from hami.plan.fragmentation import Fragmentation, Room
 from hami.plan.moves import Move
+from hami.plan.pack import Worth
 
 BAR = 20
+SEATS = 5
+"""Lines of seats shown of a node."""
 UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTimeSlicingExhausted": "slices"}
 
 
@@ -74,7 +77,25 @@ def _node(node: Explanation) -> Table:
         verdicts = [one for one in node.cards if one.card == use.card]
         chosen = use.card in taken
         table.add_row(*_card(use), Group(*(_said(one, chosen) for one in verdicts)))
+    if node.pack is not None:
+        table.caption, table.caption_justify = _packed(node.pack), "left"
     return table
+
+
+def _packed(worth: Worth) -> str:
+    """What `pack` compared, the dearest seats first; thousandths of a card."""
+    lines = [f"pack: score {worth.score:.1f} = {worth.formula} (nearest to 0 is chosen)"]
+    lines += [
+        f"  {seat.change:+9.1f}  seats for {seat.shape}: {seat.before:g} -> {seat.after:g}, each {seat.weight:.1f}"
+        for seat in worth.seats[:SEATS]
+    ]
+    lines += [
+        f"  card {price.place}: {price.free / 10:g} % free worth {price.worth:.0f}"
+        f" -> {price.free_after / 10:g} % worth {price.worth_after:.0f}"
+        for price in worth.prices
+        if price.free != price.free_after
+    ]
+    return "\n".join(lines)
 
 
 def _card(use: CardUse) -> tuple[RenderableType, ...]:

@@ -1,9 +1,10 @@
 """The node policy `pack`: place each pod where the room that is lost to others like it is least worth.
 
 `demand` learns what is asked, `prices` says what a residue of a card is worth under that demand, `worth`
-what a node is worth, and `chooser` compares nodes before and after. docs/adr/ has the reasons.
+what a node is worth, `chooser` compares nodes before and after, and `shown` says so. docs/adr/ has the reasons.
 """
 
 from hami.plan.pack.chooser import Pack
+from hami.plan.pack.shown import Worth
 
-__all__ = ["Pack"]
+__all__ = ["Pack", "Worth"]

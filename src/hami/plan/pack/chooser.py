@@ -15,7 +15,8 @@ from hami.plan.columns import Columns, Longs
 from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.prices import FULL
-from hami.plan.pack.worth import RESIDUES, Rows, Scale, worth
+from hami.plan.pack.shown import Worth, shown
+from hami.plan.pack.worth import RESIDUES, Rows, Scale, Singles, worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
 
@@ -116,6 +117,21 @@ class Pack:
             kept.seen[stale] = columns.version[stale]
         return kept.gain[rows]
 
+    def worth(self, ask: Ask, columns: Columns, row: int) -> Worth | None:
+        """What was compared of one row, in parts: for people. None where it has no room."""
+        want = leading(ask).ask
+        own, rows = self._family(want.family, columns), np.array([row])
+        own.rows.refresh(columns, rows)
+        cards, able = _cards(own, own.scale.shares(want), rows, want.cards)
+        if not able[0]:
+            return None
+        before = own.rows.worth[0][row], float(own.rows.worth[1][row])
+        seats, residue = _after(own, want, ask.cpu_milli, columns=columns, rows=rows, cards=cards)
+        free = own.rows.place[row]
+        taken = np.zeros_like(free)
+        taken[cards[0]] = own.scale.shares(want)[free[cards[0]] // _LEVELS]
+        return shown(own.scale, before, (seats[0], float(residue[0])), free, free - taken)
+
     def narrowed(self, ask: Ask, columns: Columns, row: int, state: NodeState) -> NodeState | None:
         """The node with only the cards it should lend; None where that is the card policy's affair."""
         if len(wants(ask)) != 1 or not chain(ask.card_policy).plain:
@@ -160,26 +176,30 @@ def _cards(own: Judged, shares: Longs, rows: Longs, cards: int) -> tuple[Longs, 
 
 
 def _gains(own: Judged, ask: CardAsk, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
-    shares = own.scale.shares(ask)
-    cards, able = _cards(own, shares, rows, ask.cards)
+    cards, able = _cards(own, own.scale.shares(ask), rows, ask.cards)
     found = np.full(len(rows), NO_ROOM)
     rows, cards = rows[able], cards[able]
-    if not len(rows):
-        return found
-    scale, kept = own.scale, own.rows
-    seats, residue, room = kept.seats[rows], kept.residue[rows], kept.room[rows]
-    after, worthless, taken = seats.copy(), residue.copy(), np.zeros(len(rows))
+    if len(rows):
+        seats, residue = _after(own, ask, cpu_milli, columns=columns, rows=rows, cards=cards)
+        before = own.rows.worth[0][rows], own.rows.worth[1][rows]
+        gain = (seats - before[0]) @ own.scale.weight + RESIDUES * (residue - before[1])
+        found[able] = np.round(gain, 3)
+    return found
+
+
+def _after(
+    own: Judged, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs
+) -> tuple[Singles, Floats]:
+    """What rows are worth with the ask on `cards`: seats by shape, and residues."""
+    scale, kept, shares = own.scale, own.rows, own.scale.shares(ask)
+    seats, worthless, taken = kept.seats[rows].copy(), kept.residue[rows].copy(), np.zeros(len(rows))
     for number in range(cards.shape[1]):
         place = kept.place[rows, cards[:, number]]
         share = shares[place // _LEVELS]
-        after += scale.seats[place - share] - scale.seats[place]
+        seats += scale.seats[place - share] - scale.seats[place]
         worthless += scale.residue[place - share] - scale.residue[place]
         taken += share
-    cpu = columns.host_cpu[rows]
-    seats_after, residue_after = worth(scale, after, worthless, room - taken, cpu - cpu_milli)
-    gain = (seats_after - kept.worth[0][rows]) @ scale.weight + RESIDUES * (residue_after - kept.worth[1][rows])
-    found[able] = np.round(gain, 3)
-    return found
+    return worth(scale, seats, worthless, kept.room[rows] - taken, columns.host_cpu[rows] - cpu_milli)
 
 
 def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:

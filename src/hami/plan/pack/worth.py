@@ -40,6 +40,7 @@ class Scale:
         self.turnover = demand.turnover
         # one card first: their seats add up card by card, those of several are counted in sets of cards
         shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
+        self.shapes = [one.shape for one in shapes]
         self._asks = [one.shape.ask for one in shapes]
         self.single = sum(ask.cards == 1 for ask in self._asks)
         self.sets: Singles = np.array([ask.cards for ask in self._asks[self.single :]], np.float32)
