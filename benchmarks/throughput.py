@@ -6,7 +6,8 @@ Real etcd, kube-apiserver and kube-scheduler; simulated nodes and agents. All po
 wait when kube-scheduler starts; the rate is from the first to the last binding
 that a watch shows. The reference is the same run, same pods without a card, no extender.
 A second one asks for the same three resources and lets kube-scheduler ignore them: what it
-takes to look at them on every node is its own cost, and no extender can be faster than that.
+takes to look at them on every node is its own cost. A third has an extender that decides nothing
+(`benchmarks.echo`): no extender on this machine can be faster than that.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from hami.kube.watch import follow
 from hami.lab.controlplane import Part
 from hami.lab.lab import Lab
 from hami.lab.process import Process
-from hami.lab.product import SCHEDULER, Product
+from hami.lab.product import SCHEDULER, Product, Replica
 from hami.sim.nodes import Shape, create_nodes, each
 from hami.wire.objects import Pod
 
@@ -147,6 +148,8 @@ class Found(Struct):
     plain: Outcome
     asking: Outcome
     """kube-scheduler alone, its pods naming the resources."""
+    echo: Outcome
+    """The same with an extender that decides nothing."""
     hami: Outcome
     page: str
     """Our /metrics after the run."""
@@ -177,6 +180,14 @@ async def measure(lab: Lab, load: Load) -> Found:
                 kube, bodies, lambda: lab.start_scheduler({**client, **IGNORING}, "kube-scheduler"), processes
             )
             await clear(kube)
+        with console.status(f"kube-scheduler with an extender that decides nothing: {load.pods} pods"):
+            name, product = "kube-echo-scheduler", Product(lab, kube_scheduler=client)
+            configuration, echo_server = with_echo(lab, product)
+            bodies = [pod(f"echo-{n}", SCHEDULER, LIMITS, load.policy) for n in range(load.pods)]
+            others = {**processes, "echo": child_of(echo_server.pid)}
+            echo = await bound(kube, bodies, lambda: lab.start_scheduler(configuration, name), others)
+            echo_server.kill()
+            await clear(kube)
         with console.status(f"kube-scheduler with hami: {load.pods} pods"):
             python = (sys.executable, *(["-m", "benchmarks.profiled", load.profile] if load.profile else []))
             product = Product(lab, kube_scheduler=client, python=python, flags={"log-level": "warning"})
@@ -189,10 +200,24 @@ async def measure(lab: Lab, load: Load) -> Found:
                 lambda: lab.start_scheduler(product.configuration(replica), "kube-hami-scheduler"),
                 processes,
             )
-        found = Found(plain, asking, hami, replica.get("/metrics")[1], rss_mb(processes["hami scheduler"]))
+        found = Found(plain, asking, echo, hami, replica.get("/metrics")[1], rss_mb(processes["hami scheduler"]))
         agents.kill()
         replica.process.stop()
     return found
+
+
+def with_echo(lab: Lab, product: Product) -> tuple[dict[str, Any], Process]:
+    """The configuration that `hami scheduler config` prints, with another extender; kube-scheduler binds itself."""
+    port, serving = lab.take_port(), product.serving
+    words = ["--certificate", serving.certificate, "--key", serving.key, "--authority", serving.authority]
+    command = [sys.executable, "-m", "benchmarks.echo", *map(str, words), "--port", str(port)]
+    process = lab.program(command, {"PYTHONPATH": str(Path(__file__).parents[1])}, name="echo")
+    configuration = product.configuration(Replica("echo", port, port, process))
+    extender = configuration["extenders"][0]
+    kept = {key: value for key, value in extender.items() if key not in ("bindVerb", "preemptVerb")}
+    connection = {**configuration["clientConnection"], "kubeconfig": str(product.caller.kubeconfig)}
+    time.sleep(2)  # it has no probe that needs no certificate
+    return {**configuration, "extenders": [kept], "clientConnection": connection}, process
 
 
 def verb_times(page: str) -> dict[str, float]:
@@ -239,7 +264,12 @@ def main(as_json: bool, **load: Any) -> None:
         figures(asked, found),
         [
             f"CPU, ms a pod  {name:<10}  {cpus(outcome)}"
-            for name, outcome in (("plain", found.plain), ("asking", found.asking), ("hami", found.hami))
+            for name, outcome in (
+                ("plain", found.plain),
+                ("asking", found.asking),
+                ("echo", found.echo),
+                ("hami", found.hami),
+            )
         ],
         as_json=as_json,
     )
@@ -251,11 +281,12 @@ def figures(load: Load, found: Found) -> list[Figure]:
     times = verb_times(found.page)
     ratio = found.hami.per_s / found.plain.per_s if found.plain.per_s else 0.0
     floor = 0.95 if load.qps == "default" else 0.6
-    missing = 3 * load.pods - found.hami.bound - found.plain.bound - found.asking.bound
+    missing = 4 * load.pods - sum(one.bound for one in (found.hami, found.plain, found.asking, found.echo))
     return [
         Figure("hami_pods_per_s", found.hami.per_s, "/s", "bound with hami"),
         Figure("plain_pods_per_s", found.plain.per_s, "/s", "bound by kube-scheduler alone"),
         Figure("asking_pods_per_s", found.asking.per_s, "/s", "the same, its pods naming the three resources"),
+        Figure("echo_pods_per_s", found.echo.per_s, "/s", "the same with an extender that decides nothing"),
         Figure("ratio", ratio, "", "ratio", floor, at_least=True),
         Figure("cpu_ms_per_pod", found.hami.cpu_ms["hami scheduler"], "ms", "CPU of hami scheduler a pod", 1.2),
         *(Figure(f"{verb}_ms", value, "ms", f"/{verb}, mean") for verb, value in times.items()),
