@@ -40,6 +40,8 @@ TESTS = ("tests/unit/plan", "tests/unit/ledger", "tests/unit/scheduler", "tests/
 PYTEST = ("-q", "-p", "no:cacheprovider", "--timeout=0", "-m", "not lab and not node and not gpu and not realtime")
 KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hami/mutants"
 
+JUDGES = ("tests/unit/plan/test_oracle.py", "tests/unit/plan/test_world.py", "tests/unit/ledger/test_machine.py")
+"""Property tests of everything: slow, and hard to deceive."""
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
@@ -149,12 +151,17 @@ class Session:
         killers: dict[str, Counter[str]] = {}
         for number, mutant in enumerate(self._todo):
             file = self._files[mutant.module]
-            near, far = killers.setdefault(mutant.unit, Counter()), killers.setdefault(mutant.module, Counter())
+            near, far = (killers.setdefault(of, Counter()) for of in (f"{file} {mutant.unit}", mutant.module))
             hint, own = self._cache.hint(mutant), f"/test_{Path(file).stem}.py"
-            chosen = sorted(
-                found.of(file, mutant.lines) & items.keys(),
-                key=lambda test: (test != hint, -near[test], own not in _file(test), -far[test], found.seconds[test]),
-            )
+
+            def worth(test: str, near=near, far=far, hint=hint, own=own) -> float:  # type: ignore[no-untyped-def]
+                """The likeliest to notice, for its time, comes first."""
+                likely = 50 * (test == hint) + 20 * near[test] + far[test] + 2 * (own in test) + 0.02
+                return -(likely + (_file(test) in JUDGES)) / (0.02 + found.seconds[test])
+
+            chosen = sorted(found.of(file, mutant.lines) & items.keys(), key=worth)
+            if not chosen:
+                continue  # no test runs it, but an import may: `anew`
             code = self._modules[mutant.module].code(mutant, file)
             by = first_failure(
                 self._watch,
@@ -164,18 +171,25 @@ class Session:
             near[by or ""] += 1
             far[by or ""] += 1
             self._cache.put(mutant, by)
-            if number % 50 == 49:
+            if number % 25 == 24:
                 self._cache.save()
                 self._say(f"{number + 1} of {len(self._todo)} mutants tried, {_cpu():.0f} s of CPU\n")
         self._cache.save()
 
     def _map(self, items: dict[str, pytest.Item]) -> Map:
-        """Made anew for the tests of files that have changed, and for all where a source of what is judged has."""
-        sources = _digest(_files(SOURCES / "hami" / one for one in ("model", "plan", "ledger")))
-        kept = json.loads(self.map_file.read_text()) if self.map_file.exists() else {}
-        runs = kept.get("runs", {}) if kept.get("sources") == sources else {}
+        """Made anew for the tests of files that have changed, and for those that ran a source that has."""
+        sources = {str(file): _digest([file]) for file in _files([SOURCES / "hami"])}
         states = {name: _digest([ROOT / name]) for name in {_file(test) for test in items}}
-        due = [test for test in items if test not in runs or kept["states"].get(_file(test)) != states[_file(test)]]
+        kept = json.loads(self.map_file.read_text()) if self.map_file.exists() else {}
+        runs = kept.get("runs", {}) if "sources" in kept else {}
+        changed = {file for file, state in sources.items() if runs and kept["sources"].get(file) != state}
+        due = [
+            test
+            for test in items
+            if test not in runs
+            or kept["states"].get(_file(test)) != states[_file(test)]
+            or changed & set(runs[test][0])
+        ]
         tracer = Tracer(set(_all_files()))
         for number, test in enumerate(due):
             item = items[test]
@@ -197,7 +211,7 @@ class Session:
 
 
 def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
-    """Try a mutant outside of any function: with everything imported again."""
+    """Try a mutant outside of any function, or in one that runs only at import: with everything imported again."""
     tests = sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, test))
     finder = Finder(mutant.module, file, module.code(mutant, file))
     return first_failure_anew(finder, [*PYTEST, *map(str, tests)], [Repeatable()]) if tests else None
@@ -259,6 +273,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
     parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
+    parser.add_argument(
+        "--kept", action="store_true", help="try nothing, report what earlier runs found and still holds"
+    )
     parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -266,7 +283,10 @@ def main() -> int:
     modules = {name: Module(name, Path(file).read_text()) for name, file in files.items()}
     chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
     cache = Cache(KEPT, given.tests)
+    if given.kept:
+        chosen = {name: [one for one in some if cache.known(one)] for name, some in chosen.items()}
     todo = [one for some in chosen.values() for one in some if given.fresh or not cache.known(one)]
+    random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:
         problem = session.run([one for one in todo if one.unit])
@@ -276,7 +296,7 @@ def main() -> int:
         cache.reread()
         found = session.lines()
         for one in todo:
-            if not one.unit:
+            if not one.unit or not found.of(files[one.module], one.lines):
                 cache.put(one, anew(modules[one.module], one, files[one.module], found))
         cache.save()
     results = {name: {one: cache.hint(one) for one in some} for name, some in chosen.items()}

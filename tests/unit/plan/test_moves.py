@@ -184,3 +184,21 @@ def test_a_budget_gives_up_no_more_pods_than_it_may() -> None:
     large = pod(app(want(8000, cores=100, use_ids=("d0",))))
     assert finish(relieve(large, nodes, residents, {"ns/b": 1})) == NoRelief(searched_all=True)
     assert isinstance(finish(relieve(large, nodes, residents, {"ns/b": 2})), Relief)
+
+
+def test_no_more_pods_are_moved_than_was_allowed_and_all_places_were_looked_at() -> None:
+    """Two thirds of a card must leave it, one at a time is not enough."""
+    first, second = (half(uid, node(used("d0"), name="a"), "d0") for uid in ("p", "q"))
+    one = node(used("d0"), name="a").bearing(first.charges).bearing(second.charges)
+    nodes = {one.name: one, NodeName("b"): node(used("d1"), name="b")}
+    residents = [first, second]
+    ask = pod(app(want(8000, cores=100, use_ids=("d0",))))
+    assert finish(relieve(ask, nodes, residents, {}, most=1)) == NoRelief(searched_all=True)
+    found = finish(relieve(ask, nodes, residents, {}, most=2))
+    assert isinstance(found, Relief)
+    assert {move.pod.uid for move in found.moves} == {"p", "q"}
+    for trials in range(1, 4):
+        assert finish(relieve(ask, nodes, residents, {}, most=2, trials=trials)) == NoRelief(searched_all=False)
+    after = found.after(nodes, residents)
+    assert isinstance(fit(ask, after[NodeName("a")]), Plan)
+    assert after[NodeName("b")].cards[0].use == (2, 8000, 100)

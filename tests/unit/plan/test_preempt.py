@@ -102,3 +102,11 @@ def test_the_answer_does_not_depend_on_the_order_of_the_pods(priority: int) -> N
     holders = [holder(name, "d0", 2000, priority) for name in "abcd"] + [holder("e", "d1", 8000, 1)]
     forward = victims(ask(), full(*holders), holders)
     assert forward == victims(ask(), full(*holders), list(reversed(holders)))
+
+
+def test_the_highest_priority_counts_before_the_sum() -> None:
+    one_high = [holder("a", "d0", 1, 3), holder("b", "d0", 1, 0)]
+    two_middling = [holder("c", "d0", 1, 2), holder("d", "d0", 1, 2)]
+    assert cost(two_middling) < cost(one_high)
+    assert cost(one_high) == (0, 3, 3, 2)
+    assert cost([holder("e", "d0", 1, -5)]) > cost([])

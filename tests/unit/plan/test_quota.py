@@ -231,3 +231,13 @@ def test_an_instance_that_is_larger_than_what_was_asked_counts_as_large_as_it_is
     assert refused(on, pod(app(want(4800)))) is None
     on.set_node(NodeRecord(NodeName("n"), (mig_card("d0"), card("d1", mem_mib=5000))))
     assert refused(on, pod(app(want(5000)))) is None, "a card that is not in MIG mode gives what was asked"
+
+
+def test_the_cores_of_an_instance_count_as_many_as_it_has() -> None:
+    on = Ledger()
+    on.set_node(NodeRecord(NodeName("n"), (mig_card("d0"),)))
+    on.set_quota(QuotaRecord("ns", "q", (Limit(CORES, 20),)))
+    refusal = refused(on, pod(app(want(8000, cores=10))))
+    assert refusal is not None
+    assert "limits.nvidia.com/gpucores: used 0, asked 29, limit 20" in refusal.text
+    assert refused(on, pod(app(want(4000, cores=10)))) is None

@@ -185,3 +185,10 @@ def test_the_size_of_a_node_weighs_more_than_how_full_it_is() -> None:
         full = ledger.fit(ask, NodeName("n2"))
         assert isinstance(full, Plan)
         ledger.reserve(ask, full, 0.0, 10.0)
+
+
+def test_a_set_that_is_grown_has_each_card_once_however_bad_the_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.policies.topology.MOST_SETS", 0)
+    bad = {(0, 1): -5, (0, 2): -5, (0, 3): -5, (1, 2): -9, (1, 3): -9, (2, 3): -1}
+    assert taken(linked(bad), 2) == ["d2", "d3"]
+    assert taken(linked(bad), 3) == ["d0", "d2", "d3"]

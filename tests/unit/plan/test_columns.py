@@ -1,0 +1,135 @@
+"""Columns are what the cards make of them, however often and in whatever order they were written."""
+
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+
+from hami.ledger.index import Index
+from hami.plan import score
+from hami.plan.columns import MAX_CARDS, REASONS, TALLY_BITS, TOP, Columns, counts
+
+from . import builders as make
+from .builders import card, node, used
+from .test_mig import mig_card
+
+CELLS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa")
+
+
+@settings(max_examples=100, deadline=None)
+@given(make.SEEDS)
+def test_cells_say_what_the_cards_say_whatever_was_there_before(seed: int) -> None:
+    random = Random(seed)
+    columns = Columns(rows=1, cards=1)
+    states = {}
+    for _ in range(12):
+        row, state = random.randrange(5), make.random_node(random, "n", most=5)
+        states[row] = state
+        columns.write(row, state)
+    assert columns.rows == max(states) + 1
+    for row, state in states.items():
+        for place, one in enumerate(state.cards):
+            want = (
+                one.free_slots, one.free_mem_mib, one.free_core_percent, one.used_slots,
+                one.card.mem_mib, one.card.core_percent, one.card.numa,
+            )  # fmt: skip
+            assert tuple(int(getattr(columns, cell)[place, row]) for cell in CELLS) == want
+            assert columns.kinds[columns.kind[place, row]] == (one.card.family, one.card.model, one.card.mode)
+        absent = columns.standing[len(state.cards) :, row]
+        assert set(absent.tolist()) <= {1}
+        assert columns.node_score[row] == score.node(state.cards)
+        assert bool(columns.usable[row]) == (state.problem is None)
+        assert columns.registered[row]
+    where = {}
+    for row, state in sorted(states.items()):
+        for place, one in enumerate(state.cards):
+            where.setdefault(one.card.id, []).append((place, row))
+    assert {card_id: sorted(places) for card_id, places in columns.places.items()} == {
+        card_id: sorted(places) for card_id, places in where.items()
+    }
+
+
+def test_a_row_that_is_emptied_is_no_node_any_more() -> None:
+    columns = Columns()
+    columns.write(0, node(used("d0"), used("d1")))
+    columns.write(0, None)
+    assert not columns.registered[0]
+    assert not columns.usable[0]
+    assert not columns.mig[0]
+    assert columns.node_score[0] == 0
+    assert columns.places == {}
+
+
+def test_versions_move_with_every_change_and_never_come_twice() -> None:
+    columns = Columns()
+    seen = set()
+    state = node(used("d0"))
+    for act in (
+        lambda: columns.write(0, state),
+        lambda: columns.write_use(0, 0, used("d0", 1, 5)),
+        lambda: columns.write_host(0, 5.0),
+        lambda: columns.write(0, None),
+        lambda: columns.write(0, state),
+    ):
+        act()
+        assert int(columns.version[0]) not in seen
+        seen.add(int(columns.version[0]))
+    assert columns.host_cpu[0] == 5.0
+
+
+def test_the_inventory_moves_with_what_cards_are_and_not_with_what_is_used() -> None:
+    columns = Columns()
+    columns.write(0, node(used("d0")))
+    before = columns.inventory
+    columns.write_use(0, 0, used("d0", 1, 5))
+    columns.write_host(0, 5.0)
+    assert columns.inventory == before
+    columns.write(0, node(used("d0", mem_mib=9000)))
+    assert columns.inventory != before
+
+
+def test_the_largest_card_and_whether_any_is_in_mig_mode() -> None:
+    columns = Columns(rows=2, cards=1)
+    assert (columns.largest, columns.any_mig) == (0, False)
+    columns.write(0, node(used("d0"), used("d1", mem_mib=9000)))
+    assert (columns.largest, columns.any_mig) == (9000, False)
+    columns.write(5, node(make.CardState(mig_card())))
+    assert (columns.largest, columns.any_mig) == (40960, True)
+    columns.write(5, None)
+    assert columns.any_mig is False
+
+
+def test_absurd_sizes_are_cut_to_what_a_cell_holds() -> None:
+    columns = Columns()
+    columns.write(0, node(used("d0", mem=2**40, mem_mib=5)))
+    columns.write(1, node(used("d0", mem_mib=2**40)))
+    assert [int(columns.free_mem[0, row]) for row in (0, 1)] == [-TOP, TOP]
+
+
+def test_a_tally_is_spelled_out_as_it_was_made() -> None:
+    tally = sum((place + 1) << (TALLY_BITS * place) for place in range(len(REASONS)))
+    assert counts(tally) == {reason: place + 1 for place, reason in enumerate(REASONS)}
+    assert counts(0) == {}
+    assert counts(MAX_CARDS) == {REASONS[0]: MAX_CARDS}
+
+
+def test_new_columns_number_kinds_of_cards_alike() -> None:
+    columns = Columns()
+    columns.write(0, node(used("d0", model="A"), used("d1", model="B")))
+    other = columns.empty(1)
+    other.write(0, node(used("d1", model="B")))
+    assert other.kind[0, 0] == columns.kind[1, 0]
+    assert other.standing.shape == (len(columns.standing), 1)
+    assert np.array_equal(other.kind[1:, 0], np.zeros(len(columns.standing) - 1))
+
+
+def test_an_index_tells_row_and_rank_of_each_node() -> None:
+    index = Index()
+    for name in ("b", "c", "a"):
+        index.put(node(used(card(f"{name}0").id), name=name))
+    index.drop(make.NodeName("c"))
+    index.put(node(used("d0"), name="d"))
+    ranks = {name: int(index.rank[row]) for name, row in index.rows.items()}
+    assert sorted(ranks, key=lambda name: ranks[name]) == ["a", "b", "d"]
+    assert index.find(make.NodeName("c")) is None
+    assert [state.name for state in index.states()] == ["b", "d", "a"], "a freed row is used again"

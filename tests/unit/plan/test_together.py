@@ -1,0 +1,93 @@
+"""Containers of one pod that meet on cards, asked of all nodes at once, against trying every way."""
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+
+from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind
+from hami.plan.choose import choose
+from hami.plan.snapshot import CardState, NodeState
+
+from . import builders as make
+from . import oracle
+from .builders import NVIDIA, app, init, node, pod, sidecar, used, want
+from .test_oracle import table
+
+
+def feasible(ask: Ask, *states: NodeState) -> list[str]:
+    return choose(ask, table(states)).feasible
+
+
+def random_meeting(random: Random) -> Ask:
+    """Two to six containers that want the same cards, in sizes that just fit or just do not."""
+
+    def size() -> CardAsk:
+        percent = random.choice((30, 50, 60, 100)) if random.random() < 0.3 else None
+        rules = CardRules(numa_bind=random.random() < 0.3, nouse_types=random.choice(((), (), ("V100",))))
+        mem = random.choice((0, 3, 5, 6)) if percent is None else None
+        return CardAsk(NVIDIA, random.choice((1, 1, 2)), random.choice((0, 30, 50, 100)), mem, percent, rules)
+
+    sizes = [size() for _ in range(random.choice((1, 2, 3)))]
+    kinds = [random.choice((ContainerKind.INIT, ContainerKind.SIDECAR)) for _ in range(random.choice((0, 0, 1, 2)))]
+    kinds += [ContainerKind.APP] * random.choice((1, 2, 3, 4))
+    return pod(
+        *(ContainerAsk("c", kind, (random.choice(sizes),)) for kind in kinds),
+        cards=random.choice((("spread",), ("binpack",), ("mutex",))),
+    )
+
+
+def random_room(random: Random, name: str) -> NodeState:
+    cards = []
+    for index in range(random.choice((1, 2, 3, 4))):
+        own = {"slots": random.choice((1, 2, 4)), "mem_mib": random.choice((6, 10)), "numa": random.randrange(2)}
+        own |= {"core_percent": random.choice((100, 100, 200, 0)), "model": random.choice(("A100", "A100", "V100"))}
+        taken = random.choice(((0, 0, 0), (0, 0, 0), (1, 3, 50), (1, 1, 100)))
+        cards.append(CardState(make.card(make.IDS[index], **own), *taken))
+    return node(*cards, name=name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(make.SEEDS)
+def test_a_meeting_is_settled_as_trying_every_way_settles_it(seed: int) -> None:
+    random = Random(seed)
+    ask = random_meeting(random)
+    states = [random_room(random, f"n{number:02}") for number in range(8)]
+    assert feasible(ask, *states) == [state.name for state in states if oracle.fits(ask, state)]
+
+
+def test_two_that_are_bound_to_the_same_numa_node_do_not_fit_because_a_third_is_not() -> None:
+    """Five whole cards for five, but only two of them share a NUMA node."""
+    bound = want(1, cores=100, cards=2, numa_bind=True)
+    apart = node(used("d0"), used("d1"), used("d2", numa=1), used("d3", numa=2), used("d4", numa=3), name="apart")
+    pairs = node(used("d0"), used("d1"), used("d2", numa=1), used("d3", numa=1), used("d4", numa=3), name="pairs")
+    assert feasible(pod(app(bound), app(bound), app(want(1, cores=100))), apart, pairs) == ["pairs"]
+
+
+@pytest.mark.parametrize(
+    ("containers", "fits"),
+    [
+        ((app(want(4000)), app(want(4000))), True),
+        ((app(want(4000)), app(want(4001))), False),
+        ((app(want(4000, cores=50)), app(want(4000, cores=50))), True),
+        ((app(want(4000, cores=50)), app(want(4000, cores=51))), False),
+        ((app(want(1, cores=100)), app(want(1))), False),
+        ((app(want(percent=50)), app(want(percent=50))), True),
+        ((app(want(percent=50)), app(want(percent=51))), False),
+        ((init(want(8000)), app(want(8000))), True),
+        ((sidecar(want(1000)), init(want(8000)), app(want(1))), False),
+        ((sidecar(want(1000)), init(want(7000)), app(want(7000))), True),
+        ((init(want(8000)), sidecar(want(1000)), app(want(7000))), True),
+        (tuple(app(want(800)) for _ in range(10)), True),
+        (tuple(app(want(1)) for _ in range(11)), False),
+        (tuple(app(want(1333)) for _ in range(6)), True),
+        (tuple(app(want(1334)) for _ in range(6)), False),
+    ],
+)
+def test_what_meets_on_one_card_shares_it(containers: tuple[ContainerAsk, ...], fits: bool) -> None:
+    assert bool(feasible(pod(*containers), node(used("d0"), name="n"))) == fits
+
+
+def test_nobody_joins_a_container_of_his_own_pod_under_mutex() -> None:
+    two = pod(app(want(1)), app(want(1)), cards=("mutex",))
+    assert feasible(two, node(used("d0"), name="one"), node(used("d0"), used("d1"), name="two")) == ["two"]
