@@ -1,7 +1,9 @@
 """PyTorch programs that know nothing of any limit; `limits.py` runs them. One line of JSON on stdout.
 
-torch_work.py fill                   fills the card, catches the error, frees, goes on
-torch_work.py speed WORK SECONDS     WORK: layer, train, matmul, small; iterations a second
+torch_work.py fill                    fills the card, catches the error, frees, goes on
+torch_work.py speed WORK,... SECONDS  one after the other: layer, train, decode, matmul, small; iterations a second
+torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
+torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
 """
 
 import json
@@ -9,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -86,6 +89,31 @@ def train() -> Callable[[], object]:
     return go
 
 
+def decode() -> Callable[[], object]:
+    """One token of a small model, six layers, batch 4, 512 tokens kept: many short kernels that read all weights."""
+    torch.manual_seed(0)
+    width, heads, kept = 1024, 16, 512
+    blocks = [
+        [torch.randn(width, n, device="cuda", dtype=torch.half) * 0.02 for n in (3 * width, width, 4 * width)]
+        + [torch.randn(4 * width, width, device="cuda", dtype=torch.half) * 0.02]
+        for _ in range(6)
+    ]
+    caches = [torch.randn(2, 4, heads, kept, width // heads, device="cuda", dtype=torch.half) for _ in blocks]
+    token = torch.randn(4, 1, width, device="cuda", dtype=torch.half)
+
+    def go() -> object:
+        x = token
+        with torch.no_grad():
+            for (qkv, out, up, down), (keys, values) in zip(blocks, caches, strict=True):
+                q = (x @ qkv)[..., :width].view(4, 1, heads, width // heads).transpose(1, 2)
+                mixed = torch.nn.functional.scaled_dot_product_attention(q, keys, values)
+                x = torch.nn.functional.layer_norm(x + mixed.transpose(1, 2).reshape(4, 1, width) @ out, (width,))
+                x = torch.nn.functional.layer_norm(x + torch.nn.functional.gelu(x @ up) @ down, (width,))
+        return x
+
+    return go
+
+
 def matmul() -> Callable[[], object]:
     a = torch.randn(4096, 4096, device="cuda", dtype=torch.half)
     return lambda: a @ a
@@ -121,12 +149,20 @@ def busy_fraction(go: Callable[[], object], rate: float) -> float:
     return min(1.0, start.elapsed_time(end) / 20 / 1000 * rate)
 
 
-def speed(work: str, seconds: float) -> dict[str, object]:
-    go = {"layer": layer, "train": train, "matmul": matmul, "small": small}[work]()
+WORKS = {"layer": layer, "train": train, "decode": decode, "matmul": matmul, "small": small}
+
+
+def warmed(work: str) -> Callable[[], object]:
+    """Ready, and the limiter settled."""
+    go = WORKS[work]()
     begun = time.monotonic()
-    while time.monotonic() - begun < 1.5:  # warm, and the limiter settled
+    while time.monotonic() - begun < 1.5:
         go()
         torch.cuda.synchronize()
+    return go
+
+
+def rate_of(go: Callable[[], object], seconds: float) -> float:
     count, begun = 0, time.monotonic()
     while time.monotonic() - begun < seconds:
         go()
@@ -134,13 +170,52 @@ def speed(work: str, seconds: float) -> dict[str, object]:
         if count % 8 == 0:
             torch.cuda.synchronize()
     torch.cuda.synchronize()
-    rate = count / (time.monotonic() - begun)
+    return count / (time.monotonic() - begun)
+
+
+def speed(work: str, seconds: float) -> dict[str, object]:
+    go = warmed(work)
+    rate = rate_of(go, seconds)
     busy = 1.0
-    if work != "train" and "LD_PRELOAD" not in os.environ:
-        busy = busy_fraction(go, rate)
-    elif "LD_PRELOAD" not in os.environ:
-        busy = profiled(go, rate)
+    if "LD_PRELOAD" not in os.environ:
+        busy = profiled(go, rate) if work == "train" else busy_fraction(go, rate)
     return {"work": work, "rate": rate, "busy": busy, "occupied": rate * one_launch(go) if work == "matmul" else None}
+
+
+def wait_for(go_file: str, meanwhile: Callable[[], object]) -> None:
+    """Until the time in the file, which somebody writes once all are ready."""
+    there = Path(go_file)
+    while not there.exists():
+        meanwhile()
+        torch.cuda.synchronize()
+    begin = float(there.read_text())
+    while time.monotonic() < begin:
+        meanwhile()
+        torch.cuda.synchronize()
+
+
+def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
+    go = warmed(work)
+    print("ready", flush=True)
+    wait_for(go_file, go)
+    rate = rate_of(go, seconds)
+    rate_of(go, 1.0)  # nobody is measured alone at the end
+    return {"work": work, "rate": rate}
+
+
+def serve(seconds: float, go_file: str) -> dict[str, object]:
+    go = warmed("layer")
+    print("ready", flush=True)
+    wait_for(go_file, go)
+    took, begun = [], time.monotonic()
+    while time.monotonic() - begun < seconds:
+        at = time.perf_counter()
+        go()
+        torch.cuda.synchronize()
+        took.append((time.perf_counter() - at) * 1e3)
+        time.sleep(0.003)
+    took.sort()
+    return {"requests": len(took), "p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100]}
 
 
 def one_launch(go: Callable[[], object]) -> float:
@@ -168,7 +243,18 @@ def profiled(go: Callable[[], object], rate: float) -> float:
 
 
 def main(words: list[str]) -> int:
-    answer = fill() if words[0] == "fill" else speed(words[1], float(words[2]))
+    match words:
+        case ["fill"]:
+            answer = fill()
+        case ["speed", works, seconds]:
+            answer = {work: speed(work, float(seconds)) for work in works.split(",")}
+        case ["beside", work, seconds, go_file]:
+            answer = beside(work, float(seconds), go_file)
+        case ["serve", seconds, go_file]:
+            answer = serve(float(seconds), go_file)
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
     print(json.dumps(answer))
     return 0
 
