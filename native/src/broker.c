@@ -94,6 +94,7 @@ static void apply(int index)
     atomic_store(&card->low, l->priority != 0);
     atomic_store(&hami_state.core_policy, (int)l->core_policy);
     hami_card_pages(card, l->member < 0 ? NULL : pages[index], l->member, (int)l->tenant, (int)l->core_percent);
+    hami_ledger_note_limit(hami_state.ledger, card->ledger_index, l->limit, (int)l->core_percent);
     hami_log(HAMI_LOG_DECISION, "the broker says: card %s: memory %lld bytes, compute %u %%", card->uuid, (long long)l->limit,
              l->core_percent);
 }

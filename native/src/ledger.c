@@ -153,14 +153,36 @@ int hami_ledger_join(hami_ledger *ledger, int *slot)
     return *slot < 0 ? -ENOSPC : 0;
 }
 
-int hami_ledger_open(const char *path, hami_ledger **ledger, int *slot)
+int hami_ledger_map(const char *path, hami_ledger **ledger)
 {
     void *memory = NULL;
     const int error = hami_map_shared(path, sizeof(hami_ledger), &memory, prepare);
-    if (error != 0)
-        return error;
-    *ledger = memory;
-    return hami_ledger_join(*ledger, slot);
+    if (error == 0)
+        *ledger = memory;
+    return error;
+}
+
+int hami_ledger_open(const char *path, hami_ledger **ledger, int *slot)
+{
+    const int error = hami_ledger_map(path, ledger);
+    return error != 0 ? error : hami_ledger_join(*ledger, slot);
+}
+
+int hami_ledger_find(const hami_ledger *ledger, const char *uuid)
+{
+    for (int i = 0; i < HAMI_MAX_CARDS; i++) {
+        if (strncmp(ledger->cards[i].uuid, uuid, sizeof ledger->cards[i].uuid) == 0)
+            return i;
+    }
+    return -1;
+}
+
+void hami_ledger_note_limit(hami_ledger *ledger, int card, int64_t limit, int core_percent)
+{
+    lock(ledger);
+    ledger->cards[card].limit = limit;
+    ledger->cards[card].core_percent = core_percent;
+    unlock(ledger);
 }
 
 void hami_ledger_leave(hami_ledger *ledger, int slot)

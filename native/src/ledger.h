@@ -78,6 +78,15 @@ static_assert(sizeof(pthread_mutex_t) <= 64, "the lock keeps its place on both a
 /* Maps the file and takes a slot. 0, or a negated errno (-ENOSPC: 1024 live processes). `*slot` is this process's. */
 int hami_ledger_open(const char *path, hami_ledger **ledger, int *slot);
 
+/* Maps the file without a slot, to look at. 0, or a negated errno. */
+int hami_ledger_map(const char *path, hami_ledger **ledger);
+
+/* Index of the card with that UUID; -1: no process has used it. */
+int hami_ledger_find(const hami_ledger *ledger, const char *uuid);
+
+/* Notes a limit that has changed. For those who look; the processes themselves go by their own. */
+void hami_ledger_note_limit(hami_ledger *ledger, int card, int64_t limit, int core_percent);
+
 /* Takes a slot again, after a fork. */
 int hami_ledger_join(hami_ledger *ledger, int *slot);
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "intercept/intercept.h"
+#include "onlook.h"
 #include "state.h"
 
 enum { MAX_PROCESSES = 512 };
@@ -19,7 +20,7 @@ nvmlDevice_t hami_nvml_card(const char *uuid)
 
 static bool is_ours(unsigned int pid)
 {
-    return hami_ledger_has(hami_state.ledger, (int)pid);
+    return atomic_load(&hami_active) ? hami_ledger_has(hami_state.ledger, (int)pid) : hami_onlook_has((int)pid);
 }
 
 /* The host's pid, as the broker told it; our own number where there is no broker, or where NVML does not know that pid. */
@@ -53,28 +54,34 @@ bool hami_nvml_read(nvmlDevice_t card, hami_nvml_view *view)
 
 /* ---- hooks ---- */
 
-static hami_card *card_of(nvmlDevice_t handle)
+/* What is to be shown as the card, bytes. False: the card as it is. */
+static bool slice_of(nvmlDevice_t handle, int64_t *limit, int64_t *used)
 {
     char uuid[96];
-    if (!atomic_load(&hami_active) || !hami_nvml_uses_load() ||
-        USE(nvmlDeviceGetUUID, handle, uuid, (unsigned int)sizeof uuid) != NVML_SUCCESS)
-        return NULL;
+    if (!hami_nvml_uses_load() || USE(nvmlDeviceGetUUID, handle, uuid, (unsigned int)sizeof uuid) != NVML_SUCCESS)
+        return false;
+    if (!atomic_load(&hami_active))
+        return hami_onlook(uuid, limit, used);
     for (int i = 0; i < hami_state.card_count; i++) {
-        if (strcmp(hami_state.cards[i].uuid, uuid) == 0)
-            return &hami_state.cards[i];
+        hami_card *card = &hami_state.cards[i];
+        if (strcmp(card->uuid, uuid) == 0) {
+            *limit = atomic_load(&card->limit);
+            *used = hami_used(card);
+            return true;
+        }
     }
-    return NULL;
+    return false;
 }
 
 CUresult nvmlDeviceGetMemoryInfo(nvmlDevice_t handle, void *memory)
 {
     hami_nvml_load();
     const CUresult result = BEHIND(nvmlDeviceGetMemoryInfo, handle, memory);
-    hami_card *card = result == NVML_SUCCESS ? card_of(handle) : NULL;
+    int64_t limit, used;
     nvmlMemory_t *m = memory;
-    if (card != NULL && (unsigned long long)atomic_load(&card->limit) < m->total) {
-        m->total = (unsigned long long)atomic_load(&card->limit);
-        m->used = (unsigned long long)hami_used(card);
+    if (result == NVML_SUCCESS && slice_of(handle, &limit, &used) && (unsigned long long)limit < m->total) {
+        m->total = (unsigned long long)limit;
+        m->used = (unsigned long long)used;
         m->free = m->total - m->used;
     }
     return result;
@@ -84,21 +91,27 @@ CUresult nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, void *memory)
 {
     hami_nvml_load();
     const CUresult result = BEHIND(nvmlDeviceGetMemoryInfo_v2, handle, memory);
-    hami_card *card = result == NVML_SUCCESS ? card_of(handle) : NULL;
+    int64_t limit, used;
     nvmlMemory_v2_t *m = memory;
-    if (card != NULL && (unsigned long long)atomic_load(&card->limit) < m->total) {
-        m->total = (unsigned long long)atomic_load(&card->limit);
+    if (result == NVML_SUCCESS && slice_of(handle, &limit, &used) && (unsigned long long)limit < m->total) {
+        m->total = (unsigned long long)limit;
         m->reserved = 0; /* what the driver keeps for itself is not taken from the slice */
-        m->used = (unsigned long long)hami_used(card);
+        m->used = (unsigned long long)used;
         m->free = m->total - m->used;
     }
     return result;
 }
 
-/* Keeps the processes of this container. `stride`: size of one entry; each begins with the pid. */
-static CUresult only_ours(CUresult result, nvmlDevice_t handle, unsigned int *count, void *list, size_t stride)
+/* Whether this container's processes are all that it may see: its limits came from the agent. */
+static bool hides(void)
 {
-    if (result != NVML_SUCCESS || list == NULL || !hami_state.policy.from_file || card_of(handle) == NULL)
+    return atomic_load(&hami_active) ? hami_state.policy.from_file : hami_onlook_hides();
+}
+
+/* Keeps the processes of this container. `stride`: size of one entry; each begins with the pid. */
+static CUresult only_ours(CUresult result, unsigned int *count, void *list, size_t stride)
+{
+    if (result != NVML_SUCCESS || list == NULL || !hides())
         return result;
     unsigned int kept = 0;
     for (unsigned int i = 0; i < *count; i++) {
@@ -116,7 +129,7 @@ static CUresult only_ours(CUresult result, nvmlDevice_t handle, unsigned int *co
     CUresult name(nvmlDevice_t card, unsigned int *count, void *processes)                     \
     {                                                                                          \
         hami_nvml_load();                                                                      \
-        return only_ours(BEHIND(name, card, count, processes), card, count, processes, sizeof(type)); \
+        return only_ours(BEHIND(name, card, count, processes), count, processes, sizeof(type));       \
     }
 PROCESSES(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t)
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_t)

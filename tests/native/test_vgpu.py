@@ -102,6 +102,40 @@ def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
         assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_SHARED_CACHE="/nowhere/at/all")["total_mib"] == 4096
 
 
+NVML_ONLY = """
+import json, pynvml as v
+v.nvmlInit()
+card = v.nvmlDeviceGetHandleByIndex(0)
+mib = lambda m: [m.total >> 20, m.used >> 20, m.free >> 20]
+shown = [mib(v.nvmlDeviceGetMemoryInfo(card)), mib(v.nvmlDeviceGetMemoryInfo(card, v.nvmlMemory_v2))]
+print(json.dumps({"memory": shown, "processes": len(v.nvmlDeviceGetComputeRunningProcesses(card))}))
+"""
+
+
+def ask_nvml(container: Container) -> dict[str, object]:
+    """What a program sees that never starts CUDA, as nvidia-smi."""
+    command = [sys.executable, "-c", NVML_ONLY]
+    done = subprocess.run(command, env=container.environment(), capture_output=True, text=True, check=True, timeout=30)
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def test_a_program_that_only_asks_nvml_sees_the_slice_and_its_own_processes(container: Container) -> None:
+    """Row 3.1."""
+    with container.start("probe", "hold", 500, 60, LD_PRELOAD="") as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        with policy(container, limits(container, mem_mib=8000)):
+            assert ask_nvml(container) == {"memory": [[8000, 0, 8000]] * 2, "processes": 0}
+            with container.start("probe", "hold", 1000, 60) as holder:
+                assert holder.stdout is not None
+                holder.stdout.readline()
+                assert ask_nvml(container) == {"memory": [[8000, 1480, 6520]] * 2, "processes": 1}
+                holder.kill()
+            assert ask_nvml(container)["memory"] == [[8000, 0, 8000]] * 2
+        stranger.kill()
+
+
 @pytest.mark.parametrize("text", ["", "version 1\n", "version 9\nend\n", "nonsense"])
 def test_a_policy_that_cannot_be_read_refuses_cuda_and_says_why_once(container: Container, text: str) -> None:
     with policy(container, text):
