@@ -2,20 +2,23 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.unit.plan import builders as make
-from tests.unit.plan.builders import app, card, pod, want
+from tests.unit.plan.builders import app, card, node, pod, used, want
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.filed import rebuilt
 from hami.ledger.records import NodeRecord, PodRecord
-from hami.ledger.survey import Survey, survey
+from hami.ledger.survey import Refused, Survey, distance, grouped, residents_on, said, survey
 from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan
+from hami.model.refusal import Reason, Refusal
 from hami.plan.fit import fit
 from hami.plan.fixes import Change, Fix, applied
+from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, Snapshot, card_entry
 
@@ -165,3 +168,101 @@ def test_a_snapshot_file_is_decided_on_as_the_cluster_was() -> None:
 
 def without_generation(found: Survey) -> Survey:
     return replace(found, plan=None, nodes=tuple(replace(one, plan=None) for one in found.nodes))
+
+
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [
+        (used("d0", mem=2000), used("d0", mem=4000)),
+        (used("d0", cores=60), used("d0", cores=90)),
+        (used("d0", cores=60), used("d0", cordoned=True)),
+        (used("d0", mem=2000), used("d0", mem=2000, cores=60)),
+        (used("d0", model="NVIDIA-V100"), used("d0", cordoned=True)),
+        (used("d0", cordoned=True), used("d0", healthy=False)),
+        (used("d0", slots=10), used("d0", slots=10, mem=7000)),
+        (used("d0", mem_mib=4000), used("d0", mem_mib=1000)),
+    ],
+)
+def test_a_node_that_lacks_less_is_nearer(near: CardState, far: CardState) -> None:
+    ask = pod(app(want(8000, cores=50, use_types=("A100",))))
+    assert 0 < distance(ask, node(near)) < distance(ask, node(far))
+
+
+def test_distance_counts_the_best_cards_and_those_that_are_not_there() -> None:
+    two = pod(app(want(8000, cards=2)))
+    assert distance(two, node(used("d0"), used("d1"), used("d2", mem=8000))) == 0
+    assert distance(two, node(used("d0"), used("d1", mem=4000))) == 0.5
+    assert distance(two, node(used("d0"))) == 2
+    assert distance(two, node(used("d0"), used("d1", family=make.OTHER))) == 2
+    assert distance(two, node(used("d0"), used("d1"), problem="silent")) > distance(two, node())
+    assert distance(pod(app(want(8000)), app(want(8000, use_ids=("d9",)))), node(used("d0"))) == 0.75
+
+
+def test_reasons_are_told_the_most_frequent_first_and_named_in_order() -> None:
+    def out(text: str) -> Refusal:
+        return Refusal(((Reason.UNREGISTERED, 1),), 0, text)
+
+    said = {f"n{number:02}": out("many") for number in reversed(range(12))} | {
+        "z": out("b"),
+        "a": out("a"),
+        "y": out("b"),
+    }
+    found = finish(grouped(said))
+    assert [(one.text, one.nodes) for one in found] == [
+        ("node unregistered: many", 12), ("node unregistered: b", 2), ("node unregistered: a", 1)
+    ]  # fmt: skip
+    assert found[0].names == tuple(f"n{number:02}" for number in range(10))
+    assert found[1].names == ("y", "z")
+
+
+def test_each_container_is_told_in_words() -> None:
+    ask = pod(
+        app(want(10000, cores=40, cards=2), name="train"),
+        app(name="log"),
+        app(want(percent=50, use_types=("A100", "H100")), name="serve"),
+    )
+    assert said(ask) == ("train: 2 x 10000 MiB, 40 %", "serve: 1 x 50 % memory of A100,H100")
+
+
+def test_only_so_many_nodes_are_looked_at_closely_and_so_many_changes_told() -> None:
+    ledger = Ledger()
+    for number in range(30):
+        ledger.set_node(NodeRecord(NodeName(f"n{number:02}"), (card(f"d{number}", mem_mib=8000 + number),)))
+    few = finish(survey(ledger, pod(app(want(9000))), closely=3))
+    assert [one.node for one in few.nodes] == ["n29", "n28", "n27"], "the nearest"
+    assert len(few.fixes) == 3
+    assert few.nearest is not None
+    assert (few.nearest.node, few.nearest.value) == ("n29", 8029)
+    many = finish(survey(ledger, pod(app(want(9000))), closely=30))
+    assert (len(many.nodes), len(many.fixes)) == (30, 10)
+    fits = finish(survey(ledger, pod(app(want(100))), closely=5))
+    assert (len(fits.nodes), fits.feasible, fits.fixes, fits.nearest) == (5, 30, (), None)
+    assert fits.plan is not None
+    assert fits.nodes[0].node == fits.plan.node
+    assert [one.node for one in fits.nodes[1:]] == [
+        name for name in ("n00", "n01", "n02", "n03", "n04") if name != fits.plan.node
+    ][:4]
+
+
+def test_a_bound_pod_whose_node_is_gone_is_told_so() -> None:
+    ledger = cluster()
+    ledger.drop_node(N2)
+    ask = pod(app(want(7000, cores=30)), uid="on-n2")
+    found = finish(survey(ledger, ask))
+    assert (found.bound, found.fits, found.offered, found.feasible, found.nodes) == (N2, False, 0, 0, ())
+    ledger.set_node(NodeRecord(N2, (card("d2", mem_mib=6000),)))
+    found = finish(survey(ledger, ask))
+    assert (found.fits, found.offered, found.feasible) == (False, 1, 0)
+    assert found.refused == (Refused("1/1 CardInsufficientMemory: missing 1000 MiB on the best card", 1, (N2,)),)
+    assert found.fixes == found.nodes[0].fixes != ()
+
+
+def test_who_cannot_be_read_or_holds_nothing_is_no_resident() -> None:
+    ledger = cluster()
+    ledger.set_pod(PodRecord(PodRef("ns", "odd", PodUid("odd")), N1, problem="unreadable"))
+    ledger.set_pod(PodRecord(PodRef("ns", "idle", PodUid("idle")), N1))
+    own = pod(app(want(1)), uid="known")
+    found = residents_on(ledger, N1, lambda ref: own if ref.uid == "on-n1" else None)
+    assert [(one.pod.uid, one.node, one.ask) for one in found] == [("on-n1", N1, own)]
+    (alone,) = residents_on(ledger, N2, lambda _: None)
+    assert alone.ask.containers[0].cards[0].mem_mib == 7000
