@@ -11,6 +11,7 @@ from hami.model.errors import Bug, Conflict, Retry, StaleGeneration
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Plan, Slice
 from hami.model.reservation import ReservationState
+from hami.plan.refuse import UNKNOWN_NODE
 
 NVIDIA = Family("NVIDIA")
 N1, N2 = NodeName("n1"), NodeName("n2")
@@ -291,3 +292,99 @@ def test_a_recount_finds_every_kind_of_drift() -> None:
     assert "its records make" in "".join(one.recount())
     one._accounts[N1].holders[PodUid("u")] = one._pods[PodUid("u")].charges
     assert one.recount() == []
+
+
+def test_each_drift_is_a_sentence_that_names_where_it_is() -> None:
+    one = ledger(node(), node(N2), bound("u", N1, "n1-a", 5000))
+    hold = one.reserve(ask("held"), plan(one, ask("held"), ["n2"]), now=0, ttl=10)
+    one._pods[PodUid("held")] = bound("held", N2, "n2-a", 1000)
+    assert "pod held is both bound and reserved" in one.recount()
+    del one._pods[PodUid("held")]
+    assert one.recount() == []
+    account = one._accounts.pop(N2)
+    assert "node n2 has a row and no account" in one.recount()
+    assert any(said.startswith("node n2: holders are {}, records say {'held': ") for said in one.recount())
+    one._accounts[N2] = account
+    index = one._index
+    index._states[index.rows["n1"]], index._states[index.rows["n2"]] = (
+        index._states[index.rows["n2"]],
+        index._states[index.rows["n1"]],
+    )
+    assert any(said.endswith("belongs to n1 and holds n2") for said in one.recount())
+    index._states.reverse()
+    assert one.recount() == []
+    index.columns.usable[0] = False
+    assert [said.partition(":")[0] for said in one.recount()] == ["node n1"]
+    index.columns.usable[0] = True
+    for cell in ("kind", "standing", "used_slots", "numa", "core", "free_core", "free_slots", "mem"):
+        getattr(index.columns, cell)[0, 0] += 1
+        assert any(f"column {cell} is " in said for said in one.recount()), cell
+        getattr(index.columns, cell)[0, 0] -= 1
+    index.columns.standing[5, 0] = 0
+    assert any("column standing" in said for said in one.recount()), "a card where there is none"
+    assert hold.plan.node == N2
+
+
+def test_what_stands_where_there_is_no_card_does_not_matter() -> None:
+    one = ledger(node())
+    one._index.columns.free_mem[3, 0] = 99
+    assert one.recount() == []
+
+
+def test_the_nodes_own_problem_is_told_before_that_of_its_cards_and_pods() -> None:
+    def problem(of: Ledger) -> str | None:
+        state = of.node(N1)
+        assert state is not None
+        return state.problem
+
+    twice = node(N1, card("x"), card("x", 1))
+    broken = [PodRecord(PodRef("ns", uid, PodUid(uid)), N1, problem="?") for uid in ("v", "u")]
+    assert problem(ledger(*broken, replace(twice, problem="silent"))) == "silent"
+    assert problem(ledger(*broken, twice)) == "card x is registered twice on the node"
+    assert problem(ledger(*broken, node())) == "pod ns/u: ?", "the first by uid"
+    one = ledger(*broken, node())
+    one.drop_pod(PodUid("u"))
+    assert problem(one) == "pod ns/v: ?"
+    one.drop_pod(PodUid("v"))
+    assert problem(one) is None
+
+
+def test_an_account_is_kept_as_long_as_anybody_needs_it() -> None:
+    one = ledger(node(), bound("u", N1, "n1-a", 1))
+    one.drop_node(N1)
+    assert [each.name for each in one.view().nodes] == [N1]
+    one.drop_pod(PodUid("u"))
+    assert one.view().nodes == ()
+    one.set_pod(PodRecord(PodRef("ns", "odd", PodUid("odd")), N2, problem="?"))
+    assert [each.name for each in one.view().nodes] == [N2]
+    one.drop_pod(PodUid("odd"))
+    assert one.view().nodes == ()
+    assert not one.drop_pod(PodUid("odd"))
+    assert not one.drop_node(N1)
+
+
+def test_what_is_asked_of_a_ledger_that_knows_nothing() -> None:
+    one = ledger()
+    assert one.decide(ask()).plan is None
+    assert one.fit(ask(), N1) == UNKNOWN_NODE
+    assert (one.node(N1), one.pod(PodUid("u")), one.reservation(PodUid("u"))) == (None, None, None)
+    assert (list(one.nodes()), list(one.pods()), list(one.reservations())) == ([], [], [])
+    assert one.release(PodUid("u")) is None
+    assert (one.expire(1e9), one.overdue(1e9)) == ([], [])
+    one.set_host(N1, 5.0)
+    assert one.recount() == []
+
+
+def test_a_plan_that_would_overdraw_a_card_is_a_bug_that_names_card_and_amounts() -> None:
+    one = ledger(node())
+    made = plan(one, ask(mem=5000))
+    state = one.node(N1)
+    assert state is not None
+    for charge in (
+        Charge(CardId("n1-a"), 11, 1, 0),
+        Charge(CardId("n1-a"), 1, 8001, 0),
+        Charge(CardId("n1-a"), 1, 1, 101),
+    ):
+        with pytest.raises(Bug, match="n1-a"):
+            one.reserve(ask(), replace(made, charges=(charge,)), now=0, ttl=1)
+    assert taken(one) == {"n1-a": 0}
