@@ -2,14 +2,17 @@
 
 from random import Random
 
+import numpy as np
 from hypothesis import given, settings
 
 from hami.ledger.index import Index
 from hami.model.ids import NodeName
 from hami.plan.choose import Decision, choose
+from hami.plan.refusals import NOTHING, UNKNOWN
 from hami.plan.verdicts import Recall
 
 from . import builders as make
+from .builders import app, node, pod, used, want
 
 
 def fresh(index: Index) -> Index:
@@ -69,3 +72,40 @@ def test_words_start_anew_when_there_are_too_many() -> None:
     first = [choose(ask, index) for ask in asks]
     index.recall.WORDS = 2
     assert [choose(ask, index) for ask in asks] == first
+
+
+def test_what_was_found_is_kept_by_shape_until_there_is_room_for_more_nodes() -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    ask, alike = pod(app(want(1000, cores=10)), uid="a"), pod(app(want(1000, cores=10)), uid="b")
+    recall, columns = index.recall, index.columns
+    kept = recall.verdicts(ask, columns)
+    assert recall.verdicts(alike, columns) is kept
+    assert recall.verdicts(pod(app(want(1001))), columns) is not kept
+    assert kept.stale(columns, np.array([0])).tolist() == [0]
+    kept.put(columns, np.array([0]), np.array([7], np.int32), np.array([5]))
+    assert kept.stale(columns, np.array([0, -1])).tolist() == []
+    assert (int(kept.number[0]), int(kept.missing[0])) == (7, 5)
+    kept.refuse(0, 9)
+    assert (int(kept.number[0]), int(kept.missing[0])) == (9, NOTHING)
+    assert (int(kept.number[-1]), int(kept.missing[-1])) == (UNKNOWN, NOTHING), "every node that is not registered"
+    columns.write_use(0, 0, used("d0", 1, 5))
+    assert kept.stale(columns, np.array([0])).tolist() == [0]
+    for number in range(len(columns.version) + 1):
+        index.put(node(used(f"d{number}"), name=f"m{number}"))
+    assert recall.verdicts(ask, columns) is not kept
+
+
+def test_no_more_than_so_many_shapes_are_kept_the_latest_used_last() -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    recall, columns = index.recall, index.columns
+    recall.SHAPES = 3
+    asks = [pod(app(want(size))) for size in range(1, 5)]
+    first = [recall.verdicts(ask, columns) for ask in asks[:3]]
+    assert recall.verdicts(asks[0], columns) is first[0]
+    recall.verdicts(asks[3], columns)
+    assert recall.verdicts(asks[0], columns) is first[0]
+    assert recall.verdicts(asks[2], columns) is first[2]
+    assert recall.verdicts(asks[1], columns) is not first[1], "not used for the longest time"
+    assert len(recall._verdicts) == 3
