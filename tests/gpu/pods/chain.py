@@ -40,6 +40,8 @@ STEPS: tuple[Callable[[Cluster, Book], None], ...] = (
     unmodified.torch,
     modes.by_environment,
 )
+NEED_YARDSTICK = {"shares", "restarts"}
+"""They compare with what `whole_card` measured."""
 
 
 def run(chosen: argparse.Namespace, work: Path, log: TextIO) -> int:
@@ -78,9 +80,10 @@ def start(cluster: Cluster, book: Book) -> bool:
 def take_steps(cluster: Cluster, book: Book, only: set[str], budget: float) -> None:
     for part in STEPS:
         name = part.__name__
-        if only and name not in only and part is not slices.whole_card:  # the yardstick is always needed
+        if only and name not in only and not (part is slices.whole_card and only & NEED_YARDSTICK):
             continue
         if time.monotonic() - book.begun > budget:
+            book.step = name
             book.add("", name, "not begun: time was up", "run", None)
             continue
         book.run(name, lambda part=part: part(cluster, book))  # type: ignore[misc]

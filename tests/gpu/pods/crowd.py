@@ -20,14 +20,10 @@ def shares(at: Cluster, book: Book) -> None:
         for ns, label in ((1_000_000, "1 ms"), (100_000, "0.1 ms")):
             running = [at.work(name, "spin", 10, ns) for name in ("thirty", "seventy")]
             got = [steady(finish(each), WARM_S) * ns / 1_000_000 / solo * 100 for each in running]
-            ok = abs(got[0] - 30) <= 1.5 and abs(got[1] - 70) <= 1.5 if ns == 1_000_000 else None
-            book.add(
-                "",
-                f"caps 30 and 70, {label} kernels queued in both",
-                f"{got[0]:.1f} and {got[1]:.1f} %",
-                "30 and 70, each +- 1.5",
-                ok,
-            )
+            allowed = 8 if at.simulated else 1.5  # two tenants and a cluster on few cores
+            ok = abs(got[0] - 30) <= allowed and abs(got[1] - 70) <= allowed
+            what = f"caps 30 and 70, {label} kernels queued in both"
+            book.add("", what, f"{got[0]:.1f} and {got[1]:.1f} %", f"30 and 70, each +- {allowed}", ok)
         alone = steady(finish(at.work("thirty", "spin", 10, 1_000_000)), WARM_S) / solo * 100
         book.add("", "cap 30, force, its neighbour idle, 10 s", f"{alone:.1f} %", "30 +- 1", abs(alone - 30) <= 1)
 

@@ -195,7 +195,7 @@ def killed(at: Cluster, book: Book) -> None:
         at.kill_behind("victim")
         took = at.until("memory back", lambda: at.metric("hami_vgpu_memory_used_bytes", "victim") == 0, 20)
         book.add(
-            "3.5", "kill -9 of a holder of 6000: the slice is free again after", f"{took:.1f} s", "seconds", took <= 5
+            "3.5", "kill -9 of a holder of 6000: from its return, free after", f"{took:.1f} s", "seconds", took <= 5
         )
         again = at.probe("victim", "hold", "6000", "0")
         book.add(
