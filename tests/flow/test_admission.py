@@ -408,6 +408,8 @@ def test_annotations_on_a_controller_instead_of_its_template_are_warned_about(up
         ("scheduler", "watch", "nodes", True),
         ("scheduler", "patch", "nodes", False),
         ("scheduler", "get", "secrets", False),
+        ("scheduler", "list", "poddisruptionbudgets.policy", True),
+        ("scheduler", "update", "poddisruptionbudgets.policy", False),
         ("scheduler", "update", "leases.coordination.k8s.io/hami-scheduler", True),
         ("scheduler", "patch", "leases.coordination.k8s.io/hami-scheduler-extender", True),
         ("agent", "patch", "pods/status", True),

@@ -100,7 +100,15 @@ def test_a_bound_pod_carries_hamis_records() -> None:
 
 
 def test_records_are_told_from_what_users_may_write() -> None:
-    forbidden = ["vgpu-node", "vgpu-time", "bind-time", "bind-phase", "vgpu-mig-allocations", "kunlun-allocated"]
+    forbidden = [
+        "vgpu-node",
+        "vgpu-time",
+        "bind-time",
+        "bind-phase",
+        "vgpu-mig-allocations",
+        "kunlun-allocated",
+        "nominated",
+    ]
     forbidden += ["vgpu-devices-to-allocate", "dcu-devices-allocated", "Ascend910B3-devices-to-allocate"]
     assert all(is_record(f"hami.io/{key}") for key in forbidden)
     allowed = ["hami.io/gpu-scheduler-policy", "hami.io/use-Ascend910B-uuid", "nvidia.com/vgpu-node", "vgpu-node"]
