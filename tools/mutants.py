@@ -45,6 +45,10 @@ JUDGES = ("tests/unit/plan/test_oracle.py", "tests/unit/plan/test_world.py", "te
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
+ANEW_S = 15.0
+"""CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
+first, then the quickest."""
+
 Outcome = dict[str, str | None]
 """By mutant: the test that noticed, or None."""
 
@@ -212,7 +216,11 @@ class Session:
 
 def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
     """Try a mutant outside of any function, or in one that runs only at import: with everything imported again."""
-    tests = sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, test))
+    taken = found.seconds_of_files()
+    tests: list[Path] = []
+    for test in sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, taken[test])):
+        if not tests or sum(taken[one] for one in (*tests, test)) < ANEW_S:
+            tests.append(test)
     finder = Finder(mutant.module, file, module.code(mutant, file))
     return first_failure_anew(finder, [*PYTEST, *map(str, tests)], [Repeatable()]) if tests else None
 
@@ -298,7 +306,7 @@ def main() -> int:
         for one in todo:
             if not one.unit or not found.of(files[one.module], one.lines):
                 cache.put(one, anew(modules[one.module], one, files[one.module], found))
-        cache.save()
+                cache.save()
     results = {name: {one: cache.hint(one) for one in some} for name, some in chosen.items()}
     return report(results, given.output, given.least)
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -57,6 +58,13 @@ class Map:
     def of(self, file: str, lines: frozenset[int]) -> set[str]:
         """Tests that run any of these lines."""
         return {test for line in lines for test in self._tests.get((file, line), ())}
+
+    def seconds_of_files(self) -> Counter[Path]:
+        """What all tests of each file take."""
+        total: Counter[Path] = Counter()
+        for test, seconds in self.seconds.items():
+            total[Path(test.partition("::")[0])] += seconds  # type: ignore[assignment]
+        return total
 
     def of_file(self, file: str) -> set[Path]:
         """Test files that run any of it, import aside."""
