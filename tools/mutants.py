@@ -92,6 +92,10 @@ class Cache:
             return False
         return kept["judge"] == (self._judge(kept["by"]) if kept["by"] else self._suite)
 
+    def tried(self, mutant: Mutant) -> bool:
+        """Whether it was ever tried, whatever the tests were then."""
+        return self._key(mutant) in self._all
+
     def hint(self, mutant: Mutant) -> str | None:
         """Who noticed last time, even if that may no longer hold."""
         return self._all.get(self._key(mutant), {}).get("by")
@@ -161,7 +165,7 @@ class Session:
             def worth(test: str, near=near, far=far, hint=hint, own=own) -> float:  # type: ignore[no-untyped-def]
                 """The likeliest to notice, for its time, comes first."""
                 likely = 50 * (test == hint) + 20 * near[test] + far[test] + 2 * (own in test) + 0.02
-                return -(likely + (_file(test) in JUDGES)) / (0.02 + found.seconds[test])
+                return -(likely + 20 * (_file(test) in JUDGES)) / (0.02 + found.seconds[test])
 
             chosen = sorted(found.of(file, mutant.lines) & items.keys(), key=worth)
             if not chosen:
@@ -281,9 +285,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
     parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
-    parser.add_argument(
-        "--kept", action="store_true", help="try nothing, report what earlier runs found and still holds"
-    )
+    parser.add_argument("--kept", action="store_true", help="try nothing, report what earlier runs found")
     parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -292,8 +294,9 @@ def main() -> int:
     chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
     cache = Cache(KEPT, given.tests)
     if given.kept:
-        chosen = {name: [one for one in some if cache.known(one)] for name, some in chosen.items()}
-    todo = [one for some in chosen.values() for one in some if given.fresh or not cache.known(one)]
+        chosen = {name: [one for one in some if cache.tried(one)] for name, some in chosen.items()}
+    every = [] if given.kept else [one for some in chosen.values() for one in some]
+    todo = [one for one in every if given.fresh or not cache.known(one)]
     random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:
