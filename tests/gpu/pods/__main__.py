@@ -1,6 +1,6 @@
 """The whole chain on this machine's card: Kubernetes, webhook, scheduler, agent, kubelet, containerd, tenants' pods.
 
-    python3 tests/gpu/pods [--bundle build/gpu-bundle] [--simulated] [--out FOLDER] [--only STEP,...] [--budget SECONDS]
+    python3 tests/gpu/pods [--bundle build/gpu-bundle] [--simulated] [--control] [--out FOLDER] [--only STEP,...]
 
 With --bundle it needs an NVIDIA driver, root, xz and this Python, no network and no toolkit; without, a checkout after
 `make setup-lab`. --simulated proves this program on a machine without a card. Prints a row a check, writes pods.json,
@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="folder that `make gpu-bundle` filled")
     parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--control", action="store_true", help="with a library that limits nothing: checks must fail")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--only", default="", help="steps, by name, with commas")
     parser.add_argument("--budget", type=float, default=1e9, help="no step begins after so many seconds")

@@ -21,6 +21,8 @@ import unmodified
 from book import Book
 from cluster import Cluster
 
+from hami import native
+
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[2] / "native"
 STEPS: tuple[Callable[[Cluster, Book], None], ...] = (
@@ -48,7 +50,8 @@ def run(chosen: argparse.Namespace, work: Path, log: TextIO) -> int:
     """1. the cluster, 2. the steps, 3. logs and JSON whatever happened."""
     book = Book(chosen.out / "pods.json", log)
     book.facts = facts(chosen.simulated)
-    cluster = Cluster(work, simulated=chosen.simulated, tenants=tenants(work, book))
+    library = native.library(native.STANDIN) if chosen.control else None
+    cluster = Cluster(work, simulated=chosen.simulated, tenants=tenants(work, book), library=library)
     try:
         if start(cluster, book):
             take_steps(cluster, book, set(filter(None, chosen.only.split(","))), chosen.budget)

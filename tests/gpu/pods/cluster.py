@@ -37,10 +37,12 @@ Json = dict[str, Any]
 class Cluster:
     """Started part by part; each part is a step of its own."""
 
-    def __init__(self, work: Path, *, simulated: bool, tenants: Path) -> None:
+    def __init__(self, work: Path, *, simulated: bool, tenants: Path, library: Path | None = None) -> None:
         self.folder = work
         self.simulated = simulated
         self.tenants = tenants
+        self.library = library
+        """What the agent hands out instead of the library: for a run in which the checks must fail."""
         # Before the lab, whose programs inherit it: NVML must be the one that the agent is to use.
         (work / "cards").mkdir()
         self.bench = Bench(work / "cards" / "cards.sim", parse("cards: [{model: H200}]")) if simulated else None
@@ -91,6 +93,7 @@ class Cluster:
             "metrics-bind-address": f"127.0.0.1:{self.agent_port}",
             "unregistered": "stop",
             "log-format": "text",
+            **({"library-file": self.library} if self.library else {}),
             **self._simulated_driver(),
             **{key.replace("_", "-"): value for key, value in other.items()},
         }

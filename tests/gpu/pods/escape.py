@@ -79,29 +79,28 @@ def held(book: Book, name: str, got: Json) -> None:
     book.add("3.11", name, shown, f"sees {LIMIT}, takes no more", ok or (refused and "code" in got))
 
 
+WRITES = {
+    "write /etc/ld.so.preload": "echo > /etc/ld.so.preload",
+    "remove it": "rm -f /etc/ld.so.preload",
+    "unmount it": "umount /etc/ld.so.preload",
+    "mount over it": "mount --bind /dev/null /etc/ld.so.preload",
+    "write the policy": "echo > /usr/local/vgpu/policy",
+    "write the library": "echo > /usr/local/vgpu/libvgpu.so",
+}
+
+
 def denied(at: Cluster, book: Book) -> None:
-    """What the tenant, root in its container, may not write."""
-    attempts = {
-        "write /etc/ld.so.preload": "echo > /etc/ld.so.preload",
-        "remove it": "rm -f /etc/ld.so.preload",
-        "unmount it": "umount /etc/ld.so.preload",
-        "mount over it": "mount --bind /dev/null /etc/ld.so.preload",
-        "write the policy": "echo > /usr/local/vgpu/policy",
-        "write the library": "echo > /usr/local/vgpu/libvgpu.so",
-        "another card's device node": "mknod /tmp/card b 195 1 && cat /tmp/card",
-    }
-    passed = [
-        name
-        for name, line in attempts.items()
-        if "passed" in at.exec("escape", "/bin/sh", "-c", f"({line}) 2>/dev/null && echo passed", check=False)
-    ]
-    book.add(
-        "3.11",
-        f"{len(attempts)} writes as root in the container: passed",
-        ", ".join(passed) or "none",
-        "none",
-        not passed,
-    )
+    """What the tenant, root in its container, may not write. What it may write shows that the attempts are real."""
+    at.exec("escape", "/bin/sh", "-c", "command -v rm umount mount")
+    passed = [name for name, line in WRITES.items() if passes(at, line)]
+    own = passes(at, "echo > /tmp/own && rm -f /tmp/own")
+    text = f"{', '.join(passed) or 'none'}; {'yes' if own else 'no'}"
+    what = f"{len(WRITES)} writes as root in the container: passed; for comparison, a file of its own"
+    book.add("3.11", what, text, "none; yes", not passed and own)
+
+
+def passes(at: Cluster, line: str) -> bool:
+    return "passed" in at.exec("escape", "/bin/sh", "-c", f"({line}) 2>/dev/null && echo passed", check=False)
 
 
 def driver_path(at: Cluster) -> str:
