@@ -322,6 +322,9 @@ def test_each_drift_is_a_sentence_that_names_where_it_is() -> None:
         getattr(index.columns, cell)[0, 0] -= 1
     index.columns.standing[5, 0] = 0
     assert any("column standing" in said for said in one.recount()), "a card where there is none"
+    index.columns.standing[5, 0] = index.columns.standing[4, 0]
+    index.columns.kind[5, 0] = 1
+    assert any("column kind" in said for said in one.recount())
     assert hold.plan.node == N2
 
 

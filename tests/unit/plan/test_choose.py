@@ -256,3 +256,11 @@ def test_a_pod_without_cards_goes_where_cards_lose_least_by_it() -> None:
     assert ledger.shelter(host, ["b", "cards", "a"]) == "a"
     ledger.set_host(NodeName("a"), 8000.0)
     assert ledger.shelter(host, ["b", "cards", "a"]) == "b"
+
+
+def test_what_was_spelled_out_once_is_the_same_object_again() -> None:
+    states = table(*(node(used(mem=7000 + 100 * number), name=f"n{number}") for number in range(4)))
+    decision = choose(pod(app(want(9000))), states)
+    first = [decision.refusals[name] for name in decision.refusals]
+    assert len({one.text for one in first}) == 4
+    assert all(decision.refusals[name] is one for name, one in zip(decision.refusals, first, strict=True))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 
-from hami.model.ask import Ask, PodRef
+from hami.model.ask import Ask, PodRef, Weights
 from hami.model.ids import PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
@@ -223,3 +223,10 @@ def test_a_verdict_says_what_was_needed_and_what_there_was() -> None:
         ("d2", Reason.INSUFFICIENT_CORE, 30, 20),
         ("d3", Reason.NOT_HEALTHY, None, None),
     ]
+
+
+def test_weights_stand_in_the_sum() -> None:
+    asked = pod(app(want(1000, cores=20)), weights=Weights(slot=1, core=0, memory=3))
+    (card,) = explain(asked, node(used("d0", 2, 2000, 10))).cards
+    assert card.formula == "10 x ((1+2)/10 slots + 0 x (20+10)/100 cores + 3 x (1000+2000)/8000 MiB)"
+    assert card.score == pytest.approx(10 * (3 / 10 + 3 * 3000 / 8000))

@@ -383,3 +383,10 @@ def test_of_profiles_with_the_same_memory_the_one_with_fewer_slices_is_taken() -
     left = mig.largest_left(twins, 0)
     assert left is not None
     assert left.name == "2g.10gb"
+
+
+def test_instances_of_one_pod_count_against_the_slots_of_a_card() -> None:
+    few = node(CardState(mig_card("d0", slots=3), 1, 1, 1, instances=(Instance("1g.5gb", 0, 1),)))
+    assert len(places(fit(pod(app(want(4000)), app(want(4000))), few))) == 2
+    assert isinstance(fit(pod(app(want(4000)), app(want(4000)), app(want(4000))), few), Refusal)
+    assert isinstance(fit(pod(app(want(4000, cards=3))), few), Refusal)

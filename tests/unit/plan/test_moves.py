@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations, product
 from random import Random
 
+import pytest
 from hypothesis import example, given, settings
 
-from hami.model.ask import Ask, PodRef
-from hami.model.ids import NodeName, PodUid
-from hami.model.plan import Plan
+from hami.model.ask import Ask, CardAsk, PodRef
+from hami.model.ids import CardId, NodeName, PodUid
+from hami.model.plan import Charge, Plan
 from hami.plan.fit import fit
-from hami.plan.moves import NoRelief, Relief, Resident, elsewhere, relieve, stand_in
+from hami.plan.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve, stand_in
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
 
@@ -202,3 +203,53 @@ def test_no_more_pods_are_moved_than_was_allowed_and_all_places_were_looked_at()
     after = found.after(nodes, residents)
     assert isinstance(fit(ask, after[NodeName("a")]), Plan)
     assert after[NodeName("b")].cards[0].use == (2, 8000, 100)
+
+
+def test_one_large_pod_leaves_rather_than_a_small_one_and_it() -> None:
+    """4000 MiB lack: the small one gives 1000, the large one 5000."""
+    one = node(used("d0"), name="a")
+    plans = {}
+    for uid, mem in (("small", 1000), ("large", 5000)):
+        plan = fit(pod(app(want(mem)), uid=uid), one)
+        assert isinstance(plan, Plan)
+        plans[uid] = plan
+        one = one.bearing(plan.charges)
+    residents = [
+        Resident(plan.pod, one.name, plan.charges, pod(app(want(plan.charges[0].mem_mib)), uid=uid))
+        for uid, plan in plans.items()
+    ]
+    nodes = {one.name: one, NodeName("b"): node(used("d1", mem_mib=6000), name="b")}
+    found = finish(relieve(pod(app(want(6500))), nodes, residents, {}))
+    assert isinstance(found, Relief)
+    assert [move.pod.uid for move in found.moves] == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "least"),
+    [
+        (want(8000), [(1, 3000, 0), (1, 3000, 0)], 2),
+        (want(5000), [(1, 3000, 0), (1, 3000, 0)], 1),
+        (want(1000), [(1, 3000, 0)], 0),
+        (want(1000, cores=50), [(1, 0, 30), (1, 0, 40)], 1),
+        (want(1000, cores=80), [(1, 0, 30), (1, 0, 40)], 2),
+        (want(1000), [(1, 0, 60), (1, 0, 40)], 1),
+        (want(1000), [(5, 0, 0), (5, 0, 0)], 1),
+        (want(1000, cores=100), [(1, 10, 0), (1, 10, 0)], 2),
+        (want(9000), [(1, 3000, 0)], None),
+    ],
+)
+def test_so_many_must_leave_a_card_at_least(
+    asked: CardAsk, taken: list[tuple[int, int, int]], least: int | None
+) -> None:
+    charges = [Charge(CardId("d0"), *each) for each in taken]
+    state = node(used("d0"))
+    for charge in charges:
+        state = state.bearing((charge,))
+    assert _fewest(asked, state.cards[0], charges) == least
+
+
+def test_who_is_not_named_may_stand_in_the_way_for_good() -> None:
+    """A card alone is asked, and somebody is on it who is never moved."""
+    charge = Charge(CardId("d0"), 1, 10, 0)
+    state = node(used("d0", slots=1)).bearing((charge,))
+    assert _fewest(want(100, cores=100), state.cards[0], [charge]) is None

@@ -241,3 +241,11 @@ def test_the_cores_of_an_instance_count_as_many_as_it_has() -> None:
     assert refusal is not None
     assert "limits.nvidia.com/gpucores: used 0, asked 29, limit 20" in refusal.text
     assert refused(on, pod(app(want(4000, cores=10)))) is None
+
+
+def test_a_limit_of_nothing_names_the_largest_percentage_that_was_asked() -> None:
+    refusal = refused(ledger(Limit(MEM, 0)), pod(app(want(percent=10)), app(want(percent=30))))
+    assert refusal is not None
+    assert refusal.text == "ResourceQuotaNotFit: namespace ns: limits.nvidia.com/gpumem: asked 30 % of a card, limit 0"
+    assert refused(ledger(Limit(CORES, 0)), pod(app(want(percent=30)))) is None
+    assert refused(ledger(Limit(MEM, 0)), pod(app(want(percent=0)))) is None
