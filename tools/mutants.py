@@ -40,7 +40,12 @@ TESTS = ("tests/unit/plan", "tests/unit/ledger", "tests/unit/scheduler", "tests/
 PYTEST = ("-q", "-p", "no:cacheprovider", "--timeout=0", "-m", "not lab and not node and not gpu and not realtime")
 KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hami/mutants"
 
-JUDGES = ("tests/unit/plan/test_oracle.py", "tests/unit/plan/test_world.py", "tests/unit/ledger/test_machine.py")
+JUDGES = (
+    "tests/unit/plan/test_oracle.py",
+    "tests/unit/plan/test_together.py",
+    "tests/unit/plan/test_world.py",
+    "tests/unit/ledger/test_machine.py",
+)
 """Property tests of everything: slow, and hard to deceive."""
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
