@@ -24,6 +24,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec  # noqa: F401 - imported once, before the forks
@@ -54,7 +55,7 @@ ANEW_S = 15.0
 """CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
 first, then the quickest."""
 
-Outcome = dict[str, str | None]
+Outcome = dict[Mutant, str | None]
 """By mutant: the test that noticed, or None."""
 
 
@@ -316,7 +317,7 @@ def main() -> int:
                 cache.put(one, anew(modules[one.module], one, files[one.module], found))
                 cache.save()
     results = {name: {one: cache.hint(one) for one in some} for name, some in chosen.items()}
-    return report(results, given.output, given.least)
+    return report(scores(modules, results), given.output, given.least)
 
 
 def _sampled(name: str, every: list[Mutant], given: argparse.Namespace) -> list[Mutant]:
@@ -325,42 +326,68 @@ def _sampled(name: str, every: list[Mutant], given: argparse.Namespace) -> list[
     return sorted(random.Random(f"{given.seed} {name}").sample(every, given.sample), key=lambda one: one.number)
 
 
-def report(results: dict[str, dict[Mutant, str | None]], output: str, least: float) -> int:
+@dataclass(frozen=True)
+class Score:
+    """One module, or all of them."""
+
+    module: str
+    mutants: int
+    tried: int
+    killed: int
+    explained: int
+    survivors: tuple[Mutant, ...] = ()
+
+    @property
+    def percent(self) -> float:
+        return round(100.0 * self.killed / self.tried, 1)
+
+    @property
+    def open(self) -> int:
+        """Survivors that nobody has explained."""
+        return self.tried - self.killed - self.explained
+
+
+def scores(modules: dict[str, Module], results: dict[str, Outcome]) -> list[Score]:
     known = explained()
-    rows = []
+    found = []
     for name, outcome in results.items():
+        survivors = tuple(one for one, by in outcome.items() if by is None)
+        told = sum(one.name in known for one in survivors)
         if outcome:
-            survivors = [one for one, by in outcome.items() if by is None]
-            told = [one for one in survivors if one.name in known]
-            rows.append((name, len(outcome), len(outcome) - len(survivors), len(told), survivors))
+            killed = len(outcome) - len(survivors)
+            found.append(Score(name, len(modules[name].mutants), len(outcome), killed, told, survivors))
+    return found
+
+
+def report(found: list[Score], output: str, least: float) -> int:
+    known = explained()
     if output == "json":
-        print(json.dumps([
-            {"module": name, "mutants": every, "killed": killed, "killed_percent": _percent(killed, every),
-             "explained": told, "survivors": [f"{one.line}: {one.name}" for one in survivors]}
-            for name, every, killed, told, survivors in rows
-        ], indent=2))  # fmt: skip
+        told = [
+            {"module": one.module, "mutants": one.mutants, "tried": one.tried, "killed": one.killed,
+             "killed_percent": one.percent, "explained": one.explained,
+             "survivors": [f"{each.line}: {each.name}" for each in one.survivors]}
+            for one in found
+        ]  # fmt: skip
+        print(json.dumps(told, indent=2))
     elif output == "markdown":
-        print(_markdown(rows))
+        print(_markdown(found))
     else:
-        for name, every, killed, told, survivors in rows:
-            for one in survivors:
-                if one.name not in known:
-                    print(f"survived  {one.line}: {one.name}")
-            left = every - killed - told
-            print(f"{name}: {killed} of {every} noticed, {_percent(killed, every)} %; {told} explained, {left} not")
-    return 0 if all(_percent(killed, every) >= least for _, every, killed, *_ in rows) else 1
+        for one in found:
+            for each in one.survivors:
+                if each.name not in known:
+                    print(f"survived  {each.line}: {each.name}")
+            print(f"{one.module}: {one.killed} of {one.tried} noticed, {one.percent} %; "
+                  f"{one.explained} explained, {one.open} not")  # fmt: skip
+    return 0 if all(one.percent >= least for one in found) else 1
 
 
-def _percent(killed: int, every: int) -> float:
-    return round(100.0 * killed / every, 1)
-
-
-def _markdown(rows: list[tuple[str, int, int, int, list[Mutant]]]) -> str:
-    lines = ["| module | mutants | killed | score | survivors explained | not explained |", "| --- " * 6 + "|"]
-    rows = [*rows, ("all", sum(row[1] for row in rows), sum(row[2] for row in rows), sum(row[3] for row in rows), [])]
-    for name, every, killed, told, _ in rows:
-        score = f"{_percent(killed, every)} %"
-        lines.append(f"| {name} | {every} | {killed} | {score} | {told} | {every - killed - told} |")
+def _markdown(found: list[Score]) -> str:
+    heads = ("module", "mutants", "tried", "killed", "score", "survivors explained", "not explained")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    sums = (sum(getattr(one, name) for one in found) for name in ("mutants", "tried", "killed", "explained"))
+    for one in (*found, Score("all", *sums)):
+        cells = (one.module, one.mutants, one.tried, one.killed, f"{one.percent} %", one.explained, one.open)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
