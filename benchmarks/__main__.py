@@ -8,6 +8,7 @@ from benchmarks.report import console
 RUNS = (
     ("filter", "--names", "500"),
     ("filter", "--names", "5000"),
+    ("engine", "--policies"),
     ("throughput", "--qps", "default"),
     ("throughput", "--qps", "high"),
     ("throughput", "--qps", "high", "--policy", "spread"),
