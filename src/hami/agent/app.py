@@ -152,6 +152,7 @@ class Agent:
             self.workers[2],
             tell=lambda pod, reason, message: self.recorder.record(pod, "Warning", reason, message),
             action=settings.unregistered,
+            exceeded=settings.exceeded,
         )
         self.usage_metrics = Sheet(usage.FAMILIES)
 

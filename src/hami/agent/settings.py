@@ -65,6 +65,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Whether the library in each container registers with us: limits change live, usage is seen, turns are taken."""
     unregistered: Literal["report", "stop"] = "report"
     """What happens to a process of a sliced container that uses its card and has not registered."""
+    exceeded: Literal["report", "stop"] = "report"
+    """What happens to a registered process with memory past its slice that its library did not give it."""
 
     scheduler_names: tuple[str, ...] = ("hami-scheduler",)
     """Pods of other schedulers get no card, whatever their annotations say. Empty trusts every scheduler."""

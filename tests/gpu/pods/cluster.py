@@ -49,6 +49,7 @@ class Cluster:
         self.lab = Lab(nodes=[NodeSpec(NODE, labels={"gpu": "on"}, host_pids=True)])
         self.agent: Process | None = None
         self.agent_port = 0
+        self.agent_began = 0.0
         self.writer: str = ""
         self.rounds_a_ns: float | None = None
         """Calibration of the probe's kernels, taken where the card is whole and idle."""
@@ -92,6 +93,7 @@ class Cluster:
             "device-list-strategy": "cdi-cri",
             "metrics-bind-address": f"127.0.0.1:{self.agent_port}",
             "unregistered": "stop",
+            "exceeded": "stop",
             "log-format": "text",
             **({"library-file": self.library} if self.library else {}),
             **self._simulated_driver(),
@@ -110,7 +112,7 @@ class Cluster:
         return self.wait_agent()
 
     def wait_agent(self) -> float:
-        begun = time.monotonic()
+        begun = self.agent_began = time.monotonic()
         self.lab.wait_for("agent ready", lambda: self.page("/readyz").endswith("ready\n"), 40)
         self.lab.wait_for("allocatable", lambda: self.allocatable() > 0, 30)
         return time.monotonic() - begun

@@ -10,6 +10,8 @@ import time
 from book import Book
 from cluster import ESCAPE, PROBE, Cluster, Json, said
 
+from hami.agent.broker.look import GRACE_S
+
 LIMIT = 4000
 WANTED = 6144
 LOOK_S = 12
@@ -111,6 +113,7 @@ def driver_path(at: Cluster) -> str:
 
 def evading(at: Cluster, book: Book) -> None:
     """Programs that no library can hold: static ones, and those that bring their own loader. Seen, reported, ended."""
+    time.sleep(max(0.0, at.agent_began + GRACE_S + 2 - time.monotonic()))  # until then nobody is judged
     with at.running(at.pod("evader", gpu=1, gpumem=LIMIT, gpucores=30)):
         place = "/lib64/ld-linux-x86-64.so.2"
         # In a copy of the loader the preload file has another name: what a static program has for free.
@@ -162,7 +165,7 @@ def ended(at: Cluster, book: Book, name: str, words: tuple[str, ...]) -> None:
     took = time.monotonic() - begun
     out, err = running.communicate()
     got = said(out)
-    if got.get("total_mib") == LIMIT or got.get("code") == 2:
+    if got.get("code") == 2:
         book.add("", f"{name}: held by the library", str(got)[:60], "held, or ended", True)
         return
     if running.returncode == 128 + signal.SIGSEGV or got.get("error") == "start":
@@ -181,24 +184,7 @@ def ended(at: Cluster, book: Book, name: str, words: tuple[str, ...]) -> None:
 
 
 def exceeded(at: Cluster, book: Book, library: str) -> None:
-    """Registered as everybody, and then memory taken past the library: NVML shows it, and nothing more is given."""
-    running = at.start("evader", ESCAPE, "taken", library, str(WANTED), "14")
-    time.sleep(8)
-    shown = int(at.metric("hami_vgpu_memory_shown_bytes", "evader")) >> 20
-    used = int(at.metric("hami_vgpu_memory_used_bytes", "evader")) >> 20
-    beside = at.probe("evader", "mem", "linear", "256").get("taken_mib", 0)
-    out, _ = running.communicate(timeout=60)
-    told = [reason for reason, _ in at.events("evader")]
-    got = said(out)
-    book.note(
-        "memory taken past the library",
-        f"{got}\nshown {shown} MiB, used {used} MiB, beside it {beside} MiB, events {told}",
-    )
-    book.add(
-        "",
-        "memory past the library: taken; counted by the agent; event",
-        f"{got.get('taken_mib')}; {shown} by NVML, {used} charged; {', '.join(set(told) & EVENTS) or 'none'}",
-        "SliceExceeded (L2: reported)",
-        "SliceExceeded" in told,
-    )
-    book.add("", "what others of the container can take then", f"{beside} MiB", "0: it is all charged", beside == 0)
+    """Registered as everybody, and then memory taken past the library: NVML shows it."""
+    ended(at, book, "memory past the library", (ESCAPE, "taken", library, str(WANTED), "60"))
+    told = {reason for reason, _ in at.events("evader")}
+    book.add("", "event on the pod", ", ".join(sorted(told & EVENTS)), "SliceExceeded too", "SliceExceeded" in told)

@@ -1,7 +1,8 @@
 """What NVML shows of each card, held against who has registered: once a second, from outside the containers.
 
-A process of a sliced container that uses its card without the library is seen here, told of, and ended where
-the administrator wants that. Each process also hears what NVML shows of it: inside a pid namespace it cannot see that.
+A process of a sliced container that uses its card without the library, or takes memory past it, is seen here, told of,
+and ended where the administrator wants that. Each process also hears what NVML shows of it: inside a pid namespace it
+cannot see that.
 """
 
 import asyncio
@@ -17,17 +18,20 @@ from typing import Literal
 from msgspec import Struct
 
 from hami.agent.broker.server import Broker, Place
+from hami.agent.broker.session import Session
 from hami.model.ask import PodRef
 from hami.model.errors import HamiError
 from hami.vendors.nvidia.nvml import Nvml
 from hami.vendors.nvidia.worker import Worker
-from hami.wire.broker import Seen
+from hami.wire.broker import KINDS, Seen
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 LOOK_WITHIN_S = 10.0
 GRACE_S = 30.0
 """After our start: processes of before register again, with pauses of up to 10 s."""
+UNATTRIBUTED = KINDS.index("unattributed")
+"""Of what a process tells: what NVML shows beyond all that its library gave."""
 PATIENCE = 3
 """Looks in a row that must show the same before anything is said."""
 SLACK_BYTES = 64 << 20
@@ -60,6 +64,7 @@ class Look:
         *,
         tell: TellPod,
         action: Action = "report",
+        exceeded: Action = "report",
         proc: Path = Path("/proc"),
         grace: float = GRACE_S,
         clock: Callable[[], float] = time.monotonic,
@@ -69,6 +74,7 @@ class Look:
         self._worker = worker
         self._tell = tell
         self._action = action
+        self._exceeded = exceeded
         self._proc = proc
         self._grace = grace
         self._clock = clock
@@ -135,15 +141,15 @@ class Look:
     def _judge_strangers(self, shown: Shown) -> None:
         strangers = [one for one in self._strangers(shown) if one.place is not None]
         found = {(one.pid, one.card) for one in strangers}
-        self._strange = {key: self._strange.get(key, 0) + 1 for key in found}
         self.unregistered = len({pid for pid, _ in found})
         if self._clock() - self._broker.began < self._grace:
-            return
+            return  # not counted either: who is there at its end is then told of as anybody
+        self._strange = {key: self._strange.get(key, 0) + 1 for key in found}
         for one in strangers:
             if self._strange[one.pid, one.card] == PATIENCE and one.place is not None:
                 self._report(one, one.place)
             if self._strange[one.pid, one.card] >= PATIENCE and self._action == "stop" and one.place is not None:
-                self._stop(one, one.place)
+                self._stop(one.pid, one.place)
 
     def _strangers(self, shown: Shown) -> list[Stranger]:
         known = {session.peer.pid for session in self._broker.sessions()}
@@ -168,19 +174,19 @@ class Look:
         log.warning("unregistered process", extra={"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card})
         self._tell(place.tenant.pod, "UnregisteredProcess", text)
 
-    def _stop(self, one: Stranger, place: Place) -> None:
+    def _stop(self, pid: int, place: Place) -> None:
         """Looked at once more with its pidfd in hand: a pid may be another process's by now."""
         try:
-            handle = os.pidfd_open(one.pid)
+            handle = os.pidfd_open(pid)
         except OSError:
             return
         try:
-            if pod_uid(one.pid, self._proc) == place.tenant.pod.uid:
+            if pod_uid(pid, self._proc) == place.tenant.pod.uid:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 self.stopped += 1
-                log.warning("unregistered process stopped", extra={"pod": str(place.tenant.pod), "pid": one.pid})
+                log.warning("process stopped", extra={"pod": str(place.tenant.pod), "pid": pid})
         except OSError as fault:
-            log.error("cannot stop a process", extra={"pid": one.pid, "why": str(fault)})
+            log.error("cannot stop a process", extra={"pid": pid, "why": str(fault)})
         finally:
             os.close(handle)
 
@@ -190,7 +196,7 @@ class Look:
         over: dict[tuple[str, str], int] = {}
         self.seen_bytes = {}
         for place in self._broker.places:
-            for card in place.cards:
+            for index, card in enumerate(place.cards):
                 pids = {session.peer.pid for session in place.known()}
                 held = sum(max(0, size) for pid, size in shown.get(card.uuid, {}).items() if pid in pids)
                 key = place.tenant.key, card.uuid
@@ -199,13 +205,35 @@ class Look:
                     over[key] = self._over.get(key, 0) + 1
                     if over[key] == PATIENCE:
                         self._report_excess(place, f"{held >> 20} MiB of {card.uuid}, its limit is {card.mem_mib}")
+                    if over[key] >= PATIENCE and self._exceeded == "stop":
+                        self._stop_taker(place, index, card.mem_mib << 20, shown.get(card.uuid, {}))
         self._over = over
         self.exceeded = len(over)
+
+    def _stop_taker(self, place: Place, card: int, limit: int, on_card: Mapping[int, int]) -> None:
+        """End the process with the most memory that its library does not account for.
+
+        Nobody where the libraries account for more than the limit: it was lowered under what they had given. And
+        nobody right after our start, when not all have told what they hold.
+        """
+        if self._clock() - self._broker.began < self._grace:
+            return
+        given = {session.peer.pid: given_by_library(session, card) for session in place.known()}
+        unknown = {pid: on_card.get(pid, 0) - size for pid, size in given.items()}
+        taker = max(unknown, key=lambda pid: unknown[pid])
+        if sum(given.values()) <= limit and unknown[taker] > SLACK_BYTES:
+            self._stop(taker, place)
 
     def _report_excess(self, place: Place, what: str) -> None:
         text = f"container {place.tenant.container} holds {what}"
         log.warning("slice exceeded", extra={"pod": str(place.tenant.pod), "why": text})
         self._tell(place.tenant.pod, "SliceExceeded", text)
+
+
+def given_by_library(session: Session, card: int) -> int:
+    """Bytes of a card that the process's library gave it, by its own word."""
+    usage = session.usage.get(card)
+    return 0 if usage is None else sum(usage.held_bytes) - usage.held_bytes[UNATTRIBUTED]
 
 
 def pod_uid(pid: int, proc: Path = Path("/proc")) -> str | None:

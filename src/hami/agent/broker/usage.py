@@ -38,7 +38,9 @@ ENDED = Family("hami_broker_sessions_ended_total", "Sessions that ended, by reas
 UNREGISTERED = Family(
     "hami_broker_unregistered_processes", "Processes of sliced containers that use a card and did not register."
 )
-STOPPED = Family("hami_broker_stopped_processes_total", "Unregistered processes stopped.", "counter")
+STOPPED = Family(
+    "hami_broker_stopped_processes_total", "Processes stopped: unregistered, or past their slice.", "counter"
+)
 EXCEEDED = Family("hami_broker_exceeded_slices", "Slices that hold more than their limit by NVML.")
 FAMILIES = (
     USED, LIMIT, CONTAINER, UTILISATION, CORE_LIMIT, LAST_KERNEL, CONTEXT, MODULE, BUFFER, SHOWN, WAITED, REFUSED,

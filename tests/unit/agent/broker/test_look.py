@@ -28,9 +28,10 @@ class Told:
         self.reasons.append((pod.name, reason))
 
 
-def look(stage, tmp_path, action="report"):
-    told = Told()
-    made = Look(stage.broker, None, None, tell=told, action=action, proc=tmp_path / "proc", clock=lambda: stage.now)
+def look(stage, tmp_path, action="report", exceeded="report"):
+    told, proc = Told(), tmp_path / "proc"
+    wanted = {"action": action, "exceeded": exceeded}
+    made = Look(stage.broker, None, None, tell=told, **wanted, proc=proc, clock=lambda: stage.now)
     stage.now += GRACE_S + 1
     return made, told
 
@@ -84,6 +85,10 @@ async def test_after_a_start_processes_get_time_to_register_again(stage, tmp_pat
     for _ in range(10):
         made._judge({CARD: {7: 100}})
     assert told.reasons == []
+    stage.now += 2
+    for _ in range(PATIENCE):
+        made._judge({CARD: {7: 100}})
+    assert told.reasons == [("pod-a", "UnregisteredProcess")]
 
 
 async def test_it_is_stopped_where_that_is_wanted_and_only_it(stage, tmp_path):
@@ -109,6 +114,46 @@ async def test_a_slice_that_holds_more_than_its_limit_is_reported(stage, tmp_pat
         for _ in range(PATIENCE + 1):
             made._judge({CARD: {os.getpid(): held}})
     assert (told.reasons, made.exceeded) == ([("pod-a", "SliceExceeded")], 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "unknown", "ends"),
+    [
+        (100, 2000, True),  # taken past the library
+        (2000, 100, False),  # given by the library, before the limit was lowered
+        (990, 70, False),  # a little more than the limit: what modules take cannot be refused beforehand
+        (950, 120, True),
+    ],
+)
+async def test_memory_past_the_library_ends_its_process_where_that_is_wanted(stage, tmp_path, given, unknown, ends):
+    stage.grant("a", mem=1000)
+    client = await stage.joined("a")
+    client.send(Usage(0, (given * MIB, 0, 0, 0, 0, 0, unknown * MIB), 0, 0, 0, 0))
+    await stage.settle()
+    made, told = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    for _ in range(PATIENCE - 1):
+        made._judge({CARD: {os.getpid(): (given + unknown) * MIB}})
+    assert stopped == []
+    made._judge({CARD: {os.getpid(): (given + unknown) * MIB}})
+    assert stopped == [os.getpid()] * ends
+    assert (("pod-a", "SliceExceeded") in told.reasons) == (given + unknown > 1064)
+
+
+async def test_nobody_is_ended_for_what_he_has_not_yet_told_after_a_start(stage, tmp_path):
+    stage.grant("a", mem=1000)
+    await stage.joined("a")
+    made, _ = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    stage.now = 1000.0 + GRACE_S - 1
+    for _ in range(PATIENCE + 1):
+        made._judge({CARD: {os.getpid(): 5000 * MIB}})
+    assert stopped == []
+    stage.now += 2
+    made._judge({CARD: {os.getpid(): 5000 * MIB}})
+    assert stopped == [os.getpid()]
 
 
 async def test_each_process_hears_what_nvml_shows_of_it_when_that_changes(stage, tmp_path):
