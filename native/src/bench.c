@@ -10,6 +10,7 @@ enum {
     OFFSET_DEFAULT_NS = 1300, /* H100, H200; used where calibration is not possible */
     OFFSET_MOST_NS = 20000,
     PAIRS = 16,
+    SCATTER_NS = 400, /* a launch */
     FIFTIES = 5
 };
 
@@ -54,23 +55,25 @@ static int64_t time_null(hami_bench *b, CUfunction f, CUstream stream, int count
 }
 
 /*
- * The mean of the lower ones of `times` measurements, ns. A pair of the same launch is either of two values 0.2 us apart, so the median
- * would be one of them by chance; what is far above was disturbed.
+ * The mean of `times` measurements, ns. A pair of the same launch is either of two values 0.2 us apart, so the median would be one of them
+ * by chance; what is further above the least was disturbed, and is left out.
  */
 static int64_t typical(hami_bench *b, CUfunction f, CUstream stream, int count, int times)
 {
-    int64_t values[PAIRS], sum = 0;
+    int64_t values[PAIRS], least = INT64_MAX, sum = 0;
     for (int i = 0; i < times; i++) {
-        const int64_t value = time_null(b, f, stream, count);
-        int at = i;
-        for (; at > 0 && values[at - 1] > value; at--)
-            values[at] = values[at - 1];
-        values[at] = value;
+        values[i] = time_null(b, f, stream, count);
+        if (values[i] >= 0 && values[i] < least)
+            least = values[i];
     }
-    const int kept = times - times / 4;
-    for (int i = 0; i < kept; i++)
-        sum += values[i];
-    return sum / kept;
+    int kept = 0;
+    for (int i = 0; i < times; i++) {
+        if (values[i] >= least && values[i] <= least + (int64_t)count * SCATTER_NS) {
+            sum += values[i];
+            kept++;
+        }
+    }
+    return kept == 0 ? -1 : sum / kept;
 }
 
 /* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 49th of the growth to 50. -1: cannot say. */

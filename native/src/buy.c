@@ -85,15 +85,21 @@ static void wait(hami_card *card, int64_t wish, uint32_t handed, int64_t until)
         hami_sleep_until_ns(until - now > ASK_AGAIN_NS ? now + ASK_AGAIN_NS : until);
 }
 
+/* What has been bought for the launch before, and what is bought along for the past. */
+typedef struct {
+    int64_t spare_ns, debt_ns;
+} purchase;
+
 /* One try to buy. True: bought. */
-static bool try_to_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, int percent, CUstream stream)
+static bool try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int percent, CUstream stream)
 {
     hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
     int64_t until = 0;
     pthread_mutex_lock(&card->pacing);
     hami_pacer *p = &card->pacer;
     const uint32_t handed = p->page == NULL ? 0 : atomic_load(&p->page->handed);
-    p->spare_ns = spare_ns;
+    p->spare_ns = of->spare_ns;
+    p->debt_ns = of->debt_ns;
     p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
     const int64_t wish = p->waiting_ns;
@@ -114,8 +120,8 @@ static bool try_to_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, int p
 void hami_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, CUstream stream)
 {
     const int64_t debt_ns = -atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
-    if (need_ns < debt_ns)
-        need_ns = debt_ns; /* two threads may both buy it; what is too much is spent later */
+    const purchase of = {.spare_ns = spare_ns, .debt_ns = debt_ns > need_ns ? debt_ns - need_ns : 0};
+    need_ns += of.debt_ns; /* two threads may both buy it; what is too much is spent later */
     hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
     const int kept = errno;
     const int64_t begun = hami_now_ns();
@@ -125,7 +131,7 @@ void hami_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, CUstream strea
             hami_budget_correct(&card->purse, -need_ns); /* the limit was lifted while waiting */
             break;
         }
-        if (try_to_buy(card, need_ns, spare_ns, percent, stream))
+        if (try_to_buy(card, need_ns, &of, percent, stream))
             break;
     }
     const int64_t now = hami_now_ns();

@@ -1,6 +1,7 @@
 /* See cost.h. */
 #include "cost.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 enum {
@@ -8,6 +9,8 @@ enum {
     JITTER_NS = 1500,       /* samples so near each other are one length */
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
+    SLICE_LEAST_NS = 20 * 1000,  /* a time slice of another is longer */
+    MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
 };
 
@@ -73,7 +76,9 @@ static void sort(int64_t *values, int count)
 static void adapt(hami_cost *cost, bool calm)
 {
     const int64_t mean = cost->mean_ns > 0 ? cost->mean_ns : 1;
-    const int64_t least = mean < HAMI_COST_SHORT_NS ? HAMI_COST_SHORT_PERIOD : HAMI_COST_PERIOD;
+    const int64_t least = mean < HAMI_COST_SHORT_NS    ? HAMI_COST_SHORT_PERIOD
+                          : mean < HAMI_COST_MIDDLE_NS ? HAMI_COST_PERIOD
+                                                       : HAMI_COST_MIDDLE_PERIOD;
     int64_t most = UNSEEN_NS / mean < HAMI_COST_CALM_PERIOD ? UNSEEN_NS / mean : HAMI_COST_CALM_PERIOD;
     most = most < least ? least : most;
     const int64_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);
@@ -81,7 +86,45 @@ static void adapt(hami_cost *cost, bool calm)
     atomic_store_explicit(&cost->period, (uint32_t)(next < least ? least : next > most ? most : next), memory_order_relaxed);
 }
 
-int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, bool alone)
+/* True: somebody else's time is in it, as far as the samples of late can tell. */
+static bool foreign(int64_t sample_ns, int64_t quartile_ns, hami_cost_trust trust)
+{
+    if (trust == HAMI_COST_ALONE)
+        return false;
+    return quartile_ns > SLICED_NS ? trust == HAMI_COST_OURS && sample_ns > 2 * quartile_ns
+                                   : sample_ns > 4 * quartile_ns + SLICE_LEAST_NS;
+}
+
+/* What the launch really took. */
+static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    const int64_t quartile = sorted[count / 4];
+    if (trust == HAMI_COST_SHARED && quartile > SLICED_NS)
+        return sorted[0];
+    if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
+        return quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
+    return sample_ns;
+}
+
+/* The slow mean. Of the first samples one may hold another's time before that can be told: the mean is then made anew of the others. */
+static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t truth, uint32_t seen, hami_cost_trust trust)
+{
+    if (seen >= HAMI_COST_RING) {
+        cost->mean_ns += (truth - cost->mean_ns) / 16;
+        return;
+    }
+    int64_t sum = 0;
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        if (!foreign(sorted[i], sorted[count / 4], trust)) {
+            sum += sorted[i];
+            kept++;
+        }
+    }
+    cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? sorted[0] : sum / kept;
+}
+
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
     cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
@@ -91,22 +134,17 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     sort(sorted, count);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
-    const int64_t quartile = sorted[count / 4];
-    int64_t truth = sample_ns;
-    if (!alone && quartile > SLICED_NS)
-        truth = sorted[0];
-    else if (!alone && sample_ns > 4 * quartile + 20 * 1000)
-        return 0; /* a neighbour's slice is inside; the next sample settles these launches too */
-    else if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
-        truth = quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
+    if (foreign(sample_ns, sorted[count / 4], trust))
+        return 0; /* the next sample settles these launches too */
+    const int64_t truth = truth_of(sample_ns, sorted, count, trust);
     const int64_t away = truth - cost->mean_ns;
     adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
-    const int64_t weight = seen < 16 ? (int64_t)seen + 1 : 16;
-    cost->mean_ns += (truth - cost->mean_ns) / weight;
+    average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
     const int32_t launches = (int32_t)(number - cost->settled);
     if (launches <= 0)
         return 0; /* read out of order: a later one has settled it */
     cost->settled = number;
-    return (truth - charged_ns) * (launches < MOST_SETTLED ? launches : MOST_SETTLED);
+    const int64_t owed = (truth - charged_ns) * (launches < MOST_SETTLED ? launches : MOST_SETTLED);
+    return owed < MOST_OWED_NS ? owed : MOST_OWED_NS; /* what was charged too much is given back in full */
 }

@@ -8,13 +8,12 @@
  * launches, so much a launch. That makes the sum right whatever the spread, since samples are drawn without regard to it,
  * and right at once when a kernel begins to take longer; the price itself only needs to be near.
  * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short,
- * and for long ones the least of the last 15 counts.
+ * and for long ones the least of the last 15 counts. Whatever a sample says, what it settles is bounded.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -24,9 +23,18 @@ enum {
     HAMI_COST_PERIOD = 64,           /* then one launch in about so many is sampled, while samples differ */
     HAMI_COST_SHORT_PERIOD = 256,    /* of a short key: a sample costs several of its launches */
     HAMI_COST_CALM_PERIOD = 4096,    /* and at least one in so many of a key whose samples agree */
+    HAMI_COST_MIDDLE_PERIOD = 16,    /* of a key that is long, but not so long that the 5 us of a sample are nothing */
     HAMI_COST_SHORT_NS = 20 * 1000,
-    HAMI_COST_LONG_NS = 500 * 1000   /* a key this long is always sampled: the events cost it nothing */
+    HAMI_COST_MIDDLE_NS = 500 * 1000,
+    HAMI_COST_LONG_NS = 5 * 1000 * 1000 /* a key this long is always sampled */
 };
+
+/* Whose time may be in a sample. */
+typedef enum {
+    HAMI_COST_ALONE,  /* nobody else uses the card */
+    HAMI_COST_OURS,   /* it was our turn on it, though nothing forces others to keep out */
+    HAMI_COST_SHARED, /* a neighbour's time slices may be inside */
+} hami_cost_trust;
 
 typedef struct hami_cost {
     _Alignas(64) _Atomic uint64_t key; /* 0: free */
@@ -54,8 +62,8 @@ uint32_t hami_cost_due(hami_cost *cost, uint32_t *run);
 
 /*
  * Takes a sample of launch `number` in. Returns what is still owed (below 0: what was charged too much) for the launches up
- * to it, each of which was charged `charged_ns`. `alone`: no other tenant used the card.
+ * to it, each of which was charged `charged_ns`.
  */
-int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, bool alone);
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust);
 
 #endif

@@ -15,7 +15,8 @@ enum {
     RETRY_NS = 50 * 1000 * 1000,
     HOLD_NS = 200 * 1000,       /* kernels shorter than this are measured with nothing behind them */
     HOLD_MOST_NS = 2000 * 1000,
-    NOISE_NS = 1500
+    HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
+    NOISE_NS = 1000
 };
 
 /* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
@@ -58,14 +59,13 @@ void hami_context_gone(CUcontext context)
 }
 
 /*
- * Launches that were queued behind it make a short kernel's pair 0.8 us longer, now and then: such a sample counts only while there are
- * no better ones, or when it says that the kernel has become another.
+ * Launches that were queued behind it make a short kernel's pair up to 0.8 us longer, now and then: a sample that is so much above the
+ * price says nothing.
  */
 static bool doubtful(const hami_sample *s, int64_t cost_ns)
 {
-    const int64_t away = cost_ns - s->charged_ns;
     return s->charged_ns > 0 && s->charged_ns < HOLD_NS && atomic_load(&s->cost->samples) >= HAMI_COST_LEARNING &&
-           away < NOISE_NS + s->charged_ns / 4 && -away < NOISE_NS + s->charged_ns / 4;
+           cost_ns > s->charged_ns && cost_ns < s->charged_ns + NOISE_NS;
 }
 
 static void read_one(hami_sample *s)
@@ -82,11 +82,11 @@ static void read_one(hami_sample *s)
     const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
     if (!s->quiet && doubtful(s, cost))
         return;
-    /* Nobody else's slices are inside when it was our turn all the while. */
-    const bool alone = s->ours || atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    const hami_cost_trust trust = alone ? HAMI_COST_ALONE : s->ours ? HAMI_COST_OURS : HAMI_COST_SHARED;
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
-    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, alone));
+    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, trust));
 }
 
 bool hami_fence(hami_card *card, CUstream stream)
@@ -195,12 +195,13 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
  */
 static void hold(hami_sample *s)
 {
-    const int64_t begun = hami_now_ns(), until = begun + HOLD_MOST_NS;
+    const int64_t begun = hami_now_ns();
     pthread_mutex_lock(&s->card->pacing);
     const int64_t queued_until = s->card->pacer.queue_end_ns;
     pthread_mutex_unlock(&s->card->pacing);
-    if (s->charged_ns >= HOLD_NS || queued_until > until)
+    if (s->charged_ns >= HOLD_NS || queued_until > begun + HOLD_QUEUE_NS)
         return;
+    const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS;
     while (!hami_capturing() && hami_now_ns() < until) {
         if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
             s->quiet = true;

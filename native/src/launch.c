@@ -1,14 +1,13 @@
 /*
  * Hooks of kernel and graph launches: paid for before they go on (pay.h).
  *
- * The way of a launch that is not throttled, or that its thread's lane pays for, ends in a jump to the driver: the rest is in
- * functions of their own, so that this way has no frame.
+ * The way of a launch that is not throttled is a load, a test and a jump, in one line of the instruction cache: whatever needs more
+ * registers is in a function of its own, and that one ends in a jump too when the thread's lane pays.
  */
 #include "lane.h"
 #include "pay.h"
 
 #define ASIDE static __attribute__((noinline))
-#define STRAIGHT(what, amount) (!THROTTLING || hami_lane_pays(what, amount))
 
 /* ---- kernels: one price a function and grid ---- */
 
@@ -19,16 +18,21 @@ static inline uint64_t grid(unsigned int gx, unsigned int gy, unsigned int gz, u
 }
 
 /* One hook: `WHAT` and `AMOUNT` are its key, `on` its stream. */
-#define LAUNCH(name, WHAT, AMOUNT, on, is_per_thread, parameters, ...)                                                        \
-    ASIDE CUresult name##_paid parameters                                                                                     \
-    {                                                                                                                         \
-        const hami_work work = {.what = (WHAT), .amount = (AMOUNT), .stream = (on), .per_thread = (is_per_thread)};           \
-        struct hami_sample *sample = hami_pay(&work);                                                                         \
-        return hami_paid(sample, BEHIND(name, __VA_ARGS__));                                                                  \
-    }                                                                                                                         \
-    CUresult name parameters                                                                                                  \
-    {                                                                                                                         \
-        return STRAIGHT(WHAT, AMOUNT) ? BEHIND(name, __VA_ARGS__) : name##_paid(__VA_ARGS__);                                 \
+#define LAUNCH(name, WHAT, AMOUNT, on, is_per_thread, parameters, ...)                                              \
+    ASIDE CUresult name##_paid parameters                                                                           \
+    {                                                                                                               \
+        const hami_work work = {.what = (WHAT), .amount = (AMOUNT), .stream = (on), .per_thread = (is_per_thread)}; \
+        struct hami_sample *sample = hami_pay(&work);                                                               \
+        return hami_paid(sample, BEHIND(name, __VA_ARGS__));                                                        \
+    }                                                                                                               \
+    ASIDE CUresult name##_throttled parameters                                                                      \
+    {                                                                                                               \
+        return hami_lane_pays(WHAT, AMOUNT) ? BEHIND(name, __VA_ARGS__) : name##_paid(__VA_ARGS__);                 \
+    }                                                                                                               \
+    CUresult name parameters                                                                                        \
+    {                                                                                                               \
+        CUresult(*const next) parameters = THROTTLING || hami_behind.name == NULL ? name##_throttled : hami_behind.name; \
+        return next(__VA_ARGS__);                                                                                   \
     }
 #define LAUNCHES(name, WHAT, AMOUNT, on, parameters, ...)              \
     LAUNCH(name, WHAT, AMOUNT, on, false, parameters, __VA_ARGS__)     \

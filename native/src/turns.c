@@ -268,7 +268,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     if (when != 0)
         return wait_for_budget(p, when, now, until);
     const int64_t bought = need_ns + HAMI_SLAB_NS;
-    p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought;
+    p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought - p->debt_ns;
     p->left_ns -= bought;
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);

@@ -13,6 +13,7 @@
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
+ *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
  *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB, likewise
@@ -102,7 +103,10 @@ static const char ptx[] =
     X(cuMemcpyDtoDAsync, (CUdeviceptr, CUdeviceptr, size_t, CUstream))                                                    \
     X(cuEventCreate, (CUevent *, unsigned int))                                                                           \
     X(cuEventRecord, (CUevent, CUstream))                                                                                 \
-    X(cuEventSynchronize, (CUevent))
+    X(cuEventSynchronize, (CUevent))                                                                                      \
+    X(cuStreamWaitValue32, (CUstream, CUdeviceptr, uint32_t, unsigned int))                                               \
+    X(cuMemHostAlloc, (void **, size_t, unsigned int))                                                                    \
+    X(cuMemHostGetDevicePointer, (CUdeviceptr *, void *, unsigned int))
 
 #define FIELD(name, arguments) CUresult(*name) arguments;
 static struct {
@@ -688,6 +692,43 @@ static void allocs(int count)
            direct[count / 2], looked_up[count / 2], added[count / 2], added[count / 4], added[count * 3 / 4], count);
 }
 
+/* The least that so many launches take once a gate before them opens. */
+static double least_behind_gate(int count, int64_t rounds, CUstream stream, uint32_t *word, CUdeviceptr word_device)
+{
+    static uint32_t ticket;
+    double least = 0;
+    for (int i = 0; i < 12; i++) {
+        MUST(cuStreamWaitValue32, stream, word_device, ++ticket, 0);
+        for (int j = 0; j < count; j++)
+            launch_spin(rounds, stream);
+        const int64_t from = now_ns();
+        __atomic_store_n(word, ticket, __ATOMIC_RELEASE);
+        MUST(cuStreamSynchronize, stream);
+        const double took = (double)(now_ns() - from);
+        least = i < 2 || took < least ? took : least;
+    }
+    return least;
+}
+
+static void full(int64_t ns)
+{
+    CUstream stream;
+    void *word = NULL;
+    CUdeviceptr word_device;
+    start(true);
+    MUST(cuStreamCreate, &stream, 1);
+    launch_spin(1, stream); /* loaded: a gate around a first launch would wait for ever */
+    MUST(cuStreamSynchronize, stream);
+    MUST(cuMemHostAlloc, &word, 64, 2);
+    MUST(cuMemHostGetDevicePointer, &word_device, word, 0);
+    memset(word, 0, 64);
+    enum { FEW = 200, MANY = 800 };
+    const int64_t rounds = rounds_of((double)ns);
+    const double few = least_behind_gate(FEW, rounds, stream, word, word_device);
+    const double many = least_behind_gate(MANY, rounds, stream, word, word_device);
+    printf("{\"ns\": %lld, \"full_ns\": %.1f}\n", (long long)ns, (many - few) / (MANY - FEW));
+}
+
 /* The least that a graph of `nodes` takes, of several: launched in one piece, and what is least was neither disturbed nor waited for. */
 static double least_of(int nodes, int64_t ns, CUstream stream)
 {
@@ -836,6 +877,8 @@ int main(int count, char **words)
         closes(atoi(words[2]));
     } else if (strcmp(what, "run") == 0 && count > 4) {
         run(words[2], atof(words[3]), atoll(words[4]), count > 5 ? atoll(words[5]) : 0);
+    } else if (strcmp(what, "full") == 0 && count > 2) {
+        full(atoll(words[2]));
     } else if (strcmp(what, "queued") == 0 && count > 2) {
         queued(atoll(words[2]));
     } else if (strcmp(what, "launches") == 0 && count > 2) {

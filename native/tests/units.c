@@ -248,7 +248,7 @@ static double charged_of_used(hami_cost *c, uint32_t most)
         left = run;
         CHECK(number == 0 || run == 0);
         if (number != 0)
-            charged += hami_cost_learn(c, number, length, price, true);
+            charged += hami_cost_learn(c, number, length, price, HAMI_COST_ALONE);
     }
     return (double)charged / (double)used;
 }
@@ -261,7 +261,7 @@ static int samples_of(hami_cost *c, int64_t length, int launches)
         const uint32_t number = hami_cost_due(c, &run);
         samples += number != 0;
         if (number != 0)
-            hami_cost_learn(c, number, length, c->price_ns, true);
+            hami_cost_learn(c, number, length, c->price_ns, HAMI_COST_ALONE);
     }
     return samples;
 }
@@ -286,8 +286,23 @@ static void cost(void)
     uint32_t none = 0;
     c = hami_cost_find(table, hami_cost_key(0x77, 1, 0));
     for (int i = 0; i < 2000; i++)
-        hami_cost_learn(c, hami_cost_due(c, &none) + (uint32_t)i, 1000000 + (dice() % 4 == 0 ? 2000000 : 0), c->price_ns, false);
+        hami_cost_learn(c, hami_cost_due(c, &none) + (uint32_t)i, 1000000 + (dice() % 4 == 0 ? 2000000 : 0), c->price_ns, HAMI_COST_SHARED);
     CHECK(c->price_ns > 990000 && c->price_ns < 1100000);
+    /* A neighbour that gets into one sample in ten, the first included, though it was our turn: no more is charged, and no more owed. */
+    c = hami_cost_find(table, hami_cost_key(0x78, 1, 0));
+    int64_t charged = 0;
+    for (uint32_t i = 0; i < 300; i++) {
+        const int64_t price = c->price_ns;
+        charged += i == 0 ? 0 : 100 * price;
+        charged += hami_cost_learn(c, 1 + i * 100, i % 10 == 0 ? 5100000 : 100000, price, HAMI_COST_OURS);
+    }
+    CHECK(c->price_ns > 95000 && c->price_ns < 105000);
+    CHECK(charged > 29900 * (int64_t)99000 && charged < 29900 * (int64_t)101000 + 5100000);
+    /* One sample never charges more than 100 ms for the past. */
+    c = hami_cost_find(table, hami_cost_key(0x79, 1, 0));
+    for (uint32_t i = 1; i < 20; i++)
+        hami_cost_learn(c, i, 1000000, 1000000, HAMI_COST_ALONE);
+    CHECK(hami_cost_learn(c, 5000, 3000000, 1000000, HAMI_COST_ALONE) == 100 * 1000 * 1000);
     /* A full neighbourhood says so instead of looping. */
     for (uint64_t i = 0; i < 3 * HAMI_COST_KEYS; i++)
         hami_cost_find(table, hami_cost_key(i, 9, 0));
