@@ -14,6 +14,7 @@
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
  *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
+ *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
  *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB, likewise
@@ -729,6 +730,61 @@ static void full(int64_t ns)
     printf("{\"ns\": %lld, \"full_ns\": %.1f}\n", (long long)ns, (many - few) / (MANY - FEW));
 }
 
+typedef enum { ALONE, BEHIND, HELD } around;
+
+/* Gate, event, kernel, event: ns between the events. */
+static double pair(around how, int64_t rounds, CUstream stream, CUevent *events, uint32_t *word, CUdeviceptr word_device, uint32_t ticket)
+{
+    float ms = 0;
+    CUresult (*elapsed)(float *, CUevent, CUevent) = NULL;
+    void *address = dlsym(driver, "cuEventElapsedTime");
+    memcpy(&elapsed, &address, sizeof elapsed);
+    for (int i = 0; how != ALONE && i < 48; i++)
+        launch_spin(rounds, stream); /* a stream at work */
+    MUST(cuStreamWaitValue32, stream, word_device, ticket, 0);
+    MUST(cuEventRecord, events[0], stream);
+    launch_spin(rounds, stream);
+    MUST(cuEventRecord, events[1], stream);
+    for (int i = 0; how == BEHIND && i < 16; i++)
+        launch_spin(rounds, stream);
+    __atomic_store_n(word, ticket, __ATOMIC_RELEASE);
+    MUST(cuEventSynchronize, events[1]);
+    MUST(cuStreamSynchronize, stream);
+    elapsed(&ms, events[0], events[1]);
+    return (double)ms * 1e6;
+}
+
+static void pairs(int64_t ns)
+{
+    enum { TIMES = 300 };
+    static const char *const names[] = {"alone", "behind", "held"};
+    double values[TIMES];
+    CUstream stream;
+    CUevent events[2];
+    void *word = NULL;
+    CUdeviceptr word_device;
+    start(true);
+    MUST(cuStreamCreate, &stream, 1);
+    MUST(cuEventCreate, &events[0], 0);
+    MUST(cuEventCreate, &events[1], 0);
+    MUST(cuMemHostAlloc, &word, 64, 2);
+    MUST(cuMemHostGetDevicePointer, &word_device, word, 0);
+    memset(word, 0, 64);
+    launch_spin(1, stream);
+    MUST(cuStreamSynchronize, stream);
+    uint32_t ticket = 0;
+    printf("{\"ns\": %lld", (long long)ns);
+    for (around how = ALONE; how <= HELD; how++) {
+        double sum = 0;
+        for (int i = 0; i < TIMES; i++)
+            sum += values[i] = pair(how, rounds_of((double)ns), stream, events, word, word_device, ++ticket);
+        qsort(values, TIMES, sizeof values[0], by_value);
+        printf(", \"%s\": {\"p5\": %.0f, \"p50\": %.0f, \"p95\": %.0f, \"mean\": %.0f}", names[how], values[TIMES / 20],
+               values[TIMES / 2], values[TIMES * 19 / 20], sum / TIMES);
+    }
+    printf("}\n");
+}
+
 /* The least that a graph of `nodes` takes, of several: launched in one piece, and what is least was neither disturbed nor waited for. */
 static double least_of(int nodes, int64_t ns, CUstream stream)
 {
@@ -879,6 +935,8 @@ int main(int count, char **words)
         run(words[2], atof(words[3]), atoll(words[4]), count > 5 ? atoll(words[5]) : 0);
     } else if (strcmp(what, "full") == 0 && count > 2) {
         full(atoll(words[2]));
+    } else if (strcmp(what, "pairs") == 0 && count > 2) {
+        pairs(atoll(words[2]));
     } else if (strcmp(what, "queued") == 0 && count > 2) {
         queued(atoll(words[2]));
     } else if (strcmp(what, "launches") == 0 && count > 2) {

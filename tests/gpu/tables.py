@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Writes the tables of docs/reference/limits.md from the runs saved beside it; a row shows its latest run.
+
+python3 tests/gpu/tables.py save NUMBER FILE...   keeps what limits.py and broker.py wrote as run NUMBER
+python3 tests/gpu/tables.py write                 writes the page anew
+python3 tests/gpu/tables.py check                 exits 1 when the page is not what the runs say
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/limits.md"
+RUNS = PAGE.parent / "limits-runs"
+BEGIN, END = "<!-- tables: from limits-runs, by tests/gpu/tables.py -->\n", "<!-- end of tables -->\n"
+TITLES = {
+    "names": "Names",
+    "routes": "Memory: every route, limit 4 GiB, by NVML",
+    "shares": "Time: one tenant",
+    "hostbound": "Time: programs bound by their host",
+    "turns": "Time: two tenants, under a broker, taking turns",
+    "idle": "Time: beside a neighbour that is idle, and when it comes back",
+    "priority": "Time: priorities",
+    "tenants": "Time: two tenants without a broker, so without turns",
+    "overhead": "Overhead",
+    "cost": "Overhead of the broker",
+    "init": "Start-up",
+    "kills": "Kills",
+    "live": "Limits that change",
+    "torch": "PyTorch 2.11",
+    "serve": "PyTorch: requests beside training",
+    "check": "`hami limits check`, on a host",
+}
+VERDICT = {True: "holds", False: "**no**", None: ""}
+
+
+def save(number: int, files: list[Path]) -> None:
+    """Rows without their details: what the page shows, and which card, driver and day they are of."""
+    about: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        told = json.loads(file.read_text())
+        if "driver" in told:  # of `hami limits check`
+            day = time.strftime("%Y-%m-%d", time.gmtime(file.stat().st_mtime))
+            about |= {"card": f"{told['card']}, {told['driver']}", "date": day}
+            rows += [checked(row) for row in told["rows"]]
+            continue
+        about |= {"card": told["card"].get("smi", ""), "date": told["date"]}
+        rows += [{key: row[key] for key in ("section", "name", "measured", "target", "ok")} for row in told["rows"]]
+    RUNS.mkdir(exist_ok=True)
+    (RUNS / f"{number}.json").write_text(json.dumps({"run": number, **about, "rows": rows}, indent=1) + "\n")
+
+
+def checked(row: dict[str, Any]) -> dict[str, Any]:
+    unit = row["unit"]
+    measured, limit = (f"{row[key]:g} {unit}" for key in ("measured", "limit"))
+    return {"section": "check", "name": row["name"], "measured": measured, "target": limit, "ok": row["ok"]}
+
+
+def tables() -> str:
+    runs = sorted((json.loads(file.read_text()) for file in RUNS.glob("*.json")), key=lambda run: int(run["run"]))
+    latest: dict[tuple[str, str], tuple[dict[str, Any], int]] = {}
+    for run in runs:
+        for row in run["rows"]:
+            latest[row["section"], row["name"]] = (row, run["run"])
+    lines = ["| run | date | card, driver, memory |", "| --- | --- | --- |"]
+    lines += [f"| {run['run']} | {run['date']} | {run['card']} |" for run in runs]
+    for section, title in TITLES.items():
+        rows = [each for (of, _), each in latest.items() if of == section]
+        if rows:
+            lines += ["", f"## {title}", "", "| what | measured | target | | run |", "| --- | --- | --- | --- | --- |"]
+            lines += [
+                f"| {row['name']} | {row['measured']} | {row['target']} | {VERDICT[row['ok']]} | {run} |"
+                for row, run in rows
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    return before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1]
+
+
+def main(words: list[str]) -> int:
+    match words:
+        case ["save", number, *files] if files:
+            save(int(number), [Path(file) for file in files])
+        case ["write"]:
+            PAGE.write_text(page())
+        case ["check"]:
+            return int(PAGE.read_text() != page())
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
