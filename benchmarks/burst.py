@@ -4,20 +4,23 @@
 
 With root: a real kubelet, containerd and `hami agent` on simulated cards. Without:
 a simulated node, and it says so. Pods are created all at once. The peer is the same burst of
-pods without cards that name their node, so that no scheduler and no device plugin has a part in it:
-faster than that, kubelet starts no containers on this machine.
+pods that name their node and ask a device plugin that thinks about nothing (`benchmarks.handout`): no
+scheduler, no webhook, no choice. Faster than that, kubelet hands out no devices and starts no containers here.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import click
 from msgspec import Struct
 
+from benchmarks import handout
 from benchmarks.proc import child_of, cpu_s
 from benchmarks.report import Figure, console, show
 from hami.kube import paths
@@ -60,7 +63,7 @@ def slice_pod(number: int) -> dict[str, Any]:
 
 
 def plain_pod(number: int) -> dict[str, Any]:
-    return pod(f"plain-{number}", {}, nodeName=NODE)
+    return pod(f"plain-{number}", {handout.RESOURCE: "1"}, nodeName=NODE)
 
 
 class Progress(Struct):
@@ -141,11 +144,13 @@ def real(lab: Lab) -> Agent:
     port = lab.take_port()
     flags = {"device-config-file": str(config)}
     process = start_agent(lab, lab.nodes[NODE], bench.environment, flags, identity=account, port=port)
-    lab.wait_for(
-        "cards at kubelet",
-        lambda: lab.get("node", NODE)["status"]["allocatable"].get("nvidia.com/gpu") == str(CARDS * 20),
-    )
+    wait_for_devices(lab, "nvidia.com/gpu")
     return Agent(child_of(process.pid), port)
+
+
+def wait_for_devices(lab: Lab, resource: str) -> None:
+    wanted = str(CARDS * 20)
+    lab.wait_for(resource, lambda: lab.get("node", NODE)["status"]["allocatable"].get(resource) == wanted)
 
 
 def cpu_of(lab: Lab, agent: Agent) -> dict[str, float]:
@@ -174,12 +179,21 @@ def simulated(lab: Lab) -> Callable[[Kube], Any]:
     return agents
 
 
-def plain(lab: Lab, pods: int) -> float:
-    """Seconds until as many pods without cards run, with nobody of us in their way."""
+def plain(lab: Lab, pods: int) -> list[Figure]:
+    """As many pods with nobody of us in their way: until kubelet has asked for the last device, and until all run."""
+    log = lab.folder / "handout.log"
+    words = [sys.executable, "-m", "benchmarks.handout", "--devices", str(CARDS * 20), "--log", str(log)]
+    plugin = lab.program(words, {"PYTHONPATH": str(Path(__file__).parents[1])}, name="handout", node=lab.nodes[NODE])
+    wait_for_devices(lab, handout.RESOURCE)
     progress = asyncio.run(burst(lab, None, pods, plain_pod))
     lab.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
     lab.wait_for("pods to go", lambda: not lab.kubectl("get", "pods", "-o", "name").split(), 120)
-    return progress.last(progress.running)
+    plugin.kill()
+    asked = [float(line) for line in log.read_text().split()]
+    return [
+        Figure("plain_granted_s", max(asked) - progress.began, "s", "the peer: until kubelet asked for the last"),
+        Figure("plain_running_s", progress.last(progress.running), "s", "the peer: until the last container ran"),
+    ]
 
 
 def where_time_went(lab: Lab, agent: Agent, before: dict[str, float]) -> list[str]:
@@ -208,8 +222,8 @@ def main(pods: int, without_kubelet: bool, as_json: bool) -> None:
             with console.status(f"{pods} pods at once"):
                 progress = asyncio.run(burst(lab, simulated(lab), pods, slice_pod))
         else:
-            with console.status(f"{pods} pods without cards at once, for comparison"):
-                alone = [Figure("plain_running_s", plain(lab, pods), "s", "the same without cards: the last one ran")]
+            with console.status(f"{pods} pods at once without hami, for comparison"):
+                alone = plain(lab, pods)
             with console.status("scheduler and agent"):
                 agent = real(lab)
             before = cpu_of(lab, agent)
