@@ -1,0 +1,72 @@
+"""`hami limits top`: what an agent's metrics say of each slice, and what is said where there is no agent."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner
+
+from hami.cli.commands.limits import command
+from hami.cli.limits.top import Slice, slices
+from hami.model.errors import Malformed, Unavailable
+
+LABELS = 'namespace="team",pod="a",container="main",vdevice_index="0",device_uuid="GPU-1",zone="vGPU"'
+TEXT = f"""# HELP hami_vgpu_memory_used_bytes Device memory a container uses.
+# TYPE hami_vgpu_memory_used_bytes gauge
+hami_vgpu_memory_used_bytes{{{LABELS}}} {3000 << 20}
+hami_vgpu_memory_limit_bytes{{{LABELS}}} {4000 << 20}
+hami_container_device_utilization_ratio{{{LABELS}}} 29.5
+hami_vgpu_core_limit_ratio{{{LABELS}}} 30
+hami_vgpu_throttled_seconds_total{{{LABELS}}} 12.25
+hami_vgpu_memory_refused_total{{{LABELS}}} 2
+hami_vgpu_memory_used_bytes{{{LABELS.replace('"a"', '"b"')}}} {1 << 30}
+hami_broker_clients 2
+"""
+FIRST = Slice("team", "a", "main", "GPU-1", 3000, 4000, 29.5, 30, 12.25, 2)
+
+
+def test_each_slice_is_told_with_its_limits_and_a_whole_card_with_none() -> None:
+    assert list(slices(TEXT)) == [FIRST, Slice("team", "b", "main", "GPU-1", 1024, None, 0, 100, 0, 0)]
+
+
+def test_a_limit_without_use_is_no_slice() -> None:
+    assert list(slices(TEXT.replace("memory_used_bytes", "other_bytes"))) == []
+
+
+@pytest.fixture
+def agent() -> Iterator[str]:
+    """Its address."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(TEXT.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_json_has_every_number_and_the_table_every_slice(agent: str) -> None:
+    done = CliRunner().invoke(command, ["top", "--agent", agent, "-o", "json"])
+    told = json.loads(done.output)["slices"]
+    assert [Slice(**each) for each in told] == list(slices(TEXT))
+    done = CliRunner().invoke(command, ["top", "--agent", agent])
+    assert (done.exit_code, "team/a" in done.output, "team/b" in done.output) == (0, True, True)
+
+
+def test_where_no_agent_answers_it_says_how_to_reach_one() -> None:
+    done = CliRunner().invoke(command, ["top", "--agent", "http://127.0.0.1:1"])
+    assert isinstance(done.exception, Unavailable)
+    assert "port-forward" in str(done.exception)
+    done = CliRunner().invoke(command, ["top", "--agent", "file:///etc/passwd"])
+    assert isinstance(done.exception, Malformed)
