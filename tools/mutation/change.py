@@ -104,6 +104,10 @@ def _walk(
                 yield from _walk(child, inner if in_body else unit, statement, below if in_body else path)
 
 
+UNHEARD = {"strict", "maxsize"}
+"""Keywords that state an invariant or the size of a cache: another value changes no answer."""
+
+
 def _about_types(node: ast.AST, field: str) -> bool:
     return field not in ("keywords", "bases") or isinstance(node, ast.ClassDef)
 
@@ -116,6 +120,8 @@ def _said_not_done(node: ast.AST) -> bool:
             return True
         case ast.Call(func=ast.Name(id=name)):
             return name in TYPING
+        case ast.keyword(arg=name):
+            return name in UNHEARD
     return False
 
 

@@ -51,7 +51,9 @@ class Watch:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-        if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
+        own = getattr(item, "_excinfo", None)  # where a unittest.TestCase, as stateful tests are, leaves what failed
+        found = call.excinfo or (own[0] if own else None)
+        if found is not None and not isinstance(found.value, pytest.skip.Exception):
             self.tell(item.nodeid)
 
 

@@ -264,3 +264,14 @@ def test_what_was_spelled_out_once_is_the_same_object_again() -> None:
     first = [decision.refusals[name] for name in decision.refusals]
     assert len({one.text for one in first}) == 4
     assert all(decision.refusals[name] is one for name, one in zip(decision.refusals, first, strict=True))
+
+
+def test_cards_of_three_numa_nodes_are_not_taken_for_two() -> None:
+    apart = node(used("d0", numa=0), used("d1", numa=1), used("d2", numa=2), name="apart")
+    pair = node(used("d0", numa=0), used("d1", numa=2), used("d2", numa=2), name="pair")
+    decision = choose(pod(app(want(cards=2, numa_bind=True))), table(apart, pair))
+    assert decision.feasible == ["pair"]
+    assert decision.reasons() == {
+        "apart": "1/3 AllocatedCardsInsufficientRequest, 2/3 NumaNotFit: "
+        "asks 2 cards on one NUMA node, at most 1 there fit"
+    }
