@@ -5,6 +5,7 @@ it on.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class PolicyFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "policy"
+        self._name = str(self._path)  # looked at several times a second, and a Path makes its text each time
         self._stamp: tuple[int, int, int] | None = None
         self.policy: LibraryPolicy | None = None
         self.generation = 0
@@ -49,7 +51,7 @@ class PolicyFile:
     def refresh(self) -> bool:
         """Read it if it is another one than before. True if it says something else."""
         try:
-            found = self._path.stat()
+            found = os.stat(self._name)  # noqa: PTH116
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             if stamp == self._stamp:
                 return False
