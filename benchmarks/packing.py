@@ -6,7 +6,8 @@ load with departures instead, on every fourth node. Each result is a line of `--
 there already is not run again, so a run can be stopped (`--minutes`) and gone on with. `--show` only prints the
 tables, `--json` one object.
 
-A policy written `pack:cluster` runs as in a cluster: pods without cards by least-allocated, ties drawn at random.
+A policy written `pack:ties` has ties drawn at random, as kube-scheduler does it; `pack:cluster` also leaves pods
+without cards to kube-scheduler's least-allocated rule, as in a cluster.
 """
 
 import argparse
@@ -52,7 +53,6 @@ class Run(Struct, frozen=True):
 def replayed(folder: Path, run: Run) -> dict[str, Any]:
     """The replay, in a process of its own; a line of the results."""
     policy, _, where = run.policy.partition(":")
-    cluster = where == "cluster"
     machines = files.machines(folder / NODES)
     few = sorted(machines, key=lambda one: (one.model, one.cards, one.name))[::4]
     setting = experiment.Setting(
@@ -61,8 +61,8 @@ def replayed(folder: Path, run: Run) -> dict[str, Any]:
         departures=bool(run.load),
         load=Load(run.load) if run.load else None,
         patience=PATIENCE,
-        host_jobs="least-allocated" if cluster else "pack",
-        ties="random" if cluster else "fixed",
+        host_jobs="least-allocated" if where == "cluster" else "pack",
+        ties="random" if where else "fixed",
     )
     found = experiment.run(setting, policy, run.seed)
     waits = (

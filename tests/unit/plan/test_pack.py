@@ -343,3 +343,25 @@ def test_a_survey_under_pack_carries_what_was_compared() -> None:
     assert len(scores) == 2
     binpack = replace(ask("other", 470), node_policy=NodePolicy.BINPACK)
     assert all(one.pack is None for one in finish(survey(ledger, binpack)).nodes)
+
+
+def test_where_pods_leave_again_a_seat_weighs_more_the_fewer_there_are() -> None:
+    ledger = ledger_of(("rich", 2, "A", 64_000.0), *[(f"poor{number}", 2, "A", 8000.0) for number in range(4)])
+
+    def weights() -> dict[str, float]:
+        """Of a whole card for a modest pod, and for one that only the rich node's CPU serves."""
+        worth = ledger.worth(ask("next", 1000, cpu=35_000), NodeName("rich"))
+        assert worth is not None
+        return {seat.shape: seat.weight for seat in worth.seats}
+
+    for number in range(30):
+        ledger.decide(ask(f"p{number}", 1000, cpu=30_000 if number % 2 else 2000))
+    modest, hungry = "1 x 1000 MiB with 2 CPU", "1 x 1000 MiB with 30 CPU"
+    assert weights() == {modest: 500, hungry: 500}
+    for number in range(20):
+        bind(ledger, one := ask(f"gone{number}", 1000, cpu=2000), decided(ledger, ask(f"gone{number}", 1000, cpu=2000)))
+        ledger.drop_pod(one.pod.uid)
+    for number in range(40):
+        ledger.decide(ask(f"q{number}", 1000, cpu=30_000 if number % 2 else 2000))
+    seats = 2 + 4 * 8 / 30  # of ten: a poor node's CPU is worth a part of one
+    assert weights() == pytest.approx({modest: 2000 / 3, hungry: 1000 / 3 * 10 / (seats + 1)})

@@ -41,6 +41,9 @@ class Judged:
     def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
         self.scale = Scale(demand, family, columns)
         self.rows = Rows(self.scale, columns)
+        if self.scale.turnover:
+            self.rows.refresh(columns, np.arange(columns.rows))
+            self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), float(self.rows.room.sum()))
         self.size = len(columns.version)
         self.inventory = columns.inventory
         self.mix = demand.mix(family)
@@ -49,14 +52,15 @@ class Judged:
         self._kept: dict[object, Kept] = {}
 
     def look_later(self, demand: Demand) -> None:
-        self.again = demand.seen + min(max(demand.seen // 2, 1), LEAP)
+        leap = LEAP if self.scale.turnover < LIVELY else LIVELY_LEAP
+        self.again = demand.seen + min(max(demand.seen // 2, 1), leap)
 
     def still_holds(self, demand: Demand) -> bool:
         """Whether the demand is much as it was. If it is not time to look, it is."""
         if demand.seen < self.again:
             return True
         self.look_later(demand)
-        if abs(demand.turnover - self.scale.turnover) > TURNED:
+        if demand.turnover >= LIVELY:  # what is scarce moves with every pod
             return False
         mix = demand.mix(self.scale.family)
         moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
@@ -79,8 +83,8 @@ ENOUGH = 2048
 MOVED = 0.2
 """Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
 next decision for every shape slow, so chance alone should not cause it."""
-TURNED = 0.2
-"""How much the turnover may move in the same way."""
+LIVELY, LIVELY_LEAP = 0.5, 512
+"""The turnover from which on everything is worked out anew after so many asks."""
 
 
 class Pack:

@@ -25,9 +25,11 @@ RESIDUES = 6.0
 """How much residues weigh against seats. Chosen on lists made for it, not on those that judge."""
 SEVERAL = 3.0
 """A seat for several cards weighs this much more: it is found on few nodes."""
-SCARCE = 100.0
-"""The same where pods leave again: room for one card comes back with each, a seat for several only when as many cards
-of one node happen to be free at once."""
+SCARCE = 33.0
+"""How many times as much it weighs at least where pods leave again: room for one card comes back with each, a seat
+for several only when as many cards of one node happen to be free at once."""
+SCARCEST = 100.0
+"""How many times as much a seat weighs at most, since it is scarce."""
 PLENTY = 1e9
 _LEVELS = FULL + 1
 
@@ -55,13 +57,25 @@ class Scale:
         self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
-        several = SEVERAL + (SCARCE - SEVERAL) * self.turnover
-        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, several).astype(np.float32)
+        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
         self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0).astype(np.float32)
         self.without_cpu: Singles = np.where(cpu > 0, 0, PLENTY).astype(np.float32)
-        self.of_card: Floats = RESIDUES * self.residue + self.seats[:, : self.single] @ self.weight[: self.single]
+        self.of_card: Floats = self._of_card()
         """[kind and room]: what a card is worth by itself; it decides between the cards of a node."""
+
+    def weigh_scarcity(self, seats: Singles, room: float) -> None:
+        """Where pods leave, a seat weighs the more the less of all free `room` the shape could use, by `seats` in all.
+        So nobody waits long for want of the one kind of room that was thought to be worth little."""
+        usable = (seats + 1) * self.size
+        scarce = np.clip(room / np.maximum(usable, 1), 1, SCARCEST)
+        scarce[self.single :] = np.maximum(scarce[self.single :], SCARCE)
+        self.weight = (self.weight * (1 + self.turnover * (scarce - 1))).astype(np.float32)
+        self.of_card = self._of_card()
+
+    def _of_card(self) -> Floats:
+        found: Floats = RESIDUES * self.residue + self.seats[:, : self.single] @ self.weight[: self.single]
+        return found
 
     def shares(self, ask: CardAsk) -> Longs:
         """Thousandths that the ask takes, by kind of card; above 1000 where such a card is too small."""
