@@ -295,6 +295,23 @@ def test_two_tenants_take_turns_on_the_card_and_each_has_its_share(node: Node) -
     assert 5 < shares[0] < shares[1]
 
 
+def test_who_may_use_idle_time_has_it_beside_a_neighbour_that_wants_none(node: Node) -> None:
+    """And who may not has its percent alone: the control. turns.c has the neighbour's return, in simulated time."""
+    free = node.grant("free", mem=None, cores=30, core_policy=CorePolicy.DEFAULT)
+    strict = node.grant("strict", mem=None, cores=30, core_policy=CorePolicy.FORCE)
+    idle = node.grant("idle", mem=None, cores=70, core_policy=CorePolicy.DEFAULT)
+    node.start_agent()
+    neighbour = node.start(idle, "probe", "hold", 64, 60)
+    shares = []
+    for grant in (free, strict):
+        program = node.start(grant, "probe", "run", "spin", 5, 1_000_000, PROBE_ROUNDS_A_NS="1")
+        shares.append(sum(result(program)["tenths"][25:45]) / 20)  # type: ignore[index]
+    neighbour.kill()
+    neighbour.communicate()
+    assert shares[0] > 60
+    assert shares[1] <= 32
+
+
 def test_low_priority_yields_while_high_priority_is_at_work_and_goes_on_after(node: Node) -> None:
     """Row 3.10."""
     low = node.grant("low", mem=None, cores=0, priority=1)
