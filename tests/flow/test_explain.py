@@ -80,6 +80,10 @@ class Forwarder:
 
 @pytest.fixture(scope="module", autouse=True)
 def _service(product: "Product") -> Iterator[None]:
+    yield from served(product)
+
+
+def served(product: "Product") -> Iterator[None]:
     """The scheduler's Service, as a chart would have it, and what people need to reach it."""
     address = own_address()
     if address is None:
