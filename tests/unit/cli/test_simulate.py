@@ -77,3 +77,36 @@ def test_every_policy_is_listed_without_files() -> None:
 def test_a_range_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Exception, match="first and the last"):
         range_of(text)
+
+
+def test_a_table_of_another_cluster_is_replayed_by_naming_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "machines.csv").write_text("host,gpus,cores,ram_gb\nm1,4,32,256\nm2,8,64,512\n")
+    pods = "name=jobid,cards=gpu_num,cpu_milli=cpus*1000,card_core=percent,arrives=submitted,leaves=finished?"
+    rows = "".join(f"job-{n},{1 + n % 2},4,100,{n * 10},{'' if n == 11 else n * 10 + 300}\n" for n in range(12))
+    (tmp_path / "jobs.csv").write_text("jobid,gpu_num,cpus,percent,submitted,finished\n" + rows)
+    found = CliRunner().invoke(
+        command,
+        ["--nodes", str(tmp_path / "machines.csv"), "--pods", str(tmp_path / "jobs.csv"), "--departures", "-o", "json",
+         "--node-columns", "name=host,cards=gpus,cpu_milli=cores*1000,mem_mib=ram_gb*1024",
+         "--pod-columns", pods],
+    )  # fmt: skip
+    body = json.loads(found.stdout)
+    assert (body["placed"], body["failed"]) == (12, 0)
+    assert body["waits"]["waited"] > 0  # 18 GPUs asked for within two minutes, 12 are there
+
+
+def test_what_hami_record_wrote_is_nodes_and_pods_in_one_file(tmp_path: Path) -> None:
+    from hami.model.ids import CardId, Family, NodeName, PodUid
+    from hami.wire import record
+    from hami.wire.snapshot import AskEntry, CardAskEntry, CardEntry, ContainerEntry, NodeEntry, PodEntry
+
+    node = NodeEntry(NodeName("n1"), (CardEntry(CardId("c"), Family("NVIDIA"), "L40S", 0, 10, 46_000),))
+    ask = AskEntry((ContainerEntry("main", cards=(CardAskEntry(Family("NVIDIA"), 1, 30, 16_000),)),))
+    lines = [record.Start(100.0), record.NodeSeen(100.0, node)]
+    lines += [record.PodArrived(101.0 + n, PodEntry("ns", f"p{n}", PodUid(f"u{n}"), ask)) for n in range(3)]
+    path = tmp_path / "day.jsonl"
+    path.write_bytes(b"".join(map(record.encode, lines)))
+    found = CliRunner().invoke(command, ["--nodes", str(path), "--pods", str(path), "--departures", "-o", "json"])
+    body = json.loads(found.stdout)
+    assert (body["placed"], body["failed"]) == (2, 1)
+    assert body["failures"] == {"still waiting at the end": 1}

@@ -183,10 +183,10 @@ def show(outcomes: "list[Outcome]") -> None:
     table, found = Table(box=None, pad_edge=False), rows(outcomes)
     waits = any(row.wait is not None for row in found)
     compared = any(row.against is not None for row in found)
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     heads = ["seeds", "GPU allocated %", "±", "fragmented %", "placed", "failed", "CPU s"]
     for head in [*heads, *(["wait s", "p95 s"] if waits else []), *([f"- {found[-1].policy}"] if compared else [])]:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", overflow="fold")
     for row in found:
         cells = [row.policy, str(row.seeds), f"{row.allocation:.2f}", f"{row.spread:.2f}", f"{row.fragmented:.2f}"]
         cells += [f"{row.placed:.0f}", f"{row.failed:.0f}", f"{row.seconds:.1f}"]
