@@ -13,6 +13,7 @@
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
+ *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
  *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
  *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
@@ -22,6 +23,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,6 +95,7 @@ static const char ptx[] =
                                   unsigned int, unsigned int, CUstream, void **))                                         \
     X(cuStreamCreate, (CUstream *, unsigned int))                                                                         \
     X(cuStreamSynchronize, (CUstream))                                                                                    \
+    X(cuStreamDestroy, (CUstream))                                                                                        \
     X(cuStreamBeginCapture, (CUstream, int))                                                                              \
     X(cuStreamEndCapture, (CUstream, CUgraph *))                                                                          \
     X(cuGraphCreate, (CUgraph *, unsigned int))                                                                           \
@@ -620,6 +623,55 @@ static void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
     printf("]}\n");
 }
 
+/* ---- threads that come and go ---- */
+
+typedef struct {
+    int64_t rounds, until;
+    long long launches;
+} worker;
+
+static void *work_for_a_while(void *argument)
+{
+    worker *w = argument;
+    CUstream stream;
+    const int64_t leave = now_ns() + 100000000;
+    MUST(cuCtxSetCurrent, context);
+    MUST(cuStreamCreate, &stream, 1);
+    for (w->launches = 0; now_ns() < leave && now_ns() < w->until; w->launches++) {
+        launch_spin(w->rounds, stream);
+        if (w->launches % 32 == 31)
+            MUST(cuStreamSynchronize, stream);
+    }
+    MUST(cuStreamSynchronize, stream);
+    MUST(cuStreamDestroy, stream);
+    return NULL;
+}
+
+static void threads(int count, double seconds, int64_t ns)
+{
+    enum { MOST = 64 };
+    pthread_t running[MOST];
+    worker workers[MOST];
+    long long launches = 0;
+    int started = 0;
+    start(true);
+    count = count > MOST ? MOST : count;
+    const int64_t from = now_ns(), until = from + (int64_t)(seconds * 1e9);
+    for (; now_ns() < until; started += count) {
+        for (int i = 0; i < count; i++) {
+            workers[i] = (worker){.rounds = rounds_of((double)ns), .until = until};
+            if (pthread_create(&running[i], NULL, work_for_a_while, &workers[i]) != 0)
+                fail("pthread_create", 0);
+        }
+        for (int i = 0; i < count; i++) {
+            pthread_join(running[i], NULL);
+            launches += workers[i].launches;
+        }
+    }
+    printf("{\"threads\": %d, \"launches\": %lld, \"rate\": %.1f}\n", started, launches,
+           (double)launches / ((double)(now_ns() - from) / 1e9));
+}
+
 /* Both ways in turn, in one process: the driver's own entry point, read from its symbol table, and what lookups give. */
 static void launches(long count)
 {
@@ -933,6 +985,8 @@ int main(int count, char **words)
         closes(atoi(words[2]));
     } else if (strcmp(what, "run") == 0 && count > 4) {
         run(words[2], atof(words[3]), atoll(words[4]), count > 5 ? atoll(words[5]) : 0);
+    } else if (strcmp(what, "threads") == 0 && count > 4) {
+        threads(atoi(words[2]), atof(words[3]), atoll(words[4]));
     } else if (strcmp(what, "full") == 0 && count > 2) {
         full(atoll(words[2]));
     } else if (strcmp(what, "pairs") == 0 && count > 2) {
