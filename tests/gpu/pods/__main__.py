@@ -32,11 +32,14 @@ def main() -> int:
     import chain  # what it imports may have come with the bundle
 
     chosen.out.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="hami-pods-", dir="/tmp") as work,
-        (chosen.out / "pods.log").open("w") as log,
-    ):
-        return chain.run(chosen, Path(work), log)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="hami-pods-", dir="/tmp") as work,
+            (chosen.out / "pods.log").open("w") as log,
+        ):
+            return chain.run(chosen, Path(work), log)
+    finally:
+        bundle.remove()
 
 
 if __name__ == "__main__":

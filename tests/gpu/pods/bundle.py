@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 STARTED = "HAMI_GPU_PODS_STARTED"
+FOLDER = "HAMI_GPU_PODS_FOLDER"
 ARCHIVES = ("lab.tar.xz", "python.tar.xz", "hami.tar.xz")
 
 
@@ -23,6 +24,7 @@ def start_again(bundle: Path, into: Path) -> None:
         "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONDONTWRITEBYTECODE": "1",
         STARTED: f"{time.time() - begun:.1f}",
+        FOLDER: str(into),
     }
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
@@ -55,3 +57,10 @@ def unpacked_in() -> float | None:
     """Seconds that unpacking took; None without a bundle."""
     text = os.environ.get(STARTED)
     return float(text) if text else None
+
+
+def remove() -> None:
+    """What was unpacked; the last thing that a run does."""
+    folder = os.environ.get(FOLDER)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
