@@ -291,6 +291,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
     parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
+    parser.add_argument("--survivors", action="store_true", help="try only those again that survived before")
     parser.add_argument("--kept", action="store_true", help="try nothing, report what earlier runs found")
     parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
     given = parser.parse_args()
@@ -299,10 +300,12 @@ def main() -> int:
     modules = {name: Module(name, Path(file).read_text()) for name, file in files.items()}
     chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
     cache = Cache(KEPT, given.tests)
-    if given.kept:
+    if given.kept or given.survivors:
         chosen = {name: [one for one in some if cache.tried(one)] for name, some in chosen.items()}
     every = [] if given.kept else [one for some in chosen.values() for one in some]
     todo = [one for one in every if given.fresh or not cache.known(one)]
+    if given.survivors:
+        todo = [one for one in todo if cache.tried(one) and cache.hint(one) is None]
     random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:

@@ -110,6 +110,11 @@ def test_a_pod_in_the_way_moves_where_there_is_room_and_ends_where_there_is_none
     ledger.set_node(NodeRecord(NodeName("n3"), (card("d3", mem_mib=4000),)))
     texts = [fix.text for fix in finish(survey(ledger, pod(app(want(8000))))).fixes]
     assert "move pod ns/pod-on-n1 to n3" in texts
+    efforts = {fix.text: round(fix.effort, 3) for fix in finish(survey(ledger, pod(app(want(8000))))).fixes if fix.pod}
+    assert efforts == {
+        "move pod ns/pod-on-n1 to n3": 1 + 3000 / 8000,
+        "end pod ns/pod-on-n2: no other node has room for it": 2 + 7000 / 8000,
+    }
     assert "end pod ns/pod-on-n2: no other node has room for it" in texts
 
 

@@ -275,3 +275,12 @@ def test_cards_of_three_numa_nodes_are_not_taken_for_two() -> None:
         "apart": "1/3 AllocatedCardsInsufficientRequest, 2/3 NumaNotFit: "
         "asks 2 cards on one NUMA node, at most 1 there fit"
     }
+
+
+def test_a_card_whose_time_is_all_taken_takes_nobody_who_asks_no_share() -> None:
+    states = table(node(used(slots=1, cores=100), name="full"), node(used(slots=1, cores=99), name="almost"))
+    decision = choose(pod(app(want(cores=0))), states)
+    assert decision.feasible == ["almost"]
+    assert decision.reasons() == {"full": "1/1 CardComputeUnitsExhausted"}
+    none = table(node(used(slots=1, core_percent=0), name="uncounted"))
+    assert choose(pod(app(want(cores=0))), none).feasible == ["uncounted"]

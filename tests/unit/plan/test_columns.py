@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from hami.ledger.index import Index
 from hami.plan import score
-from hami.plan.columns import MAX_CARDS, REASONS, TALLY_BITS, TOP, Columns, counts
+from hami.plan.columns import ANY_CPU, MAX_CARDS, REASONS, TALLY_BITS, TOP, Columns, counts
 
 from . import builders as make
 from .builders import card, node, used
@@ -127,8 +127,10 @@ def test_an_index_tells_row_and_rank_of_each_node() -> None:
     index = Index()
     for name in ("b", "c", "a"):
         index.put(node(used(card(f"{name}0").id), name=name))
+    index.host(make.NodeName("c"), 5.0)
     index.drop(make.NodeName("c"))
     index.put(node(used("d0"), name="d"))
+    assert index.columns.host_cpu[index.rows["d"]] == ANY_CPU, "nobody spoke of this host"
     ranks = {name: int(index.rank[row]) for name, row in index.rows.items()}
     assert sorted(ranks, key=lambda name: ranks[name]) == ["a", "b", "d"]
     assert index.find(make.NodeName("c")) is None

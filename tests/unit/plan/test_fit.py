@@ -3,11 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
-from hami.model.ask import Weights
+from hami.model.ask import ContainerKind, Weights
 from hami.model.plan import Plan
 from hami.model.refusal import CardRefusal, Reason, Refusal
 from hami.plan import score
-from hami.plan.fit import CHOICES, Search, fit
+from hami.plan.fit import CHOICES, Search, Want, fit, wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 
@@ -276,3 +276,15 @@ def test_a_container_of_a_family_the_pod_asks_twice_is_refused_by_name() -> None
     plan = fit(both, node(used("d0"), used("o1", family=OTHER, model="Hygon-Z100")))
     assert isinstance(plan, Plan)
     assert [(part.card, part.family) for part in plan.containers[0]] == [("d0", NVIDIA), ("o1", OTHER)]
+
+
+def test_after_cards_that_are_alike_others_are_tried() -> None:
+    """Two need d0 and d1, so the first, which may have any, has to take d2."""
+    state = node(used("d0"), used("d1"), used("d2", model="NVIDIA-V100"))
+    own = want(1, cores=100, use_types=("A100",))
+    found = fit(pod(app(want(1, cores=100)), app(own), app(own), cards=("numa",)), state)
+    assert cards(found) == [["d2"], ["d0"], ["d1"]]
+
+
+def test_none_of_something_is_nothing_asked() -> None:
+    assert wants(pod(app(want(cards=0)), app(want(cards=1)))) == (Want(1, ContainerKind.APP, want(cards=1)),)

@@ -334,6 +334,7 @@ def test_the_refusal_in_full() -> None:
     [
         (CardState(mig_card()), want(4000), None),
         (CardState(mig_card()), want(4000, cores=90), None),
+        (CardState(mig_card()), want(4000, cores=100), None),
         (CardState(mig_card()), want(40193), (Reason.INSUFFICIENT_MEMORY, 40193, 40192)),
         (CardState(mig_card()), want(4000, cores=101), (Reason.INSUFFICIENT_CORE, 101, 100)),
         (CardState(mig_card(profiles=())), want(1), (Reason.INSUFFICIENT_MEMORY, 1, 0)),
@@ -390,3 +391,19 @@ def test_instances_of_one_pod_count_against_the_slots_of_a_card() -> None:
     assert len(places(fit(pod(app(want(4000)), app(want(4000))), few))) == 2
     assert isinstance(fit(pod(app(want(4000)), app(want(4000)), app(want(4000))), few), Refusal)
     assert isinstance(fit(pod(app(want(4000, cards=3))), few), Refusal)
+
+
+def test_nobody_joins_an_instance_of_his_own_pod_under_mutex() -> None:
+    two = pod(app(want(4000)), app(want(4000)), cards=("mutex",))
+    assert isinstance(fit(two, empty("d0")), Refusal)
+    assert [card for card, *_ in places(fit(two, empty("d0", "d1")))] == ["d0", "d1"]
+
+
+def test_beside_cards_without_mig_an_init_container_s_instance_still_counts() -> None:
+    """The init container may have the plain card, and leaves the one card in MIG mode to the others."""
+    mixed = node(CardState(mig_card("d0", slots=1)), used("d1", mem_mib=5000))
+    found = fit(pod(init(want(4000, modes=("mig",))), app(want(4000, modes=("mig",)))), mixed)
+    assert isinstance(found, Refusal)
+    found = fit(pod(init(want(4000)), app(want(4000, modes=("mig",)))), mixed)
+    assert isinstance(found, Plan)
+    assert [part.card for slices in found.containers for part in slices] == ["d1", "d0"]

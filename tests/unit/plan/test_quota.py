@@ -108,6 +108,7 @@ def test_used_and_asked_stay_within_the_limit(ask: Ask, limit: int, said: str | 
     assert (decision.plan is None) == (said is not None)
     if said:
         refusal = decision.refusals["n"]
+        assert (refusal.counts, refusal.total, refusal.cards) == (((Reason.QUOTA_NOT_FIT, 1),), 0, ())
         assert refusal.reason is Reason.QUOTA_NOT_FIT
         assert said in refusal.text
         assert refusal.text.startswith("ResourceQuotaNotFit: namespace ns: limits.nvidia.com/gpumem: ")
