@@ -41,30 +41,40 @@ class Judged:
     def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
         self.scale = Scale(demand, family, columns)
         self.rows = Rows(self.scale, columns)
-        if self.scale.turnover:
-            self.rows.refresh(columns, np.arange(columns.rows))
-            self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), float(self.rows.room.sum()))
         self.size = len(columns.version)
         self.inventory = columns.inventory
         self.mix = demand.mix(family)
         self.again = 0
         self.look_later(demand)
         self._kept: dict[object, Kept] = {}
+        self.weigh(demand, columns)
+
+    def weigh(self, demand: Demand, columns: Columns) -> None:
+        """See what is scarce now. What was kept for shapes is worth nothing after."""
+        if not demand.turnover:
+            return
+        if demand.turnover != self.scale.turnover:
+            self.scale.turnover = demand.turnover
+            self.rows.forget()
+        self.rows.refresh(columns, np.arange(columns.rows))
+        self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), float(self.rows.room.sum()))
+        self._kept.clear()
 
     def look_later(self, demand: Demand) -> None:
-        leap = LEAP if self.scale.turnover < LIVELY else LIVELY_LEAP
+        leap = LEAP if demand.turnover < LIVELY else LIVELY_LEAP
         self.again = demand.seen + min(max(demand.seen // 2, 1), leap)
 
-    def still_holds(self, demand: Demand) -> bool:
-        """Whether the demand is much as it was. If it is not time to look, it is."""
+    def still_holds(self, demand: Demand, columns: Columns) -> bool:
+        """Whether the demand is much as it was; then only what is scarce is seen anew. If it is not time, it is."""
         if demand.seen < self.again:
             return True
         self.look_later(demand)
-        if demand.turnover >= LIVELY:  # what is scarce moves with every pod
-            return False
         mix = demand.mix(self.scale.family)
         moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
-        return demand.seen >= ENOUGH and moved < MOVED
+        holds = demand.seen >= ENOUGH and moved < MOVED
+        if holds:
+            self.weigh(demand, columns)
+        return holds
 
     def keep(self, shape: object) -> Kept:
         """What is kept for asks of this shape."""
@@ -84,7 +94,7 @@ MOVED = 0.2
 """Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
 next decision for every shape slow, so chance alone should not cause it."""
 LIVELY, LIVELY_LEAP = 0.5, 512
-"""The turnover from which on everything is worked out anew after so many asks."""
+"""The turnover from which on it is looked at again after so many asks."""
 
 
 class Pack:
@@ -155,7 +165,7 @@ class Pack:
             own is None
             or own.inventory != columns.inventory
             or own.size != len(columns.version)
-            or not own.still_holds(self.demand)
+            or not own.still_holds(self.demand, columns)
         ):
             own = self._families[family] = Judged(self.demand, family, columns)
         return own

@@ -58,9 +58,10 @@ def _worth(sizes: tuple[int, ...], prices: Floats) -> Floats:
     """For each room the dearest set of sizes that it holds, any number of each."""
     worth = np.zeros(FULL + 1)
     for size, price in zip(sizes, prices, strict=True):
-        if price > 0:
-            for _ in range(FULL // size):
-                np.maximum(worth[size:], worth[: FULL + 1 - size] + price, out=worth[size:])
+        step = size if price > 0 else FULL + 1
+        while step <= FULL:  # one, two, four, ... of it: every number is a sum of these
+            np.maximum(worth[step:], worth[: FULL + 1 - step] + price, out=worth[step:])
+            step, price = 2 * step, 2 * price  # noqa: PLW2901 - of twice as many
     return worth
 
 

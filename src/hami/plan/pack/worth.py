@@ -57,7 +57,8 @@ class Scale:
         self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
-        self.weight: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
+        self._often: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
+        self.weight: Singles = self._often
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
         self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0).astype(np.float32)
         self.without_cpu: Singles = np.where(cpu > 0, 0, PLENTY).astype(np.float32)
@@ -70,7 +71,7 @@ class Scale:
         usable = (seats + 1) * self.size
         scarce = np.clip(room / np.maximum(usable, 1), 1, SCARCEST)
         scarce[self.single :] = np.maximum(scarce[self.single :], SCARCE)
-        self.weight = (self.weight * (1 + self.turnover * (scarce - 1))).astype(np.float32)
+        self.weight = (self._often * (1 + self.turnover * (scarce - 1))).astype(np.float32)
         self.of_card = self._of_card()
 
     def _of_card(self) -> Floats:
@@ -117,6 +118,10 @@ class Rows:
         self.room = np.zeros(rows)
         self.worth: tuple[Singles, Floats] = (np.zeros_like(self.seats), np.zeros(rows))
         """Of each row as it is."""
+
+    def forget(self) -> None:
+        """Look at every row again the next time."""
+        self._seen[:] = 0
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
