@@ -30,6 +30,8 @@ typedef struct hami_sample {
     uint32_t ticket; /* value that opens the gate; 0: not gated */
     bool pending;    /* end is recorded, not read yet */
     bool ours;       /* it was our turn on the card */
+    bool held;       /* its end is waited for, and nothing of ours launched meanwhile */
+    bool crowded;    /* launches came from several streams */
     bool spoilt;     /* the gate was opened by force: host delay is inside */
     bool quiet;      /* nothing was queued behind it until it had ended */
 } hami_sample;

@@ -117,29 +117,43 @@ static bool try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int
     return step == HAMI_GO;
 }
 
-void hami_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, CUstream stream)
+/* Waits until it is bought. False: there was nothing left to buy, another thread having bought for all, or the limit being lifted. */
+static bool wait_and_buy(hami_card *card, int64_t need_ns, const purchase *of, CUstream stream)
 {
-    const int64_t debt_ns = -atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
-    const purchase of = {.spare_ns = spare_ns, .debt_ns = debt_ns > need_ns ? debt_ns - need_ns : 0};
-    need_ns += of.debt_ns; /* two threads may both buy it; what is too much is spent later */
-    hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
-    const int kept = errno;
-    const int64_t begun = hami_now_ns();
     for (;;) {
         const int percent = atomic_load_explicit(&card->percent, memory_order_relaxed);
+        if (atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) >= 0)
+            return false;
         if (percent >= 100 || atomic_load_explicit(&hami_throttling, memory_order_relaxed) == 0) {
-            hami_budget_correct(&card->purse, -need_ns); /* the limit was lifted while waiting */
-            break;
+            hami_budget_correct(&card->purse, -need_ns);
+            return false;
         }
-        if (try_to_buy(card, need_ns, &of, percent, stream))
-            break;
+        if (try_to_buy(card, need_ns, of, percent, stream))
+            return true;
     }
-    const int64_t now = hami_now_ns();
+}
+
+static void account(hami_card *card, int64_t bought_ns, int64_t waited_ns, int64_t now)
+{
+    hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
     atomic_store_explicit(&shared->launched_ns, now, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shared->busy_ns, need_ns + HAMI_SLAB_NS, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shared->busy_ns, bought_ns, memory_order_relaxed);
     atomic_store_explicit(&card->launched_ns, now, memory_order_relaxed);
-    atomic_fetch_add_explicit(&card->busy_ns, need_ns + HAMI_SLAB_NS, memory_order_relaxed);
-    atomic_fetch_add_explicit(&card->waited_ns, now - begun, memory_order_relaxed);
+    atomic_fetch_add_explicit(&card->busy_ns, bought_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&card->waited_ns, waited_ns, memory_order_relaxed);
+}
+
+void hami_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, CUstream stream)
+{
+    /* The debt of all threads: what one buys, the others need not. */
+    const int64_t debt_ns = -atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
+    const purchase of = {.spare_ns = spare_ns, .debt_ns = debt_ns > need_ns ? debt_ns - need_ns : 0};
+    need_ns += of.debt_ns;
+    const int kept = errno;
+    const int64_t begun = hami_now_ns();
+    const bool bought = wait_and_buy(card, need_ns, &of, stream);
+    const int64_t now = hami_now_ns();
+    account(card, bought ? need_ns + HAMI_SLAB_NS : 0, now - begun, now);
     if (!hami_capturing()) {
         hami_samples_read();
         hami_calibrate(card);

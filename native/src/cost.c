@@ -1,7 +1,6 @@
 /* See cost.h. */
 #include "cost.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 enum {
@@ -9,6 +8,7 @@ enum {
     JITTER_NS = 1500,       /* samples so near each other are one length */
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
+    MOST_POSTPONED = 512,
     SLICE_LEAST_NS = 20 * 1000,  /* a time slice of another is longer */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
@@ -61,6 +61,14 @@ uint32_t hami_cost_due(hami_cost *cost, uint32_t *run)
     return number == 0 ? 1 : number;
 }
 
+bool hami_cost_postpone(hami_cost *cost, uint32_t number)
+{
+    if (atomic_fetch_add_explicit(&cost->postponed, 1, memory_order_relaxed) >= MOST_POSTPONED)
+        return false;
+    atomic_store_explicit(&cost->next_sample, number + 1, memory_order_relaxed);
+    return true;
+}
+
 static void sort(int64_t *values, int count)
 {
     for (int i = 1; i < count; i++) {
@@ -86,11 +94,19 @@ static void adapt(hami_cost *cost, bool calm)
     atomic_store_explicit(&cost->period, (uint32_t)(next < least ? least : next > most ? most : next), memory_order_relaxed);
 }
 
+/* What the samples of late are held against: the lower quartile; where launches get into each other's way nearly the least. */
+static int64_t reference(const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    return sorted[trust == HAMI_COST_CROWDED ? count / 8 : count / 4];
+}
+
 /* True: somebody else's time is in it, as far as the samples of late can tell. */
 static bool foreign(int64_t sample_ns, int64_t quartile_ns, hami_cost_trust trust)
 {
     if (trust == HAMI_COST_ALONE)
         return false;
+    if (trust == HAMI_COST_CROWDED)
+        return sample_ns > quartile_ns + quartile_ns / 2 + JITTER_NS;
     return quartile_ns > SLICED_NS ? trust == HAMI_COST_OURS && sample_ns > 2 * quartile_ns
                                    : sample_ns > 4 * quartile_ns + SLICE_LEAST_NS;
 }
@@ -98,7 +114,7 @@ static bool foreign(int64_t sample_ns, int64_t quartile_ns, hami_cost_trust trus
 /* What the launch really took. */
 static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
 {
-    const int64_t quartile = sorted[count / 4];
+    const int64_t quartile = reference(sorted, count, trust);
     if (trust == HAMI_COST_SHARED && quartile > SLICED_NS)
         return sorted[0];
     if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
@@ -116,7 +132,7 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
     int64_t sum = 0;
     int kept = 0;
     for (int i = 0; i < count; i++) {
-        if (!foreign(sorted[i], sorted[count / 4], trust)) {
+        if (!foreign(sorted[i], reference(sorted, count, trust), trust)) {
             sum += sorted[i];
             kept++;
         }
@@ -134,7 +150,8 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     sort(sorted, count);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
-    if (foreign(sample_ns, sorted[count / 4], trust))
+    atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);
+    if (foreign(sample_ns, reference(sorted, count, trust), trust))
         return 0; /* the next sample settles these launches too */
     const int64_t truth = truth_of(sample_ns, sorted, count, trust);
     const int64_t away = truth - cost->mean_ns;

@@ -14,6 +14,7 @@
 #define HAMI_COST_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -31,9 +32,10 @@ enum {
 
 /* Whose time may be in a sample. */
 typedef enum {
-    HAMI_COST_ALONE,  /* nobody else uses the card */
-    HAMI_COST_OURS,   /* it was our turn on it, though nothing forces others to keep out */
-    HAMI_COST_SHARED, /* a neighbour's time slices may be inside */
+    HAMI_COST_ALONE,   /* nobody else uses the card */
+    HAMI_COST_OURS,    /* it was our turn on it, though nothing forces others to keep out */
+    HAMI_COST_CROWDED, /* nobody else, but other launches of our own */
+    HAMI_COST_SHARED,  /* a neighbour's time slices may be inside */
 } hami_cost_trust;
 
 typedef struct hami_cost {
@@ -44,6 +46,7 @@ typedef struct hami_cost {
     _Atomic uint32_t samples;     /* ever, saturates */
     _Atomic uint32_t in_flight;   /* samples not yet read */
     _Atomic uint32_t period;      /* launches from one sample to the next */
+    _Atomic uint32_t postponed;   /* samples that were due and not taken, since the last one */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t mean_ns;              /* slow mean */
     int64_t ring_ns[HAMI_COST_RING];
@@ -59,6 +62,9 @@ hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
  * many as need not be sampled: *run becomes their number.
  */
 uint32_t hami_cost_due(hami_cost *cost, uint32_t *run);
+
+/* The sample that is due cannot be taken now: the next launch is due again. False: it has been put off often enough. */
+bool hami_cost_postpone(hami_cost *cost, uint32_t number);
 
 /*
  * Takes a sample of launch `number` in. Returns what is still owed (below 0: what was charged too much) for the launches up

@@ -6,6 +6,7 @@
 
 #include "bench.h"
 #include "capture.h"
+#include "lane.h"
 #include "log.h"
 #include "prim/prim.h"
 
@@ -14,6 +15,7 @@ enum {
     DRAIN_NS = 1500 * 1000,
     RETRY_NS = 50 * 1000 * 1000,
     HOLD_NS = 200 * 1000,       /* kernels shorter than this are measured with nothing behind them */
+    CROWDED_HOLD_NS = 5 * 1000 * 1000, /* and these where launches come from several streams */
     HOLD_MOST_NS = 2000 * 1000,
     HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
     NOISE_NS = 1000
@@ -83,7 +85,9 @@ static void read_one(hami_sample *s)
     if (!s->quiet && doubtful(s, cost))
         return;
     const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
-    const hami_cost_trust trust = alone ? HAMI_COST_ALONE : s->ours ? HAMI_COST_OURS : HAMI_COST_SHARED;
+    const hami_cost_trust trust = alone     ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
+                                  : s->ours ? HAMI_COST_OURS
+                                            : HAMI_COST_SHARED;
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
     hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, trust));
@@ -172,6 +176,9 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->charged_ns = charged_ns;
     s->number = number;
     s->spoilt = s->quiet = false;
+    s->crowded = hami_now_ns() - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
+    s->held = charged_ns < (s->crowded ? CROWDED_HOLD_NS : HOLD_NS);
+    atomic_store(&hami_measuring, s->held);
     s->ours = hami_turn_ours(&card->pacer);
     s->ticket = 0;
     if (gated && b->word != NULL) {
@@ -199,9 +206,9 @@ static void hold(hami_sample *s)
     pthread_mutex_lock(&s->card->pacing);
     const int64_t queued_until = s->card->pacer.queue_end_ns;
     pthread_mutex_unlock(&s->card->pacing);
-    if (s->charged_ns >= HOLD_NS || queued_until > begun + HOLD_QUEUE_NS)
+    if (!s->held || queued_until > begun + HOLD_QUEUE_NS)
         return;
-    const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS;
+    const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS + 2 * s->charged_ns;
     while (!hami_capturing() && hami_now_ns() < until) {
         if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
             s->quiet = true;
@@ -227,5 +234,6 @@ void hami_sample_end(hami_sample *s, bool launched)
         atomic_fetch_add_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
         hold(s);
     }
+    atomic_store(&hami_measuring, false);
     pthread_mutex_unlock(&hami_bench_busy);
 }

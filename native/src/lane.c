@@ -13,6 +13,7 @@ static_assert(HAMI_LANE_KEYS == 64, "the index is the top six bits of the hash")
 
 __thread hami_lane *hami_lane_mine;
 _Atomic bool hami_lanes_open;
+_Atomic bool hami_measuring;
 
 static hami_lane lanes[LANES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -35,6 +35,7 @@ typedef struct {
 /* A load from the thread's own block: the library is there from the start of the process, so no call is needed. */
 extern __thread hami_lane *hami_lane_mine __attribute__((tls_model("initial-exec"), visibility("hidden")));
 extern _Atomic bool hami_lanes_open; /* one card, one priority: nothing has to be asked before a launch */
+extern _Atomic bool hami_measuring;  /* a short kernel is being measured: nothing of this process runs beside it */
 
 static inline hami_lane_key *hami_lane_key_of(hami_lane *lane, uint64_t what, uint64_t amount)
 {
@@ -45,7 +46,8 @@ static inline hami_lane_key *hami_lane_key_of(hami_lane *lane, uint64_t what, ui
 static inline bool hami_lane_pays(uint64_t what, uint64_t amount)
 {
     hami_lane *lane = hami_lane_mine;
-    if (lane == NULL || hami_capturing() || !atomic_load_explicit(&hami_lanes_open, memory_order_relaxed))
+    if (lane == NULL || hami_capturing() || !atomic_load_explicit(&hami_lanes_open, memory_order_relaxed) ||
+        atomic_load_explicit(&hami_measuring, memory_order_relaxed))
         return false;
     hami_lane_key *key = hami_lane_key_of(lane, what, amount);
     if (key->what != what || key->amount != amount || key->left == 0 || lane->credit_ns < key->price_ns)

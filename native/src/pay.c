@@ -15,6 +15,7 @@
 enum {
     PATIENCE_NS = 100 * 1000 * 1000, /* longest wait for the figures of an unknown key: it may depend on a later launch */
     LOOK_NS = 20 * 1000,
+    KEEP_OUT_NS = 15 * 1000 * 1000,
     PROBATION = 3 /* figures before an unknown key may have several launches in flight */
 };
 
@@ -90,11 +91,43 @@ static void spend(hami_card *card, hami_lane *lane, int64_t price_ns, CUstream s
         lane->credit_ns += HAMI_LANE_NS;
 }
 
+/* Nothing of ours may run beside a short kernel that is being measured; it is over in a moment, and never waited for for long. */
+static void keep_out(void)
+{
+    if (!atomic_load_explicit(&hami_measuring, memory_order_relaxed))
+        return;
+    const int64_t until = hami_now_ns() + KEEP_OUT_NS;
+    while (atomic_load_explicit(&hami_measuring, memory_order_acquire) && hami_now_ns() < until)
+        hami_relax();
+}
+
+/* Launches come from several streams: what else of ours runs beside a kernel would be in its measurement. */
+static bool crowded(hami_card *card, CUstream stream)
+{
+    const int64_t now = hami_now_ns();
+    if (atomic_load_explicit(&card->last_stream, memory_order_relaxed) != stream) {
+        atomic_store_explicit(&card->last_stream, stream, memory_order_relaxed);
+        atomic_store_explicit(&card->crowded_ns, now, memory_order_relaxed);
+    }
+    return now - atomic_load_explicit(&card->crowded_ns, memory_order_relaxed) < HAMI_CROWDED_NS;
+}
+
+/* Nothing of ours is on the card but the launch just paid for, as far as prices can tell. */
+static bool first_of_queue(hami_card *card, int64_t price_ns)
+{
+    pthread_mutex_lock(&card->pacing);
+    const int64_t queued_until = card->pacer.queue_end_ns;
+    pthread_mutex_unlock(&card->pacing);
+    const int64_t credit = atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
+    return queued_until - (credit > 0 ? credit : 0) - price_ns <= hami_now_ns();
+}
+
 struct hami_sample *hami_pay(const hami_work *w)
 {
     hami_card *card = hami_card_now();
     if (card == NULL || hami_captured(w->stream))
         return NULL;
+    keep_out();
     hami_yield(card);
     const bool limited = atomic_load_explicit(&card->percent, memory_order_relaxed) < 100;
     hami_cost *cost = limited ? cost_of(w, card) : NULL;
@@ -112,6 +145,8 @@ struct hami_sample *hami_pay(const hami_work *w)
     if (lane != NULL)
         hami_lane_fill(lane, w->what, w->amount, cost, price, run);
     if (number == 0 || hami_capturing())
+        return NULL;
+    if (crowded(card, stream) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
         return NULL;
     /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
     return hami_sample_begin(card, cost, stream, known && !w->waits, number, price);

@@ -15,6 +15,8 @@
 #include "policy.h"
 #include "turns.h"
 
+enum { HAMI_CROWDED_NS = 100 * 1000 * 1000 }; /* a launch from another stream makes the process crowded for so long */
+
 typedef struct {
     CUdevice device;
     char uuid[96];
@@ -29,6 +31,8 @@ typedef struct {
     hami_purse purse;
     pthread_mutex_t pacing; /* guards `pacer` */
     hami_pacer pacer;
+    _Atomic(CUstream) last_stream;   /* of a launch that went through pay.c */
+    _Atomic int64_t crowded_ns;      /* when launches were last seen to come from another stream than those before */
     _Atomic bool draining;           /* a thread waits for the end of our turn */
     _Atomic int64_t looked_out_ns;   /* the wish for a turn (`waiting_ns`) that was looked out for without sleep */
     _Atomic bool low;                /* priority 1 */

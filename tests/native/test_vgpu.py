@@ -95,6 +95,16 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     assert share >= limit - 6  # a busy machine may keep the program from launching
 
 
+def test_threads_with_streams_of_their_own_get_the_limit_together(container: Container) -> None:
+    """Kernels of one stream run beside those of others: what a pair of events shows then is not what a kernel costs."""
+    wanted = {"GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    full = container.probe("threads", 4, 6, 20_000, **wanted)["rate"]
+    held = container.probe("threads", 4, 6, 20_000, CUDA_DEVICE_SM_LIMIT="50", **wanted)["rate"]
+    assert isinstance(full, float)
+    assert isinstance(held, float)
+    assert 0.40 < held / full < 0.53
+
+
 def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
     outs = {"CUDA_DEVICE_MEMORY_LIMIT": "99g", "CUDA_DISABLE_CONTROL": "true", "CUDA_DEVICE_SM_LIMIT": "0"}
     with policy(container, limits(container)):
