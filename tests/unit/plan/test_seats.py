@@ -1,8 +1,10 @@
 """How many of an ask a card and a node take, in closed form."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hami.plan.seats import capacity, closed, seats_on
+from hami.plan.seats import capacity, closed, grouped, seats_on
 from hami.plan.snapshot import CardState
 
 from .builders import app, init, node, pod, used, want
@@ -63,3 +65,13 @@ def test_what_has_no_closed_form_is_planned_up_to_a_bound(monkeypatch: pytest.Mo
     assert capacity(two, node(used("d0"), problem="silent")) == 0
     monkeypatch.setattr("hami.plan.seats.MOST_TRIED", 3)
     assert capacity(two, node(used("d0"))) == 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=6), st.integers(1, 4))
+def test_groups_are_as_many_as_taking_from_the_fullest_makes(seats: list[int], cards: int) -> None:
+    left, groups = sorted(seats, reverse=True), 0
+    while len(left) >= cards and left[cards - 1] > 0:
+        left = sorted((one - (place < cards) for place, one in enumerate(left)), reverse=True)
+        groups += 1
+    assert grouped(want(cards=cards), [(one, 0) for one in seats]) == groups
