@@ -253,3 +253,14 @@ def test_who_is_not_named_may_stand_in_the_way_for_good() -> None:
     charge = Charge(CardId("d0"), 1, 10, 0)
     state = node(used("d0", slots=1)).bearing((charge,))
     assert _fewest(want(100, cores=100), state.cards[0], [charge]) is None
+
+
+def test_the_last_slot_of_a_card_and_a_full_one_take_who_needs_no_more() -> None:
+    _, residents = world()
+    last = node(used("d2", slots=9), name="c")
+    assert finish(elsewhere(residents[0], [last])) == "c"
+    assert finish(elsewhere(residents[0], [node(used("d2", slots=10), name="c")])) is None
+    weightless = Resident(PodRef("ns", "w", PodUid("w")), NodeName("a"), (), pod(app(want(0)), uid="w"))
+    assert finish(elsewhere(weightless, [node(used("d2", slots=1, mem=8000), name="c")])) == "c"
+    assert finish(elsewhere(residents[0], [node(used("d2", mem=4001), name="c")])) is None
+    assert finish(elsewhere(residents[0], [node(used("d2"), name="c", problem="silent")])) is None
