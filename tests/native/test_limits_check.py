@@ -1,0 +1,72 @@
+"""`hami limits check` on the simulated driver: what holds passes, what does not fails, and what is missing is named."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import Container
+
+pytestmark = pytest.mark.realtime
+LIMITED = {
+    "CUDA_DEVICE_MEMORY_LIMIT": "4g",
+    "CUDA_DEVICE_SM_LIMIT": "40",
+    "GPU_CORE_UTILIZATION_POLICY": "force",
+}
+
+
+def run(container: Container, *words: str, plain: bool = False, **limits: str) -> "subprocess.CompletedProcess[str]":
+    """The command as a person in that container starts it; `plain`: on a host, without the library."""
+    env = container.environment(**limits)
+    if plain:
+        env.pop("LD_PRELOAD")
+    command = [sys.executable, "-m", "hami", "limits", "check", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_container_that_is_held_passes_row_by_row(container: Container) -> None:
+    done = run(container, "--seconds", "1", "-o", "json", **LIMITED)
+    told = json.loads(done.stdout)
+    assert (done.returncode, set(told)) == (0, {"card", "driver", "rows"}), done.stdout + done.stderr
+    assert all(set(row) >= {"name", "limit", "measured", "ok"} and row["ok"] for row in told["rows"])
+    assert {row["limit"] for row in told["rows"]} == {4096, 40}
+    assert "4096 MiB and 40 % of the time" in done.stderr
+
+
+def test_a_limiter_that_is_off_fails_and_says_where(container: Container) -> None:
+    """The negative control: its limiter of time is off, and it has more memory than is said to hold."""
+    off = LIMITED | {"GPU_CORE_UTILIZATION_POLICY": "disable"}
+    done = run(container, "--seconds", "0.5", "--memory", "2048", "--cores", "40", "-o", "json", **off)
+    rows = json.loads(done.stdout)["rows"]
+    assert done.returncode == 1
+    assert not any(row["ok"] for row in rows if row["name"].startswith(("memory: ", "time: ")))
+    assert all(row["measured"] > 90 for row in rows if row["name"].startswith("time: ") and row["unit"] == "%")
+
+
+def test_on_a_host_limits_are_set_by_hand_and_the_controls_show_that_the_checks_can_fail(container: Container) -> None:
+    done = run(container, "--seconds", "0.5", "-o", "json", plain=True)
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    controls = [row for name, row in rows.items() if name.startswith("control: ")]
+    assert len(controls) == 2
+    assert all(row["ok"] and row["measured"] > row["limit"] for row in controls)
+    assert all(row["ok"] for name, row in rows.items() if name.startswith("memory: "))
+
+
+def test_a_percent_that_holds_only_beside_others_is_not_judged_alone(container: Container) -> None:
+    done = run(container, "--seconds", "0.5", "-o", "json", **LIMITED | {"GPU_CORE_UTILIZATION_POLICY": "default"})
+    rows = json.loads(done.stdout)["rows"]
+    assert done.returncode == 0
+    assert [row["ok"] for row in rows if row["name"] == "time"] == [None]
+
+
+def test_where_nothing_can_be_checked_it_says_what_is_missing(container: Container) -> None:
+    no_driver = {key: value for key, value in os.environ.items() if not key.startswith("LD_")}
+    command = [sys.executable, "-m", "hami", "limits", "check"]
+    done = subprocess.run(command, env=no_driver, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no card to measure" in done.stderr) == (3, True)
+    done = run(container)
+    assert (done.returncode, "no limit to check" in done.stderr) == (3, True)
+    done = run(container, "--cores", "30", plain=True)
+    assert (done.returncode, "it is not here" in done.stderr) == (2, True)
