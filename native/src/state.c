@@ -71,6 +71,7 @@ static void in_child(void)
     /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
     atomic_store(&hami_active, false);
     atomic_store(&hami_throttling, 0);
+    atomic_store(&hami_measuring, false);
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
     pthread_mutex_init(&starting, NULL);
