@@ -4,7 +4,7 @@
  * The card runs one kernel at a time, shares itself out in slices of 1 ms where several tenants have work queued, and pays 70 us for each
  * change of tenant: so two queued tenants get 93 % together, as on a real card, and taking turns of 10 ms costs what it cost there. Waking
  * a thread takes 50 us. Each tenant is one thread that launches kernels of
- * one length with some host work between them, as launch.c does it.
+ * one length with some host work between them, as buy.c does it.
  *
  *   turns shares | hostile | deaths | idle     prints a line a case, exits 1 when one is not as it should be
  */
