@@ -346,7 +346,7 @@ def test_a_survey_under_pack_carries_what_was_compared() -> None:
 
 
 def test_where_pods_leave_again_a_seat_weighs_more_the_fewer_there_are() -> None:
-    ledger = ledger_of(("rich", 2, "A", 64_000.0), *[(f"poor{number}", 2, "A", 8000.0) for number in range(4)])
+    ledger = ledger_of(("rich", 1, "A", 64_000.0), *[(f"poor{number}", 2, "A", 2000.0) for number in range(250)])
 
     def weights() -> dict[str, float]:
         """Of a whole card for a modest pod, and for one that only the rich node's CPU serves."""
@@ -355,13 +355,21 @@ def test_where_pods_leave_again_a_seat_weighs_more_the_fewer_there_are() -> None
         return {seat.shape: seat.weight for seat in worth.seats}
 
     for number in range(30):
-        ledger.decide(ask(f"p{number}", 1000, cpu=30_000 if number % 2 else 2000))
-    modest, hungry = "1 x 1000 MiB with 2 CPU", "1 x 1000 MiB with 30 CPU"
+        ledger.decide(ask(f"p{number}", 1000, cpu=40_000 if number % 2 else 200))
+    modest, hungry = "1 x 1000 MiB with 0.2 CPU", "1 x 1000 MiB with 40 CPU"
     assert weights() == {modest: 500, hungry: 500}
     for number in range(20):
-        bind(ledger, one := ask(f"gone{number}", 1000, cpu=2000), decided(ledger, ask(f"gone{number}", 1000, cpu=2000)))
+        bind(ledger, one := ask(f"gone{number}", 1000, cpu=200), decided(ledger, ask(f"gone{number}", 1000, cpu=200)))
         ledger.drop_pod(one.pod.uid)
     for number in range(40):
-        ledger.decide(ask(f"q{number}", 1000, cpu=30_000 if number % 2 else 2000))
-    seats = 2 + 4 * 8 / 30  # of ten: a poor node's CPU is worth a part of one
-    assert weights() == pytest.approx({modest: 2000 / 3, hungry: 1000 / 3 * 10 / (seats + 1)})
+        ledger.decide(ask(f"q{number}", 1000, cpu=40_000 if number % 2 else 200))
+    seats = 1 + 250 * 2 / 40  # a poor node's CPU is worth a part of one
+    assert seats + 1 > 0.02 * 501
+    assert weights() == pytest.approx({modest: 2000 / 3, hungry: 1000 / 3})
+    for number in range(250):
+        ledger.set_host(NodeName(f"poor{number}"), 200)
+    for number in range(100):
+        ledger.decide(ask(f"r{number}", 1000, cpu=40_000 if number % 2 else 200))
+    seats = 1 + 250 * 0.2 / 40
+    found = weights()
+    assert found[hungry] / found[modest] == pytest.approx(0.02 * 501 / (seats + 1) * 65 / 95, rel=0.1)

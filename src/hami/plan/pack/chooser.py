@@ -57,7 +57,7 @@ class Judged:
             self.scale.turnover = demand.turnover
             self.rows.forget()
         self.rows.refresh(columns, np.arange(columns.rows))
-        self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), float(self.rows.room.sum()))
+        self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0))
         self._kept.clear()
 
     def look_later(self, demand: Demand) -> None:

@@ -28,6 +28,8 @@ SEVERAL = 3.0
 SCARCE = 33.0
 """How many times as much it weighs at least where pods leave again: room for one card comes back with each, a seat
 for several only when as many cards of one node happen to be free at once."""
+ENOUGH_ROOM = 0.02
+"""Of all cards of the family: a shape that can use as much finds its place."""
 SCARCEST = 100.0
 """How many times as much a seat weighs at most, since it is scarce."""
 PLENTY = 1e9
@@ -40,6 +42,7 @@ class Scale:
     def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
         self.family = family
         self.turnover = demand.turnover
+        self._cards = int(np.array([kind[0] == family for kind in columns.kinds])[columns.kind].sum())
         # one card first: their seats add up card by card, those of several are counted in sets of cards
         shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
         self.shapes = [one.shape for one in shapes]
@@ -65,11 +68,11 @@ class Scale:
         self.of_card: Floats = self._of_card()
         """[kind and room]: what a card is worth by itself; it decides between the cards of a node."""
 
-    def weigh_scarcity(self, seats: Singles, room: float) -> None:
-        """Where pods leave, a seat weighs the more the less of all free `room` the shape could use, by `seats` in all.
-        So nobody waits long for want of the one kind of room that was thought to be worth little."""
+    def weigh_scarcity(self, seats: Singles) -> None:
+        """Where pods leave, a seat weighs the more the fewer there are (`seats`, in all), once its shape could use less
+        than `ENOUGH_ROOM`. So nobody waits long for the one kind of room that was thought to be worth little."""
         usable = (seats + 1) * self.size
-        scarce = np.clip(room / np.maximum(usable, 1), 1, SCARCEST)
+        scarce = np.clip(ENOUGH_ROOM * FULL * self._cards / np.maximum(usable, 1), 1, SCARCEST)
         scarce[self.single :] = np.maximum(scarce[self.single :], SCARCE)
         self.weight = (self._often * (1 + self.turnover * (scarce - 1))).astype(np.float32)
         self.of_card = self._of_card()
