@@ -60,8 +60,9 @@ def test_two_that_are_bound_to_the_same_numa_node_do_not_fit_because_a_third_is_
     """Five whole cards for five, but only two of them share a NUMA node."""
     bound = want(1, cores=100, cards=2, numa_bind=True)
     apart = node(used("d0"), used("d1"), used("d2", numa=1), used("d3", numa=2), used("d4", numa=3), name="apart")
-    pairs = node(used("d0"), used("d1"), used("d2", numa=1), used("d3", numa=1), used("d4", numa=3), name="pairs")
-    assert feasible(pod(app(bound), app(bound), app(want(1, cores=100))), apart, pairs) == ["pairs"]
+    cards = (used("d0"), used("d1"), used("d2", numa=1), used("d3", numa=1), used("d4", numa=3))
+    first, pairs = node(*cards, name="a"), node(*cards, name="pairs")  # the best one is looked at exactly in any case
+    assert feasible(pod(app(bound), app(bound), app(want(1, cores=100))), first, apart, pairs) == ["a", "pairs"]
 
 
 @pytest.mark.parametrize(
