@@ -569,7 +569,6 @@ static void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
     const int64_t window_ns = 1000000 * (wish == NULL ? 100 : atoll(wish));
     const int64_t from = now_ns(), until = from + (int64_t)(seconds * 1e9);
     long long launches = 0;
-    double asked_ns = 0;
     int64_t now = from;
     for (int64_t i = 0; now < until; i++) {
         CUresult r = CUDA_SUCCESS;
@@ -589,7 +588,6 @@ static void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
             r = cu.cuLaunchKernel(spin, mixed ? (unsigned int)(1 + i % 3) : 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
         if (r != CUDA_SUCCESS)
             fail(work, r);
-        asked_ns += mixed ? (double)mixed_ns[i % 3] : (double)ns * nodes;
         launches++;
         if (sync) {
             MUST(cuStreamSynchronize, stream);
@@ -692,7 +690,7 @@ static void launches(long count)
             const int64_t from = now_ns();
             for (int i = 0; i < BATCH; i++)
                 (ours ? cu.cuLaunchKernel : entry)(nothing, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL);
-            (ours ? looked_up : direct)[batches] = (double)(now_ns() - from) / BATCH;
+            (ours ? looked_up : direct)[batches] = (double)(now_ns() - from) / (double)BATCH;
         }
         added[batches] = looked_up[batches] - direct[batches];
         batches++;
@@ -832,7 +830,7 @@ static void pairs(int64_t ns)
             sum += values[i] = pair(how, rounds_of((double)ns), stream, events, word, word_device, ++ticket);
         qsort(values, TIMES, sizeof values[0], by_value);
         printf(", \"%s\": {\"p5\": %.0f, \"p50\": %.0f, \"p95\": %.0f, \"mean\": %.0f}", names[how], values[TIMES / 20],
-               values[TIMES / 2], values[TIMES * 19 / 20], sum / TIMES);
+               values[TIMES / 2], values[TIMES * 19 / 20], sum / (double)TIMES);
     }
     printf("}\n");
 }
