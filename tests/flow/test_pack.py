@@ -43,9 +43,13 @@ def product_lab() -> "Iterator[tuple[Lab, Product]]":
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _nodes(_module_cluster: Any) -> None:
+def _nodes(_module_cluster: Any, product_lab: "tuple[Lab, Product]") -> None:
+    """All of them known to the scheduler before the first pod: what `pack` makes of it depends on what there is."""
     for names, cards, cores in KINDS:
         _module_cluster.nodes(*names, cards=cards, mem_mib=MEM, cpu=str(cores), model="NVIDIA-A10")
+    replica = product_lab[1].replicas[0]
+    usable = f'hami_scheduler_nodes{{state="usable"}} {len(machines())}.0'
+    _module_cluster.until("all nodes are usable", lambda: usable in replica.get("/metrics")[1], 60)
 
 
 def machines() -> list[Machine]:
@@ -67,11 +71,17 @@ def jobs(number: int) -> list[Job]:
 
 
 def all_known(cluster: Any, simulated: Simulated, placer: EnginePlacer) -> None:
-    """Until the scheduler has heard of every node; both learn from the pod that asks for it."""
-    never = Job("never", 0, 0, 5, 1)
+    """Until kube-scheduler knows every node as ready, and its CPU; both learn from the pod that asks for it."""
+    never = Job("never", 8000, 0, 5, 1)
     assert isinstance(placer.place(never, 0.0), Refused)
     submit(cluster, never)
-    cluster.until("all nodes are known", lambda: f"0/{len(simulated.names)} nodes" in cluster.reason("never"), 60)
+
+    def known() -> bool:
+        reason = cluster.reason("never")
+        unaware = any(words in reason for words in ("Insufficient cpu", "Too many pods", "taint"))
+        return f"0/{len(simulated.names)} nodes" in reason and not unaware
+
+    cluster.until("all nodes are known", known, 60)
     cluster.delete("never")
 
 
