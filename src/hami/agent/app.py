@@ -33,6 +33,7 @@ from hami.agent.objection import Rules
 from hami.agent.plugin import Plugin
 from hami.agent.podresources import KubeletFile, PodResources
 from hami.agent.policy import Folders
+from hami.agent.priority import take_precedence
 from hami.agent.publish import Publisher
 from hami.agent.register import Registrar
 from hami.agent.scout import Scout
@@ -62,6 +63,8 @@ CARDS, KUBELET, PODS, REGISTERED = "cards", "kubelet", "pods", "registered"
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `HamiError` for settings that cannot be used."""
     logs.setup(settings.log_format, settings.log_level)
+    if settings.niceness:
+        take_precedence(settings.niceness)
     asyncio.run(main(settings))
 
 

@@ -78,6 +78,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """A bound pod that kubelet has not asked cards for within this time is failed and its slice released."""
     conflict_interval: float = 10.0
 
+    niceness: int = -10
+    """The process's nice value: kubelet waits for it. Below 0 it needs CAP_SYS_NICE; 0 leaves it as it is."""
     metrics_bind_address: str = "0.0.0.0:9394"
     """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
     kube_qps: float | None = None
