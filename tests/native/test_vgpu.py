@@ -95,6 +95,9 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     assert share >= limit - 6  # a busy machine may keep the program from launching
 
 
+@pytest.mark.xfail(
+    strict=False, reason="on a machine with idle cores they get up to 75 of 100 for 50: docs/reference/limits.md"
+)
 def test_threads_with_streams_of_their_own_get_the_limit_together(container: Container) -> None:
     """Kernels of one stream run beside those of others: what a pair of events shows then is not what a kernel costs."""
     wanted = {"GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
