@@ -19,11 +19,12 @@ from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan import refuse, score
-from hami.plan.columns import Bools, Columns, Cut, Floats, Longs, Scan
+from hami.plan.columns import Bools, Columns, Floats, Longs
 from hami.plan.fit import fit, wants
 from hami.plan.pack import Pack
 from hami.plan.policies import chain
 from hami.plan.refusals import FEASIBLE, NOTHING, Refusals, Words
+from hami.plan.scan import Cut, Scan
 from hami.plan.snapshot import NodeState
 from hami.plan.together import coupled, settle
 from hami.plan.verdicts import Recall, Verdicts

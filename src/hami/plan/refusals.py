@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from hami.model.ask import CardAsk
 from hami.model.refusal import Refusal
 from hami.plan import refuse
-from hami.plan.columns import Ints, Longs, counts
+from hami.plan.columns import Ints, Longs
 from hami.plan.refuse import Form
+from hami.plan.scan import counts
 
 T = TypeVar("T")
 

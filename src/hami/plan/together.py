@@ -12,9 +12,10 @@ import numpy as np
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Cut, Longs, Scan
+from hami.plan.columns import Bools, Longs
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
+from hami.plan.scan import Cut, Scan
 
 Pair = tuple[Want, Scan]
 

@@ -7,7 +7,8 @@ something was placed or ended. So a decision looks anew at few nodes. None of it
 import numpy as np
 
 from hami.model.ask import Ask
-from hami.plan.columns import Columns, Ints, Longs, Needs
+from hami.plan.columns import Columns, Ints, Longs
+from hami.plan.need import Needs
 from hami.plan.refusals import NOTHING, UNKNOWN, Words
 
 

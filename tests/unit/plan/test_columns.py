@@ -7,7 +7,8 @@ from hypothesis import given, settings
 
 from hami.ledger.index import Index
 from hami.plan import score
-from hami.plan.columns import ANY_CPU, MAX_CARDS, REASONS, TALLY_BITS, TOP, Columns, counts
+from hami.plan.columns import ANY_CPU, TOP, Columns
+from hami.plan.scan import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
 from .builders import card, node, used
