@@ -103,8 +103,9 @@ class Ledger:
 
     # What is decided.
 
-    def decide(self, ask: Ask, names: Sequence[str] | None = None) -> Decision:
-        """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing."""
+    def decide(self, ask: Ask, names: Sequence[str] | None = None, *, asked: bool = True) -> Decision:
+        """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing but what the
+        policy `pack` knows of demand; without `asked` not that either: nobody asks this, somebody only wonders."""
         budgets = self.quotas.budgets(ask.pod.namespace, ask.pod.uid)
         if budgets and not ask.empty:
             refusal = quota.refuse(ask, budgets)
@@ -113,7 +114,8 @@ class Ledger:
             columns = self._index.columns
             if not quota.safe(ask, budgets, columns.largest, columns.any_mig):
                 ask = quota.bounded(ask, budgets, columns.any_mig)
-        self._index.pack.demand.see(ask)
+        if asked:
+            self._index.pack.demand.see(ask)
         with self._without_hold(ask.pod.uid):
             return choose(ask, self._index, names)
 
@@ -130,6 +132,19 @@ class Ledger:
         row = self._index.rows.get(name)
         with self._without_hold(ask.pod.uid):
             return None if row is None or ask.empty else self._index.pack.worth(ask, self._index.columns, row)
+
+    def refit(self, ask: Ask) -> tuple[Plan | Refusal, Worth | None]:
+        """A bound pod on its own node, which is registered, as if it were not there: the plan that would be made now,
+        and what `pack` compares. Changes nothing."""
+        record = self._pods[ask.pod.uid]
+        state, host = self._index.state(self._index.rows[record.node]), self._index.host_of(record.node)
+        try:
+            self._index.use(state.bearing(record.charges, -1))
+            self._index.host(record.node, host + ask.cpu_milli)
+            return self.fit(ask, record.node), self.worth(ask, record.node)
+        finally:
+            self._index.use(state)
+            self._index.host(record.node, host)
 
     def shelter(self, ask: Ask, names: Sequence[str]) -> NodeName | None:
         """Of `names`, the node on which a pod without cards costs the cards least, as the policy `pack` sees it.

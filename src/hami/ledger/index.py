@@ -80,6 +80,10 @@ class Index:
         """The host of a registered node has so much CPU left."""
         self.columns.write_host(self._rows[name], cpu_milli)
 
+    def host_of(self, name: NodeName) -> float:
+        """Milli-CPU left on the host of a registered node; `ANY_CPU` where nobody said."""
+        return float(self.columns.host_cpu[self._rows[name]])
+
     def drop(self, name: NodeName) -> None:
         """A node has gone."""
         row = self._rows.pop(name, None)

@@ -75,7 +75,7 @@ def survey(ledger: Ledger, ask: Ask, *, closely: int = CLOSELY, ask_of: AskOf = 
     record = ledger.pod(ask.pod.uid) if ask.pod.uid else None
     if record is not None:
         return (yield from _of_bound(ledger, ask, record.node))
-    decision = ledger.decide(ask)
+    decision = ledger.decide(ask, asked=False)
     yield
     ask = quota.bounded(ask, ledger.quotas.budgets(ask.pod.namespace, ask.pod.uid), grown=True)
     looked: list[Explanation] = []
@@ -137,6 +137,9 @@ def _of_bound(ledger: Ledger, ask: Ask, name: NodeName) -> Steps[Survey]:
         return Survey(ask.pod, said(ask), False, 0, 0, bound=name)
     found = yield from explaining(ask, state.bearing(record.charges, -1))
     fits = found.plan is not None
+    if fits and ask.node_policy is NodePolicy.PACK:
+        plan, worth = ledger.refit(ask)
+        found = replace(found, plan=plan if isinstance(plan, Plan) else found.plan, pack=worth)
     refused = () if fits else (Refused(found.refusal or "", 1, (name,)),)
     return Survey(ask.pod, said(ask), fits, 1, int(fits), found.plan, refused, (found,), found.fixes, bound=name)
 
