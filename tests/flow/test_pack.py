@@ -131,7 +131,7 @@ def test_explain_shows_the_seats_and_prices_that_decided(cluster: Any, product: 
         assert any(price["free"] - price["free_after"] == 313 for price in best["prices"])  # 5000 of 16000, rounded up
         _, printed, _ = hami("fit", "--gpumem", "5000", kubeconfig=operator)
         assert "pack: score" in printed
-        (own,) = answer("explain", "pod", f"{cluster.namespace}/pod-00", kubeconfig=operator, status=0)["nodes"]
+        (own,) = answer("explain", "pod", "default/pod-00", kubeconfig=operator, status=0)["nodes"]
         assert own["pack"]["score"] < 0  # of a pod that has its cards: its node without it
         assert [price["free"] > price["free_after"] for price in own["pack"]["prices"]].count(True) == jobs(1)[0].cards
     finally:
