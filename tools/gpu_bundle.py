@@ -31,7 +31,7 @@ from hami.lab import binaries, versions
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-TENANTS = {"probe": "native/tests/probe.c", "escape": "tests/gpu/pods/escape.c"}
+TENANTS = {"probe": "native/probe/*.c", "escape": "tests/gpu/pods/escape.c"}
 ELF = "native/src/intercept/elf.c"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "native")
 OLD_GLIBC = "x86_64-linux-gnu.2.17"
@@ -144,7 +144,7 @@ def python(stage: Path, entries: list[str], version: str) -> Path:
 
 def project_files() -> list[str]:
     """What the third archive is made of, as committed."""
-    return [git("rev-parse", f"HEAD:{path}") for path in (*SOURCES, *TENANTS.values())]
+    return [git("rev-parse", f"HEAD:{path}") for path in (*SOURCES, TENANTS["escape"])]
 
 
 def git(*words: str) -> str:
@@ -168,8 +168,8 @@ def project(folder: Path) -> Path:
     command = [sys.executable, "-m", "ziglang", "cc", f"--target={OLD_GLIBC}", "-std=gnu11", "-O1", "-s"]
     command += [f"-I{ROOT / 'native/include'}", f"-I{ROOT / 'native/src'}"]
     for name, source in TENANTS.items():
-        files = [str(ROOT / source), str(ROOT / ELF), "-o", str(folder / "tenants" / name)]
-        subprocess.run([*command, *files, "-ldl"], check=True)
+        files = [*map(str, sorted(ROOT.glob(source))), str(ROOT / ELF), "-o", str(folder / "tenants" / name)]
+        subprocess.run([*command, *files, "-ldl", "-lpthread"], check=True)
     return folder
 
 

@@ -69,8 +69,9 @@ def build(bench: Bench) -> None:
         "-lpthread",
     ]
     subprocess.run(["gcc", *flags, "-shared", *sources, "-o", bench.library, *link], check=True)
-    probe = [NATIVE / "tests/probe.c", NATIVE / "src/intercept/elf.c", f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}"]
-    subprocess.run(["gcc", *STRICT, *probe, "-o", bench.path, "-ldl"], check=True)
+    probe = [*sorted((NATIVE / "probe").glob("*.c")), NATIVE / "src/intercept/elf.c"]
+    include = [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}"]
+    subprocess.run(["gcc", *STRICT, *include, *probe, "-o", bench.path, "-ldl", "-lpthread"], check=True)
 
 
 # ---- sections ----

@@ -83,7 +83,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     )
     nvml = [f"-I{NATIVE / 'sim-nvml'}", "-Wl,-soname,libnvidia-ml.so.1", "-lpthread"]
     compile_c(sorted((NATIVE / "sim-nvml").glob("*.c")), sim / "libnvidia-ml.so.1", [*shared, *nvml])
-    compile_c(["tests/probe.c", "src/intercept/elf.c"], folder / "probe", ["-O1", "-ldl"])
+    probe = [*sorted((NATIVE / "probe").glob("*.c")), "src/intercept/elf.c"]
+    compile_c(probe, folder / "probe", ["-O1", "-ldl", "-lpthread"])
     compile_c(["tests/nextlookup.c"], folder / "libnextlookup.so", ["-O1", "-fPIC", "-shared"])
     link = [f"-L{folder}", "-lnextlookup", f"-Wl,-rpath,{folder}", "-ldl"]
     compile_c(["tests/lookups.c", "src/intercept/elf.c"], folder / "lookups", ["-O1", *link])

@@ -24,9 +24,10 @@ def programs(agent_node: AgentNode) -> Path:
     """A folder with the probe and the simulated driver, for containers to mount."""
     folder = agent_node.node.folder / "programs"
     folder.mkdir(exist_ok=True)
-    sources = [ROOT / "native/tests/probe.c", ROOT / "native/src/intercept/elf.c"]
+    sources = [*sorted((ROOT / "native/probe").glob("*.c")), ROOT / "native/src/intercept/elf.c"]
     include = [f"-I{ROOT / 'native/include'}", f"-I{ROOT / 'native/src'}"]
-    subprocess.run(["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", folder / "probe", "-ldl"], check=True)
+    command = ["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", folder / "probe", "-ldl", "-lpthread"]
+    subprocess.run(command, check=True)
     for name in (native.SIM_CUDA, native.SIM_NVML):
         library = native.library(name)
         (folder / library.name).write_bytes(library.read_bytes())

@@ -141,12 +141,13 @@ def tenants(work: Path, book: Book) -> Path:
     folder = work / "tenants"
     folder.mkdir()
     packed = packed_folder()
-    for name, source in (("probe", NATIVE / "tests/probe.c"), ("escape", HERE / "escape.c")):
+    for name, sources in (("probe", sorted((NATIVE / "probe").glob("*.c"))), ("escape", [HERE / "escape.c"])):
         if packed:
             shutil.copy2(packed / "tenants" / name, folder)
         else:
             include = [f"-I{NATIVE / 'include'}", f"-I{NATIVE / 'src'}", NATIVE / "src/intercept/elf.c"]
-            subprocess.run(["gcc", "-std=gnu11", "-O1", *include, source, "-o", folder / name, "-ldl"], check=True)
+            command = ["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", folder / name, "-ldl", "-lpthread"]
+            subprocess.run(command, check=True)
     if shutil.which("gcc"):
         command = ["gcc", "-std=gnu11", "-O1", "-DSTATIC", "-static", HERE / "escape.c", "-o", folder / "escape-static"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The measuring program (`native/tests/probe.c`), run under a limit, and what its answers say.
+"""The measuring program (`native/probe`), run under a limit, and what its answers say.
 
 `hami limits check` and the scripts under tests/gpu share it. It knows the standard library alone, so that those run
 where nothing is installed.

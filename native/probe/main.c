@@ -1,0 +1,64 @@
+/*
+ * What can be asked. See probe.h for what this program is.
+ *
+ *   probe info                             card, driver, whether lookups are answered by libvgpu
+ *   probe init                             how long cuInit took
+ *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
+ *   probe hold MIB SECONDS                 takes so much, says so, keeps it
+ *   probe watch SECONDS                    the card's total memory, whenever it is another
+ *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
+ *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
+ *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
+ *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
+ *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
+ *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
+ *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
+ *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
+ *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB, likewise
+ *   probe symbols FILE                     every name of FILE by dlsym and by cuGetProcAddress with versions and flags
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "probe.h"
+
+static void do_info(int count, char **words) { (void)count, (void)words, tell_card(); }
+static void do_init(int count, char **words) { (void)count, (void)words, time_init(); }
+static void do_mem(int count, char **words) { memory(words[0], (size_t)(count > 1 ? atol(words[1]) : 256) * MIB); }
+static void do_hold(int count, char **words) { (void)count, hold((size_t)atol(words[0]), atof(words[1])); }
+static void do_watch(int count, char **words) { (void)count, watch(atof(words[0])); }
+static void do_forks(int count, char **words) { (void)count, forks(atoi(words[0])); }
+static void do_closes(int count, char **words) { (void)count, closes(atoi(words[0])); }
+static void do_run(int count, char **words) { run(words[0], atof(words[1]), atoll(words[2]), count > 3 ? atoll(words[3]) : 0); }
+static void do_threads(int count, char **words) { (void)count, threads(atoi(words[0]), atof(words[1]), atoll(words[2])); }
+static void do_full(int count, char **words) { (void)count, full(atoll(words[0])); }
+static void do_pairs(int count, char **words) { (void)count, pairs(atoll(words[0])); }
+static void do_queued(int count, char **words) { (void)count, queued(atoll(words[0])); }
+static void do_launches(int count, char **words) { (void)count, launches(atol(words[0])); }
+static void do_allocs(int count, char **words) { (void)count, allocs(atoi(words[0])); }
+static void do_symbols(int count, char **words) { (void)count, symbols(words[0]); }
+
+static const struct {
+    const char *name;
+    int least; /* words after the name */
+    void (*act)(int count, char **words);
+} acts[] = {
+    {"info", 0, do_info},       {"init", 0, do_init},     {"mem", 1, do_mem},           {"hold", 2, do_hold},
+    {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
+    {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},
+    {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols},
+};
+
+int main(int count, char **words)
+{
+    for (size_t i = 0; count > 1 && i < sizeof acts / sizeof acts[0]; i++) {
+        if (strcmp(words[1], acts[i].name) == 0 && count - 2 >= acts[i].least) {
+            load(false);
+            acts[i].act(count - 2, words + 2);
+            return 0;
+        }
+    }
+    fprintf(stderr, "see the head of main.c\n");
+    return 2;
+}
