@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Longs
+from hami.plan.columns import TOP, Bools, Bytes, Longs
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
 from hami.plan.scan import Cut, Scan
@@ -21,6 +22,10 @@ Pair = tuple[Want, Scan]
 
 EXACT_WANTS = 5
 """Wants of one group up to which every way to share them out is tried; 2 ** 5 sets fit in a word."""
+TABLED_WANTS = 3
+"""Up to which a table says what a card makes of what is served so far: 32 KB for three."""
+
+Words = NDArray[np.uint64]
 
 
 def coupled(wants: Iterable[Want]) -> list[list[Want]]:
@@ -43,14 +48,14 @@ def settle(cut: Cut, group: Sequence[Pair], idle_only: bool) -> tuple[Bools, Boo
     if any(want.ask.rules.numa_bind and want.ask.cards > 1 for want, _ in group):
         return np.zeros_like(alone), alone
     meeting = Meeting(cut, group, idle_only)
-    fits = alone & (meeting.apart() | meeting.stacked())
+    fits, may = alone & meeting.apart(), np.zeros_like(alone)
     left = np.flatnonzero(alone & ~fits)
-    left = left[meeting.possible(left)]
-    may = np.zeros_like(fits)
     if len(group) <= EXACT_WANTS and all(_simple(want) for want, _ in group):
         fits[left] = meeting.shared_out(left)
-    else:
-        may[left] = True
+        return fits, may
+    fits[left] = meeting.stacked(left)
+    left = left[~fits[left]]
+    may[left] = meeting.possible(left)
     return fits, may
 
 
@@ -68,12 +73,14 @@ class Meeting:
 
     def apart(self) -> Bools:
         """Enough cards accept every want: whichever greedy took before, enough untouched ones are left."""
-        common: Bools = np.logical_and.reduce([scan.accepts for _, scan in self._group])
+        accepts = {id(scan): scan.accepts for _, scan in self._group}  # wants that ask alike share a scan
+        common: Bools = np.logical_and.reduce(list(accepts.values()))
         return _at_least(common, sum(want.ask.cards for want, _ in self._group))
 
-    def stacked(self) -> Bools:
+    def stacked(self, at: Longs) -> Bools:
         """Enough cards hold the sum of all: whichever greedy took before, each of these has room for the rest."""
-        return _at_least(self._hold(self._group, slice(None)), max(want.ask.cards for want, _ in self._group))
+        held = Room(self._cut, at, self._idle_only).holds(self._group)
+        return _at_least(held, max(want.ask.cards for want, _ in self._group))
 
     def shared_out(self, at: Longs) -> Bools:
         """For nodes `at` and wants of one card each, exactly: some way to share the wants out over the cards.
@@ -81,39 +88,12 @@ class Meeting:
         Card by card, `reached` has bit T set where the wants of set T (a bit each) can be served by the
         cards so far; a card that holds set S turns every T without S into T + S.
         """
-        sets = range(1, 1 << len(self._group))
-        holds = [
-            self._hold([pair for bit, pair in enumerate(self._group) if chosen >> bit & 1], at).view(np.uint8)
-            for chosen in sets
-        ]
-        reached = np.ones(len(at), np.uint64)
-        for card in range(len(self._cut.free_slots)):
-            before = reached.copy()
-            for chosen, held in zip(sets, holds, strict=True):
-                reached |= ((before & _without(chosen, len(self._group))) << np.uint64(chosen)) * held[card]
-        found: Bools = (reached >> np.uint64(sets[-1]) & np.uint64(1)).astype(np.bool_)
+        room, wants = Room(self._cut, at, self._idle_only), len(self._group)
+        sets = range(1, 1 << wants)
+        holds = [room.holds([self._group[bit] for bit in range(wants) if chosen >> bit & 1]) for chosen in sets]
+        reached = _reached_by_table(holds, wants) if wants <= TABLED_WANTS else _reached(holds, wants)
+        found: Bools = (reached >> reached.dtype.type(sets[-1]) & reached.dtype.type(1)).astype(np.bool_)
         return found
-
-    def _hold(self, pairs: Sequence[Pair], at: slice | Longs) -> Bools:
-        """Cards that hold all of `pairs`, put on them in this order."""
-        good: Bools = np.logical_and.reduce([scan.accepts[:, at] for _, scan in pairs])
-        if len(pairs) == 1:
-            return good
-        if self._idle_only:
-            return np.zeros_like(good)
-        cut = self._cut
-        free_core, core = cut.free_core[:, at], cut.core[:, at]
-        mem = sum((_mem(scan, at) for _, scan in pairs), np.zeros(1, np.int64))
-        good &= (cut.free_slots[:, at] >= len(pairs)) & (cut.free_mem[:, at] >= mem)
-        before = 0
-        for want, _ in pairs:
-            if want.ask.core_percent == 0:
-                good &= (free_core > before) | (core == 0)
-            if want.ask.core_percent == WHOLE:
-                good &= core != WHOLE
-            before += want.ask.core_percent
-        good &= free_core >= before
-        return good
 
     def possible(self, at: Longs) -> Bools:
         """For every want, those at least as large need as many seats of its size, a card one for each at most."""
@@ -141,16 +121,97 @@ class Meeting:
         return np.where(accepts, seats, 0)
 
 
+class Room:
+    """What is left on every card of some nodes."""
+
+    def __init__(self, cut: Cut, at: Longs, idle_only: bool) -> None:
+        self._at = at
+        self._idle_only = idle_only
+        self._slots = cut.free_slots.take(at, axis=1)
+        self._mem = cut.free_mem.take(at, axis=1)
+        self._free_core = cut.free_core.take(at, axis=1)
+        self._core = cut.core.take(at, axis=1)
+        self._accepts: dict[int, Bools] = {}
+        self._known: dict[tuple[CardAsk, ...], Bools] = {}
+
+    def holds(self, pairs: Sequence[Pair]) -> Bools:
+        """Cards that hold all of `pairs`, put on them in this order."""
+        asks = tuple(want.ask for want, _ in pairs)
+        found = self._known.get(asks)
+        if found is None:
+            found = self._known[asks] = self._hold(asks, [scan for _, scan in pairs])
+        return found
+
+    def _hold(self, asks: Sequence[CardAsk], scans: Sequence[Scan]) -> Bools:
+        good: Bools = np.logical_and.reduce([self._accepting(scan) for scan in scans])
+        if len(asks) == 1:
+            return good
+        if self._idle_only:
+            return np.zeros_like(good)
+        good &= self._slots >= len(asks)
+        good &= self._mem >= _sum([_mem(scan, self._at) for scan in scans])
+        before = 0
+        for ask in asks:
+            if ask.core_percent == 0:
+                good &= (self._free_core > before) | (self._core == 0)
+            if ask.core_percent == WHOLE:
+                good &= self._core != WHOLE
+            before += ask.core_percent
+        good &= self._free_core >= before
+        return good
+
+    def _accepting(self, scan: Scan) -> Bools:
+        found = self._accepts.get(id(scan))
+        if found is None:
+            found = self._accepts[id(scan)] = scan.accepts.take(self._at, axis=1)
+        return found
+
+
 def _at_least(cells: Bools, cards: int) -> Bools:
     """Nodes with this many true cells."""
-    found: Bools = np.add.reduce(cells.view(np.uint8), axis=0, dtype=np.uint16) >= cards
+    found: Bools = np.add.reduce(cells.view(np.uint8), axis=0, dtype=np.uint8) >= min(cards, 255)
     return found
 
 
+def _reached(holds: Sequence[Bools], wants: int) -> Words:
+    """Of each node, the sets of wants that all of its cards can serve; the empty one too."""
+    reached = np.ones(holds[0].shape[1], np.uint64)
+    for card in range(len(holds[0])):
+        before = reached.copy()
+        for chosen, held in enumerate(holds, 1):
+            without = before & np.uint64(_without(chosen, wants))
+            reached |= (without << np.uint64(chosen)) * held[card].view(np.uint8)
+    return reached
+
+
+def _reached_by_table(holds: Sequence[Bools], wants: int) -> Bytes:
+    """The same for few wants: what a card turns each state into is looked up."""
+    held = np.zeros(holds[0].shape, np.uint16)
+    for bit, one in enumerate(holds):
+        held |= one.view(np.uint8).astype(np.uint16) << np.uint16(bit)
+    turns = _turns(wants)
+    reached = np.ones(holds[0].shape[1], np.uint8)
+    for card in held:
+        reached = turns.take(reached.astype(np.uint16) << np.uint16(len(holds)) | card)
+    return reached
+
+
 @cache
-def _without(chosen: int, wants: int) -> np.uint64:
+def _turns(wants: int) -> Bytes:
+    """For each state and each choice of sets that a card holds (a bit a set), in one row: the state after it."""
+    sets = range(1, 1 << wants)
+    held = np.arange(1 << len(sets))
+    before = np.arange(1 << (1 << wants))[:, None]
+    after = before | np.zeros_like(held)
+    for bit, chosen in enumerate(sets):
+        after |= ((before & _without(chosen, wants)) << chosen) * (held >> bit & 1)
+    return after.astype(np.uint8).ravel()
+
+
+@cache
+def _without(chosen: int, wants: int) -> int:
     """A bit for each set of wants that has none of `chosen`."""
-    return np.uint64(sum(1 << served for served in range(1 << wants) if not served & chosen))
+    return sum(1 << served for served in range(1 << wants) if not served & chosen)
 
 
 def _as_large(one: CardAsk, other: CardAsk) -> bool:
@@ -161,5 +222,14 @@ def _as_large(one: CardAsk, other: CardAsk) -> bool:
     return mem and one.core_percent >= other.core_percent
 
 
-def _mem(scan: Scan, at: slice | Longs) -> Longs:
-    return np.asarray(scan.mem, np.int64) if isinstance(scan.mem, int) else scan.mem[:, at].astype(np.int64)
+def _mem(scan: Scan, at: Longs) -> Longs | int:
+    return scan.mem if isinstance(scan.mem, int) else scan.mem.take(at, axis=1).astype(np.int64)
+
+
+def _sum(parts: Sequence[Longs | int]) -> Longs | int:
+    """Of MiB, the same everywhere or card by card; no more than fits nowhere."""
+    total: Longs | int = min(sum(part for part in parts if isinstance(part, int)), TOP + 1)
+    for part in parts:
+        if not isinstance(part, int):
+            total = part + total
+    return total
