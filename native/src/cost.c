@@ -48,17 +48,24 @@ static uint32_t next_period(const hami_cost *cost, uint32_t number)
     return usual / 2 + (mixed >> 16) % (usual | 1);
 }
 
-uint32_t hami_cost_due(hami_cost *cost, uint32_t *run)
+uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run)
 {
     const uint32_t next = atomic_load_explicit(&cost->next_sample, memory_order_relaxed);
     const int32_t ahead = (int32_t)(next - atomic_load_explicit(&cost->launches, memory_order_relaxed)) - 2;
     if (ahead < (int32_t)*run)
         *run = ahead < 0 ? 0 : (uint32_t)ahead;
     const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1 + *run, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&cost->charged_ns, price_ns * (1 + (int64_t)*run), memory_order_relaxed);
     if ((int32_t)(number - next) < 0)
         return 0;
     atomic_store_explicit(&cost->next_sample, number + next_period(cost, number), memory_order_relaxed);
     return number == 0 ? 1 : number;
+}
+
+void hami_cost_return(hami_cost *cost, int64_t price_ns, uint32_t count)
+{
+    atomic_fetch_sub_explicit(&cost->launches, count, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&cost->charged_ns, price_ns * (int64_t)count, memory_order_relaxed);
 }
 
 bool hami_cost_postpone(hami_cost *cost, uint32_t number)
@@ -140,6 +147,22 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
     cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? sorted[0] : sum / kept;
 }
 
+/*
+ * What the launches up to `number` owe, being `truth` long. Two threads may read their samples out of order: then a later one has settled the
+ * earlier. What was charged too much is given back in full: it was paid.
+ */
+static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t charged_ns)
+{
+    const int32_t launches = (int32_t)(number - cost->settled);
+    if (launches <= 0)
+        return 0;
+    const int64_t charged = charged_ns - cost->settled_ns;
+    cost->settled = number;
+    cost->settled_ns = charged_ns;
+    const int64_t owed = launches <= MOST_SETTLED ? truth * launches - charged : (truth - charged / launches) * MOST_SETTLED;
+    return owed < MOST_OWED_NS ? owed : MOST_OWED_NS;
+}
+
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
@@ -158,10 +181,5 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
     average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
-    const int32_t launches = (int32_t)(number - cost->settled);
-    if (launches <= 0)
-        return 0; /* read out of order: a later one has settled it */
-    cost->settled = number;
-    const int64_t owed = (truth - charged_ns) * (launches < MOST_SETTLED ? launches : MOST_SETTLED);
-    return owed < MOST_OWED_NS ? owed : MOST_OWED_NS; /* what was charged too much is given back in full */
+    return settle(cost, number, truth, charged_ns);
 }

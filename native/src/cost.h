@@ -5,8 +5,8 @@
  * lock-free and touches one or two cache lines; samples come rarely and one at a time (the caller sees to that).
  *
  * A launch is charged the key's price, a slow mean. Each sample then settles what was charged since the one before: so many
- * launches, so much a launch. That makes the sum right whatever the spread, since samples are drawn without regard to it,
- * and right at once when a kernel begins to take longer; the price itself only needs to be near.
+ * launches, so much a launch, against what they were charged. That makes the sum right whatever the spread, since samples are drawn
+ * without regard to it, and right at once when a kernel begins to take longer; the price itself only needs to be near.
  * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short,
  * and for long ones the least of the last 15 counts. Whatever a sample says, what it settles is bounded.
  */
@@ -47,7 +47,9 @@ typedef struct hami_cost {
     _Atomic uint32_t in_flight;   /* samples not yet read */
     _Atomic uint32_t period;      /* launches from one sample to the next */
     _Atomic uint32_t postponed;   /* samples that were due and not taken, since the last one */
+    _Atomic int64_t charged_ns;   /* for `launches`: they were made at different prices, the first of several threads at none */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
+    int64_t settled_ns;           /* what those were charged */
     int64_t mean_ns;              /* slow mean */
     int64_t ring_ns[HAMI_COST_RING];
 } hami_cost;
@@ -58,17 +60,20 @@ uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card);
 hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
 
 /*
- * Counts a launch; its number, from 1, when it should be sampled, else 0. Launches that follow are counted along, at most *run and as
- * many as need not be sampled: *run becomes their number.
+ * Counts a launch charged at `price_ns`; its number, from 1, when it should be sampled, else 0. Launches that follow are counted along,
+ * at most *run and as many as need not be sampled: *run becomes their number.
  */
-uint32_t hami_cost_due(hami_cost *cost, uint32_t *run);
+uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run);
+
+/* `count` launches that were counted along at that price are not made. */
+void hami_cost_return(hami_cost *cost, int64_t price_ns, uint32_t count);
 
 /* The sample that is due cannot be taken now: the next launch is due again. False: it has been put off often enough. */
 bool hami_cost_postpone(hami_cost *cost, uint32_t number);
 
 /*
  * Takes a sample of launch `number` in. Returns what is still owed (below 0: what was charged too much) for the launches up
- * to it, each of which was charged `charged_ns`.
+ * to it, which were charged `charged_ns` in all: `cost->charged_ns` as it was when that launch was counted.
  */
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust);
 

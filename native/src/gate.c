@@ -90,7 +90,7 @@ static void read_one(hami_sample *s)
                                             : HAMI_COST_SHARED;
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
-    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->charged_ns, trust));
+    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust));
 }
 
 bool hami_fence(hami_card *card, CUstream stream)
@@ -153,32 +153,56 @@ void hami_samples_read(void)
     pthread_mutex_unlock(&hami_bench_busy);
 }
 
+static hami_sample *free_sample(hami_bench *b)
+{
+    for (int i = 0; b != NULL && i < HAMI_BENCH_SAMPLES; i++) {
+        if (!b->samples[i].pending)
+            return &b->samples[i];
+    }
+    if (b != NULL)
+        read_all(b);
+    return NULL;
+}
+
+/* Under the lock. Other threads keep out, or wait for its figures, from here on: making the bench of a context takes ms. */
+static void close_doors(hami_cost *cost, bool held)
+{
+    atomic_fetch_add(&cost->in_flight, 1);
+    atomic_store(&hami_measuring, held);
+}
+
+static void open_doors(hami_cost *cost, bool pending)
+{
+    if (!pending)
+        atomic_fetch_sub(&cost->in_flight, 1);
+    atomic_store(&hami_measuring, false);
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
 hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
                                int64_t charged_ns)
 {
     if (pthread_mutex_trylock(&hami_bench_busy) != 0)
         return NULL;
+    const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed);
+    const bool crowded = hami_now_ns() - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
+    const bool held = charged_ns < (crowded ? CROWDED_HOLD_NS : HOLD_NS);
+    close_doors(cost, held);
     hami_bench *b = hami_bench_now(card);
-    hami_sample *s = NULL;
-    for (int i = 0; b != NULL && i < HAMI_BENCH_SAMPLES && s == NULL; i++) {
-        if (!b->samples[i].pending)
-            s = &b->samples[i];
-    }
+    hami_sample *s = free_sample(b);
     if (s == NULL) {
-        if (b != NULL)
-            read_all(b);
-        pthread_mutex_unlock(&hami_bench_busy);
+        open_doors(cost, false);
         return NULL;
     }
     s->card = card;
     s->cost = cost;
     s->stream = stream;
     s->charged_ns = charged_ns;
+    s->total_ns = total_ns;
     s->number = number;
     s->spoilt = s->quiet = false;
-    s->crowded = hami_now_ns() - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
-    s->held = charged_ns < (s->crowded ? CROWDED_HOLD_NS : HOLD_NS);
-    atomic_store(&hami_measuring, s->held);
+    s->crowded = crowded;
+    s->held = held;
     s->ours = hami_turn_ours(&card->pacer);
     s->ticket = 0;
     if (gated && b->word != NULL) {
@@ -230,10 +254,8 @@ void hami_sample_end(hami_sample *s, bool launched)
         s->spoilt |= atomic_load(&forced_ticket) == s->ticket;
     }
     s->pending = ended && launched && !s->spoilt;
-    if (s->pending) {
-        atomic_fetch_add_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
+    const bool pending = s->pending;
+    if (pending)
         hold(s);
-    }
-    atomic_store(&hami_measuring, false);
-    pthread_mutex_unlock(&hami_bench_busy);
+    open_doors(s->cost, pending); /* reading it has counted it out */
 }

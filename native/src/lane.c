@@ -23,7 +23,7 @@ static bool usable;
 static void drop(hami_lane_key *key)
 {
     if (key->cost != NULL)
-        atomic_fetch_sub_explicit(&key->cost->launches, key->left, memory_order_relaxed);
+        hami_cost_return(key->cost, key->price_ns, key->left);
     memset(key, 0, sizeof *key);
 }
 

@@ -16,6 +16,7 @@ enum {
     PATIENCE_NS = 100 * 1000 * 1000, /* longest wait for the figures of an unknown key: it may depend on a later launch */
     LOOK_NS = 20 * 1000,
     KEEP_OUT_NS = 15 * 1000 * 1000,
+    KEEP_OUT_BRISK_NS = 100 * 1000,
     PROBATION = 3 /* figures before an unknown key may have several launches in flight */
 };
 
@@ -91,25 +92,36 @@ static void spend(hami_card *card, hami_lane *lane, int64_t price_ns, CUstream s
         lane->credit_ns += HAMI_LANE_NS;
 }
 
-/* Nothing of ours may run beside a short kernel that is being measured; it is over in a moment, and never waited for for long. */
+/*
+ * Nothing of ours may run beside a short kernel that is being measured; it is over in a moment, and never waited for for long. Whoever measures
+ * may need the core that we would spin on.
+ */
 static void keep_out(void)
 {
     if (!atomic_load_explicit(&hami_measuring, memory_order_relaxed))
         return;
-    const int64_t until = hami_now_ns() + KEEP_OUT_NS;
-    while (atomic_load_explicit(&hami_measuring, memory_order_acquire) && hami_now_ns() < until)
-        hami_relax();
+    const int64_t begun = hami_now_ns();
+    int64_t now = begun;
+    for (; atomic_load_explicit(&hami_measuring, memory_order_acquire) && now < begun + KEEP_OUT_NS; now = hami_now_ns()) {
+        if (now < begun + KEEP_OUT_BRISK_NS)
+            hami_relax();
+        else
+            hami_sleep_until_ns(now + LOOK_NS);
+    }
 }
 
 /* Launches come from several streams: what else of ours runs beside a kernel would be in its measurement. */
-static bool crowded(hami_card *card, CUstream stream)
+static void note_stream(hami_card *card, CUstream stream)
 {
-    const int64_t now = hami_now_ns();
-    if (atomic_load_explicit(&card->last_stream, memory_order_relaxed) != stream) {
-        atomic_store_explicit(&card->last_stream, stream, memory_order_relaxed);
-        atomic_store_explicit(&card->crowded_ns, now, memory_order_relaxed);
-    }
-    return now - atomic_load_explicit(&card->crowded_ns, memory_order_relaxed) < HAMI_CROWDED_NS;
+    if (atomic_load_explicit(&card->last_stream, memory_order_relaxed) == stream)
+        return;
+    atomic_store_explicit(&card->last_stream, stream, memory_order_relaxed);
+    atomic_store_explicit(&card->crowded_ns, hami_now_ns(), memory_order_relaxed);
+}
+
+static bool crowded(const hami_card *card)
+{
+    return hami_now_ns() - atomic_load_explicit(&card->crowded_ns, memory_order_relaxed) < HAMI_CROWDED_NS;
 }
 
 /* Nothing of ours is on the card but the launch just paid for, as far as prices can tell. */
@@ -134,6 +146,7 @@ struct hami_sample *hami_pay(const hami_work *w)
     if (cost == NULL)
         return NULL;
     const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
+    note_stream(card, stream);
     bool known = atomic_load_explicit(&cost->launches, memory_order_relaxed) > 0;
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
@@ -141,12 +154,12 @@ struct hami_sample *hami_pay(const hami_work *w)
     hami_lane *lane = hami_lane_take();
     spend(card, lane, price, stream);
     uint32_t run = lane == NULL ? 0 : HAMI_LANE_RUN;
-    const uint32_t number = hami_cost_due(cost, &run);
+    const uint32_t number = hami_cost_due(cost, price, &run);
     if (lane != NULL)
         hami_lane_fill(lane, w->what, w->amount, cost, price, run);
     if (number == 0 || hami_capturing())
         return NULL;
-    if (crowded(card, stream) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
+    if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
         return NULL;
     /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
     return hami_sample_begin(card, cost, stream, known && !w->waits, number, price);

@@ -15,7 +15,7 @@
 #include "policy.h"
 #include "turns.h"
 
-enum { HAMI_CROWDED_NS = 100 * 1000 * 1000 }; /* a launch from another stream makes the process crowded for so long */
+enum { HAMI_CROWDED_NS = 1000 * 1000 * 1000 }; /* a launch from another stream makes the process crowded for so long */
 
 typedef struct {
     CUdevice device;
