@@ -1,8 +1,8 @@
 /*
  * A simulated CUDA driver: libcuda.so.1 for machines without a card.
  *
- * device.c has cards, contexts, modules and lookups; memory.c every way to take memory; run.c streams, events, kernels,
- * graphs and their time. Time is real time: a kernel of 5 us ends 5 us after it could start, computed, not slept, and
+ * device.c has cards, context.c contexts and modules, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
+ * memory; queue.c streams, events and their time, launch.c what runs, graph.c graphs. Time is real time: a kernel of 5 us ends 5 us after it could start, computed, not slept, and
  * cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
  * its first parameter points to, every other for 2 us. Knows nothing of the library that is tested on it.
  */
@@ -55,19 +55,23 @@ bool fake_ready(void); /* cuInit was called in this process */
 sim_live_process *fake_self(void);
 fake_context *fake_current(void);
 
+/* Give back the lock, and answer. */
+CUresult fake_leave(CUresult result);
+
+#define NEED_START                             \
+    do {                                       \
+        if (!fake_ready())                     \
+            return CUDA_ERROR_NOT_INITIALIZED; \
+    } while (0)
+#define NEED_CARD(device)                                \
+    do {                                                 \
+        NEED_START;                                      \
+        if ((device) < 0 || (device) >= fake_card_count) \
+            return 101;                                  \
+    } while (0)
+
 /* Takes bytes of a card, false when it has not that much left; negative gives back. Under the lock. */
 bool fake_take(int card, int64_t bytes);
-
-struct alloc {
-    uint64_t key; /* address or handle; 0: free */
-    int64_t bytes;
-    int card;
-    int kind;
-    int holders;
-    struct alloc *backing; /* of a mapping */
-    CUmemoryPool pool;
-};
-enum { A_LINEAR = 1, A_HOST, A_MANAGED, A_POOLED, A_VMM, A_MAP, A_ARRAY, A_MIPMAP, A_EXTERNAL, A_GRAPHMEM };
 
 int64_t fake_now(void);
 

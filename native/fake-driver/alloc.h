@@ -1,0 +1,39 @@
+/* What has been taken, by address or handle. Under fake_lock. */
+#ifndef HAMI_FAKE_ALLOC_H
+#define HAMI_FAKE_ALLOC_H
+
+#include "fake.h"
+
+#define MIB ((int64_t)1 << 20)
+
+enum { A_LINEAR = 1, A_HOST, A_MANAGED, A_POOLED, A_VMM, A_MAP, A_ARRAY, A_MIPMAP, A_EXTERNAL, A_GRAPHMEM };
+
+struct alloc {
+    uint64_t key; /* address or handle; 0: free */
+    int64_t bytes;
+    int card;
+    int kind;
+    int holders;
+    struct alloc *backing; /* of a mapping */
+    CUmemoryPool pool;
+};
+
+struct alloc *fake_add(struct alloc entry);
+struct alloc *fake_live_alloc(uint64_t key, int kind); /* NULL: no such thing */
+void fake_drop(struct alloc *entry);
+
+/* A pool's and a graph's memory given back one by one: pool.c. */
+void fake_pool_give(struct alloc *entry);
+void fake_graph_give(const struct alloc *entry);
+
+API CUresult cuMemFree_v2(CUdeviceptr address);
+
+#define ENTER                                  \
+    fake_context *context = fake_current();    \
+    if (!fake_ready())                         \
+        return CUDA_ERROR_NOT_INITIALIZED;     \
+    if (context == NULL)                       \
+        return CUDA_ERROR_INVALID_CONTEXT;     \
+    pthread_mutex_lock(&fake_lock)
+
+#endif

@@ -1,0 +1,252 @@
+/* Contexts, which is current, and modules: all that is taken without asking for bytes. See fake.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake.h"
+
+enum { CONTEXT_MIB = 480 };
+#define MIB ((int64_t)1 << 20)
+
+static fake_context *primaries[SIM_LIVE_CARDS];
+static int primary_users[SIM_LIVE_CARDS];
+static __thread fake_context *current;
+
+fake_context *fake_current(void)
+{
+    return current;
+}
+
+static CUresult make_context(fake_context **out, CUdevice device)
+{
+    fake_context *context = calloc(1, sizeof *context);
+    context->device = device;
+    context->bytes = CONTEXT_MIB * MIB;
+    context->limits[CU_LIMIT_STACK_SIZE] = 1024;
+    context->limits[CU_LIMIT_PRINTF_FIFO_SIZE] = (size_t)MIB;
+    context->limits[CU_LIMIT_MALLOC_HEAP_SIZE] = (size_t)(8 * MIB);
+    if (!fake_take(device, context->bytes)) {
+        free(context);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *out = context;
+    return CUDA_SUCCESS;
+}
+
+static void end_context(fake_context *context)
+{
+    fake_take(context->device, -context->bytes);
+    if (current == context)
+        current = NULL;
+    free(context);
+}
+
+API CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
+{
+    NEED_CARD(device);
+    *flags = 0;
+    *active = primaries[device] != NULL;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+{
+    NEED_CARD(device);
+    pthread_mutex_lock(&fake_lock);
+    const CUresult result = primaries[device] != NULL ? CUDA_SUCCESS : make_context(&primaries[device], device);
+    if (result == CUDA_SUCCESS) {
+        primary_users[device]++;
+        *out = primaries[device];
+    }
+    pthread_mutex_unlock(&fake_lock);
+    return result;
+}
+
+API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    NEED_CARD(device);
+    pthread_mutex_lock(&fake_lock);
+    const bool there = primaries[device] != NULL;
+    if (there && --primary_users[device] == 0) {
+        end_context(primaries[device]);
+        primaries[device] = NULL;
+    }
+    pthread_mutex_unlock(&fake_lock);
+    return there ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+}
+
+API CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
+{
+    NEED_CARD(device);
+    pthread_mutex_lock(&fake_lock);
+    if (primaries[device] != NULL)
+        end_context(primaries[device]);
+    primaries[device] = NULL;
+    primary_users[device] = 0;
+    pthread_mutex_unlock(&fake_lock);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice device)
+{
+    (void)flags;
+    NEED_CARD(device);
+    pthread_mutex_lock(&fake_lock);
+    fake_context *context = NULL;
+    const CUresult result = make_context(&context, device);
+    if (result == CUDA_SUCCESS) {
+        context->below = current;
+        current = context;
+        *out = context;
+    }
+    pthread_mutex_unlock(&fake_lock);
+    return result;
+}
+
+API CUresult cuCtxCreate_v4(CUcontext *out, void *params, unsigned int flags, CUdevice device)
+{
+    (void)params;
+    return cuCtxCreate_v2(out, flags, device);
+}
+
+API CUresult cuCtxDestroy_v2(CUcontext context)
+{
+    if (context == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    pthread_mutex_lock(&fake_lock);
+    fake_context *below = context->below;
+    const bool was_current = current == context;
+    end_context(context);
+    if (was_current)
+        current = below;
+    pthread_mutex_unlock(&fake_lock);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxSetCurrent(CUcontext context)
+{
+    current = context;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxGetCurrent(CUcontext *out)
+{
+    *out = current;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxPushCurrent_v2(CUcontext context)
+{
+    if (context == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    context->below = current;
+    current = context;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxPopCurrent_v2(CUcontext *out)
+{
+    if (current == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (out != NULL)
+        *out = current;
+    current = current->below;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxGetDevice(CUdevice *out)
+{
+    if (current == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    *out = current->device;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxGetLimit(size_t *value, int limit)
+{
+    if (current == NULL || limit < 0 || limit > 15)
+        return CUDA_ERROR_INVALID_VALUE;
+    *value = current->limits[limit];
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxSetLimit(int limit, size_t value)
+{
+    if (current == NULL || limit < 0 || limit > 15)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&fake_lock);
+    const int64_t more = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE
+                             ? (int64_t)value - (int64_t)current->limits[limit]
+                             : 0;
+    const bool fits = fake_take(current->device, more);
+    if (fits) {
+        current->bytes += more;
+        current->limits[limit] = value;
+    }
+    pthread_mutex_unlock(&fake_lock);
+    return fits ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* ---- modules: an image "data <MiB>" has so much of global data, any other none ---- */
+
+static CUresult load(void **out, const void *image)
+{
+    long long mib = 0;
+    if (current == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (strncmp(image, "data ", 5) == 0)
+        sscanf((const char *)image + 5, "%lld", &mib);
+    pthread_mutex_lock(&fake_lock);
+    fake_module *module = calloc(1, sizeof *module);
+    module->bytes = 2 * MIB + mib * MIB;
+    module->card = current->device;
+    const bool fits = fake_take(module->card, module->bytes);
+    pthread_mutex_unlock(&fake_lock);
+    if (!fits) {
+        free(module);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *out = module;
+    return CUDA_SUCCESS;
+}
+
+static CUresult unload(fake_module *module)
+{
+    pthread_mutex_lock(&fake_lock);
+    fake_take(module->card, -module->bytes);
+    pthread_mutex_unlock(&fake_lock);
+    free(module);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuModuleLoadData(CUmodule *out, const void *image)
+{
+    return load((void **)out, image);
+}
+
+API CUresult cuModuleUnload(CUmodule module)
+{
+    return unload((fake_module *)module);
+}
+
+API CUresult cuLibraryLoadData(CUlibrary *out, const void *code, int *jit, void **jit_values, unsigned int jit_count,
+                               int *options, void **values, unsigned int count)
+{
+    (void)jit, (void)jit_values, (void)jit_count, (void)options, (void)values, (void)count;
+    return load((void **)out, code);
+}
+
+API CUresult cuLibraryUnload(CUlibrary library)
+{
+    return unload((fake_module *)(void *)library);
+}
+
+API CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *name)
+{
+    if (module == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    fake_function *function = calloc(1, sizeof *function);
+    snprintf(function->name, sizeof function->name, "%s", name);
+    *out = function;
+    return CUDA_SUCCESS;
+}

@@ -1,0 +1,141 @@
+/* Graphs, and streams that record them. See fake.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "queue.h"
+
+struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes)
+{
+    struct node *n = calloc(1, sizeof *n);
+    n->type = type;
+    n->bytes = bytes;
+    n->next = g->list;
+    g->list = n;
+    g->nodes++;
+    return n;
+}
+
+bool fake_is_capturing(CUstream handle)
+{
+    return fake_stream_of(handle)->capture != NULL;
+}
+
+CUdeviceptr fake_capture_alloc(CUstream handle, int64_t bytes)
+{
+    pthread_mutex_lock(&fake_lock);
+    struct CUgraph_st *g = fake_stream_of(handle)->capture;
+    fake_add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, bytes);
+    g->memory += bytes;
+    const CUdeviceptr address = fake_graph_address(0, bytes);
+    pthread_mutex_unlock(&fake_lock);
+    return address;
+}
+
+API CUresult cuGraphCreate(CUgraph *out, unsigned int flags)
+{
+    (void)flags;
+    *out = calloc(1, sizeof **out);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamBeginCapture_v2(CUstream handle, int mode)
+{
+    (void)mode;
+    fake_stream_of(handle)->capture = calloc(1, sizeof(struct CUgraph_st));
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamEndCapture(CUstream handle, CUgraph *out)
+{
+    stream *s = fake_stream_of(handle);
+    if (s->capture == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    *out = s->capture;
+    s->capture = NULL;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamIsCapturing(CUstream handle, int *status)
+{
+    *status = fake_is_capturing(handle);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count,
+                                    CUDA_MEM_ALLOC_NODE_PARAMS *params)
+{
+    (void)before, (void)count;
+    pthread_mutex_lock(&fake_lock);
+    *out = (CUgraphNode)fake_add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, (int64_t)params->bytes);
+    g->memory += (int64_t)params->bytes;
+    params->address = fake_graph_address(0, (int64_t)params->bytes);
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
+{
+    size_t found = 0;
+    for (struct node *n = g->list; n != NULL; n = n->next, found++) {
+        if (nodes != NULL && found < *count)
+            nodes[found] = (CUgraphNode)n;
+    }
+    *count = found;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphNodeGetType(CUgraphNode node, int *type)
+{
+    *type = ((struct node *)node)->type;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphMemAllocNodeGetParams(CUgraphNode node, CUDA_MEM_ALLOC_NODE_PARAMS *out)
+{
+    memset(out, 0, sizeof *out);
+    out->bytes = (size_t)((struct node *)node)->bytes;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph g, unsigned long long flags)
+{
+    (void)flags;
+    struct CUgraph_st *copy = malloc(sizeof *copy);
+    *copy = *g;
+    *out = (CUgraphExec)copy;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphInstantiate_v2(CUgraphExec *out, CUgraph g, CUgraphNode *error, char *log, size_t size)
+{
+    (void)error, (void)log, (void)size;
+    return cuGraphInstantiateWithFlags(out, g, 0);
+}
+
+API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
+{
+    (void)handle;
+    pthread_mutex_lock(&fake_lock);
+    struct CUgraph_st *g = (struct CUgraph_st *)exec;
+    if (!fake_graph_memory(0, g->memory))
+        return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+    g->memory = 0;
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
+{
+    const CUresult result = cuGraphUpload(exec, handle);
+    return result != CUDA_SUCCESS ? result : fake_run(handle, ((struct CUgraph_st *)exec)->duration_ns);
+}
+
+API CUresult cuGraphExecDestroy(CUgraphExec exec)
+{
+    free(exec);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphDestroy(CUgraph g)
+{
+    (void)g;
+    return CUDA_SUCCESS;
+}

@@ -1,0 +1,95 @@
+/* What runs on a card: kernels, sets, copies. See fake.h. */
+#include <string.h>
+
+#include "queue.h"
+
+enum {
+    KERNEL_NS = 2000, /* a kernel without a duration of its own */
+    BYTES_A_NS = 1000 /* sets and copies: 1 TB/s */
+};
+
+CUresult fake_run(CUstream handle, int64_t duration_ns)
+{
+    stream *s = fake_stream_of(handle);
+    if (fake_current() == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    pthread_mutex_lock(&fake_lock);
+    if (s->capture != NULL) {
+        s->capture->duration_ns += duration_ns;
+        fake_add_node(s->capture, CU_GRAPH_NODE_TYPE_KERNEL, 0);
+    } else {
+        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns});
+    }
+    return fake_leave(CUDA_SUCCESS);
+}
+
+static int64_t duration_of(fake_function *f, void **params)
+{
+    if (strcmp(f->name, "spin") == 0 && params != NULL && params[0] != NULL) {
+        int64_t ns;
+        memcpy(&ns, params[0], sizeof ns);
+        return ns;
+    }
+    return KERNEL_NS;
+}
+
+#define GRID unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared
+#define UNUSED_GRID (void)gx, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared
+
+API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void **extra)
+{
+    UNUSED_GRID, (void)extra;
+    if (f == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    return fake_run(s, duration_of(f, params));
+}
+
+API CUresult cuLaunchKernel_ptsz(CUfunction f, GRID, CUstream s, void **params, void **extra)
+{
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, s == NULL ? CU_STREAM_PER_THREAD : s, params, extra);
+}
+
+API CUresult cuLaunchCooperativeKernel(CUfunction f, GRID, CUstream s, void **params)
+{
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, s, params, NULL);
+}
+
+API CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
+{
+    (void)extra;
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params));
+}
+
+static int64_t moving(size_t bytes)
+{
+    return KERNEL_NS + (int64_t)(bytes / BYTES_A_NS);
+}
+
+API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
+{
+    (void)to, (void)value;
+    return fake_run(s, moving(count));
+}
+
+API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream s)
+{
+    (void)to, (void)value;
+    return fake_run(s, moving(count * 4));
+}
+
+API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
+{
+    return cuMemsetD8Async(to, value, count, NULL);
+}
+
+API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
+{
+    (void)to, (void)from;
+    return fake_run(s, moving(bytes));
+}
+
+API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
+{
+    (void)to, (void)from;
+    return fake_run(s, moving(bytes));
+}

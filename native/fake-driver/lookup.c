@@ -1,0 +1,46 @@
+/* Lookups by name, version and flags: versions.txt has who stands behind which. See fake.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "fake.h"
+
+static void *find_export(const char *name)
+{
+    for (unsigned int i = 0; i < fake_export_count; i++) {
+        if (strcmp(fake_exports[i].name, name) == 0)
+            return fake_exports[i].address;
+    }
+    return NULL;
+}
+
+API CUresult cuGetProcAddress_v2(const char *symbol, void **out, int version, cuuint64_t flags, int *status)
+{
+    const char *name = NULL;
+    int oldest = 0;
+    for (const fake_version *v = fake_versions; v->version != 0; v++) {
+        if (strcmp(v->base, symbol) != 0)
+            continue;
+        oldest = oldest == 0 || v->version < oldest ? v->version : oldest;
+        if (v->version <= version)
+            name = v->name;
+    }
+    *out = NULL;
+    if (status != NULL)
+        *status = oldest == 0 ? 1 : name == NULL ? 2 : 0;
+    if (name == NULL)
+        return CUDA_ERROR_NOT_FOUND;
+    char variant[128];
+    static const char *const modes[] = {"_ptsz", "_ptds"};
+    for (int i = 0; i < 2 && (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) && *out == NULL; i++) {
+        snprintf(variant, sizeof variant, "%s%s", name, modes[i]);
+        *out = find_export(variant);
+    }
+    if (*out == NULL)
+        *out = find_export(name);
+    return *out == NULL ? CUDA_ERROR_NOT_FOUND : CUDA_SUCCESS;
+}
+
+API CUresult cuGetProcAddress(const char *symbol, void **out, int version, cuuint64_t flags)
+{
+    return cuGetProcAddress_v2(symbol, out, version, flags, NULL);
+}

@@ -1,0 +1,248 @@
+/*
+ * Streams, events, and when things happen. See fake.h.
+ *
+ * Nothing runs: each stream is a queue of operations, and `pump` works out, whenever somebody asks, when each began and
+ * ended. A card runs one kernel at a time; it is handed to a process for at most 2 ms ahead, which is the time slice.
+ */
+#include <stdlib.h>
+#include <time.h>
+
+#include "queue.h"
+
+enum {
+    SLICE_NS = 2000000,
+    EVENT_NS = 700, /* what an event adds to a stream */
+    STREAMS = 64
+};
+
+static stream streams[STREAMS];
+static unsigned int in_flight;
+
+#define STREAM_0 (&streams[0])
+#define STREAM_THREAD (&streams[1])
+
+stream *fake_stream_of(CUstream handle)
+{
+    if (handle == NULL || handle == CU_STREAM_LEGACY)
+        return STREAM_0;
+    return handle == CU_STREAM_PER_THREAD ? STREAM_THREAD : (stream *)handle;
+}
+
+/* Hands the card to an operation: when it begins, or -1 when that is not for this slice. */
+static int64_t begin_on_card(int card, int64_t ready_ns, int64_t duration_ns, int64_t now)
+{
+    int64_t free_at = atomic_load(&fake_live->free_at_ns[card]), start;
+    do {
+        start = free_at > ready_ns ? free_at : ready_ns;
+        if (start > now + SLICE_NS)
+            return -1;
+    } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[card], &free_at, start + duration_ns));
+    atomic_fetch_add(&fake_self()->busy_ns[card], duration_ns);
+    return start;
+}
+
+/* Works out the operation at the head of a stream; false when it has to wait. */
+static bool step(stream *s, int64_t now)
+{
+    if (s->head == s->tail)
+        return false;
+    op *o = &s->ops[s->head % (DEPTH * 4)];
+    int64_t ready = s->ready_ns > o->submitted_ns ? s->ready_ns : o->submitted_ns;
+    if (o->kind == OP_KERNEL) {
+        const int64_t start = begin_on_card(0, ready, o->duration_ns, now);
+        if (start < 0)
+            return false;
+        s->ready_ns = start + o->duration_ns;
+    } else if (o->kind == OP_EVENT) {
+        s->ready_ns = ready + EVENT_NS;
+        o->event->at_ns = s->ready_ns;
+    } else if (o->kind == OP_GATE) {
+        if ((int32_t)(__atomic_load_n(o->word, __ATOMIC_ACQUIRE) - o->value) < 0) {
+            o->held = true;
+            return false;
+        }
+        s->ready_ns = o->held && ready < now ? now : ready;
+    } else {
+        if (o->event->recorded && o->event->at_ns < 0)
+            return false;
+        s->ready_ns = o->event->at_ns > ready ? o->event->at_ns : ready;
+    }
+    s->head++;
+    in_flight--;
+    return true;
+}
+
+static void pump(void)
+{
+    const int64_t now = fake_now();
+    bool moved = true;
+    while (moved) {
+        moved = false;
+        for (int i = 0; i < STREAMS; i++)
+            moved |= step(&streams[i], now);
+    }
+}
+
+static void nap(long ns)
+{
+    const struct timespec time = {.tv_nsec = ns};
+    nanosleep(&time, NULL);
+}
+
+/* Waits for room, as a real launch does; other threads go on meanwhile. Under the lock. */
+void fake_push(stream *s, op o)
+{
+    if (in_flight >= DEPTH / 2)
+        pump();
+    while (in_flight >= DEPTH) {
+        pthread_mutex_unlock(&fake_lock);
+        nap(20000);
+        pthread_mutex_lock(&fake_lock);
+        pump();
+    }
+    o.submitted_ns = fake_now();
+    s->ops[s->tail % (DEPTH * 4)] = o;
+    s->tail++;
+    in_flight++;
+}
+
+static bool done(const stream *s)
+{
+    return s->head == s->tail && s->ready_ns <= fake_now();
+}
+
+/* ---- streams ---- */
+
+API CUresult cuStreamCreate(CUstream *out, unsigned int flags)
+{
+    (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    for (int i = 2; i < STREAMS; i++) {
+        if (!streams[i].used) {
+            streams[i].used = true;
+            streams[i].head = streams[i].tail = 0;
+            streams[i].ready_ns = 0;
+            *out = (CUstream)&streams[i];
+            return fake_leave(CUDA_SUCCESS);
+        }
+    }
+    return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+}
+
+API CUresult cuStreamSynchronize(CUstream handle)
+{
+    stream *s = fake_stream_of(handle);
+    for (;;) {
+        pthread_mutex_lock(&fake_lock);
+        pump();
+        const bool over = done(s);
+        const int64_t left = s->ready_ns - fake_now();
+        pthread_mutex_unlock(&fake_lock);
+        if (over)
+            return CUDA_SUCCESS;
+        if (left > 100000)
+            nap(left > SLICE_NS ? SLICE_NS / 2 : (long)(left - 60000));
+    }
+}
+
+API CUresult cuStreamDestroy_v2(CUstream handle)
+{
+    cuStreamSynchronize(handle);
+    fake_stream_of(handle)->used = false;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuCtxSynchronize(void)
+{
+    for (int i = 0; i < STREAMS; i++)
+        cuStreamSynchronize(i == 0 ? NULL : (CUstream)&streams[i]);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamQuery(CUstream handle)
+{
+    pthread_mutex_lock(&fake_lock);
+    pump();
+    return fake_leave(done(fake_stream_of(handle)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
+}
+
+API CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr address, uint32_t value, unsigned int flags)
+{
+    (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    fake_push(fake_stream_of(handle), (op){.kind = OP_GATE, .word = (const uint32_t *)(uintptr_t)address, .value = value});
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuThreadExchangeStreamCaptureMode(int *mode)
+{
+    static __thread int own;
+    const int kept = own;
+    own = *mode;
+    *mode = kept;
+    return CUDA_SUCCESS;
+}
+
+/* ---- events ---- */
+
+API CUresult cuEventCreate(CUevent *out, unsigned int flags)
+{
+    (void)flags;
+    event *e = calloc(1, sizeof *e);
+    e->at_ns = -1;
+    *out = e;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuEventDestroy_v2(CUevent e)
+{
+    (void)e; /* operations may still point to it; a test ends soon */
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuEventRecord(CUevent e, CUstream handle)
+{
+    stream *s = fake_stream_of(handle);
+    pthread_mutex_lock(&fake_lock);
+    if (s->capture != NULL)
+        return fake_leave(900); /* CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, as for a timing event */
+    e->recorded = true;
+    e->at_ns = -1;
+    fake_push(s, (op){.kind = OP_EVENT, .event = e});
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuEventRecord_ptsz(CUevent e, CUstream handle)
+{
+    return cuEventRecord(e, handle == NULL ? CU_STREAM_PER_THREAD : handle);
+}
+
+API CUresult cuEventQuery(CUevent e)
+{
+    pthread_mutex_lock(&fake_lock);
+    pump();
+    return fake_leave(!e->recorded || (e->at_ns >= 0 && e->at_ns <= fake_now()) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
+}
+
+API CUresult cuEventSynchronize(CUevent e)
+{
+    while (cuEventQuery(e) == CUDA_ERROR_NOT_READY)
+        nap(20000);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to)
+{
+    if (from->at_ns < 0 || to->at_ns < 0)
+        return CUDA_ERROR_NOT_READY;
+    *ms = (float)((double)(to->at_ns - from->at_ns) / 1e6);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamWaitEvent(CUstream handle, CUevent e, unsigned int flags)
+{
+    (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    fake_push(fake_stream_of(handle), (op){.kind = OP_WAIT_EVENT, .event = e});
+    return fake_leave(CUDA_SUCCESS);
+}

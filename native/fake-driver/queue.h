@@ -1,0 +1,56 @@
+/* Streams as queues, and what is recorded from them. Under fake_lock. */
+#ifndef HAMI_FAKE_QUEUE_H
+#define HAMI_FAKE_QUEUE_H
+
+#include "fake.h"
+
+enum { DEPTH = 1024 /* operations in flight before a launch blocks, as on a real card */ };
+
+typedef struct CUevent_st {
+    int64_t at_ns; /* -1: not yet */
+    bool recorded;
+} event;
+
+enum op_kind { OP_KERNEL, OP_EVENT, OP_GATE, OP_WAIT_EVENT };
+
+typedef struct {
+    enum op_kind kind;
+    int64_t submitted_ns, duration_ns;
+    event *event;
+    const uint32_t *word;
+    uint32_t value;
+    bool held; /* a gate that was found closed */
+} op;
+
+typedef struct CUstream_st {
+    bool used;
+    op ops[DEPTH * 4];
+    unsigned int head, tail;
+    int64_t ready_ns; /* end of the last operation worked out */
+    struct CUgraph_st *capture;
+} stream;
+
+struct CUgraph_st {
+    int64_t duration_ns;
+    int nodes;
+    int64_t memory; /* bytes of its memory nodes, not taken yet */
+    struct node *list;
+};
+
+struct node {
+    int type;
+    int64_t bytes;
+    struct node *next;
+};
+
+stream *fake_stream_of(CUstream handle);
+
+/* Waits for room, as a real launch does; other threads go on meanwhile. */
+void fake_push(stream *s, op o);
+
+/* Whatever takes the card for so long: at once, or as a node of what the stream records. Takes the lock itself. */
+CUresult fake_run(CUstream handle, int64_t duration_ns);
+
+struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes);
+
+#endif
