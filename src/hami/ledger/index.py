@@ -3,10 +3,11 @@
 The only caller is the ledger, which tells it every change in the same breath.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from hami.ledger.names import Names
 from hami.model.ids import NodeName
 from hami.plan.columns import ANY_CPU, Columns, Longs
 from hami.plan.pack import Pack
@@ -25,10 +26,17 @@ class Index:
         self._states: list[NodeState | None] = []
         self._free: list[int] = []
         self._rank: Longs | None = None
+        self._names: Names | None = None
 
     @property
     def rows(self) -> Mapping[str, int]:
         return self._rows
+
+    def rows_of(self, names: Sequence[str]) -> Longs:
+        """The row of each name, -1 for one that has none."""
+        if self._names is None:
+            self._names = Names(self._rows)
+        return self._names.rows(names)
 
     @property
     def rank(self) -> Longs:
@@ -59,7 +67,7 @@ class Index:
         if row is None:
             row = self._row()
             self._rows[state.name] = row
-            self._rank = None
+            self._rank = self._names = None
         self._states[row] = state
         self.columns.write(row, state)
 
@@ -89,6 +97,7 @@ class Index:
         row = self._rows.pop(name, None)
         if row is None:
             return
+        self._names = None
         self._states[row] = None
         self._free.append(row)
         self.columns.write(row, None)

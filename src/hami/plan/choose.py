@@ -6,8 +6,6 @@ of `feasible` and `refusals`.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import compress
-from operator import itemgetter, not_
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +54,9 @@ class Table(Protocol):
     def rows(self) -> Mapping[str, int]:
         """Row of each registered node."""
 
+    def rows_of(self, names: Sequence[str]) -> Longs:
+        """The row of each name, -1 for one that has none."""
+
     @property
     def rank(self) -> Longs:
         """Place of each row in the order of node names."""
@@ -70,23 +71,13 @@ def choose(ask: Ask, table: Table, names: Sequence[str] | None = None) -> Decisi
         names = list(table.rows)
     if ask.empty:
         return Decision(None, list(names), Refusals.of({}))
-    rows = _rows(table.rows, names)
+    rows = table.rows_of(names)
     verdicts = table.recall.verdicts(ask, table.columns)
     stale = verdicts.stale(table.columns, rows)
     if stale.size:
         Screen(ask, table, stale).into(verdicts)
     plan = _best(ask, table, rows, verdicts)
     return _decision(names, rows, verdicts, table.recall.words, plan)
-
-
-def _rows(rows: Mapping[str, int], names: Sequence[str]) -> Longs:
-    """The row of each name, -1 for one that has none. Turning names into rows is a good part of a decision's cost."""
-    if len(names) > 1:  # itemgetter gives no tuple for one, and takes none
-        try:
-            return np.fromiter(itemgetter(*names)(rows), np.int64, len(names))
-        except KeyError:
-            pass
-    return np.fromiter((rows.get(name, -1) for name in names), np.int64, len(names))
 
 
 def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | None:
@@ -105,7 +96,7 @@ def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | Non
 
 def choose_host(cpu_milli: int, table: Table, names: Sequence[str]) -> NodeName | None:
     """The one of `names` where a pod without cards costs the cards least; the first by name of equal ones."""
-    rows = _rows(table.rows, names)
+    rows = table.rows_of(names)
     costs = table.pack.host_gains(cpu_milli, table.columns, rows)
     if costs is None:
         return None
@@ -150,15 +141,15 @@ def _decision(names: Sequence[str], rows: Longs, verdicts: Verdicts, words: Word
 
 def _parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
     """`names` without those at the places `out`, and those."""
-    marks = np.ones(len(names), np.bool_)
-    marks[out] = False
     if len(out) * FEW < len(names):
         return _picked(names, out)
+    marks = np.ones(len(names), np.bool_)
+    marks[out] = False
     if (len(names) - len(out)) * FEW < len(names):
         refused, kept = _picked(names, np.flatnonzero(marks))
         return kept, refused
-    stays: list[bool] = marks.tolist()
-    return list(compress(names, stays)), list(compress(names, map(not_, stays)))
+    every = np.array(names, object)
+    return every[marks].tolist(), every[out].tolist()
 
 
 def _picked(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
