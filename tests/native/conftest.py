@@ -14,7 +14,7 @@ from hami.sim.cards import Bench, parse
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 STRICT = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion"]
-UNITS = ["tests/units.c", "src/policy.c", "src/map.c", "src/ledger.c", "src/budget.c", "src/cost.c", "src/prim/linux.c"]
+UNITS = ["src/policy.c", "src/map.c", "src/ledger.c", "src/budget.c", "src/cost.c", "src/prim/linux.c"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Tools:
     def units(self, flags: Sequence[str] = ("-O1",)) -> Path:
         program = self.folder / f"units{''.join(flags).replace('=', '-')}"
         if not program.exists():
-            compile_c(UNITS, program, [*flags, "-lpthread"])
+            compile_c([*sorted((NATIVE / "tests/units").glob("*.c")), *UNITS], program, [*flags, "-lpthread"])
         return program
 
 

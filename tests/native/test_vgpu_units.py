@@ -1,4 +1,4 @@
-"""The library's parts by themselves, plain and under the sanitizers; `native/tests/units.c` says what each checks."""
+"""The library's parts by themselves, plain and under the sanitizers; `native/tests/units` says what each checks."""
 
 import subprocess
 import sys

@@ -1,0 +1,53 @@
+/* The budget: a program that launches whenever it may, on a card that is always fast enough. See units.h. */
+#include "budget.h"
+#include "units.h"
+
+static double share(int percent, int64_t kernel_ns, int64_t host_ns, int64_t seconds)
+{
+    _Atomic int64_t paid = 0;
+    hami_purse purse = {0};
+    int64_t now = 1000000000000, used = 0;
+    const int64_t from = now + 1000000000, until = from + seconds * 1000000000;
+    int64_t card_free = now;
+    while (now < until) {
+        int64_t need = hami_purse_spend(&purse, kernel_ns);
+        while (need > 0) {
+            const int64_t again = hami_budget_buy(&paid, &purse, need, percent, HAMI_BURST_NS, now);
+            if (again == 0)
+                break;
+            now = again;
+        }
+        now += host_ns;
+        card_free = (card_free > now ? card_free : now) + kernel_ns;
+        if (card_free > now + 2000000000)
+            now = card_free - 2000000000; /* a full queue */
+        if (now >= from)
+            used += kernel_ns;
+    }
+    return 100.0 * (double)used / (double)(until - from);
+}
+
+void budget(void)
+{
+    static const int limits[] = {5, 20, 50, 80, 95};
+    static const int64_t kernels[] = {2000, 10000, 100000, 1000000, 20000000, 50000000, 500000000};
+    for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
+        for (size_t k = 0; k < sizeof kernels / sizeof kernels[0]; k++) {
+            const double got = share(limits[l], kernels[k], 1000, 60);
+            const double slack = kernels[k] > 100000000 ? 2.0 : 0.2; /* one kernel is a lot of 60 s */
+            if (got < limits[l] - slack || got > limits[l] + slack) {
+                printf("%lld ns at %d: %.2f\n", (long long)kernels[k], limits[l], got);
+                exit(1);
+            }
+        }
+    }
+    /* Bound by its host at 40 %: untouched by a limit of 50, held by one of 20. */
+    CHECK(share(50, 8000, 20000, 20) > 39.5 && share(20, 8000, 20000, 20) < 20.2);
+    /* Idle time is not saved up beyond the burst. */
+    _Atomic int64_t paid = 0;
+    hami_purse purse = {0};
+    CHECK(hami_budget_buy(&paid, &purse, 1000000, 50, HAMI_BURST_NS, 5000000000) == 0);
+    CHECK(paid >= 5000000000 - HAMI_BURST_NS);
+    /* Back from a clock of the past: what a killed process left behind is at most one launch. */
+    CHECK(hami_budget_buy(&paid, &purse, 1000000, 50, HAMI_BURST_NS, 9000000000) == 0);
+}

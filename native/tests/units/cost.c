@@ -1,0 +1,103 @@
+/* Prices of kernels: what is charged against what was used. See units.h. */
+#include "cost.h"
+#include "units.h"
+
+/* Of a key whose length varies, and becomes five times as long. */
+static double charged_of_used(hami_cost *c, uint32_t most)
+{
+    int64_t used = 0, charged = 0, price = c->price_ns;
+    uint32_t left = 0;
+    for (int i = 0; i < 500000; i++) {
+        const int64_t length = (int64_t[]){2000, 8000, 20000}[dice() % 3] * (i > 250000 ? 5 : 1);
+        used += length;
+        if (left > 0) {
+            left--;
+            charged += price;
+            continue;
+        }
+        price = c->price_ns;
+        charged += price;
+        uint32_t run = most;
+        const uint32_t number = hami_cost_due(c, price, &run);
+        left = run;
+        CHECK(number == 0 || run == 0);
+        if (number != 0)
+            charged += hami_cost_learn(c, number, length, c->charged_ns, HAMI_COST_ALONE);
+    }
+    return (double)charged / (double)used;
+}
+
+static int samples_of(hami_cost *c, int64_t length, int launches)
+{
+    int samples = 0;
+    for (int i = 0; i < launches; i++) {
+        uint32_t run = 0;
+        const uint32_t number = hami_cost_due(c, c->price_ns, &run);
+        samples += number != 0;
+        if (number != 0)
+            hami_cost_learn(c, number, length, c->charged_ns, HAMI_COST_ALONE);
+    }
+    return samples;
+}
+
+/*
+ * Threads that launch before there is a price, while the first launch is measured with theirs beside it: what was charged for none of them is not
+ * given back, and in the end all is charged that was used.
+ */
+static void first_launches_of_threads(hami_cost *c)
+{
+    int64_t charged = 0;
+    uint32_t none = 0;
+    for (int i = 0; i < 2000; i++)
+        hami_cost_due(c, 0, &none);
+    charged += hami_cost_learn(c, 1, 1900000, c->charged_ns, HAMI_COST_CROWDED);
+    const int64_t price = c->price_ns;
+    charged += price;
+    hami_cost_due(c, price, &none);
+    charged += hami_cost_learn(c, 2001, 20000, c->charged_ns, HAMI_COST_CROWDED);
+    CHECK(charged == 2000 * (int64_t)20000 + 1900000);
+    hami_cost_return(c, 20000, 7);
+    CHECK(c->launches == 1994 && c->charged_ns == price - 7 * 20000);
+}
+
+void cost(void)
+{
+    static hami_cost table[HAMI_COST_KEYS];
+    hami_cost *c = hami_cost_find(table, hami_cost_key(0x1234, 1, 0));
+    CHECK(c != NULL && c == hami_cost_find(table, hami_cost_key(0x1234, 1, 0)));
+    CHECK(c != hami_cost_find(table, hami_cost_key(0x1234, 2, 0)) && c != hami_cost_find(table, hami_cost_key(0x1234, 1, 1)));
+    /* What is charged in the end is what was used, though one launch in hundreds is looked at, lengths vary tenfold and runs are counted ahead. */
+    for (uint32_t most = 0; most <= 64; most += 64) {
+        c = hami_cost_find(table, hami_cost_key(0x1235, most, 0));
+        CHECK(charged_of_used(c, most) < 1.03 && charged_of_used(c, most) > 0.97);
+    }
+    /* One that never varies is looked at ever more seldom, but never is more than 20 ms of it unseen. */
+    c = hami_cost_find(table, hami_cost_key(0x1236, 1, 0));
+    CHECK(samples_of(c, 2000, 1000000) < 600);
+    c = hami_cost_find(table, hami_cost_key(0x1237, 1, 0));
+    CHECK(samples_of(c, 200000, 100000) > 100000 / 200);
+    /* A neighbour's slices in one sample of four change the price of a long kernel little. */
+    uint32_t none = 0;
+    c = hami_cost_find(table, hami_cost_key(0x77, 1, 0));
+    for (int i = 0; i < 2000; i++)
+        hami_cost_learn(c, hami_cost_due(c, 0, &none) + (uint32_t)i, 1000000 + (dice() % 4 == 0 ? 2000000 : 0), 0, HAMI_COST_SHARED);
+    CHECK(c->price_ns > 990000 && c->price_ns < 1100000);
+    /* A neighbour that gets into one sample in ten, the first included, though it was our turn: no more is charged, and no more owed. */
+    c = hami_cost_find(table, hami_cost_key(0x78, 1, 0));
+    int64_t charged = 0, owed = 0;
+    for (uint32_t i = 0; i < 300; i++) {
+        charged += i == 0 ? 0 : 100 * c->price_ns;
+        owed += hami_cost_learn(c, 1 + i * 100, i % 10 == 0 ? 5100000 : 100000, charged, HAMI_COST_OURS);
+    }
+    CHECK(c->price_ns > 95000 && c->price_ns < 105000);
+    CHECK(charged + owed > 29900 * (int64_t)99000 && charged + owed < 29900 * (int64_t)101000 + 5100000);
+    /* One sample never charges more than 100 ms for the past. */
+    c = hami_cost_find(table, hami_cost_key(0x79, 1, 0));
+    for (uint32_t i = 1; i < 20; i++)
+        hami_cost_learn(c, i, 1000000, i * 1000000, HAMI_COST_ALONE);
+    CHECK(hami_cost_learn(c, 5000, 3000000, 5000 * (int64_t)1000000, HAMI_COST_ALONE) == 100 * 1000 * 1000);
+    first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
+    /* A full neighbourhood says so instead of looping. */
+    for (uint64_t i = 0; i < 3 * HAMI_COST_KEYS; i++)
+        hami_cost_find(table, hami_cost_key(i, 9, 0));
+}

@@ -1,0 +1,158 @@
+/* The ledger between processes and threads, and under kills. See units.h. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ledger.h"
+#include "prim/prim.h"
+#include "units.h"
+
+static hami_ledger *ledger;
+static int slot;
+static long storm_rounds;
+#define LIMIT ((int64_t)4 << 30)
+
+static int64_t slots_sum(int card)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < HAMI_SLOTS; i++) {
+        for (int kind = 0; kind < HAMI_KINDS; kind++)
+            sum += atomic_load(&ledger->slots[i].pid) == 0 ? 0 : ledger->slots[i].cards[card].held[kind];
+    }
+    return sum;
+}
+
+static void *storm_thread(void *unused)
+{
+    uint64_t mine = (uint64_t)(uintptr_t)&mine ^ (uint64_t)getpid() << 32;
+    int64_t held[8] = {0};
+    for (long i = 0; i < storm_rounds; i++) {
+        mine = mine * 6364136223846793005u + 1442695040888963407u;
+        const int at = (int)(mine >> 40 & 7);
+        if (held[at] == 0) {
+            const int64_t bytes = (int64_t)(1 + (mine >> 33) % 512) << 20;
+            if (hami_ledger_reserve(ledger, slot, 0, HAMI_BUFFER, bytes, LIMIT))
+                held[at] = bytes;
+        } else {
+            hami_ledger_release(ledger, slot, 0, HAMI_BUFFER, held[at]);
+            held[at] = 0;
+        }
+        const int64_t now = hami_ledger_held(ledger, 0);
+        CHECK(now >= 0 && now <= LIMIT);
+    }
+    for (int at = 0; at < 8; at++)
+        hami_ledger_release(ledger, slot, 0, HAMI_BUFFER, held[at]);
+    return unused;
+}
+
+static void threads(int count)
+{
+    pthread_t running[64];
+    for (int i = 0; i < count; i++)
+        CHECK(pthread_create(&running[i], NULL, storm_thread, NULL) == 0);
+    for (int i = 0; i < count; i++)
+        pthread_join(running[i], NULL);
+}
+
+static void open_ledger(const char *path)
+{
+    const int error = hami_ledger_open(path, &ledger, &slot);
+    if (error != 0) {
+        printf("ledger: %s\n", strerror(-error));
+        exit(1);
+    }
+    CHECK(hami_ledger_card_index(ledger, "GPU-storm", LIMIT, 50) == 0);
+}
+
+void storm(const char *path, int processes, int thread_count, long rounds)
+{
+    storm_rounds = rounds;
+    for (int i = 0; i < processes; i++) {
+        if (fork() == 0) {
+            open_ledger(path);
+            threads(thread_count);
+            _exit(0);
+        }
+    }
+    int status = 0, failed = 0;
+    while (wait(&status) > 0)
+        failed += status != 0;
+    CHECK(failed == 0);
+    open_ledger(path);
+    hami_ledger_reap(ledger);
+    CHECK(hami_ledger_held(ledger, 0) == 0 && slots_sum(0) == 0 && ledger->cards[0].peak <= LIMIT);
+}
+
+enum { AT_ONCE = 4 };
+
+/* Time a process was ready to run and had no processor, ns; 0 where the kernel does not say. */
+static int64_t kept_waiting_ns(pid_t pid)
+{
+    char path[40];
+    long long ran = 0, waited = 0;
+    snprintf(path, sizeof path, "/proc/%d/schedstat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%lld %lld", &ran, &waited) != 2)
+            waited = 0;
+        fclose(file);
+    }
+    return waited;
+}
+
+/* How long the lock keeps us, less what we and the victims, of whom any may have held it, stood in line for a processor. */
+static int64_t one_wait_ns(const pid_t *victims)
+{
+    int64_t before[AT_ONCE + 1], kept = 0;
+    for (int i = 0; i < AT_ONCE; i++)
+        before[i] = victims[i] == 0 ? 0 : kept_waiting_ns(victims[i]);
+    before[AT_ONCE] = kept_waiting_ns(getpid());
+    const int64_t from = hami_now_ns();
+    if (hami_ledger_reserve(ledger, slot, 0, HAMI_BUFFER, 1 << 20, LIMIT))
+        hami_ledger_release(ledger, slot, 0, HAMI_BUFFER, 1 << 20);
+    const int64_t took = hami_now_ns() - from;
+    for (int i = 0; i < AT_ONCE; i++)
+        kept += victims[i] == 0 ? 0 : kept_waiting_ns(victims[i]) - before[i];
+    return took - kept - (kept_waiting_ns(getpid()) - before[AT_ONCE]);
+}
+
+static void end(pid_t victim)
+{
+    int status = 0;
+    kill(victim, SIGKILL);
+    CHECK(waitpid(victim, &status, 0) == victim && WIFSIGNALED(status)); /* and not by a check of its own */
+}
+
+/* Victims that reserve and release as fast as they can are killed anywhere; nothing may be lost, nobody may wait. */
+void kills(const char *path, int count)
+{
+    pid_t victims[AT_ONCE] = {0};
+    int64_t slowest = 0;
+    storm_rounds = 1000000000;
+    open_ledger(path);
+    for (int i = 0; i < count; i++) {
+        pid_t *victim = &victims[i % AT_ONCE];
+        if (*victim != 0)
+            end(*victim);
+        *victim = fork();
+        if (*victim == 0) {
+            open_ledger(path);
+            storm_thread(NULL);
+            _exit(0);
+        }
+        const struct timespec nap = {.tv_nsec = (long)(dice() % 400000)};
+        nanosleep(&nap, NULL);
+        const int64_t waited = one_wait_ns(victims);
+        slowest = waited > slowest ? waited : slowest;
+    }
+    for (int i = 0; i < AT_ONCE; i++)
+        end(victims[i]);
+    hami_ledger_reap(ledger);
+    CHECK(hami_ledger_held(ledger, 0) == 0 && slots_sum(0) == 0);
+    printf("%d kills, 0 bytes lost, longest wait %.1f ms\n", count, (double)slowest / 1e6);
+    CHECK(slowest < 1000000000);
+}

@@ -1,0 +1,30 @@
+/*
+ * The library's parts by themselves: parsers, map, ledger, budget, prices. Run under ASan, UBSan and TSan by
+ * tests/native/test_vgpu_units.py; time here is a number, so that minutes of GPU time pass in milliseconds.
+ */
+#ifndef HAMI_UNITS_H
+#define HAMI_UNITS_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHECK(what)                                                       \
+    do {                                                                  \
+        if (!(what)) {                                                    \
+            printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #what);     \
+            exit(1);                                                      \
+        }                                                                 \
+    } while (0)
+
+uint64_t dice(void); /* the same each run; main.c */
+
+void parse(void);                                              /* parse.c */
+void fuzz(long rounds);                                        /* parse.c */
+void map(void);                                                /* map.c */
+void budget(void);                                             /* budget.c */
+void cost(void);                                               /* cost.c */
+void storm(const char *path, int processes, int threads, long rounds); /* ledger.c */
+void kills(const char *path, int count);                       /* ledger.c */
+
+#endif
