@@ -74,6 +74,21 @@ void tell_card(void)
            hami_elf_find("libcuda.so", "cuLaunchKernel") != (void *)cu.cuLaunchKernel);
 }
 
+void tell_nvml(void)
+{
+    nvmlMemory_t memory = {0};
+    nvmlDevice_t card;
+    void *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+    if (nvml == NULL)
+        fail(dlerror(), 0);
+    int (*begin)(void) = (int (*)(void))dlsym(nvml, "nvmlInit_v2");
+    int (*get)(unsigned int, nvmlDevice_t *) = (int (*)(unsigned int, nvmlDevice_t *))dlsym(nvml, "nvmlDeviceGetHandleByIndex_v2");
+    int (*ask)(nvmlDevice_t, nvmlMemory_t *) = (int (*)(nvmlDevice_t, nvmlMemory_t *))dlsym(nvml, "nvmlDeviceGetMemoryInfo");
+    if (begin() != 0 || get(0, &card) != 0 || ask(card, &memory) != 0)
+        fail("NVML", 0);
+    printf("{\"total_mib\": %llu, \"used_mib\": %llu}\n", memory.total / MIB, memory.used / MIB);
+}
+
 void time_init(void)
 {
     const int64_t from = now_ns();

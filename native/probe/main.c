@@ -2,6 +2,7 @@
  * What can be asked. See probe.h for what this program is.
  *
  *   probe info                             card, driver, whether lookups are answered by libvgpu
+ *   probe nvml                             the card's memory as NVML shows it, CUDA not started
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe hold MIB SECONDS                 takes so much, says so, keeps it
@@ -24,6 +25,7 @@
 #include "probe.h"
 
 static void do_info(int count, char **words) { (void)count, (void)words, tell_card(); }
+static void do_nvml(int count, char **words) { (void)count, (void)words, tell_nvml(); }
 static void do_init(int count, char **words) { (void)count, (void)words, time_init(); }
 static void do_mem(int count, char **words) { memory(words[0], (size_t)(count > 1 ? atol(words[1]) : 256) * MIB); }
 static void do_hold(int count, char **words) { (void)count, hold((size_t)atol(words[0]), atof(words[1])); }
@@ -47,7 +49,7 @@ static const struct {
     {"info", 0, do_info},       {"init", 0, do_init},     {"mem", 1, do_mem},           {"hold", 2, do_hold},
     {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
     {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},
-    {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols},
+    {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
 };
 
 int main(int count, char **words)

@@ -147,6 +147,7 @@ const char *driver_version(void); /* empty where NVML does not say */
 /* ---- what can be asked: each starts the driver by itself and prints its answer ---- */
 
 void tell_card(void);                                                                     /* card.c */
+void tell_nvml(void);                                                                /* card.c */
 void time_init(void);                                                                     /* card.c */
 void memory(const char *route_name, size_t chunk);                                   /* memory.c */
 void hold(size_t mib, double seconds);                                               /* memory.c */

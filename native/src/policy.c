@@ -290,6 +290,28 @@ static const char *environment(const char *name)
     return getenv(name);
 }
 
+/*
+ * A container keeps the file that it was started with; the folder of the socket is mounted as a folder, root's too, and the
+ * agent puts there what holds now. One that cannot be used, or is another container's, changes nothing.
+ */
+static void take_posted(hami_policy *policy, char *text, size_t size)
+{
+    char path[HAMI_MAX_PATH + 8], why[200];
+    hami_policy now;
+    const char *slash = strrchr(policy->broker, '/');
+    if (slash == NULL)
+        return;
+    snprintf(path, sizeof path, "%.*s/policy", (int)(slash - policy->broker), policy->broker);
+    const ssize_t length = hami_read_file(path, text, size);
+    if (length <= 0 || !hami_policy_parse(text, (size_t)length, &now, why, sizeof why) ||
+        strcmp(now.container, policy->container) != 0)
+        return;
+    memcpy(now.ledger, policy->ledger, sizeof now.ledger);
+    memcpy(now.broker, policy->broker, sizeof now.broker);
+    *policy = now;
+    policy->posted = true;
+}
+
 bool hami_policy_load(hami_policy *policy, char *why, size_t why_size)
 {
     char text[HAMI_MAX_POLICY_BYTES];
@@ -303,6 +325,8 @@ bool hami_policy_load(hami_policy *policy, char *why, size_t why_size)
         ok = refuse(why, why_size, "%s: %s", HAMI_POLICY_PATH, strerror((int)-length));
     } else {
         ok = hami_policy_parse(text, (size_t)length, policy, why, why_size);
+        if (ok)
+            take_posted(policy, text, sizeof text);
     }
     int64_t level = 0;
     const char *value = getenv("LIBCUDA_LOG_LEVEL"); /* a tenant may want to see more; it changes no limit */

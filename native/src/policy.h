@@ -31,6 +31,7 @@ typedef struct {
 typedef struct {
     bool from_file;  /* else by hand */
     bool off;        /* by hand only: CUDA_DISABLE_CONTROL, or nothing is limited */
+    bool posted;     /* as the agent says it is now, and not only as it was when the container started */
     bool fail_open;
     bool strict;
     hami_core_policy core_policy;
@@ -53,7 +54,7 @@ bool hami_policy_from_env(const char *(*get)(const char *name), unsigned int uid
 /* Parses "4g", "4GiB", "8000m", "123456". Returns bytes, or -1 when it is no size or does not fit. */
 int64_t hami_parse_size(const char *text);
 
-/* File if there is one, else environment. */
+/* The file if there is one, brought up to date by what the agent has posted beside its socket; else the environment. */
 bool hami_policy_load(hami_policy *policy, char *why, size_t why_size);
 
 #endif

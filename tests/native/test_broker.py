@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
@@ -182,6 +183,51 @@ def test_a_limit_changes_while_the_program_runs(node: Node) -> None:
     assert time.monotonic() - begun < 2.5
     node.grant("a", mem=3000)
     assert json.loads(process.stdout.readline())["total_mib"] == 3000
+
+
+SIZES = """
+import sys, time, pynvml as v
+v.nvmlInit()
+card, before = v.nvmlDeviceGetHandleByIndex(0), 0
+for _ in range(int(float(sys.argv[1]) * 20) + 1):
+    total = v.nvmlDeviceGetMemoryInfo(card).total >> 20
+    if total != before:
+        print(total, flush=True)
+    before = total
+    time.sleep(0.05)
+"""
+
+
+def test_a_program_that_never_starts_cuda_sees_a_resize_though_nobody_did_since(node: Node) -> None:
+    """What nvidia-smi shows, and what a monitor shows that was there before. Row 5.16."""
+
+    def sizes(seconds: float) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", SIZES, str(seconds)]
+        process = subprocess.Popen(command, env=node.container.environment(), stdout=subprocess.PIPE, text=True)
+        node.started.append(process)
+        return process
+
+    policy = node.grant("a", mem=4000)
+    node.start_agent()
+    result(node.start(policy, "probe", "info"))  # so the ledger says 4000, too
+    assert sizes(0).communicate(timeout=30)[0].split() == ["4000"]
+    monitor = sizes(30)
+    assert monitor.stdout is not None
+    assert int(monitor.stdout.readline()) == 4000
+    node.grant("a", mem=6000)
+    begun = time.monotonic()
+    assert int(monitor.stdout.readline()) == 6000
+    assert time.monotonic() - begun < 3.5
+    assert sizes(0).communicate(timeout=30)[0].split() == ["6000"]
+
+
+def test_a_policy_posted_for_another_container_or_cut_short_changes_nothing(node: Node) -> None:
+    policy = node.grant("a", mem=4000, fail_open=True)
+    other = replace(policy, container="b/main", cards=(replace(policy.cards[0], mem_mib=9000),))
+    for text in (encode(other), encode(policy).replace("4000", "9000")[:-4], ""):
+        (node.root / "a/broker/policy").write_text(text)
+        node.mounted(policy)
+        assert node.container.probe("info")["total_mib"] == 4000
 
 
 def test_a_share_of_time_changes_while_the_program_runs(node: Node) -> None:

@@ -99,6 +99,8 @@ def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str
     body = {"metadata": {"annotations": {"hami.io/vgpu-devices-allocated": text}}}
     assert probe(agent, pod, "info")["total_mib"] == 4000
     agent.call(lambda kube: kube.patch(paths.pods("default", pod), body))
+    # First who never starts CUDA, as nvidia-smi: no process that did has heard of it.
+    agent.lab.wait_for("the new size in NVML", lambda: probe(agent, pod, "nvml")["total_mib"] == 6000, 15)
     agent.lab.wait_for("the new size", lambda: probe(agent, pod, "info")["total_mib"] == 6000, 15)
     status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
     assert status["restartCount"] == 0

@@ -1,7 +1,7 @@
 """The grants that have the library, and what each may use now: the policy file of its folder.
 
 It is read anew when it changes. The file is the one truth: whoever changes a limit writes it, and the broker passes
-it on.
+it on: by message to those who have registered, by a copy in the mounted folder to those who only look, as nvidia-smi.
 """
 
 import logging
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from hami.agent.checkpoint import State
+from hami.agent.broker.door import FOLDER
+from hami.agent.checkpoint import State, replace_file
 from hami.agent.policy import needs_policy
 from hami.agent.seats import Seats
 from hami.model.ask import PodRef
@@ -42,6 +43,7 @@ class PolicyFile:
     """One grant's file and what it said last. A file that cannot be used changes nothing, and is reported once."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._path = folder / "policy"
         self._name = str(self._path)  # looked at several times a second, and a Path makes its text each time
         self._stamp: tuple[int, int, int] | None = None
@@ -49,7 +51,7 @@ class PolicyFile:
         self.generation = 0
 
     def refresh(self) -> bool:
-        """Read it if it is another one than before. True if it says something else."""
+        """Read it if it is another one than before. True if it says something else: the container sees that, too."""
         try:
             found = os.stat(self._name)  # noqa: PTH116
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -57,7 +59,8 @@ class PolicyFile:
                 return False
             self._stamp = stamp
             with self._path.open("rb") as file:
-                policy = decode(file.read(MAX_BYTES + 1).decode("latin-1"))
+                text = file.read(MAX_BYTES + 1)
+            policy = decode(text.decode("latin-1"))
         except (OSError, Malformed) as fault:
             log.error("a policy cannot be used", extra={"path": str(self._path), "why": str(fault)})
             return False
@@ -65,7 +68,17 @@ class PolicyFile:
             return False
         self.policy = policy
         self.generation += 1
+        self._post(text)
         return True
+
+    def _post(self, text: bytes) -> None:
+        """What the container has mounted is the file of its start; the folder beside it is mounted as a folder."""
+        place = self._folder / FOLDER
+        try:
+            place.mkdir(mode=0o755, exist_ok=True)
+            replace_file(place / "policy", text, 0o444, durable=False)
+        except OSError as fault:
+            log.error("a container cannot be shown its policy", extra={"path": str(self._path), "why": str(fault)})
 
 
 def limits(policy: LibraryPolicy, generation: int) -> tuple[Limit, ...]:

@@ -75,6 +75,18 @@ async def test_a_policy_that_cannot_be_used_changes_nothing(stage):
     assert (await client.read()).limit_bytes == 5000 * MIB
 
 
+async def test_what_holds_now_lies_in_the_mounted_folder_for_those_who_only_look(stage):
+    folder = stage.grant("a", mem=4000)
+    posted = folder / "broker/policy"
+    assert posted.read_text() == (folder / "policy").read_text()
+    stage.grant("a", mem=6000)
+    assert "mem_mib 6000" in posted.read_text()
+    (folder / "policy").write_text("version 1\nrubbish\n")
+    stage.broker.round()
+    assert "mem_mib 6000" in posted.read_text()
+    assert sorted(path.name for path in posted.parent.iterdir()) == ["policy", "sock"]
+
+
 async def test_end_of_file_is_the_notice_of_death(stage):
     stage.grant("a")
     client = await stage.joined("a")
