@@ -30,6 +30,7 @@ from hami.kube.watch import follow
 from hami.lab import Lab, NodeSpec, obstacle
 from hami.lab.agents import start_agent
 from hami.lab.images import TOOLS
+from hami.lab.process import Process
 from hami.lab.product import Product
 from hami.sim.cards import Bench, parse
 from hami.sim.nodes import Agents, Shape, create_nodes, each
@@ -121,8 +122,12 @@ async def burst(
 class Agent(Struct):
     """The agent under test: its process, and what it says of itself."""
 
-    pid: int
+    process: Process
     port: int
+
+    @property
+    def pid(self) -> int:
+        return child_of(self.process.pid)
 
     def mean_ms(self, histogram: str) -> float:
         """Milliseconds of one call, by its own metrics."""
@@ -132,8 +137,8 @@ class Agent(Struct):
         return values[f"{histogram}_sum"] / max(1.0, values[f"{histogram}_count"]) * 1000
 
 
-def real(lab: Lab) -> Agent:
-    """The agent on the lab's kubelet."""
+def real(lab: Lab, profile: str) -> Agent:
+    """The agent on the lab's kubelet; its own CPU time by function goes to the file `profile` when it ends."""
     bench = Bench(lab.folder / "cards", parse(f"cards: [{', '.join(['{model: H100}'] * CARDS)}]"))
     product = Product(lab, flags={"log-level": "warning"})
     product.start()
@@ -143,9 +148,11 @@ def real(lab: Lab) -> Agent:
     account = lab.identity(product.site.agent_user)
     port = lab.take_port()
     flags = {"device-config-file": str(config)}
-    process = start_agent(lab, lab.nodes[NODE], bench.environment, flags, identity=account, port=port)
+    python = (sys.executable, *(["-m", "benchmarks.profiled", profile] if profile else []))
+    cards = {**bench.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = start_agent(lab, lab.nodes[NODE], cards, flags, identity=account, port=port, python=python)
     wait_for_devices(lab, "nvidia.com/gpu")
-    return Agent(child_of(process.pid), port)
+    return Agent(process, port)
 
 
 def wait_for_devices(lab: Lab, resource: str) -> None:
@@ -153,8 +160,8 @@ def wait_for_devices(lab: Lab, resource: str) -> None:
     lab.wait_for(resource, lambda: lab.get("node", NODE)["status"]["allocatable"].get(resource) == wanted)
 
 
-def cpu_of(lab: Lab, agent: Agent) -> dict[str, float]:
-    """CPU seconds so far of whoever has a part in a burst."""
+def cpu_of(lab: Lab, agent: Agent | None = None) -> dict[str, float]:
+    """CPU seconds so far of whoever has a part in a burst; what containerd starts is not among it."""
     node = lab.nodes[NODE]
     parts = {
         "kube-apiserver": lab.control_plane.apiserver.process,
@@ -162,7 +169,8 @@ def cpu_of(lab: Lab, agent: Agent) -> dict[str, float]:
         "kubelet": node.kubelet.process,
         "containerd": node.containerd.process,
     }
-    return {**{name: cpu_s(child_of(part.pid)) for name, part in parts.items()}, "hami agent": cpu_s(agent.pid)}
+    used = {name: cpu_s(child_of(part.pid)) for name, part in parts.items()}
+    return {**used, "hami agent": cpu_s(agent.pid)} if agent else used
 
 
 def simulated(lab: Lab) -> Callable[[Kube], Any]:
@@ -179,37 +187,48 @@ def simulated(lab: Lab) -> Callable[[Kube], Any]:
     return agents
 
 
-def plain(lab: Lab, pods: int) -> list[Figure]:
+def plain(lab: Lab, pods: int) -> tuple[list[Figure], str]:
     """As many pods with nobody of us in their way: until kubelet has asked for the last device, and until all run."""
     log = lab.folder / "handout.log"
     words = [sys.executable, "-m", "benchmarks.handout", "--devices", str(CARDS * 20), "--log", str(log)]
     plugin = lab.program(words, {"PYTHONPATH": str(Path(__file__).parents[1])}, name="handout", node=lab.nodes[NODE])
     wait_for_devices(lab, handout.RESOURCE)
+    before = cpu_of(lab)
     progress = asyncio.run(burst(lab, None, pods, plain_pod))
+    note = f"CPU without hami, s  {_cpu_used(before, cpu_of(lab))}"
     lab.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
     lab.wait_for("pods to go", lambda: not lab.kubectl("get", "pods", "-o", "name").split(), 120)
     plugin.kill()
     asked = [float(line) for line in log.read_text().split()]
-    return [
+    figures = [
         Figure("plain_granted_s", max(asked) - progress.began, "s", "the peer: until kubelet asked for the last"),
         Figure("plain_running_s", progress.last(progress.running), "s", "the peer: until the last container ran"),
     ]
+    return figures, note
 
 
 def where_time_went(lab: Lab, agent: Agent, before: dict[str, float]) -> list[str]:
-    used = {name: after - before[name] for name, after in cpu_of(lab, agent).items()}
-    allocate, verify = (agent.mean_ms(f"hami_agent_{what}_seconds") for what in ("allocation", "verification"))
+    prefer, allocate, verify = (
+        agent.mean_ms(f"hami_agent_{what}_seconds") for what in ("preference", "allocation", "verification")
+    )
     return [
-        f"CPU, s  {', '.join(f'{name} {value:.1f}' for name, value in sorted(used.items(), key=lambda one: -one[1]))}",
-        f"kubelet waits for the agent, mean  {allocate:.1f} ms an Allocate, {verify:.1f} ms a container start",
+        f"CPU with hami, s  {_cpu_used(before, cpu_of(lab, agent))}",
+        "kubelet waits for the agent, mean  "
+        f"{prefer:.1f} ms a preference, {allocate:.1f} ms an Allocate, {verify:.1f} ms a container start",
     ]
+
+
+def _cpu_used(before: dict[str, float], after: dict[str, float]) -> str:
+    used = {name: after[name] - before[name] for name in after}
+    return ", ".join(f"{name} {value:.1f}" for name, value in sorted(used.items(), key=lambda one: -one[1]))
 
 
 @click.command()
 @click.option("--pods", default=100, show_default=True)
 @click.option("--simulated", "without_kubelet", is_flag=True, help="No kubelet even where one could run.")
+@click.option("--profile", default="", help="File for cProfile's record of the agent; it costs time.")
 @click.option("--json", "as_json", is_flag=True)
-def main(pods: int, without_kubelet: bool, as_json: bool) -> None:
+def main(pods: int, without_kubelet: bool, profile: str, as_json: bool) -> None:
     """A burst of slices on one node."""
     reason = "asked for" if without_kubelet else obstacle()
     if reason:
@@ -223,13 +242,14 @@ def main(pods: int, without_kubelet: bool, as_json: bool) -> None:
                 progress = asyncio.run(burst(lab, simulated(lab), pods, slice_pod))
         else:
             with console.status(f"{pods} pods at once without hami, for comparison"):
-                alone = plain(lab, pods)
+                alone, note = plain(lab, pods)
             with console.status("scheduler and agent"):
-                agent = real(lab)
+                agent = real(lab, profile)
             before = cpu_of(lab, agent)
             with console.status(f"{pods} pods at once"):
                 progress = asyncio.run(burst(lab, None, pods, slice_pod))
-            notes = where_time_went(lab, agent, before)
+            notes = [note, *where_time_went(lab, agent, before)]
+            agent.process.stop()
         bind_failures = lab.kubectl("get", "events", "--field-selector", "reason=BindingFailed", "-o", "name").split()
     failed = len(progress.failed) + len(bind_failures) + pods - len(progress.granted)
     show(

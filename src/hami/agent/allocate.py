@@ -2,8 +2,8 @@
 
     see (kubelet's pods) -> find (whose turn is it) -> object (may it) -> prepare -> complete -> answer
 
-One at a time, as kubelet calls it. The answer is on disk before kubelet hears it; a wrong
-guess is caught by `verify` before the container starts.
+One at a time, as kubelet calls it. The answer is in the checkpoint before kubelet hears it; a
+wrong guess is caught by `verify` before the container starts.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from hami.agent.bound import AgentPod, BoundPod, BoundPods, asking
 from hami.agent.checkpoint import Seat, State
@@ -166,7 +165,7 @@ class Allocator:
 
     def _stranger(self, sight: Sight) -> bool:
         """Whether kubelet knows a pod that the watch has not shown: the one it admits now may be that one."""
-        return sight.view is not None and not self._parts.pods.names().issuperset(sight.view.pods)
+        return sight.view is not None and not self._parts.pods.names().issuperset(sight.view.held)
 
     async def _refresh(self) -> str:
         """A fresh list, tried until it is there or time is up; why not, in words."""
@@ -212,23 +211,25 @@ class Allocator:
         key = key_of(found.pod.ref, found.share.name, ids)
         cards = parts.cards.cards()
         grant = build(found.pod.ref, found.share, ids, key=key, cards=cards, host=parts.host)
+        policy = policy_of(grant, found.share, cards, parts.host.config) if needs_policy(grant) else None
+
+        def prepare() -> None:
+            if policy is not None:
+                parts.folders.write(key, policy)
+
         known = parts.seats.get(key)
-        if known is None or known.grant != grant or known.state is not State.COMPLETED:
-            known = Seat(key, grant, State.STARTED)
-            # An earlier seat of the same container, whose answer kubelet has lost, stays until its pod goes: were
-            # the guess then wrong, its ids could be somebody else's now, and nothing would tell.
-            # After a power cut no container runs, and `recover.sweep` takes away folders that no seat has.
-            await parts.seats.change(put=[known], durable=False)
         try:
-            if needs_policy(grant):
-                policy = policy_of(grant, found.share, cards, parts.host.config)
-                await asyncio.to_thread(parts.folders.write, key, policy)
-            await parts.seats.change(put=[replace(known, state=State.COMPLETED)])
+            if known is not None and known.grant == grant and known.state is State.COMPLETED:
+                await parts.seats.change(first=prepare)
+            else:
+                # An earlier seat of the same container, whose answer kubelet has lost, stays until its pod goes: were
+                # the guess then wrong, its ids could be somebody else's now, and nothing would tell.
+                await parts.seats.enter(Seat(key, grant, State.STARTED), prepare)
         except (OSError, Malformed):
             await self._undo(key)
             raise
         log.info("granted", extra={"pod": str(found.pod.ref), "container": found.share.name, "allocation": key})
-        if next_share(found.pod, tuple(parts.seats), Sight()) is None:
+        if next_share(found.pod, parts.seats.of_pod(found.pod.ref.uid), Sight()) is None:
             parts.outcome.granted(found.pod)
         return grant
 

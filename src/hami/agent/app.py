@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import uvloop
 from aiohttp import web
 
 from hami.agent import cdi, library, recover, timeout, xids
@@ -65,7 +66,8 @@ def run(settings: Settings) -> None:
     logs.setup(settings.log_format, settings.log_level)
     if settings.niceness:
         take_precedence(settings.niceness)
-    asyncio.run(main(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(settings))
 
 
 async def main(settings: Settings, ready: Callable[[int], None] | None = None) -> None:
@@ -198,6 +200,7 @@ class Agent:
             self._serve_kubelet(),
             self._write_cdi(),
             self.house.run(),
+            self.parts.seats.keep(),
             self.publisher.run(),
             self.recorder.run(),
             self.conflicts.run(),

@@ -5,7 +5,8 @@ timeout. It judges whether a record can be read, not whether it may be granted.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 from msgspec import Struct
@@ -13,7 +14,8 @@ from msgspec import Struct
 from hami.model.ask import ContainerKind, PodRef
 from hami.model.errors import Malformed
 from hami.model.ids import Family, PodUid
-from hami.model.plan import ContainerSlices
+from hami.model.plan import Charge, ContainerSlices
+from hami.plan.charge import charges
 from hami.wire import annotations as keys
 from hami.wire.objects import Container, Metadata, Pod
 
@@ -51,7 +53,7 @@ class Share(Struct, frozen=True):
         return self.spec.name
 
 
-class BoundPod(Struct, frozen=True):
+class BoundPod(Struct, frozen=True, dict=True):
     """A pod of this node. `problem` says why its record cannot be used; then `shares` have no slices."""
 
     ref: PodRef
@@ -65,7 +67,7 @@ class BoundPod(Struct, frozen=True):
     first_seen: float
     """Seconds of the clock given to `BoundPods`."""
 
-    @property
+    @cached_property
     def asks(self) -> bool:
         """Whether its record gives it cards."""
         return any(share.slices for share in self.shares)
@@ -78,6 +80,22 @@ class BoundPod(Struct, frozen=True):
     @property
     def leaving(self) -> bool:
         return self.pod.metadata.deletion_timestamp is not None
+
+    @cached_property
+    def charges(self) -> tuple[Charge, ...]:
+        """What it takes of each card now, by its record."""
+        kinds: list[tuple[ContainerKind, ContainerSlices]] = [(share.kind, share.slices) for share in self.shares]
+        return charges(kinds, init_done=self._init_done)
+
+    @property
+    def _init_done(self) -> bool:
+        """Whether all init containers that run to an end have ended well."""
+        ended = {
+            status.name
+            for status in self.pod.status.init_container_statuses or ()
+            if status.state.terminated is not None and status.state.terminated.exit_code == 0
+        }
+        return all(share.name in ended for share in self.shares if share.kind is ContainerKind.INIT)
 
     def share(self, container: str) -> Share | None:
         return next((share for share in self.shares if share.name == container), None)
@@ -92,6 +110,7 @@ class BoundPods:
         self._clock = clock
         self._pods: dict[PodUid, BoundPod] = {}
         self._heard = 0
+        self._in_order: list[BoundPod] | None = None
         self.synced = False
         """Whether a whole list has been seen: before that, a pod that is not here may well exist."""
         self.on_change: Callable[[PodUid], None] = lambda _: None
@@ -108,11 +127,13 @@ class BoundPods:
         if pod.spec.node_name != self._node:
             return
         self._heard += 1
+        self._in_order = None
         self._pods[uid] = self._read(pod, known)
         self.on_change(uid)
 
     def drop(self, uid: PodUid) -> None:
         if self._pods.pop(uid, None) is not None:
+            self._in_order = None
             self.on_change(uid)
 
     def replace(self, pods: Iterable[AgentPod], version: str) -> None:
@@ -140,9 +161,11 @@ class BoundPods:
         """Namespace and name of each."""
         return {(pod.ref.namespace, pod.ref.name) for pod in self._pods.values()}
 
-    def in_order(self) -> list[BoundPod]:
+    def in_order(self) -> Sequence[BoundPod]:
         """All pods in bind order; those that are being deleted last, since kubelet rarely starts one."""
-        return sorted(self._pods.values(), key=lambda pod: (pod.leaving, pod.order))
+        if self._in_order is None:
+            self._in_order = sorted(self._pods.values(), key=lambda pod: (pod.leaving, pod.order))
+        return self._in_order
 
     def _read(self, pod: AgentPod, known: BoundPod | None) -> BoundPod:
         notes = pod.metadata.annotations or {}

@@ -76,12 +76,18 @@ class Checkpoint:
         except msgspec.MsgspecError as fault:
             raise Unreadable(f"{self.path}: {fault}") from fault
 
-    def save(self, seats: tuple[Seat, ...], *, durable: bool = True) -> None:
-        """Raises OSError, and then the old state still holds. Not `durable` outlives the agent, not the machine."""
+    def save(self, seats: tuple[Seat, ...]) -> None:
+        """For whoever reads from now on; a power cut may undo it until `keep`. Raises OSError: the old state holds."""
         body = msgspec.json.encode(seats)
         text = b'{"version":1,"checksum":"%s","seats":%s}' % (_checksum(body).encode(), body)
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(self.path, text, 0o600, durable=durable)
+        replace_file(self.path, text, 0o600, durable=False)
+
+    def keep(self) -> None:
+        """Return when what was saved last is on the disk. Raises OSError."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        _sync_folder(self.path.parent)
 
     def set_aside(self) -> Path:
         """Keep a damaged file for a person to look at, out of the way."""

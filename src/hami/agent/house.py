@@ -9,7 +9,7 @@ import logging
 from hami.agent import recover, resize
 from hami.agent.allocate import Parts
 from hami.agent.bound import asking
-from hami.agent.match import next_share
+from hami.agent.match import by_pod, next_share
 from hami.agent.sight import Sight
 from hami.model.ids import PodUid
 from hami.wire import annotations as keys
@@ -57,9 +57,8 @@ class House:
 
     def tell_granted(self) -> None:
         """Pods that have all their cards while the cluster says that they wait: a restart lost the word."""
-        seats = tuple(self._parts.seats)
-        seated = {seat.grant.pod.uid for seat in seats}
+        seats = by_pod(self._parts.seats)
         for pod in asking(self._parts.pods.in_order()):
-            waiting = pod.phase == keys.PHASE_ALLOCATING and pod.ref.uid in seated
-            if waiting and next_share(pod, seats, Sight()) is None:
+            waiting = pod.phase == keys.PHASE_ALLOCATING and pod.ref.uid in seats
+            if waiting and next_share(pod, seats[pod.ref.uid], Sight()) is None:
                 self._parts.outcome.granted(pod)

@@ -34,9 +34,7 @@ class Refused(Struct, frozen=True):
 
 def find(pods: Sequence[BoundPod], seats: Sequence[Seat], cards: int, sight: Sight) -> Match | None:
     """The first pod, of those in bind order, that waits for a container with `cards` cards."""
-    of_pod: dict[PodUid, list[Seat]] = {}  # a node may have hundreds of both, and kubelet waits
-    for seat in seats:
-        of_pod.setdefault(seat.grant.pod.uid, []).append(seat)
+    of_pod = by_pod(seats)
     for pod in asking(pods):
         if sight.knows(pod):
             share = next_share(pod, of_pod.get(pod.ref.uid, ()), sight)
@@ -45,20 +43,26 @@ def find(pods: Sequence[BoundPod], seats: Sequence[Seat], cards: int, sight: Sig
     return None
 
 
+def by_pod(seats: Iterable[Seat]) -> dict[PodUid, list[Seat]]:
+    """Seats by the pod that sits there: a node may have hundreds of both."""
+    found: dict[PodUid, list[Seat]] = {}
+    for seat in seats:
+        found.setdefault(seat.grant.pod.uid, []).append(seat)
+    return found
+
+
 def next_share(pod: BoundPod, seats: Iterable[Seat], sight: Sight) -> Share | None:
     """The container of `pod` that kubelet comes to next: the first with cards that it has no answer for."""
-    answered = _shown(pod, sight) | {
+    shown = sight.view.of((pod.ref.namespace, pod.ref.name)) if sight.view is not None else {}
+    waiting = [share for share in pod.shares if share.slices and share.name not in shown]
+    if not waiting:
+        return None  # of hundreds of pods nearly all, and kubelet waits: no more is asked about them
+    answered = {kept.container for kept in sight.keeps.get(pod.ref.uid, ()) if sight.knows(pod)} | {
         seat.grant.container
         for seat in seats
         if seat.grant.pod.uid == pod.ref.uid and seat.state is State.COMPLETED and still_held(seat, pod, sight)
     }
-    return next((share for share in pod.shares if share.slices and share.name not in answered), None)
-
-
-def _shown(pod: BoundPod, sight: Sight) -> set[str]:
-    """Containers for which kubelet has an answer, whether we know of it or not."""
-    shown = set(sight.view.of((pod.ref.namespace, pod.ref.name))) if sight.view is not None else set()
-    return shown | {kept.container for kept in sight.keeps.get(pod.ref.uid, ()) if sight.knows(pod)}
+    return next((share for share in waiting if share.name not in answered), None)
 
 
 def still_held(seat: Seat, pod: BoundPod, sight: Sight) -> bool:

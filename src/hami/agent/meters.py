@@ -24,6 +24,9 @@ class Meters:
         self._allocation_s = Histogram(
             "hami_agent_allocation_seconds", "How long kubelet waited for an Allocate.", buckets=FAST, registry=made
         )
+        self._preference_s = Histogram(
+            "hami_agent_preference_seconds", "How long kubelet waited for a preference.", buckets=FAST, registry=made
+        )
         self._verifications = Counter(
             "hami_agent_verifications", "Container starts that were checked, by outcome.", ["outcome"], registry=made
         )
@@ -51,6 +54,11 @@ class Meters:
             self._allocations.labels(outcome)
         for outcome in ("started", "NotVerified"):
             self._verifications.labels(outcome)
+
+    @contextmanager
+    def preference(self) -> Iterator[None]:
+        with self._preference_s.time():
+            yield
 
     @contextmanager
     def allocation(self) -> Iterator[Outcome]:

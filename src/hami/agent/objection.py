@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from hami.agent.bound import BoundPod, Share
-from hami.model.ask import CardAsk, ContainerKind, PodRef
+from hami.model.ask import CardAsk, PodRef
 from hami.model.card import Card
 from hami.model.errors import Malformed
 from hami.model.plan import Charge, ContainerSlices, Slice
 from hami.model.vendor import Vendor
-from hami.plan.charge import charges
 from hami.vendors.ask import ask_of
 
 
@@ -114,7 +113,7 @@ def _of_capacity(pod: BoundPod, share: Share, cards: Sequence[Card], granted: It
         if other.ref in seen:
             continue
         seen.add(other.ref)
-        for charge in _charges(other):
+        for charge in other.charges:
             if charge.card in loads:
                 loads[charge.card].append(charge)
     by_id = {card.id: card for card in cards}
@@ -131,19 +130,3 @@ def _over(card: Card, taken: list[Charge]) -> str | None:
         if wanted > there:
             return f"card {card.id} has {there} {unit}, with this pod {wanted} would be promised"
     return None
-
-
-def _charges(pod: BoundPod) -> tuple[Charge, ...]:
-    kinds: list[tuple[ContainerKind, ContainerSlices]] = [(share.kind, share.slices) for share in pod.shares]
-    return charges(kinds, init_done=_init_done(pod))
-
-
-def _init_done(pod: BoundPod) -> bool:
-    """Whether all init containers that run to an end have ended well."""
-    ended = {
-        status.name
-        for status in pod.pod.status.init_container_statuses or ()
-        if status.state.terminated is not None and status.state.terminated.exit_code == 0
-    }
-    inits = [share.name for share in pod.shares if share.kind is ContainerKind.INIT]
-    return all(name in ended for name in inits)

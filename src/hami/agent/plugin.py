@@ -105,9 +105,10 @@ class Plugin:
     ) -> messages.PreferredAllocationResponse:
         answers = []
         for one in request.container_requests:
-            ids = await self._allocator.prefer(
-                frozenset(one.available_deviceIDs), frozenset(one.must_include_deviceIDs), one.allocation_size
-            )
+            with self._meters.preference():
+                ids = await self._allocator.prefer(
+                    frozenset(one.available_deviceIDs), frozenset(one.must_include_deviceIDs), one.allocation_size
+                )
             answers.append(messages.ContainerPreferredAllocationResponse(deviceIDs=ids))
         return messages.PreferredAllocationResponse(container_responses=answers)
 

@@ -6,6 +6,7 @@ server has it. After a restart the same notes follow from the seats, so nothing 
 
 import asyncio
 import logging
+import time
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -22,6 +23,8 @@ from hami.wire import annotations as keys
 from hami.wire.objects import Pod
 
 log = logging.getLogger(__name__)
+ECHO_S = 10.0
+"""How late our watch may tell of what we have written ourselves; after that it is written again."""
 AT_ONCE = 8
 """Patches on their way at the same time: a burst of a hundred pods is told within a second."""
 
@@ -51,10 +54,11 @@ class Publisher:
         self._waiting: dict[PodUid, _Outcome] = {}
         self._wake = asyncio.Event()
         self._told: set[tuple[PodUid, str]] = set()
+        self._written: dict[PodUid, float] = {}
 
     def granted(self, pod: BoundPod) -> None:
         """Every container of the pod has its answer: the record is emptied and the phase is success."""
-        if pod.phase == keys.PHASE_SUCCESS:
+        if pod.phase == keys.PHASE_SUCCESS or self._just_written(pod.ref.uid):
             return
         emptied = keys.encode_devices([()] * len(pod.shares))
         notes = {self._records.to_allocate_annotation: emptied, keys.BIND_PHASE: keys.PHASE_SUCCESS}
@@ -90,6 +94,10 @@ class Publisher:
             for (uid, outcome), done in zip(batch, written, strict=True):
                 if done and self._waiting.get(uid) is outcome:
                     del self._waiting[uid]
+                    if outcome.labels:
+                        now = time.monotonic()
+                        recent = {one: at for one, at in self._written.items() if now - at < ECHO_S}
+                        self._written = recent | {uid: now}
             if self._waiting:
                 self._wake.set()
             if all(written):
@@ -100,6 +108,10 @@ class Publisher:
     def forget(self, uid: PodUid) -> None:
         """The pod is gone."""
         self._told = {told for told in self._told if told[0] != uid}
+
+    def _just_written(self, uid: PodUid) -> bool:
+        """Whether the server has it that the pod is granted, and the watch may not have told us yet."""
+        return time.monotonic() - self._written.get(uid, -ECHO_S) < ECHO_S
 
     def _note(self, outcome: _Outcome) -> None:
         before = self._waiting.get(outcome.pod.uid)

@@ -1,16 +1,24 @@
 """All seats of this node: in memory for reading, in the checkpoint before anything follows from them.
 
 The only writer of the checkpoint. Knows nothing of kubelet's calls or of Kubernetes.
+
+What is written outlives the agent at once, and the machine a moment later (`keep`): kubelet waits for each answer while
+a burst of container starts keeps the disk busy. After a power cut no container runs; what the last moment lacked is
+rebuilt from kubelet's own file (`recover`), which kubelet does wait for.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+from msgspec.structs import replace
+
 from hami.agent.checkpoint import Checkpoint, Seat, State, Unreadable
 from hami.model.ids import PodUid
 
 log = logging.getLogger(__name__)
+KEEP_S = 0.2
+"""From a change to the disk: one wait for all changes of a burst's moment."""
 
 
 class Seats:
@@ -19,7 +27,9 @@ class Seats:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._seats: dict[str, Seat] = {}
+        self._on_disk: dict[str, Seat] = {}
         self._writing = asyncio.Lock()
+        self._unkept = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change, in the loop."""
 
@@ -36,7 +46,7 @@ class Seats:
         except Unreadable as fault:
             log.error("checkpoint is damaged", extra={"fault": str(fault), "kept": str(self._checkpoint.set_aside())})
             return False
-        self._seats = {seat.key: seat for seat in loaded}
+        self._seats = self._on_disk = {seat.key: seat for seat in loaded}
         return True
 
     def get(self, key: str) -> Seat | None:
@@ -57,26 +67,78 @@ class Seats:
         """Every device id that some seat has."""
         return frozenset(one for seat in self._seats.values() for one in seat.grant.kubelet_ids)
 
-    async def change(self, put: Iterable[Seat] = (), drop: Iterable[str] = (), *, durable: bool = True) -> None:
+    async def change(
+        self,
+        put: Iterable[Seat] = (),
+        drop: Iterable[str] = (),
+        *,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
         """All or nothing. Raises OSError where it cannot be saved; then nothing has changed.
 
-        What is not `durable` a power cut may undo: right for a seat that nobody has been told of.
+        `first` is done before it is saved, off the loop; what it raises is raised, and nothing has changed.
         """
         async with self._writing:
             after = dict(self._seats)
             for key in drop:
                 after.pop(key, None)
             after.update((seat.key, seat) for seat in put)
-            if after == self._seats:
-                return
-            # In a thread: fsync takes milliseconds on a busy disk, and the loop serves health and watches.
-            saved = asyncio.to_thread(self._checkpoint.save, tuple(after.values()), durable=durable)
-            write = asyncio.ensure_future(saved)
+
+            def write() -> None:
+                first()
+                self._save(after)
+
+            await self._follow(write, after, self._seats)
+
+    async def enter(self, seat: Seat, prepare: Callable[[], None]) -> None:
+        """The two phases of a new seat: written as started, `prepare`, written as completed and seen so.
+
+        One trip off the loop for all three, since kubelet waits meanwhile. Raises what `prepare` or the
+        disk raises; all is then as before but for the file, which may say started until the next change.
+        """
+        async with self._writing:
+            before = self._seats
+            started = {**before, seat.key: replace(seat, state=State.STARTED)}
+            completed = {**before, seat.key: replace(seat, state=State.COMPLETED)}
+            self._seats = started  # nothing follows from a started seat, but its folder must be known as somebody's
+
+            def write() -> None:
+                self._save(started)
+                prepare()
+                self._save(completed)
+
+            await self._follow(write, completed, before)
+
+    async def keep(self) -> None:
+        """Bring what was written to the disk itself, a moment after each change, until cancelled."""
+        while True:
+            await self._unkept.wait()
+            await asyncio.sleep(KEEP_S)
+            self._unkept.clear()
             try:
-                await asyncio.shield(write)
-            finally:
-                # Also when kubelet hangs up meanwhile: a thread cannot be stopped, and memory must follow the disk.
-                await asyncio.wait({write})
-                if write.exception() is None:
-                    self._seats = after
-                    self.on_change()
+                await asyncio.to_thread(self._checkpoint.keep)
+            except OSError as fault:
+                log.warning("a power cut would undo the last grants", extra={"why": str(fault)})
+
+    def _save(self, seats: dict[str, Seat]) -> None:
+        """In the thread. Nothing where the file says so already."""
+        if seats != self._on_disk:
+            self._checkpoint.save(tuple(seats.values()))
+            self._on_disk = seats
+
+    async def _follow(self, write: Callable[[], None], after: dict[str, Seat], before: dict[str, Seat]) -> None:
+        """Do `write` in a thread, and be `after` if it went well, else `before`.
+
+        Even a file that nobody waits for takes milliseconds on a busy disk, and the loop serves health, watches and
+        turns on cards.
+        """
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # Also when kubelet hangs up meanwhile: a thread cannot be stopped, and memory must follow the disk.
+            await asyncio.wait({writing})
+            self._seats = after if writing.exception() is None else before
+            if self._seats != before:
+                self._unkept.set()
+                self.on_change()

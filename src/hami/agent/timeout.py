@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from hami.agent.allocate import Parts
 from hami.agent.bound import BoundPod, asking
-from hami.agent.match import next_share
+from hami.agent.match import by_pod, next_share
 from hami.agent.sight import Sight
 from hami.wire import annotations as keys
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 def overdue(parts: Parts, now: float, patience: float) -> list[BoundPod]:
     """Pods that have waited for longer than `patience` seconds of the clock of `now`."""
-    seats = tuple(parts.seats)
+    seats = by_pod(parts.seats)
     return [
         pod
         for pod in asking(parts.pods.in_order())
         if pod.phase == keys.PHASE_ALLOCATING
         and now - pod.first_seen > patience
-        and next_share(pod, seats, Sight(None, parts.kept())) is not None
+        and next_share(pod, seats.get(pod.ref.uid, ()), Sight(None, parts.kept())) is not None
     ]
 
 

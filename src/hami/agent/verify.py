@@ -26,6 +26,7 @@ from hami.agent.sight import Sight, look
 from hami.model.ask import ContainerKind
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.ids import PodUid
+from hami.wire.policy import LibraryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,8 @@ class Verifier:
         async with self._turn:
             try:
                 seats = [await self._seat(place, wanted) for place in places]
-                for place, seat in zip(places, seats, strict=True):
-                    await self._write(place, seat)
-                await self._leave(wanted, seats)
+                policies = [self._policy(place, seat) for place, seat in zip(places, seats, strict=True)]
+                await self._leave(wanted, seats, policies)
             except (OSError, Malformed) as fault:
                 raise NotVerified(f"cannot be written down: {fault}") from fault
 
@@ -198,23 +198,34 @@ class Verifier:
 
     # 3. write what the container will see
 
-    async def _write(self, place: Place, seat: Seat) -> None:
+    def _policy(self, place: Place, seat: Seat) -> LibraryPolicy | None:
         parts = self._parts
         if seat.broken:
             parts.outcome.failed(place.pod, "AllocationMismatch", seat.broken)
             raise NotVerified(seat.broken)
         if place.pod.over:
             raise NotVerified(f"pod {place.pod.ref} was given up and its slice released: delete it")
-        if needs_policy(seat.grant):
-            policy = policy_of(seat.grant, place.share, parts.cards.cards(), parts.host.config)
-            await asyncio.to_thread(parts.folders.write, seat.key, policy)
+        if not needs_policy(seat.grant):
+            return None
+        return policy_of(seat.grant, place.share, parts.cards.cards(), parts.host.config)
 
-    async def _leave(self, ids: frozenset[str], seats: Sequence[Seat]) -> None:
-        """Note who was confirmed; other seats of these ids belong to nobody: kubelet has forgotten them."""
+    async def _leave(
+        self, ids: frozenset[str], seats: Sequence[Seat], policies: Sequence[LibraryPolicy | None]
+    ) -> None:
+        """Write the folders and note who was confirmed.
+
+        Other seats of these ids belong to nobody: kubelet has forgotten them.
+        """
+
+        def write() -> None:
+            for seat, policy in zip(seats, policies, strict=True):
+                if policy is not None:
+                    self._parts.folders.write(seat.key, policy)
+
         keys = {seat.key for seat in seats}
         stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys]
         verified = [replace(seat, verified=True) for seat in seats]
-        await self._parts.seats.change(put=verified, drop=stale, durable=False)  # after a power cut we are asked again
+        await self._parts.seats.change(put=verified, drop=stale, first=write)
 
 
 def _few(ids: frozenset[str]) -> str:

@@ -16,7 +16,7 @@ from hami.scheduler.waiting import Waiter
 SPOKEN_NODES = 10
 """Node names an event names; the rest are counted."""
 SPOKEN_REASONS = 4
-GOOD_NEWS_PER_S, GOOD_NEWS_AT_ONCE = 5.0, 50.0
+GOOD_NEWS_PER_S, GOOD_NEWS_AT_ONCE = 5.0, 20.0
 """Events that all went well, beside kube-scheduler's own `Scheduled`: a Job of thousands of pods needs
 the API server for better things."""
 

@@ -221,7 +221,7 @@ async def test_an_agent_that_dies_before_it_answers_leaves_nothing(node):
     node.parts.folders.write = lambda key, policy: (_ for _ in ()).throw(SystemError("killed"))
     with pytest.raises(Rejected):
         await node.kubelet.admit(pod)
-    [seat] = node.parts.seats
+    [seat] = node.checkpoint.load()
     assert seat.state is State.STARTED
     await node.restart_agent()
     assert len(node.parts.seats) == 0

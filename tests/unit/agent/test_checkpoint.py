@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from hami.agent import podresources
+from hami.agent import seats as seats_module
 from hami.agent.checkpoint import Checkpoint, Seat, State, Unreadable
 from hami.agent.podresources import KubeletFile, KubeletView, PodResources
 from hami.agent.seats import Seats
@@ -57,10 +58,10 @@ def test_a_save_that_fails_leaves_the_old_state_and_no_litter(tmp_path, monkeypa
     checkpoint = Checkpoint(tmp_path / "c.json")
     checkpoint.save((seat("old"),))
 
-    def full(fd):
+    def full(fd, mode):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fchmod", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save((seat("new"),))
     assert checkpoint.load() == (seat("old"),)
@@ -171,12 +172,17 @@ async def test_a_file_that_lags_behind_kubelet_is_not_believed(tmp_path):
     assert (await look(Kubelet(), lambda: None, 1.0)) == Sight(await Kubelet().view(1.0), None)
 
 
-def test_only_what_must_outlive_the_machine_waits_for_the_disk(tmp_path, monkeypatch):
+async def test_nobody_waits_for_the_disk_and_soon_all_is_on_it(tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr(os, "fsync", waits.append)
+    monkeypatch.setattr(seats_module, "KEEP_S", 0.02)
     checkpoint = Checkpoint(tmp_path / "seats.json")
-    checkpoint.save((seat(state=State.STARTED),), durable=False)
+    kept = Seats(checkpoint)
+    await kept.enter(seat(state=State.STARTED), lambda: None)
+    await kept.change(put=[seat("other")])
     assert waits == []
-    assert checkpoint.load() == (seat(state=State.STARTED),)
-    checkpoint.save((seat(),))
-    assert len(waits) == 2, "the file, and the name it has in its folder"
+    assert len(checkpoint.load()) == 2
+    keeping = asyncio.create_task(kept.keep())
+    await asyncio.sleep(0.2)
+    keeping.cancel()
+    assert len(waits) == 2, "the file, and the name it has in its folder; once for both changes"

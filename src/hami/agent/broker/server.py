@@ -26,6 +26,8 @@ from hami.wire.policy import CardLimit
 
 log = logging.getLogger(__name__)
 ROUND_S = 1.0
+GATHER_S = 0.05
+"""Grants come in bursts: one round serves all of a moment. A container takes longer than that to start."""
 MOST_SESSIONS = 1024
 """Of one grant: as many as its ledger has slots."""
 MOST_UNKNOWN = 64
@@ -96,6 +98,7 @@ class Broker:
                 self.round()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._kicked.wait(), ROUND_S)
+                    await asyncio.sleep(GATHER_S)
                 self._kicked.clear()
         finally:
             self.close()
