@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 FULL = 1000
 """Units of a card."""
 MOST_SIZES = 40
+"""The most frequent ones."""
 MOST_ROUNDS = 150
 """Then the prices so far are good enough: they order cards, nobody pays them."""
 _TINY = 1e-9
@@ -23,8 +24,8 @@ _TINY = 1e-9
 
 def residues(counts: Mapping[int, float]) -> Floats:
     """Worth of 0..1000 free thousandths of a card, for counts of shares by size; a whole card is worth 1."""
-    frequent = sorted(counts.items(), key=lambda entry: -entry[1])
-    chosen = dict(sorted((size, count) for size, count in frequent if 0 < size < FULL and count > 0)[:MOST_SIZES])
+    parts = sorted(((size, count) for size, count in counts.items() if 0 < size < FULL), key=lambda entry: -entry[1])
+    chosen = dict(sorted(parts[:MOST_SIZES]))
     sizes = tuple(chosen)
     worth: Floats = _worth(sizes, _duals(sizes, np.array(list(chosen.values())))) if sizes else np.zeros(FULL + 1)
     worth[FULL] = max(1.0, worth[FULL])
@@ -37,20 +38,18 @@ def _duals(sizes: tuple[int, ...], counts: Floats) -> Floats:
     amounts = counts / basis.diagonal()
     prices: Floats = 1 / basis.diagonal()
     for _ in range(MOST_ROUNDS):
-        prices = np.asarray(np.linalg.solve(basis.T, np.ones(len(sizes))), np.float64)
         worth = _worth(sizes, prices)
         if worth[FULL] <= 1 + 1e-7:
             break
         column = _pattern(sizes, prices, worth)
         weights = np.linalg.solve(basis, column)
         usable = weights > _TINY
-        if not usable.any():
-            break
         ratios = np.where(usable, amounts / np.where(usable, weights, 1), np.inf)
         leaving = int(ratios.argmin())
         amounts = np.maximum(amounts - ratios[leaving] * weights, 0)
         amounts[leaving] = ratios[leaving]
         basis[:, leaving] = column
+        prices = np.asarray(np.linalg.solve(basis.T, np.ones(len(sizes))), np.float64)
     return np.maximum(prices, 0)
 
 
@@ -58,7 +57,7 @@ def _worth(sizes: tuple[int, ...], prices: Floats) -> Floats:
     """For each room the dearest set of sizes that it holds, any number of each."""
     worth = np.zeros(FULL + 1)
     for size, price in zip(sizes, prices, strict=True):
-        step = size if price > 0 else FULL + 1
+        step = size
         while step <= FULL:  # one, two, four, ... of it: every number is a sum of these
             np.maximum(worth[step:], worth[: FULL + 1 - step] + price, out=worth[step:])
             step, price = 2 * step, 2 * price  # noqa: PLW2901 - of twice as many
