@@ -82,8 +82,9 @@ def choose(ask: Ask, table: Table, names: Sequence[str] | None = None) -> Decisi
 
 def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | None:
     """The plan on the best node left: by score, then by name."""
-    scores = np.where(verdicts.number[rows] == FEASIBLE, _scores(ask, table, rows), -np.inf)
-    while len(rows) and (top := scores.max()) > -np.inf:
+    rows = rows[verdicts.number.take(rows) == FEASIBLE]
+    scores = _scores(ask, table, rows)  # also of no rows: `pack` learns of the ask
+    while (top := scores.max(initial=-np.inf)) > -np.inf:
         ties = np.flatnonzero(scores == top)
         row = int(rows[ties[table.rank[rows[ties]].argmin()]])
         result = fit_as(ask, table, row)
@@ -117,7 +118,7 @@ def fit_as(ask: Ask, table: Table, row: int) -> Plan | Refusal:
 
 
 def _scores(ask: Ask, table: Table, rows: Longs) -> Floats:
-    """What the policies think of each row; the highest is the best."""
+    """What the policies think of each row, to be changed by who asked; the highest is the best."""
     if ask.node_policy is NodePolicy.PACK:
         return table.pack.gains(ask, table.columns, rows)
     scores: Floats = table.columns.node_score[rows]

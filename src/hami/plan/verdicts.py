@@ -26,7 +26,7 @@ class Verdicts:
 
     def stale(self, columns: Columns, rows: Longs) -> Longs:
         """Those of `rows` that have changed since they were looked at."""
-        changed: Longs = rows[(self._seen[rows] != columns.version[rows]) & (rows >= 0)]
+        changed: Longs = rows[(self._seen.take(rows) != columns.version.take(rows)) & (rows >= 0)]
         return changed
 
     def put(self, columns: Columns, rows: Longs, number: Ints, missing: Longs) -> None:

@@ -373,3 +373,26 @@ def test_where_pods_leave_again_a_seat_weighs_more_the_fewer_there_are() -> None
     seats = 1 + 250 * 0.2 / 40
     found = weights()
     assert found[hungry] / found[modest] == pytest.approx(0.02 * 501 / (seats + 1) * 65 / 95, rel=0.1)
+
+
+def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_others_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
+    monkeypatch.setattr("hami.plan.pack.chooser.BLOCK", 1)
+    ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
+    for number in range(30):
+        ledger.decide(ask(f"s{number}", 500 if number % 3 else 300))
+    for name in ("n2", "n4"):
+        bind(ledger, half := ask(f"half-{name}", 500), ledger.fit(half, NodeName(name)))  # type: ignore[arg-type]
+    whole = fresh_choice(ledger, ask("next", 500))
+    assert whole.node == "n2", "one of the two whose cards lose least, the first of these by name"
+    ledger.drop_node(NodeName("n2"))
+    ledger.drop_node(NodeName("n4"))
+    assert decided(ledger, ask("later", 500)).node == "n0", "whose turn came later"
+
+
+def fresh_choice(ledger: Ledger, one: Ask) -> Plan:
+    """What a scheduler decides that has not weighed this ask before."""
+    ledger._index.pack._families.clear()
+    return decided(ledger, one)

@@ -14,7 +14,7 @@ from hami.model.ids import Family
 from hami.plan.columns import Columns, Longs
 from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.prices import FULL
+from hami.plan.pack.lend import Lending
 from hami.plan.pack.shown import Worth, shown
 from hami.plan.pack.worth import RESIDUES, Rows, Scale, Singles, worth
 from hami.plan.policies import chain
@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 
 NO_ROOM = -1e18
 """Worse than any node with room; still a number, since the exact look has the last word."""
-_LEVELS = FULL + 1
+UNWEIGHED = -1e15
+"""Of a node whose turn has not come: worse than any that was weighed, better than none."""
+NEVER_SEEN = 0
 
 
 class Kept:
@@ -32,7 +34,7 @@ class Kept:
 
     def __init__(self, rows: int) -> None:
         self.gain = np.full(rows, NO_ROOM)
-        self.seen = np.zeros(rows, np.int64)
+        self.seen = np.full(rows, NEVER_SEEN, np.int64)
 
 
 class Judged:
@@ -47,6 +49,7 @@ class Judged:
         self.again = 0
         self.look_later(demand)
         self._kept: dict[object, Kept] = {}
+        self._lent: dict[CardAsk, Lending] = {}
         self.weigh(demand, columns)
 
     def weigh(self, demand: Demand, columns: Columns) -> None:
@@ -59,6 +62,7 @@ class Judged:
         self.rows.refresh(columns, np.arange(columns.rows))
         self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0))
         self._kept.clear()
+        self._lent.clear()
 
     def look_later(self, demand: Demand) -> None:
         leap = LEAP if demand.turnover < LIVELY else LIVELY_LEAP
@@ -84,8 +88,17 @@ class Judged:
         self._kept[shape] = kept
         return kept
 
+    def lending(self, ask: CardAsk) -> Lending:
+        """Which cards an ask takes, at the prices of now."""
+        lent = self._lent.pop(ask, None) or Lending(self.scale, ask)
+        if len(self._lent) >= LENT:
+            self._lent.pop(next(iter(self._lent)))
+        self._lent[ask] = lent
+        return lent
+
 
 SHAPES = 256
+LENT = 64
 LEAP = 2048
 """Asks after which the demand is looked at again at the latest."""
 ENOUGH = 2048
@@ -108,13 +121,13 @@ class Pack:
         """Of each row, how its worth changes with the ask placed there: below 0, the nearer the better."""
         want = leading(ask)
         own = self._family(want.ask.family, columns)
-        kept = own.keep((want.ask, ask.cpu_milli))
-        stale = rows[(rows >= 0) & (kept.seen[rows] != columns.version[rows])]
+        kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
+        stale = rows[kept.seen.take(rows) != columns.version.take(rows)]
         if len(stale):
+            stale.sort()  # then memory is walked through, not jumped about in
             own.rows.refresh(columns, stale)
-            kept.gain[stale] = _gains(own, want.ask, ask.cpu_milli, columns, stale)
-            kept.seen[stale] = columns.version[stale]
-        return kept.gain[rows]
+            _weigh(own, kept, want.ask, ask.cpu_milli, columns=columns, rows=stale)
+        return kept.gain.take(rows)
 
     def host_gains(self, cpu_milli: int, columns: Columns, rows: Longs) -> Floats | None:
         """Of each row, how the worth of its cards changes when a pod without cards takes CPU there; 0 is the best.
@@ -124,7 +137,7 @@ class Pack:
             return None
         own = self._family(family, columns)
         kept = own.keep(cpu_milli)
-        stale = rows[(rows >= 0) & (kept.seen[rows] != columns.version[rows])]
+        stale = rows[(rows >= 0) & (kept.seen.take(rows) != columns.version.take(rows))]
         if len(stale):
             own.rows.refresh(columns, stale)
             kept.gain[stale] = _host_gains(own, cpu_milli, columns, stale)
@@ -136,14 +149,15 @@ class Pack:
         want = leading(ask).ask
         own, rows = self._family(want.family, columns), np.array([row])
         own.rows.refresh(columns, rows)
-        cards, able = _cards(own, own.scale.shares(want), rows, want.cards)
+        lending = own.lending(want)
+        cards, able, _ = lending.cards(own.rows.place[:, rows], want.cards)
         if not able[0]:
             return None
         before = own.rows.worth[0][row], float(own.rows.worth[1][row])
-        seats, residue = _after(own, want, ask.cpu_milli, columns=columns, rows=rows, cards=cards)
-        free = own.rows.place[row]
+        seats, residue = _after(own, lending, ask.cpu_milli, columns=columns, rows=rows, cards=cards)
+        free = own.rows.place[:, row]
         taken = np.zeros_like(free)
-        taken[cards[0]] = own.scale.shares(want)[free[cards[0]] // _LEVELS]
+        taken[cards[:, 0]] = lending.shares(free[cards[:, 0]])
         return shown(own.scale, before, (seats[0], float(residue[0])), free, free - taken)
 
     def narrowed(self, ask: Ask, columns: Columns, row: int, state: NodeState) -> NodeState | None:
@@ -154,10 +168,10 @@ class Pack:
         own = self._family(want.family, columns)
         rows = np.array([row])
         own.rows.refresh(columns, rows)
-        places, able = _cards(own, own.scale.shares(want), rows, want.cards)
+        places, able, _ = own.lending(want).cards(own.rows.place[:, rows], want.cards)
         if not able[0]:
             return None
-        return replace(state, cards=tuple(state.cards[place] for place in sorted(places[0].tolist())))
+        return replace(state, cards=tuple(state.cards[place] for place in sorted(places[:, 0].tolist())))
 
     def _family(self, family: Family, columns: Columns) -> Judged:
         own = self._families.get(family)
@@ -176,44 +190,57 @@ def leading(ask: Ask) -> Want:
     return max(wants(ask), key=lambda want: (want.ask.cards, want.ask.mem_mib or 0, want.ask.mem_percent or 0))
 
 
-def _cards(own: Judged, shares: Longs, rows: Longs, cards: int) -> tuple[Longs, NDArray[np.bool_]]:
-    """[row][cards]: the cards that lose least by taking a share each, the fuller and the lower index of
-    equal ones; and the rows that have so many."""
-    place = own.rows.place[rows]
-    share = shares[place // _LEVELS]
-    room = place % _LEVELS
-    able = (place > 0) & (room >= share)
-    loss = own.scale.of_card[place] - own.scale.of_card[np.where(able, place - share, 0)]
-    loss = np.where(able, np.round(loss, 6) + room * 1e-9, np.inf)
-    best = np.argsort(loss, axis=1, kind="stable")[:, :cards] if cards > 1 else loss.argmin(axis=1)[:, None]
-    return best, able.sum(axis=1) >= cards
-
-
-def _gains(own: Judged, ask: CardAsk, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
-    cards, able = _cards(own, own.scale.shares(ask), rows, ask.cards)
+def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs) -> None:
+    """Note the gains of `rows`; where they are many, of those whose cards lose least, and of the others later."""
+    lending = own.lending(ask)
+    cards, able, loss = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
     found = np.full(len(rows), NO_ROOM)
-    rows, cards = rows[able], cards[able]
-    if len(rows):
-        seats, residue = _after(own, ask, cpu_milli, columns=columns, rows=rows, cards=cards)
-        before = own.rows.worth[0][rows], own.rows.worth[1][rows]
-        gain = (seats - before[0]) @ own.scale.weight + RESIDUES * (residue - before[1])
-        found[able] = np.round(gain, 3)
-    return found
+    seen = columns.version.take(rows)
+    at = np.flatnonzero(able)
+    if len(at) > AT_ONCE:
+        order = np.argpartition(loss.take(at), AT_ONCE)
+        later = at.take(order[AT_ONCE:])
+        found[later], seen[later] = UNWEIGHED, NEVER_SEEN
+        at = np.sort(at.take(order[:AT_ONCE]))
+    for start in range(0, len(at), BLOCK):
+        block = at[start : start + BLOCK]
+        found[block] = _gains(
+            own, lending, cpu_milli, columns=columns, rows=rows.take(block), cards=cards.take(block, axis=1)
+        )
+    kept.gain[rows] = found
+    kept.seen[rows] = seen
+
+
+AT_ONCE = 2048
+"""Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by what
+their cards lose, which is most of what is weighed."""
+BLOCK = 1024
+"""Rows worked out at once: what is in between then stays in a core's cache."""
+
+
+def _gains(own: Judged, lending: Lending, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs) -> Floats:
+    seats, residue = _after(own, lending, cpu_milli, columns=columns, rows=rows, cards=cards)
+    seats -= own.rows.worth[0].take(rows, axis=0)
+    gains = seats @ own.scale.weight + RESIDUES * (residue - own.rows.worth[1].take(rows))
+    return np.round(gains, 3)
 
 
 def _after(
-    own: Judged, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs
+    own: Judged, lending: Lending, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs
 ) -> tuple[Singles, Floats]:
     """What rows are worth with the ask on `cards`: seats by shape, and residues."""
-    scale, kept, shares = own.scale, own.rows, own.scale.shares(ask)
-    seats, worthless, taken = kept.seats[rows].copy(), kept.residue[rows].copy(), np.zeros(len(rows))
-    for number in range(cards.shape[1]):
-        place = kept.place[rows, cards[:, number]]
-        share = shares[place // _LEVELS]
-        seats += scale.seats[place - share] - scale.seats[place]
-        worthless += scale.residue[place - share] - scale.residue[place]
-        taken += share
-    return worth(scale, seats, worthless, kept.room[rows] - taken, columns.host_cpu[rows] - cpu_milli)
+    scale, kept = own.scale, own.rows
+    seats, worthless, room = kept.seats.take(rows, axis=0), kept.residue.take(rows), kept.room.take(rows)
+    for number in range(len(cards)):
+        place = kept.place[cards[number], rows]
+        share = lending.shares(place)
+        left = place - share
+        seats += scale.seats.take(left, axis=0)
+        seats -= scale.seats.take(place, axis=0)
+        worthless += scale.residue.take(left)
+        worthless -= scale.residue.take(place)
+        room -= share
+    return worth(scale, seats, worthless, room, columns.host_cpu.take(rows) - cpu_milli)
 
 
 def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:

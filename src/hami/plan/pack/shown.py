@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from hami.plan.columns import Longs
 from hami.plan.pack.demand import Shape
-from hami.plan.pack.prices import FULL
-from hami.plan.pack.worth import RESIDUES, Scale
+from hami.plan.pack.worth import LEVELS, RESIDUES, Scale
 from hami.plan.typical import spoken
 
 Sides = tuple[NDArray[np.float32], float]
 """Seats by shape, and the worth of residues."""
-_LEVELS = FULL + 1
 
 
 class Seat(Struct, frozen=True):
@@ -71,7 +69,7 @@ def shown(scale: Scale, before: Sides, after: Sides, free: Longs, free_after: Lo
         seats=tuple(seats),
         residues=round(residues, 3),
         prices=tuple(
-            Price(place, have % _LEVELS, _worth(scale, have), left % _LEVELS, _worth(scale, left))
+            Price(place, have % LEVELS, _worth(scale, have), left % LEVELS, _worth(scale, left))
             for place, (have, left) in enumerate(zip(free.tolist(), free_after.tolist(), strict=True))
             if have
         ),

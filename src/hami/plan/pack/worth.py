@@ -33,7 +33,8 @@ ENOUGH_ROOM = 0.02
 SCARCEST = 100.0
 """How many times as much a seat weighs at most, since it is scarce."""
 PLENTY = 1e9
-_LEVELS = FULL + 1
+LEVELS = FULL + 1
+"""Free thousandths of a card that are told apart: a place in the tables is its kind times this, plus those."""
 
 
 class Scale:
@@ -63,10 +64,33 @@ class Scale:
         self._often: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
         self.weight: Singles = self._often
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
-        self.per_cpu: Singles = np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0).astype(np.float32)
-        self.without_cpu: Singles = np.where(cpu > 0, 0, PLENTY).astype(np.float32)
+        self._per_cpu: Singles = np.array(
+            [np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0), np.where(cpu > 0, 0, PLENTY)], np.float32
+        )
+        """Seats that a milli-CPU is enough for, by shape, and those that need none."""
+        self._hunger, self._fed = self._feeding(cpu)
+        """CPU by free thousandth of a card, ascending, and the part of the room that so much serves."""
         self.of_card: Floats = self._of_card()
         """[kind and room]: what a card is worth by itself; it decides between the cards of a node."""
+
+    def able(self, cpu: Floats) -> Singles:
+        """[row][shape]: seats that so much CPU is enough for."""
+        given = np.ones((len(cpu), 2), np.float32)
+        np.maximum(cpu, 0, out=given[:, 0], casting="same_kind")
+        return given @ self._per_cpu
+
+    def served(self, room: Floats, cpu: Floats) -> Floats:
+        """The part of free thousandths that so much CPU serves: of each shape's part of them what it is enough for."""
+        found: Floats = np.interp(np.maximum(cpu, 0) / np.maximum(room, 1), self._hunger, self._fed)
+        return found
+
+    def _feeding(self, cpu: Floats) -> tuple[Floats, Floats]:
+        size, share = self.size.astype(np.float64), self.share.astype(np.float64)
+        hungry = (cpu > 0) & (size > 0)
+        need = cpu[hungry] / size[hungry]
+        knees = np.unique(np.concatenate([np.zeros(1), need]))
+        fed = np.minimum(knees[:, None] / need, 1) @ share[hungry] + share[~hungry].sum()
+        return knees, fed
 
     def weigh_scarcity(self, seats: Singles) -> None:
         """Where pods leave, a seat weighs the more the fewer there are (`seats`, in all), once its shape could use less
@@ -89,8 +113,8 @@ class Scale:
         return found
 
     def _seats(self, columns: Columns, kinds: Sequence[tuple[int, int]]) -> Singles:
-        table = np.zeros((len(kinds), _LEVELS, len(self._asks)), np.float32)
-        levels = np.arange(_LEVELS)
+        table = np.zeros((len(kinds), LEVELS, len(self._asks)), np.float32)
+        levels = np.arange(LEVELS)
         for number, (family, model, mode) in enumerate(columns.kinds):
             if family != self.family:
                 continue
@@ -114,8 +138,8 @@ class Rows:
         rows, width = len(columns.version), len(columns.standing)
         self._scale = scale
         self._seen = np.zeros(rows, np.int64)
-        self.place = np.zeros((rows, width), np.int64)
-        """[row][card]: where the card stands in the scale's tables; 0 is a card that takes nothing."""
+        self.place = np.zeros((width, rows), np.int64)
+        """[card][row]: where the card stands in the scale's tables; 0 is a card that takes nothing."""
         self.seats = np.zeros((rows, len(scale.weight)), np.float32)
         self.residue = np.zeros(rows)
         self.room = np.zeros(rows)
@@ -128,32 +152,35 @@ class Rows:
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
-        stale = rows[self._seen[rows] != columns.version[rows]]
+        stale = rows[self._seen.take(rows) != columns.version.take(rows)]
         if not len(stale):
             return
         place = _places(columns, stale, self._scale.family)
-        self.place[stale] = place
-        self.seats[stale] = self._scale.seats[place].sum(axis=1)
-        self.residue[stale] = self._scale.residue[place].sum(axis=1)
-        self.room[stale] = (place % _LEVELS).sum(axis=1)
-        now = worth(self._scale, self.seats[stale], self.residue[stale], self.room[stale], columns.host_cpu[stale])
+        self.place[:, stale] = place
+        seats = np.zeros((len(stale), self.seats.shape[1]), np.float32)
+        for card in place:
+            seats += self._scale.seats.take(card, axis=0)
+        self.seats[stale] = seats
+        self.residue[stale] = self._scale.residue[place].sum(axis=0)
+        self.room[stale] = (place % LEVELS).sum(axis=0)
+        now = worth(self._scale, seats, self.residue[stale], self.room[stale], columns.host_cpu[stale])
         self.worth[0][stale], self.worth[1][stale] = now
         self._seen[stale] = columns.version[stale]
 
 
 def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floats) -> tuple[Singles, Floats]:
     """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does."""
-    able = np.maximum(cpu, 0).astype(np.float32)[:, None] * scale.per_cpu + scale.without_cpu
     found = seats.copy()
     sets = found[:, scale.single :] / scale.sets
     whole = np.floor(sets)
-    # where pods leave, a set that is nearly complete is worth something: it is left to become one
-    found[:, scale.single :] = whole + np.float32(scale.turnover) * (sets - whole) ** 2
-    np.minimum(found, able, out=found)
-    able *= scale.size
-    able /= np.maximum(room, 1).astype(np.float32)[:, None]
-    np.minimum(able, 1, out=able)
-    return found, residue * (able @ scale.share)
+    if scale.turnover:  # where pods leave, a set that is nearly complete is worth something: it is left to become one
+        sets -= whole
+        sets *= sets
+        sets *= np.float32(scale.turnover)
+        whole += sets
+    found[:, scale.single :] = whole
+    np.minimum(found, scale.able(cpu), out=found)
+    return found, residue * scale.served(room, cpu)
 
 
 def share_of(ask: CardAsk, mem_mib: int, core_percent: int) -> int:
@@ -181,7 +208,7 @@ def _capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
 
 def _residue(asks: Sequence[tuple[CardAsk, float]], mem_mib: int, core_percent: int) -> Floats:
     if not mem_mib:
-        return np.zeros(_LEVELS)
+        return np.zeros(LEVELS)
     counts: dict[int, float] = {}
     for ask, count in asks:
         if ask.cards == 1:
@@ -191,11 +218,11 @@ def _residue(asks: Sequence[tuple[CardAsk, float]], mem_mib: int, core_percent: 
 
 
 def _places(columns: Columns, rows: Longs, family: Family) -> Longs:
-    """[row][card]: kind x 1001 + free thousandths; 0 for a card that takes nothing of this family."""
+    """[card][row]: kind x `LEVELS` + free thousandths; 0 for a card that takes nothing of this family."""
     mem, core = columns.mem[:, rows].astype(np.int64), columns.core[:, rows].astype(np.int64)
     free = np.minimum(columns.free_mem[:, rows] * FULL // np.maximum(mem, 1), FULL)
     free = np.where(core > 0, np.minimum(free, columns.free_core[:, rows] * FULL // np.maximum(core, 1)), free)
     ours = np.array([kind[0] == family for kind in columns.kinds])[columns.kind[:, rows]]
     takes = ours & (columns.standing[:, rows] == 0) & (columns.free_slots[:, rows] > 0) & (free > 0)
-    found: Longs = np.where(takes, columns.kind[:, rows] * _LEVELS + free, 0).T.astype(np.int64)
+    found: Longs = np.where(takes, columns.kind[:, rows] * LEVELS + free, 0).astype(np.int64)
     return found

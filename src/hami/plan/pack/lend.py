@@ -1,0 +1,61 @@
+"""Which cards of a node an ask takes: those that lose least by it. For many rows at once.
+
+What a card loses depends on its place in the scale's tables alone, so it is worked out once for each place.
+"""
+
+import numpy as np
+
+from hami.model.ask import CardAsk
+from hami.plan.columns import Bools, Longs
+from hami.plan.pack.worth import LEVELS, Scale
+
+_NEVER = 1 << 62
+_BITS = 10
+"""For the free thousandths of a card, and as many for its number in the node."""
+_FINE = 1e6
+"""Losses are compared to so many parts of a thousandth of a card."""
+
+
+class Lending:
+    """One ask at the prices of one scale."""
+
+    def __init__(self, scale: Scale, ask: CardAsk) -> None:
+        self._shares = scale.shares(ask)
+        place = np.arange(len(scale.of_card))
+        room, share = place % LEVELS, self._shares.repeat(LEVELS)
+        able = (place > 0) & (room >= share)
+        loss = scale.of_card - scale.of_card.take(np.where(able, place - share, 0))
+        order = (np.rint(loss * _FINE).astype(np.int64) << _BITS | room) << _BITS
+        self._order: Longs = np.where(able, order, _NEVER)
+        """[kind and room]: how late such a card is taken: by its loss, then the fuller one first."""
+
+    def cards(self, place: Longs, cards: int) -> tuple[Longs, Bools, Longs]:
+        """Of rows whose cards stand at `place` [card][row]: the cards taken [card][row], the lower number first where
+        they are equal; the rows that have so many; and what those cards lose, in parts of `_FINE`."""
+        rows = place.shape[1]
+        if cards > len(place):
+            return np.zeros((cards, rows), np.int64), np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
+        order = self._order.take(place)
+        order |= np.arange(len(place))[:, None]
+        best = _lowest(order, cards)
+        return best & ((1 << _BITS) - 1), best[-1] < _NEVER, (best >> 2 * _BITS).sum(axis=0)
+
+    def shares(self, place: Longs) -> Longs:
+        """Thousandths taken of cards at these places."""
+        return self._shares.take(place // LEVELS)
+
+
+def _lowest(order: Longs, cards: int) -> Longs:
+    """[card][row]: of each row the lowest so many, which differ; ascending."""
+    if cards > FEW:
+        return np.sort(order, axis=0)[:cards]
+    found = np.empty((cards, order.shape[1]), np.int64)
+    for number in range(cards):
+        order.min(axis=0, out=found[number])
+        if number + 1 < cards:
+            np.copyto(order, _NEVER, where=order == found[number])
+    return found
+
+
+FEW = 4
+"""Up to so many cards it is faster to look for one after the other than to sort."""
