@@ -41,7 +41,7 @@ typedef struct {
     CUcontext context; /* NULL: free */
     uint32_t *word;    /* host memory that gates wait on; NULL: events only */
     CUdeviceptr word_device;
-    CUfunction null_kernel; /* NULL: no calibration here */
+    CUfunction yardstick; /* NULL: no calibration here */
     CUstream side;
     int64_t calibrate_ns; /* when to calibrate next */
     int calibrations;

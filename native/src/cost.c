@@ -9,7 +9,7 @@ enum {
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
     MOST_POSTPONED = 512,
-    SLICE_LEAST_NS = 20 * 1000,  /* a time slice of another is longer */
+    SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
 };
@@ -107,15 +107,20 @@ static int64_t reference(const int64_t *sorted, int count, hami_cost_trust trust
     return sorted[trust == HAMI_COST_CROWDED ? count / 8 : count / 4];
 }
 
-/* True: somebody else's time is in it, as far as the samples of late can tell. */
-static bool foreign(int64_t sample_ns, int64_t quartile_ns, hami_cost_trust trust)
+/*
+ * True: somebody else's time is in it, as far as the samples of late can tell. A slice of another with its two changes of context is
+ * longer than SLICE_LEAST_NS. Fewer than half of the samples are taken for such: what most launches take is what they take.
+ */
+static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
 {
+    const int64_t least = reference(sorted, count, trust), median = sorted[count / 2];
     if (trust == HAMI_COST_ALONE)
         return false;
     if (trust == HAMI_COST_CROWDED)
-        return sample_ns > quartile_ns + quartile_ns / 2 + JITTER_NS;
-    return quartile_ns > SLICED_NS ? trust == HAMI_COST_OURS && sample_ns > 2 * quartile_ns
-                                   : sample_ns > 4 * quartile_ns + SLICE_LEAST_NS;
+        return sample_ns > least + least / 2 + JITTER_NS;
+    if (least > SLICED_NS)
+        return trust == HAMI_COST_OURS && sample_ns > 2 * least;
+    return sample_ns > median + median / 2 + SLICE_LEAST_NS;
 }
 
 /* What the launch really took. */
@@ -139,7 +144,7 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
     int64_t sum = 0;
     int kept = 0;
     for (int i = 0; i < count; i++) {
-        if (!foreign(sorted[i], reference(sorted, count, trust), trust)) {
+        if (!foreign(sorted[i], sorted, count, trust)) {
             sum += sorted[i];
             kept++;
         }
@@ -174,7 +179,7 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
     atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);
-    if (foreign(sample_ns, reference(sorted, count, trust), trust))
+    if (foreign(sample_ns, sorted, count, trust))
         return 0; /* the next sample settles these launches too */
     const int64_t truth = truth_of(sample_ns, sorted, count, trust);
     const int64_t away = truth - cost->mean_ns;

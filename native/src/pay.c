@@ -113,10 +113,13 @@ static void keep_out(void)
 /* Launches come from several streams: what else of ours runs beside a kernel would be in its measurement. */
 static void note_stream(hami_card *card, CUstream stream)
 {
-    if (atomic_load_explicit(&card->last_stream, memory_order_relaxed) == stream)
+    const uintptr_t ours = (uintptr_t)stream + 1;
+    const uintptr_t last = atomic_load_explicit(&card->last_stream, memory_order_relaxed);
+    if (last == ours)
         return;
-    atomic_store_explicit(&card->last_stream, stream, memory_order_relaxed);
-    atomic_store_explicit(&card->crowded_ns, hami_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&card->last_stream, ours, memory_order_relaxed);
+    if (last != 0)
+        atomic_store_explicit(&card->crowded_ns, hami_now_ns(), memory_order_relaxed);
 }
 
 static bool crowded(const hami_card *card)

@@ -31,7 +31,7 @@ typedef struct {
     hami_purse purse;
     pthread_mutex_t pacing; /* guards `pacer` */
     hami_pacer pacer;
-    _Atomic(CUstream) last_stream;   /* of a launch that went through pay.c */
+    _Atomic uintptr_t last_stream;   /* of a launch that went through pay.c, plus 1; 0: none has */
     _Atomic int64_t crowded_ns;      /* when launches were last seen to come from another stream than those before */
     _Atomic bool draining;           /* a thread waits for the end of our turn */
     _Atomic int64_t looked_out_ns;   /* the wish for a turn (`waiting_ns`) that was looked out for without sleep */

@@ -2,7 +2,7 @@
  * When a process may launch: its budget, and turns on the card where several tenants have full queues.
  *
  * Native time slicing costs 7 % of the card and puts neighbours' slices into each other's measurements. So tenants whose queues are full run one
- * after the other, 15 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
+ * after the other, 20 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
  * bound by their hosts take no turns: they overlap. A turn is measured in work queued, and is over as soon as that has run dry.
  * Who may use idle time has all of the card while no other tenant has wanted any for 50 ms, and its percent from the moment one does.
  *
@@ -17,7 +17,7 @@
 #include "hami/turns.h"
 
 enum {
-    HAMI_TURN_NS = 15 * 1000 * 1000,       /* GPU time of one turn */
+    HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
     HAMI_CLAIM_NS = 1000 * 1000,           /* who is handed the turn has so long to begin */
     HAMI_POLL_NS = 2 * 1000 * 1000,        /* who waits asks again at least so often */

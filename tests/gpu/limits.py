@@ -270,6 +270,29 @@ def hostbound(bench: Bench) -> None:
             )
 
 
+def streams(bench: Bench) -> None:
+    """Four threads, each with a stream of its own: kernels of several streams may run at the same time."""
+    for ns in (20_000, 100_000, 1_000_000):
+        seconds = bench.seconds
+        full = bench.probe("threads", 4, seconds, ns, env=bench.environment())["rate"]
+        at_once = full * ns / 1e9
+        bench.add("streams", f"4 streams, {ns / 1000:g} us, no limit", f"{at_once:.2f} kernels at once", "", None)
+        for limit in (20, 50, 80):
+            if not re.search(bench.match, f"streams {ns} at {limit}"):
+                continue
+            held = bench.probe("threads", 4, seconds, ns, env=bench.environment(limit))["rate"]
+            share = held / full * 100
+            bench.add(
+                "streams",
+                f"4 streams, {ns / 1000:g} us at {limit}",
+                f"{share:.1f} (kernels' time {held * ns / 1e7:.1f})",
+                f"{limit} +- 1",
+                abs(share - limit) <= 1,
+                full=full,
+                held=held,
+            )
+
+
 def pair(
     bench: Bench, caps: tuple[int | None, int | None], works: tuple[tuple[str, int, int], tuple[str, int, int]]
 ) -> list[dict[str, Any]]:
@@ -493,6 +516,7 @@ SECTIONS = {
     "routes": routes,
     "shares": shares,
     "hostbound": hostbound,
+    "streams": streams,
     "tenants": tenants,
     "overhead": overhead,
     "init": init,

@@ -20,6 +20,7 @@ TITLES = {
     "routes": "Memory: every route, limit 4 GiB, by NVML",
     "shares": "Time: one tenant",
     "hostbound": "Time: programs bound by their host",
+    "streams": "Time: a stream for each of four threads",
     "turns": "Time: two tenants, under a broker, taking turns",
     "idle": "Time: beside a neighbour that is idle, and when it comes back",
     "priority": "Time: priorities",

@@ -91,6 +91,14 @@ void cost(void)
     }
     CHECK(c->price_ns > 95000 && c->price_ns < 105000);
     CHECK(charged + owed > 29900 * (int64_t)99000 && charged + owed < 29900 * (int64_t)101000 + 5100000);
+    /* Short slices of a neighbour bound by its host, in one sample of eight: neither is charged nor owed. */
+    c = hami_cost_find(table, hami_cost_key(0x7b, 1, 0));
+    charged = owed = 0;
+    for (uint32_t i = 0; i < 400; i++) {
+        charged += i == 0 ? 0 : 64 * c->price_ns;
+        owed += hami_cost_learn(c, 1 + i * 64, i % 8 == 3 ? 250000 : 100000, charged, HAMI_COST_SHARED);
+    }
+    CHECK(charged + owed > 25000 * (int64_t)100000 && charged + owed < 25700 * (int64_t)100000);
     /* One sample never charges more than 100 ms for the past. */
     c = hami_cost_find(table, hami_cost_key(0x79, 1, 0));
     for (uint32_t i = 1; i < 20; i++)
