@@ -15,6 +15,7 @@ from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind,
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Plan
+from hami.plan.pack.chooser import UNWEIGHED
 from hami.plan.pack.demand import MEMORY, Demand
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL
@@ -387,9 +388,12 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
         bind(ledger, half := ask(f"half-{name}", 500), ledger.fit(half, NodeName(name)))  # type: ignore[arg-type]
     whole = fresh_choice(ledger, ask("next", 500))
     assert whole.node == "n2", "one of the two whose cards lose least, the first of these by name"
-    ledger.drop_node(NodeName("n2"))
-    ledger.drop_node(NodeName("n4"))
-    assert decided(ledger, ask("later", 500)).node == "n0", "whose turn came later"
+    index = ledger._index
+    rows = index.rows_of([f"n{number}" for number in range(6)])
+    for unweighed in (2, 0, 0):
+        gains = index.pack.gains(ask("same", 500), index.columns, rows)
+        assert (gains == UNWEIGHED).sum() == unweighed
+    assert gains[2] == gains[4] > gains[0] == gains[1] == gains[3] == gains[5]
 
 
 def fresh_choice(ledger: Ledger, one: Ask) -> Plan:
