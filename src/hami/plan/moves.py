@@ -93,7 +93,7 @@ def relieve(
     for count in range(1, most + 1):
         for field in fields:
             if field.least > count:
-                continue
+                break  # those that follow need as many
             found = yield from search.on(field, count)
             if found is not None:
                 return found
@@ -144,10 +144,14 @@ class _Search:
             if not self._fits(free):
                 continue
             on_card = self._on_card(node, movable)
-            cards = max((want.ask.cards for want in wants(self._ask)), default=1)
-            least = sorted(on_card.values())[cards - 1] if len(on_card) >= cards else 1
-            found.append(_Field(node, tuple(movable), max(1, least), on_card))
+            found.append(_Field(node, tuple(movable), self._least(node, on_card), on_card))
         return sorted(found, key=lambda field: (field.least, field.node.name))
+
+    def _least(self, node: NodeState, on_card: Mapping[CardId, int]) -> int:
+        """Not below 1: the ask does not fit as things are."""
+        if node.mig or not on_card:  # a card in MIG mode can serve an ask for several
+            return 1
+        return max(1, sorted(on_card.values())[wants(self._ask)[0].ask.cards - 1])
 
     def on(self, field: _Field, count: int) -> Steps[Relief | None]:
         """Exactly `count` moves away from one node."""
@@ -179,7 +183,7 @@ class _Search:
             yield list(field.movable)
             return
         cheap = sorted(card for card, least in field.on_card.items() if least <= count)
-        for chosen in combinations(cheap, want[0].ask.cards):
+        for chosen in combinations(cheap, min(want[0].ask.cards, len(cheap))):
             yield [one for one in field.movable if not {charge.card for charge in one.charges}.isdisjoint(chosen)]
 
     def _on_card(self, node: NodeState, movable: Sequence[Resident]) -> dict[CardId, int]:
@@ -198,7 +202,7 @@ class _Search:
 
     def _may_leave(self, leaving: Sequence[Resident]) -> bool:
         taken = Counter(budget for one in leaving for budget in one.budgets)
-        return all(count <= self._allowed.get(budget, 0) for budget, count in taken.items())
+        return all(count <= self._allowed[budget] for budget, count in taken.items())
 
     def _rehouse(self, plan: Plan, freed: NodeState, leaving: Sequence[Resident]) -> Steps[tuple[Move, ...] | None]:
         """Places for all who leave, with the ask in its own; the largest first, every choice tried up to the bound."""
