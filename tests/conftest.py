@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 LOGS = Path(__file__).resolve().parent.parent / "logs"
 CLUSTERS = {"lab", "lab_node", "new_lab"}
+TESTS = Path(__file__).resolve().parent
+MEASURING = TESTS / "native"
+REAL = [TESTS / name for name in ("contract", "flow", "lab", "native", "node")]
 
 
 def pytest_configure() -> None:
@@ -33,7 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Dozens of processes on two cores that others use too: what waits for real time gets a second
     chance, and the last lines of a run say which did. Nothing else does.
+
+    Two workers (`make test`) share the run so: one has all that uses the machine's real parts, clusters first, then
+    what measures time, by then alone; the other has the rest, file by file.
     """
+    items.sort(key=lambda item: item.path.is_relative_to(MEASURING))
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
         if names & CLUSTERS:
@@ -42,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.node)
         if any(item.iter_markers("lab")) or any(item.iter_markers("node")) or any(item.iter_markers("realtime")):
             item.add_marker(pytest.mark.flaky(reruns=2 if any(item.iter_markers("realtime")) else 1))
+        whole = any(item.path.is_relative_to(folder) for folder in REAL)
+        item.add_marker(pytest.mark.xdist_group("machine" if whole else str(item.path)))
 
 
 @pytest.hookimpl(wrapper=True)
