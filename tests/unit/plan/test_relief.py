@@ -23,13 +23,15 @@ class World:
         self.nodes: Nodes = {one.name: one for one in nodes}
         self.residents: list[Resident] = []
 
-    def put(self, uid: str, where: str, *, on: str, mem: int = 4000, cores: int = 0, **more: object) -> "World":
+    def put(
+        self, uid: str, where: str, *, on: str, mem: int = 4000, cores: int = 0, budgets: tuple[str, ...] = ()
+    ) -> "World":
         """A pod on one card; elsewhere it would take any."""
         name = NodeName(where)
         plan = fit(pod(app(want(mem, cores=cores, use_ids=(on,))), uid=uid), self.nodes[name])
         assert isinstance(plan, Plan), plan
         self.nodes[name] = self.nodes[name].bearing(plan.charges)
-        one = Resident(plan.pod, name, plan.charges, pod(app(want(mem, cores=cores)), uid=uid), **more)
+        one = Resident(plan.pod, name, plan.charges, pod(app(want(mem, cores=cores)), uid=uid), budgets)
         self.residents.append(one)
         return self
 
@@ -88,8 +90,7 @@ def test_pods_of_a_node_that_is_unknown_or_out_are_left_alone() -> None:
 
 def test_where_two_of_three_must_go_a_budget_chooses_which() -> None:
     world = World(node(used("d0"), name="a"), node(used("d1"), name="b"))
-    guarded = {"budgets": ("ns/b",)}
-    world.put("p", "a", on="d0", mem=2500, **guarded).put("q", "a", on="d0", mem=2500, **guarded)
+    world.put("p", "a", on="d0", mem=2500, budgets=("ns/b",)).put("q", "a", on="d0", mem=2500, budgets=("ns/b",))
     world.put("r", "a", on="d0", mem=2500)
     asked = pod(app(want(5000, use_ids=("d0",))))
     assert {uid for uid, _ in world.moves(asked, ns_b=1)} == {"p", "r"}

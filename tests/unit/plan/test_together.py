@@ -79,6 +79,8 @@ def test_two_that_are_bound_to_the_same_numa_node_do_not_fit_because_a_third_is_
         ((sidecar(want(1000)), init(want(8000)), app(want(1))), False),
         ((sidecar(want(1000)), init(want(7000)), app(want(7000))), True),
         ((init(want(8000)), sidecar(want(1000)), app(want(7000))), True),
+        ((sidecar(want(1)), init(want(5000)), init(want(5000)), app(want(1))), True),  # one after the other
+        ((sidecar(want(1)), init(want(5000)), init(want(8000)), app(want(1))), False),
         (tuple(app(want(800)) for _ in range(10)), True),
         (tuple(app(want(1)) for _ in range(11)), False),
         (tuple(app(want(1333)) for _ in range(6)), True),
@@ -92,3 +94,39 @@ def test_what_meets_on_one_card_shares_it(containers: tuple[ContainerAsk, ...], 
 def test_nobody_joins_a_container_of_his_own_pod_under_mutex() -> None:
     two = pod(app(want(1)), app(want(1)), cards=("mutex",))
     assert feasible(two, node(used("d0"), name="one"), node(used("d0"), used("d1"), name="two")) == ["two"]
+
+
+PAIRS = (app(want(5000, cards=2)), app(want(4000, cards=2)))
+LARGE = (app(want(5000, cards=3)), app(want(5000, cards=3)), app(want(1)))
+
+
+@pytest.mark.parametrize(
+    ("containers", "cards", "fits"),
+    [
+        (PAIRS, (8000, 8000, 8000), False),  # three cards hold a pair each way, and no two pairs
+        (PAIRS, (8000, 8000, 8000, 8000), True),
+        (PAIRS, (9000, 8000, 4000), True),
+        (PAIRS, (8999, 8000, 4000), False),
+        (PAIRS, (9000, 9000), True),
+        (LARGE, (20000, 8000, 8000), False),  # one card holds all, and each alone would find three
+        (LARGE, (20000, 10001, 10000), True),
+        ((app(want(1)), app(want(1))), (2,), True),
+        ((app(want(1)), app(want(1)), app(want(1))), (2,), False),
+        ((app(want(0)), app(want(0))), (2,), True),
+        ((app(want(percent=40)), app(want(percent=60))), (10,), True),
+        ((app(want(percent=41)), app(want(percent=60))), (10, 10), True),
+        ((app(want(percent=50)), app(want(percent=60)), app(want(percent=60))), (10, 10), False),
+        ((app(want(4)), app(want(percent=60)), app(want(percent=60))), (10, 10), True),
+        ((app(want(5)), app(want(percent=60)), app(want(percent=60))), (10, 10), False),
+        ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(4, cores=50))), (10, 10), True),
+        ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(5, cores=50))), (10, 10), False),
+    ],
+)
+def test_whether_all_find_cards_is_told_of_nodes_that_nobody_looks_at_closely(
+    containers: tuple[ContainerAsk, ...], cards: tuple[int, ...], fits: bool
+) -> None:
+    """The best node, here the one with room for everybody, is looked at exactly in any case."""
+    roomy = node(*(used(f"d{place}", mem_mib=100_000) for place in range(6)), name="a")
+    asked = node(*(used(f"d{place}", mem_mib=mem) for place, mem in enumerate(cards)), name="n")
+    assert oracle.fits(pod(*containers), asked) == fits
+    assert feasible(pod(*containers), roomy, asked) == ["a", "n"][: 1 + fits]
