@@ -67,8 +67,8 @@ def _row(index: Index, name: str, row: int) -> list[str]:
             have, due = have[: len(state.cards)], due[: len(state.cards)]
         if not np.array_equal(have, due):
             found.append(f"node {name}: column {cell} is {have.tolist()}, its cards make {due.tolist()}")
-    if columns.node_score[row] != fresh.node_score[0] or columns.usable[row] != fresh.usable[0]:
-        found.append(f"node {name}: score or use differs from its state")
+    if any(getattr(columns, cell)[row] != getattr(fresh, cell)[0] for cell in ("node_score", "usable", "cards")):
+        found.append(f"node {name}: score, use or number of cards differs from its state")
     if state.name != name:
         found.append(f"row {row} belongs to {name} and holds {state.name}")
     return found

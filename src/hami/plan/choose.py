@@ -121,11 +121,11 @@ def _scores(ask: Ask, table: Table, rows: Longs) -> Floats:
     """What the policies think of each row, to be changed by who asked; the highest is the best."""
     if ask.node_policy is NodePolicy.PACK:
         return table.pack.gains(ask, table.columns, rows)
-    scores: Floats = table.columns.node_score[rows]
+    scores: Floats = table.columns.node_score.take(rows)
     if ask.node_policy is NodePolicy.SPREAD:
         scores = -scores
     if chain(ask.card_policy).sets is not None:  # whoever wants well-linked cards leaves the larger nodes whole
-        scores = scores - SMALLER * np.count_nonzero(table.columns.kind[:, rows], axis=0)
+        scores = scores - SMALLER * table.columns.cards.take(rows)
     return scores
 
 

@@ -43,6 +43,8 @@ class Columns:
         self.mig = np.zeros(rows, np.bool_)
         """Rows with a card in MIG mode: instances have places, which columns do not know."""
         self.usable = np.zeros(rows, np.bool_)
+        self.cards = np.zeros(rows, np.int32)
+        """How many a node has, of all families."""
         self.host_cpu = np.full(rows, ANY_CPU)
         """Milli-CPU free on the host; `ANY_CPU` where nobody said."""
         self.node_score = np.zeros(rows, np.float64)
@@ -86,6 +88,7 @@ class Columns:
         self.usable[row] = state is not None and state.problem is None
         self.mig[row] = state is not None and any(one.card.mode == MIG for one in state.cards)
         states = state.cards if state else ()
+        self.cards[row] = len(states)
         self.node_score[row] = score.node(states)
         self._write_ids(row, tuple(one.card.id for one in states))
         for place in range(len(self.standing)):
@@ -159,6 +162,7 @@ class Columns:
             setattr(self, name, new)
         self.version = np.concatenate([self.version, np.zeros(shape[1] - have_rows, np.int64)])
         self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
+        self.cards = np.concatenate([self.cards, np.zeros(shape[1] - have_rows, np.int32)])
         self.mig = np.concatenate([self.mig, np.zeros(shape[1] - have_rows, np.bool_)])
         self.host_cpu = np.concatenate([self.host_cpu, np.full(shape[1] - have_rows, ANY_CPU)])
         self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])

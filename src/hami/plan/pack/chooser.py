@@ -124,7 +124,7 @@ class Pack:
         kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
         stale = rows[kept.seen.take(rows) != columns.version.take(rows)]
         if len(stale):
-            stale.sort()  # then memory is walked through, not jumped about in
+            stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)
             _weigh(own, kept, want.ask, ask.cpu_milli, columns=columns, rows=stale)
         return kept.gain.take(rows)
@@ -201,7 +201,7 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
         order = np.argpartition(loss.take(at), AT_ONCE)
         later = at.take(order[AT_ONCE:])
         found[later], seen[later] = UNWEIGHED, NEVER_SEEN
-        at = np.sort(at.take(order[:AT_ONCE]))
+        at = _ordered(at.take(order[:AT_ONCE]), len(rows))
     for start in range(0, len(at), BLOCK):
         block = at[start : start + BLOCK]
         found[block] = _gains(
@@ -211,11 +211,18 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     kept.seen[rows] = seen
 
 
-AT_ONCE = 2048
+AT_ONCE = 1536
 """Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by what
 their cards lose, which is most of what is weighed."""
 BLOCK = 1024
 """Rows worked out at once: what is in between then stays in a core's cache."""
+
+
+def _ordered(numbers: Longs, below: int) -> Longs:
+    """Different numbers, ascending: then memory is walked through, not jumped about in. Faster than sorting."""
+    there = np.zeros(below, np.bool_)
+    there[numbers] = True
+    return np.flatnonzero(there)
 
 
 def _gains(own: Judged, lending: Lending, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs) -> Floats:
