@@ -1,0 +1,83 @@
+"""Refusals by the thousand: two numbers a node, and the same words whoever asks."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from hami.model.refusal import Reason, Refusal
+from hami.plan import refuse
+from hami.plan.refusals import NOTHING, SAID, Refusals, Words, distinct
+
+Pair = tuple[int, int]
+
+
+def of(*pairs: Pair) -> Refusals:
+    """A node each, named in order."""
+    words = Words()
+    words.number(refuse.form(refuse.unusable("silent")))
+    numbers, missing = np.array([number for number, _ in pairs], np.int32), np.array([lack for _, lack in pairs])
+    return Refusals([f"n{place}" for place in range(len(pairs))], numbers, missing, words)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "most", "found"),
+    [
+        ([(1, NOTHING), (2, 500), (2, 501)], 3, [(1, NOTHING), (2, 500), (2, 501)]),
+        ([(1, NOTHING), (2, 500), (2, 501)], 2, None),
+        ([(2, 0), (2, NOTHING), (1, 2**33)], 3, [(1, 2**33), (2, NOTHING), (2, 0)]),
+        ([(1, 7)] * 30 + [(2, 7)], 2, [(1, 7), (2, 7)]),  # the last of many
+        ([(1, 7)] * 30 + [(2, 7), (2, 8)], 2, None),
+        ([(1, 7)] * 30, 1, [(1, 7)]),
+        ([(1, place) for place in range(25)] + [(1, 0)], 2, None),
+    ],
+)
+def test_the_different_things_said_are_listed_unless_they_are_too_many(
+    pairs: list[Pair], most: int, found: list[Pair] | None
+) -> None:
+    assert of(*pairs).pairs(most) == found
+
+
+def test_texts_are_dealt_out_by_number_and_by_pair_in_the_order_of_names() -> None:
+    pairs = [(1, NOTHING), (2, 500), (1, NOTHING), (2, 40), (2, 500)]
+    refusals = of(*pairs)
+    assert refusals.by_number({1: "one", 2: "two"}) == ["one", "two", "one", "two", "two"]
+    words = {pair: f"{pair[0]} lacks {pair[1]}" for pair in reversed(pairs)}
+    assert refusals.by_pair(words) == [words[pair] for pair in pairs]
+    assert refusals.tally() == {1: 2, 2: 3}
+    assert refusals.numbers == [1, 2, 1, 2, 2]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 3000])
+def test_few_values_and_many_are_told_apart_alike(size: int) -> None:
+    values = [Random(size).randrange(-5, 300) for _ in range(size)]
+    assert distinct(np.array(values, np.int64)) == sorted(set(values))
+
+
+def test_a_refusal_is_the_same_however_it_came_to_be_kept() -> None:
+    made = {
+        "a": refuse.unusable("silent"),
+        "b": refuse.too_few(3, 1),
+        "c": Refusal(((Reason.INSUFFICIENT_MEMORY, 2),), total=2),
+        "d": refuse.unusable("silent"),
+    }
+    kept = Refusals.of(made)
+    assert {name: one.text for name, one in kept.items()} == {name: one.text for name, one in made.items()}
+    assert len(kept) == 4
+    assert list(kept) == list(made)
+    assert kept["a"] is kept["d"]
+    with pytest.raises(KeyError):
+        kept["e"]
+
+
+def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_before_it_is_too_much() -> None:
+    words = Words()
+    numbers = [words.number(refuse.form(refuse.too_few(asked, 1))) for asked in (2, 3, 2)]
+    assert numbers == [len(words) - 2, len(words) - 1, len(words) - 2]
+    assert words.refusal(numbers[1], NOTHING).text == refuse.too_few(3, 1).text
+    first = words.refusal(numbers[0], 0)
+    assert words.refusal(numbers[0], 0) is first
+    for missing in range(1, SAID):
+        words.refusal(numbers[0], missing)
+    assert words.refusal(numbers[0], 0) is not first
+    assert words.refusal(numbers[0], 0).text == first.text
