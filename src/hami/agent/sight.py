@@ -47,12 +47,15 @@ class Sight(Struct, frozen=True, dict=True):
         return self.view is None or (pod.ref.namespace, pod.ref.name) in self.view.held
 
 
-async def look(kubelet: Kubelet, read: ReadKept, wait: float) -> Sight:
-    """Both sources, from the same moment. Raises `Unavailable` when kubelet does not answer."""
+async def look(kubelet: Kubelet, read: ReadKept, wait: float, about: frozenset[str] | None = None) -> Sight:
+    """Both sources, from the same moment; of who has any of the ids `about`, where only that matters.
+
+    Raises `Unavailable` when kubelet does not answer.
+    """
     view = await kubelet.view(wait)
     for _ in range(TRIES):
         kept = read()
-        if kept is None or _agrees(view, kept):
+        if kept is None or _agrees(view, kept, about):
             return Sight(view, kept)
         await asyncio.sleep(AGAIN_S)
     return Sight(view, None)
@@ -65,7 +68,12 @@ def _grouped(kept: Iterable[Kept] | None, key: Callable[[Kept], K]) -> dict[K, l
     return found
 
 
-def _agrees(view: KubeletView, kept: tuple[Kept, ...]) -> bool:
+def _agrees(view: KubeletView, kept: tuple[Kept, ...], about: frozenset[str] | None) -> bool:
     """Whether the file has all that kubelet shows. It may have more: init containers, and pods about to go."""
     written = {(one.container, one.ids) for one in kept}
-    return all((name, ids) in written for containers in view.held.values() for name, ids in containers.items())
+    return all(
+        (name, ids) in written
+        for containers in view.held.values()
+        for name, ids in containers.items()
+        if about is None or ids & about
+    )

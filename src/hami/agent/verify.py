@@ -78,7 +78,7 @@ class Verifier:
     async def _places(self, ids: frozenset[str]) -> list[Place]:
         parts = self._parts
         try:
-            sight = await look(parts.kubelet, parts.kept, parts.host.settings.verify_wait)
+            sight = await look(parts.kubelet, parts.kept, parts.host.settings.verify_wait, ids)
         except Unavailable as fault:
             raise NotVerified(f"nobody says whose devices these are: {fault}") from fault
         found = self._found(ids, sight)

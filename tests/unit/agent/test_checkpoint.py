@@ -169,6 +169,9 @@ async def test_a_file_that_lags_behind_kubelet_is_not_believed(tmp_path):
     assert (await look(Kubelet(), lambda: fresh, 1.0)).kept == fresh
     reads = iter([stale, stale, fresh])
     assert (await look(Kubelet(), lambda: next(reads), 1.0)).kept == fresh
+    elsewhere = await look(Kubelet(), lambda: stale, 1.0, frozenset("2"))
+    assert elsewhere.kept == stale, "of ids that it has right, the file may be late about others"
+    assert (await look(Kubelet(), lambda: stale, 1.0, frozenset("1"))).kept is None
     assert (await look(Kubelet(), lambda: None, 1.0)) == Sight(await Kubelet().view(1.0), None)
 
 
