@@ -29,6 +29,7 @@ from hami.plan.choose import Decision, choose, choose_host, fit_as
 from hami.plan.pack import Worth
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
+from hami.plan.steps import Steps
 
 
 class Ledger:
@@ -150,6 +151,14 @@ class Ledger:
         """Of `names`, the node on which a pod without cards costs the cards least, as the policy `pack` sees it.
         None where nobody knows what pods ask. Changes nothing."""
         return choose_host(ask.cpu_milli, self._index, names)
+
+    def judge_later(self) -> None:
+        """From now on the policy `pack` goes by the prices it has, until the steps of `judge_anew` have been taken."""
+        self._index.pack.patient = True
+
+    def judge_anew(self) -> Steps[None]:
+        """New prices where what is asked has moved: to be called again and again, its steps taken between decisions."""
+        return self._index.pack.renew(self._index.columns)
 
     def reserve(self, ask: Ask, plan: Plan, now: float, ttl: float) -> Reservation:
         """Hold `plan` until `now + ttl` in place of what the pod held before.

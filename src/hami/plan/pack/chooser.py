@@ -14,100 +14,18 @@ from hami.model.ids import Family
 from hami.plan.columns import Columns, Longs
 from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
+from hami.plan.pack.judged import NEVER_SEEN, NO_ROOM, Judged, Kept, judging
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.shown import Worth, shown
-from hami.plan.pack.worth import RESIDUES, Rows, Scale, Singles, worth
+from hami.plan.pack.worth import RESIDUES, Singles, worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
+from hami.plan.steps import Steps, finish
 
 Floats = NDArray[np.float64]
 
-NO_ROOM = -1e18
-"""Worse than any node with room; still a number, since the exact look has the last word."""
 UNWEIGHED = -1e15
 """Of a node whose turn has not come: worse than any that was weighed, better than none."""
-NEVER_SEEN = 0
-
-
-class Kept:
-    """What was found for asks of one shape."""
-
-    def __init__(self, rows: int) -> None:
-        self.gain = np.full(rows, NO_ROOM)
-        self.seen = np.full(rows, NEVER_SEEN, np.int64)
-
-
-class Judged:
-    """One family as it is judged now: its scale, and all that hangs on it."""
-
-    def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
-        self.scale = Scale(demand, family, columns)
-        self.rows = Rows(self.scale, columns)
-        self.size = len(columns.version)
-        self.inventory = columns.inventory
-        self.mix = demand.mix(family)
-        self.again = 0
-        self.look_later(demand)
-        self._kept: dict[object, Kept] = {}
-        self._lent: dict[CardAsk, Lending] = {}
-        self.weigh(demand, columns)
-
-    def weigh(self, demand: Demand, columns: Columns) -> None:
-        """See what is scarce now. What was kept for shapes is worth nothing after."""
-        if not demand.turnover:
-            return
-        if demand.turnover != self.scale.turnover:
-            self.scale.turnover = demand.turnover
-            self.rows.forget()
-        self.rows.refresh(columns, np.arange(columns.rows))
-        self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0))
-        self._kept.clear()
-        self._lent.clear()
-
-    def look_later(self, demand: Demand) -> None:
-        leap = LEAP if demand.turnover < LIVELY else LIVELY_LEAP
-        self.again = demand.seen + min(max(demand.seen // 2, 1), leap)
-
-    def still_holds(self, demand: Demand, columns: Columns) -> bool:
-        """Whether the demand is much as it was; then only what is scarce is seen anew. If it is not time, it is."""
-        if demand.seen < self.again:
-            return True
-        self.look_later(demand)
-        mix = demand.mix(self.scale.family)
-        moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
-        holds = demand.seen >= ENOUGH and moved < MOVED
-        if holds:
-            self.weigh(demand, columns)
-        return holds
-
-    def keep(self, shape: object) -> Kept:
-        """What is kept for asks of this shape."""
-        kept = self._kept.pop(shape, None) or Kept(self.size)
-        if len(self._kept) >= SHAPES:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[shape] = kept
-        return kept
-
-    def lending(self, ask: CardAsk) -> Lending:
-        """Which cards an ask takes, at the prices of now."""
-        lent = self._lent.pop(ask, None) or Lending(self.scale, ask)
-        if len(self._lent) >= LENT:
-            self._lent.pop(next(iter(self._lent)))
-        self._lent[ask] = lent
-        return lent
-
-
-SHAPES = 256
-LENT = 64
-LEAP = 2048
-"""Asks after which the demand is looked at again at the latest."""
-ENOUGH = 2048
-"""Asks from which on a mix is known well enough to be kept while it does not move."""
-MOVED = 0.2
-"""Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
-next decision for every shape slow, so chance alone should not cause it."""
-LIVELY, LIVELY_LEAP = 0.5, 512
-"""The turnover from which on it is looked at again after so many asks."""
 
 
 class Pack:
@@ -115,7 +33,23 @@ class Pack:
 
     def __init__(self) -> None:
         self.demand = Demand()
+        self.patient = False
+        """Whether somebody takes the steps of `renew` again and again: then decisions go by what there is."""
         self._families: dict[Family, Judged] = {}
+        self._due: set[Family] = set()
+
+    def renew(self, columns: Columns) -> Steps[None]:
+        """Judge anew what the demand, or new kinds of cards, have outdated, and the commonest family before it is
+        asked for. A step is about a millisecond."""
+        families, first = self._families, self.demand.commonest
+        outdated = {family for family, own in families.items() if own.outdated(columns)}
+        missing = {first} - families.keys() if first is not None else set()
+        for family in sorted(self._due | outdated | missing):
+            self._due.discard(family)
+            own = families.get(family)
+            holds = own is not None and family not in outdated and not own.moved(self.demand)
+            if not holds or self.demand.turnover:
+                families[family] = yield from judging(self.demand, family, columns, own if holds else None)
 
     def gains(self, ask: Ask, columns: Columns, rows: Longs) -> Floats:
         """Of each row, how its worth changes with the ask placed there: below 0, the nearer the better."""
@@ -174,14 +108,18 @@ class Pack:
         return replace(state, cards=tuple(state.cards[place] for place in sorted(places[:, 0].tolist())))
 
     def _family(self, family: Family, columns: Columns) -> Judged:
-        own = self._families.get(family)
-        if (
-            own is None
-            or own.inventory != columns.inventory
-            or own.size != len(columns.version)
-            or not own.still_holds(self.demand, columns)
-        ):
-            own = self._families[family] = Judged(self.demand, family, columns)
+        own, demand = self._families.get(family), self.demand
+        if own is not None and self.patient:
+            own.follow(columns)
+            if own.time_to_look(demand):
+                self._due.add(family)
+        elif own is None or own.inventory != columns.inventory or own.size != len(columns.version):
+            own = self._families[family] = finish(judging(demand, family, columns))
+        elif own.time_to_look(demand):
+            if own.moved(demand):
+                own = self._families[family] = finish(judging(demand, family, columns))
+            else:
+                own.weigh(demand, columns)
         return own
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from hami.plan.steps import Steps, finish
+
 Floats = NDArray[np.float64]
 
 FULL = 1000
@@ -24,20 +26,27 @@ _TINY = 1e-9
 
 def residues(counts: Mapping[int, float]) -> Floats:
     """Worth of 0..1000 free thousandths of a card, for counts of shares by size; a whole card is worth 1."""
+    return finish(pricing(counts))
+
+
+def pricing(counts: Mapping[int, float]) -> Steps[Floats]:
+    """The same, a round a step."""
     parts = sorted(((size, count) for size, count in counts.items() if 0 < size < FULL), key=lambda entry: -entry[1])
     chosen = dict(sorted(parts[:MOST_SIZES]))
-    sizes = tuple(chosen)
-    worth: Floats = _worth(sizes, _duals(sizes, np.array(list(chosen.values())))) if sizes else np.zeros(FULL + 1)
+    sizes, worth = tuple(chosen), np.zeros(FULL + 1)
+    if sizes:
+        worth = _worth(sizes, (yield from _duals(sizes, np.array(list(chosen.values())))))
     worth[FULL] = max(1.0, worth[FULL])
     return worth
 
 
-def _duals(sizes: tuple[int, ...], counts: Floats) -> Floats:
+def _duals(sizes: tuple[int, ...], counts: Floats) -> Steps[Floats]:
     """The price of each size: of cards, such that all prices of any pattern sum to 1 at most."""
     basis = np.diag([float(FULL // size) for size in sizes])
     amounts = counts / basis.diagonal()
     prices: Floats = 1 / basis.diagonal()
     for _ in range(MOST_ROUNDS):
+        yield
         worth = _worth(sizes, prices)
         if worth[FULL] <= 1 + 1e-7:
             break

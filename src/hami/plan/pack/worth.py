@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Columns, Longs
+from hami.plan.columns import Bools, Columns, Longs
 from hami.plan.pack.demand import Demand, Shape, Weighed
-from hami.plan.pack.prices import FULL, residues
+from hami.plan.pack.prices import FULL, pricing
 from hami.plan.rules import kind_accepted
+from hami.plan.steps import Steps
 
 Singles = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -40,23 +41,26 @@ LEVELS = FULL + 1
 class Scale:
     """Everything that depends on the demand and on what cards are, not on what is used: made when either moves."""
 
-    def __init__(self, demand: Demand, family: Family, columns: Columns) -> None:
+    def __init__(self, demand: Demand, family: Family, columns: Columns, residue: Sequence[Floats]) -> None:
+        """`residue` has the worth of what is free of a card, by kind and room, a card being 1000."""
         self.family = family
         self.turnover = demand.turnover
-        self._cards = int(np.array([kind[0] == family for kind in columns.kinds])[columns.kind].sum())
         # one card first: their seats add up card by card, those of several are counted in sets of cards
         shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
         self.shapes = [one.shape for one in shapes]
         self._asks = [one.shape.ask for one in shapes]
         self.single = sum(ask.cards == 1 for ask in self._asks)
         self.sets: Singles = np.array([ask.cards for ask in self._asks[self.single :]], np.float32)
-        kinds = _capacities(columns, len(columns.kinds))
-        self._kinds = kinds
+        kinds = capacities(columns, len(residue))
+        self.kinds = kinds
+        """Memory and cores of a card of each kind; a kind that came later is none of them."""
+        self.ours: Bools = np.array([*(kind[0] == family for kind in columns.kinds[: len(kinds)]), False])
+        """Kinds of the family; the last stands for all that came later."""
         self._shares: dict[CardAsk, Longs] = {}
         self.seats = self._seats(columns, kinds)
         """[kind and room][shape]: seats of a card, or whether it can be one of several."""
-        every = demand.every(family)
-        self.residue: Floats = np.concatenate([_residue(every, *kind) for kind in kinds])
+        self.residues = list(residue)
+        self.residue: Floats = np.concatenate(residue)
         """[kind and room]: what the room is worth, a card being 1000."""
         self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
@@ -92,11 +96,12 @@ class Scale:
         fed = np.minimum(knees[:, None] / need, 1) @ share[hungry] + share[~hungry].sum()
         return knees, fed
 
-    def weigh_scarcity(self, seats: Singles) -> None:
+    def weigh_scarcity(self, seats: Singles, cards: int) -> None:
         """Where pods leave, a seat weighs the more the fewer there are (`seats`, in all), once its shape could use less
-        than `ENOUGH_ROOM`. So nobody waits long for the one kind of room that was thought to be worth little."""
+        than `ENOUGH_ROOM` of the family's `cards`. So nobody waits long for the one kind of room that was thought to be
+        worth little."""
         usable = (seats + 1) * self.size
-        scarce = np.clip(ENOUGH_ROOM * FULL * self._cards / np.maximum(usable, 1), 1, SCARCEST)
+        scarce = np.clip(ENOUGH_ROOM * FULL * cards / np.maximum(usable, 1), 1, SCARCEST)
         scarce[self.single :] = np.maximum(scarce[self.single :], SCARCE)
         self.weight = (self._often * (1 + self.turnover * (scarce - 1))).astype(np.float32)
         self.of_card = self._of_card()
@@ -109,13 +114,13 @@ class Scale:
         """Thousandths that the ask takes, by kind of card; above 1000 where such a card is too small."""
         found = self._shares.get(ask)
         if found is None:
-            found = self._shares[ask] = np.array([share_of(ask, *kind) for kind in self._kinds], np.int64)
+            found = self._shares[ask] = np.array([share_of(ask, *kind) for kind in self.kinds], np.int64)
         return found
 
     def _seats(self, columns: Columns, kinds: Sequence[tuple[int, int]]) -> Singles:
         table = np.zeros((len(kinds), LEVELS, len(self._asks)), np.float32)
         levels = np.arange(LEVELS)
-        for number, (family, model, mode) in enumerate(columns.kinds):
+        for number, (family, model, mode) in enumerate(columns.kinds[: len(kinds)]):
             if family != self.family:
                 continue
             for place, ask in enumerate(self._asks):
@@ -146,6 +151,15 @@ class Rows:
         self.worth: tuple[Singles, Floats] = (np.zeros_like(self.seats), np.zeros(rows))
         """Of each row as it is."""
 
+    def grow(self, columns: Columns) -> None:
+        """Make room for as many rows and cards as there are now."""
+        width, rows = len(columns.standing) - len(self.place), len(columns.version) - len(self._seen)
+        self.place = np.pad(self.place, ((0, width), (0, rows)))
+        self.seats = np.pad(self.seats, ((0, rows), (0, 0)))
+        self._seen = np.pad(self._seen, (0, rows))
+        self.residue, self.room = np.pad(self.residue, (0, rows)), np.pad(self.room, (0, rows))
+        self.worth = np.pad(self.worth[0], ((0, rows), (0, 0))), np.pad(self.worth[1], (0, rows))
+
     def forget(self) -> None:
         """Look at every row again the next time."""
         self._seen[:] = 0
@@ -155,7 +169,7 @@ class Rows:
         stale = rows[self._seen.take(rows) != columns.version.take(rows)]
         if not len(stale):
             return
-        place = _places(columns, stale, self._scale.family)
+        place = _places(columns, stale, self._scale.ours)
         self.place[:, stale] = place
         seats = np.zeros((len(stale), self.seats.shape[1]), np.float32)
         for card in place:
@@ -196,7 +210,7 @@ def _whole(family: Family) -> Weighed:
     return Weighed(Shape(CardAsk(family, 1, 0, mem_percent=100)), 1.0)
 
 
-def _capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
+def capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
     """Memory and cores of a card of each kind: of the largest, where a kind has several."""
     found = []
     for number in range(kinds):
@@ -206,23 +220,32 @@ def _capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
     return found
 
 
-def _residue(asks: Sequence[tuple[CardAsk, float]], mem_mib: int, core_percent: int) -> Floats:
+def residue_of(asks: Sequence[tuple[CardAsk, float]], mem_mib: int, core_percent: int) -> Steps[Floats]:
+    """What is free of such a card is worth by these asks and their counts, by room."""
     if not mem_mib:
         return np.zeros(LEVELS)
     counts: dict[int, float] = {}
-    for ask, count in asks:
+    for number, (ask, count) in enumerate(asks):
+        if number % A_STEP == 0:
+            yield
         if ask.cards == 1:
             share = share_of(ask, mem_mib, core_percent)
             counts[share] = counts.get(share, 0.0) + count
-    return FULL * residues(counts)
+    return FULL * (yield from pricing(counts))
 
 
-def _places(columns: Columns, rows: Longs, family: Family) -> Longs:
+A_STEP = 256
+"""Shapes or rows looked at in one step."""
+
+
+def _places(columns: Columns, rows: Longs, ours: Bools) -> Longs:
     """[card][row]: kind x `LEVELS` + free thousandths; 0 for a card that takes nothing of this family."""
     mem, core = columns.mem[:, rows].astype(np.int64), columns.core[:, rows].astype(np.int64)
     free = np.minimum(columns.free_mem[:, rows] * FULL // np.maximum(mem, 1), FULL)
     free = np.where(core > 0, np.minimum(free, columns.free_core[:, rows] * FULL // np.maximum(core, 1)), free)
-    ours = np.array([kind[0] == family for kind in columns.kinds])[columns.kind[:, rows]]
-    takes = ours & (columns.standing[:, rows] == 0) & (columns.free_slots[:, rows] > 0) & (free > 0)
-    found: Longs = np.where(takes, columns.kind[:, rows] * LEVELS + free, 0).astype(np.int64)
+    kind = columns.kind[:, rows]
+    takes = (
+        ours.take(kind, mode="clip") & (columns.standing[:, rows] == 0) & (columns.free_slots[:, rows] > 0) & (free > 0)
+    )
+    found: Longs = np.where(takes, kind * LEVELS + free, 0).astype(np.int64)
     return found

@@ -1,0 +1,137 @@
+"""One family as it is judged now: prices and tables that follow from the demand, and what was found with them.
+
+All of it is made anew when the demand has moved. That takes hundreds of milliseconds on a large cluster, so it goes
+in steps: whoever can, takes them between two decisions, and decides by the old one until the new one is there.
+"""
+
+import numpy as np
+
+from hami.model.ask import CardAsk
+from hami.model.ids import Family
+from hami.plan.columns import Columns
+from hami.plan.pack.demand import Demand
+from hami.plan.pack.lend import Lending
+from hami.plan.pack.worth import A_STEP, Rows, Scale, capacities, residue_of
+from hami.plan.steps import Steps
+
+NO_ROOM = -1e18
+"""Worse than any node with room; still a number, since the exact look has the last word."""
+NEVER_SEEN = 0
+"""No version of a row."""
+
+SHAPES = 256
+LENT = 64
+LEAP = 2048
+"""Asks after which the demand is looked at again at the latest."""
+ENOUGH = 2048
+"""Asks from which on a mix is known well enough to be kept while it does not move."""
+MOVED = 0.2
+"""Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
+next decision for every shape slow, so chance alone should not cause it."""
+LIVELY, LIVELY_LEAP = 0.5, 512
+"""The turnover from which on it is looked at again after so many asks."""
+
+
+class Kept:
+    """What was found for asks of one shape."""
+
+    def __init__(self, rows: int) -> None:
+        self.gain = np.full(rows, NO_ROOM)
+        self.seen = np.full(rows, NEVER_SEEN, np.int64)
+
+
+def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | None" = None) -> Steps["Judged"]:
+    """Judge a family by what is asked now; by the prices of `before` where they still hold."""
+    inventory, every = columns.inventory, demand.every(family)
+    residue = before.scale.residues if before is not None else []
+    for kind in capacities(columns, len(columns.kinds))[len(residue) :]:
+        residue.append((yield from residue_of(every, *kind)))
+    own = Judged(demand, columns, Scale(demand, family, columns, residue), inventory)
+    if before is not None:
+        own.mix = before.mix
+    for start in range(0, columns.rows, A_STEP):
+        yield
+        own.follow(columns)
+        own.rows.refresh(columns, np.arange(start, min(start + A_STEP, columns.rows)))
+    own.follow(columns)
+    if own.scale.turnover:
+        own.see_scarcity(columns)
+    return own
+
+
+class Judged:
+    """The scale, and all that hangs on it."""
+
+    def __init__(self, demand: Demand, columns: Columns, scale: Scale, inventory: int) -> None:
+        self.scale = scale
+        self.rows = Rows(scale, columns)
+        self.size = len(columns.version)
+        self.inventory = inventory
+        """That of the columns when it was made, or last found to make no difference."""
+        self.mix = demand.mix(scale.family)
+        self.again = 0
+        self.look_later(demand)
+        self._kept: dict[object, Kept] = {}
+        self._lent: dict[CardAsk, Lending] = {}
+
+    def weigh(self, demand: Demand, columns: Columns) -> None:
+        """See what is scarce now. What was kept for shapes is worth nothing after."""
+        if not demand.turnover:
+            return
+        if demand.turnover != self.scale.turnover:
+            self.scale.turnover = demand.turnover
+            self.rows.forget()
+        self.see_scarcity(columns)
+
+    def see_scarcity(self, columns: Columns) -> None:
+        self.rows.refresh(columns, np.arange(columns.rows))
+        cards = int(np.count_nonzero(self.scale.ours.take(columns.kind, mode="clip")))
+        self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), cards)
+        self._kept.clear()
+        self._lent.clear()
+
+    def look_later(self, demand: Demand) -> None:
+        leap = LEAP if demand.turnover < LIVELY else LIVELY_LEAP
+        self.again = demand.seen + min(max(demand.seen // 2, 1), leap)
+
+    def time_to_look(self, demand: Demand) -> bool:
+        """Whether so much has been asked since that the demand may have moved, or what is scarce."""
+        late = demand.seen >= self.again
+        if late:
+            self.look_later(demand)
+        return late
+
+    def moved(self, demand: Demand) -> bool:
+        """Whether the demand is no longer much as it was, so that prices have to be made anew."""
+        mix = demand.mix(self.scale.family)
+        moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
+        return demand.seen < ENOUGH or moved >= MOVED
+
+    def follow(self, columns: Columns) -> None:
+        """Columns that have grown have rows that are not known here."""
+        if self.size != len(columns.version):
+            self.size = len(columns.version)
+            self.rows.grow(columns)
+            self._kept.clear()
+
+    def outdated(self, columns: Columns) -> bool:
+        """Whether there are cards now that it was not made for."""
+        changed = columns.inventory != self.inventory
+        self.inventory = columns.inventory
+        return changed and capacities(columns, len(columns.kinds)) != self.scale.kinds
+
+    def keep(self, shape: object) -> Kept:
+        """What is kept for asks of this shape."""
+        kept = self._kept.pop(shape, None) or Kept(self.size)
+        if len(self._kept) >= SHAPES:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[shape] = kept
+        return kept
+
+    def lending(self, ask: CardAsk) -> Lending:
+        """Which cards an ask takes, at the prices of now."""
+        lent = self._lent.pop(ask, None) or Lending(self.scale, ask)
+        if len(self._lent) >= LENT:
+            self._lent.pop(next(iter(self._lent)))
+        self._lent[ask] = lent
+        return lent
