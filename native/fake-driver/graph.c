@@ -128,6 +128,11 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
     return result != CUDA_SUCCESS ? result : fake_run(handle, ((struct CUgraph_st *)exec)->duration_ns);
 }
 
+API CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream handle)
+{
+    return cuGraphLaunch(exec, fake_own(handle));
+}
+
 API CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     free(exec);

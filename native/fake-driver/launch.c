@@ -46,7 +46,7 @@ API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void 
 
 API CUresult cuLaunchKernel_ptsz(CUfunction f, GRID, CUstream s, void **params, void **extra)
 {
-    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, s == NULL ? CU_STREAM_PER_THREAD : s, params, extra);
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, fake_own(s), params, extra);
 }
 
 API CUresult cuLaunchCooperativeKernel(CUfunction f, GRID, CUstream s, void **params)
@@ -54,10 +54,21 @@ API CUresult cuLaunchCooperativeKernel(CUfunction f, GRID, CUstream s, void **pa
     return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, s, params, NULL);
 }
 
+API CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, GRID, CUstream s, void **params)
+{
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, fake_own(s), params, NULL);
+}
+
 API CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
     return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params));
+}
+
+API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
+{
+    (void)extra;
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params));
 }
 
 static int64_t moving(size_t bytes)
@@ -69,6 +80,11 @@ API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, 
 {
     (void)to, (void)value;
     return fake_run(s, moving(count));
+}
+
+API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
+{
+    return cuMemsetD8Async(to, value, count, fake_own(s));
 }
 
 API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream s)
@@ -86,6 +102,11 @@ API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes
 {
     (void)to, (void)from;
     return fake_run(s, moving(bytes));
+}
+
+API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
+{
+    return cuMemcpyDtoDAsync_v2(to, from, bytes, fake_own(s));
 }
 
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)

@@ -145,6 +145,11 @@ API CUresult cuStreamSynchronize(CUstream handle)
     }
 }
 
+API CUresult cuStreamSynchronize_ptsz(CUstream handle)
+{
+    return cuStreamSynchronize(fake_own(handle));
+}
+
 API CUresult cuStreamDestroy_v2(CUstream handle)
 {
     cuStreamSynchronize(handle);
@@ -214,7 +219,7 @@ API CUresult cuEventRecord(CUevent e, CUstream handle)
 
 API CUresult cuEventRecord_ptsz(CUevent e, CUstream handle)
 {
-    return cuEventRecord(e, handle == NULL ? CU_STREAM_PER_THREAD : handle);
+    return cuEventRecord(e, fake_own(handle));
 }
 
 API CUresult cuEventQuery(CUevent e)

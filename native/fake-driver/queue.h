@@ -45,6 +45,12 @@ struct node {
 
 stream *fake_stream_of(CUstream handle);
 
+/* Of a program whose default stream is each thread's own. */
+static inline CUstream fake_own(CUstream handle)
+{
+    return handle == NULL ? CU_STREAM_PER_THREAD : handle;
+}
+
 /* Waits for room, as a real launch does; other threads go on meanwhile. */
 void fake_push(stream *s, op o);
 

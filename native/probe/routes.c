@@ -130,7 +130,7 @@ static CUresult free_context(uint64_t key)
 /* Global data of a module: a .global array of that size. */
 static const char *data_image(size_t bytes)
 {
-    static char text[512];
+    static __thread char text[512];
     if (getenv("PROBE_SIMULATED") != NULL)
         snprintf(text, sizeof text, "data %zu", bytes / MIB);
     else

@@ -14,6 +14,12 @@ from hami.sim.cards import Bench, parse
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 STRICT = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion"]
+SHARED = ["-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-Bsymbolic"]
+SANITIZERS = {
+    "plain": ["-O1"],
+    "asan": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "tsan": ["-O1", "-fsanitize=thread"],
+}
 UNITS = ["src/policy.c", "src/map.c", "src/ledger.c", "src/budget.c", "src/cost.c", "src/prim/linux.c"]
 
 
@@ -39,6 +45,28 @@ class Tools:
             compile_c([f"tests/{name}.c", *sources], program, flags)
         return program
 
+    def sanitized(self, kind: str, *more: str) -> str:
+        """LD_PRELOAD of the whole library under a sanitizer, `more` being sources that are linked into it.
+
+        Lookups are left out: a sanitizer asks for dlsym before it can be asked anything itself.
+        """
+        library = self.folder / f"libvgpu-{kind}{'-'.join(('', *(Path(each).stem for each in more)))}.so"
+        if not library.exists():
+            lookups = [NATIVE / "src/intercept/elf.c", NATIVE / "src/intercept/lookup.c"]
+            plain = [self.folder / f"{each.stem}.o" for each in lookups]
+            for source, made in zip(lookups, plain, strict=True):
+                compile_c([source], made, ["-O2", "-fPIC", "-fvisibility=hidden", "-c"])
+            rest = [each for each in sorted((NATIVE / "src").rglob("*.c")) if each not in lookups]
+            link = [f"-Wl,--version-script={self.folder / 'exports.map'}", "-ldl", "-lpthread"]
+            path = f'-DHAMI_POLICY_PATH="{self.policy}"'
+            compile_c(
+                [*rest, *more, self.folder / "hooks.c", *plain], library, [*SANITIZERS[kind], *SHARED, path, *link]
+            )
+        runtime = subprocess.run(
+            ["gcc", f"-print-file-name=lib{kind}.so"], capture_output=True, text=True, check=True
+        ).stdout
+        return f"{Path(runtime.strip()).resolve()} {library}"
+
     def units(self, flags: Sequence[str] = ("-O1",)) -> Path:
         program = self.folder / f"units{''.join(flags).replace('=', '-')}"
         if not program.exists():
@@ -63,7 +91,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
         [sys.executable, NATIVE / "tools/fakestubs.py", table, NATIVE / "fake-driver/versions.txt", folder / "stubs.c"],
         check=True,
     )
-    shared = ["-O1", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-Bsymbolic"]
+    shared = ["-O2", *SHARED]  # as it ships; without sibling calls the C library would see us as the caller
     sim = folder / "sim"
     sim.mkdir()
     compile_c(

@@ -95,6 +95,28 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     assert share >= limit - 6  # a busy machine may keep the program from launching
 
 
+KINDS = {
+    "spin": 100_000,
+    "ex": 100_000,
+    "coop": 100_000,
+    "ptds": 100_000,
+    "graph1": 100_000,
+    "graph10": 20_000,
+    "memset": 100 << 20,
+    "copy": 100 << 20,
+}
+"""Of 0.1 to 0.2 ms each on the simulated driver; of sets and copies, bytes."""
+
+
+@pytest.mark.parametrize("work", KINDS)
+def test_every_kind_of_work_is_charged(container: Container, work: str) -> None:
+    words = ("run", work, 2, KINDS[work])
+    full = container.probe(*words, PROBE_ROUNDS_A_NS="1", LD_PRELOAD="")["rate"]
+    limit = {"CUDA_DEVICE_SM_LIMIT": "25", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    held = container.probe(*words, PROBE_ROUNDS_A_NS="1", **limit)["rate"]
+    assert held < 0.35 * full  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(("limit", "ns"), [(50, 20_000), (20, 100_000)])
 def test_threads_with_streams_of_their_own_get_the_limit_together(container: Container, limit: int, ns: int) -> None:
     """Kernels of one stream run beside those of others: what a pair of events shows then is not what a kernel costs."""

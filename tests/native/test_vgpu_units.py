@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import NATIVE, Tools
-
-SANITIZERS = {
-    "plain": ["-O1"],
-    "asan": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-    "tsan": ["-O1", "-fsanitize=thread"],
-}
+from .conftest import NATIVE, SANITIZERS, Tools
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)

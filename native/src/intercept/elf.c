@@ -1,11 +1,15 @@
-/* See elf.h. */
+/*
+ * See elf.h.
+ *
+ * What `hami_elf_first` needs calls nothing: a sanitizer asks for dlsym before its own strcmp and dl_iterate_phdr work, and
+ * those are what we would get.
+ */
 #define _GNU_SOURCE
 #include "intercept/elf.h"
 
 #include <link.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 typedef struct {
     const ElfW(Sym) * symbols;
@@ -15,28 +19,46 @@ typedef struct {
     const ElfW(Half) * versions;
 } tables;
 
-/* glibc relocates these pointers in place on our architectures; the vDSO's are left as offsets. */
-static const void *pointer(const struct dl_phdr_info *object, ElfW(Addr) value)
+static bool same(const char *one, const char *other)
 {
-    return (const void *)(value < object->dlpi_addr ? value + object->dlpi_addr : value);
+    while (*one != '\0' && *one == *other)
+        one++, other++;
+    return *one == *other;
 }
 
-static bool read_tables(const struct dl_phdr_info *object, tables *out)
+static bool begins(const char *text, const char *prefix)
 {
-    memset(out, 0, sizeof *out);
-    for (int i = 0; i < object->dlpi_phnum; i++) {
-        if (object->dlpi_phdr[i].p_type != PT_DYNAMIC)
-            continue;
-        const ElfW(Dyn) *entry = (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr);
-        for (; entry->d_tag != DT_NULL; entry++) {
-            switch (entry->d_tag) {
-            case DT_SYMTAB: out->symbols = pointer(object, entry->d_un.d_ptr); break;
-            case DT_STRTAB: out->strings = pointer(object, entry->d_un.d_ptr); break;
-            case DT_GNU_HASH: out->gnu_hash = pointer(object, entry->d_un.d_ptr); break;
-            case DT_HASH: out->sysv_hash = pointer(object, entry->d_un.d_ptr); break;
-            case DT_VERSYM: out->versions = pointer(object, entry->d_un.d_ptr); break;
-            default: break;
-            }
+    while (*prefix != '\0' && *text == *prefix)
+        text++, prefix++;
+    return *prefix == '\0';
+}
+
+static const char *file_name(const char *path)
+{
+    const char *name = path;
+    for (; *path != '\0'; path++)
+        name = *path == '/' ? path + 1 : name;
+    return name;
+}
+
+/* glibc relocates these pointers in place on our architectures; the vDSO's are left as offsets. */
+static const void *pointer(ElfW(Addr) base, ElfW(Addr) value)
+{
+    return (const void *)(value < base ? value + base : value);
+}
+
+/* Of an object loaded at `base`, from its dynamic section. */
+static bool read_tables(ElfW(Addr) base, const ElfW(Dyn) * entry, tables *out)
+{
+    *out = (tables){0};
+    for (; entry != NULL && entry->d_tag != DT_NULL; entry++) {
+        switch (entry->d_tag) {
+        case DT_SYMTAB: out->symbols = pointer(base, entry->d_un.d_ptr); break;
+        case DT_STRTAB: out->strings = pointer(base, entry->d_un.d_ptr); break;
+        case DT_GNU_HASH: out->gnu_hash = pointer(base, entry->d_un.d_ptr); break;
+        case DT_HASH: out->sysv_hash = pointer(base, entry->d_un.d_ptr); break;
+        case DT_VERSYM: out->versions = pointer(base, entry->d_un.d_ptr); break;
+        default: break;
         }
     }
     return out->symbols != NULL && out->strings != NULL && (out->gnu_hash != NULL || out->sysv_hash != NULL);
@@ -47,7 +69,7 @@ static bool defines(const tables *t, uint32_t index, const char *name)
     const ElfW(Sym) *symbol = &t->symbols[index];
     /* Bit 15 of a version: hidden, an old version kept for old programs. */
     const bool old = t->versions != NULL && (t->versions[index] & 0x8000) != 0;
-    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && !old && strcmp(t->strings + symbol->st_name, name) == 0;
+    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && !old && same(t->strings + symbol->st_name, name);
 }
 
 static uint32_t find_gnu(const tables *t, const char *name)
@@ -85,19 +107,32 @@ static uint32_t find_sysv(const tables *t, const char *name)
     return index;
 }
 
-static void *lookup(const struct dl_phdr_info *object, const char *name)
+static void *lookup_in(ElfW(Addr) base, const ElfW(Dyn) * dynamic, const char *name)
 {
     tables t;
-    if (!read_tables(object, &t))
+    if (!read_tables(base, dynamic, &t))
         return NULL;
     const uint32_t index = t.gnu_hash != NULL ? find_gnu(&t, name) : find_sysv(&t, name);
-    return index == 0 ? NULL : (void *)(object->dlpi_addr + t.symbols[index].st_value);
+    return index == 0 ? NULL : (void *)(base + t.symbols[index].st_value);
 }
 
-static const char *file_name(const struct dl_phdr_info *object)
+static void *lookup(const struct dl_phdr_info *object, const char *name)
 {
-    const char *slash = strrchr(object->dlpi_name, '/');
-    return slash == NULL ? object->dlpi_name : slash + 1;
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        if (object->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            return lookup_in(object->dlpi_addr, (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr), name);
+    }
+    return NULL;
+}
+
+void *hami_elf_first(const char *prefix, const char *name)
+{
+    void *found = NULL;
+    for (const struct link_map *object = _r_debug.r_map; object != NULL && found == NULL; object = object->l_next) {
+        if (object->l_name != NULL && begins(file_name(object->l_name), prefix))
+            found = lookup_in(object->l_addr, object->l_ld, name);
+    }
+    return found;
 }
 
 static bool holds(const struct dl_phdr_info *object, const void *address, const char **low, const char **high)
@@ -132,7 +167,7 @@ static int find_step(struct dl_phdr_info *object, size_t size, void *argument)
 {
     (void)size;
     search *s = argument;
-    if (strncmp(file_name(object), s->prefix, strlen(s->prefix)) == 0)
+    if (begins(file_name(object->dlpi_name), s->prefix))
         s->found = lookup(object, s->name);
     return s->found != NULL;
 }
@@ -168,7 +203,7 @@ static int owner_step(struct dl_phdr_info *object, size_t size, void *argument)
     search *s = argument;
     if (!holds(object, s->address, &s->low, &s->high))
         return 0;
-    s->owner = file_name(object);
+    s->owner = file_name(object->dlpi_name);
     return 1;
 }
 

@@ -7,6 +7,9 @@
 /* First object whose file name starts with `prefix` that defines `name` (default version). NULL: none. */
 void *hami_elf_find(const char *prefix, const char *name);
 
+/* The same from the loader's own list and without a call, for the very first lookups of a process: of what is never unloaded. */
+void *hami_elf_first(const char *prefix, const char *name);
+
 /* What RTLD_NEXT means for code at `caller`: the first object after the caller's, in load order, that defines `name`. */
 void *hami_elf_next(const void *caller, const char *name);
 

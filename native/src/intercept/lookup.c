@@ -53,13 +53,13 @@ typedef void *(*dlmopen_t)(Lmid_t, const char *, int);
 
 static void *find_real(const char *name)
 {
-    void *real = hami_elf_find("libc.so.6", name); /* glibc 2.34 and later */
+    void *real = hami_elf_first("libc.so.6", name); /* glibc 2.34 and later */
     if (real == NULL)
-        real = hami_elf_find("libdl.so.2", name);
+        real = hami_elf_first("libdl.so.2", name);
     if (real == NULL)
-        real = hami_elf_find("libc-", name); /* libc-2.31.so */
+        real = hami_elf_first("libc-", name); /* libc-2.31.so */
     if (real == NULL)
-        real = hami_elf_find("libdl-", name);
+        real = hami_elf_first("libdl-", name);
     if (real == NULL) {
         hami_say(HAMI_LOG_ERROR, "no %s in this C library: only glibc is supported", name);
         abort();
