@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from hami.model.ask import NodePolicy
 from hami.sim.cluster import Cluster as Simulated
@@ -37,6 +38,7 @@ def product_lab() -> "Iterator[tuple[Lab, Product]]":
 
     with Lab() as lab:
         product = Product(lab, flags={"node-scheduler-policy": "pack"})
+        product.site = replace(product.site, cpu_pods=True)
         product.start()
         product.install()
         yield lab, product
@@ -113,6 +115,32 @@ def test_every_pod_goes_where_the_simulator_says_and_gets_the_same_cards(cluster
         time.sleep(NEWS_S)
     assert moved >= 15
     assert simulated.allocated() > 10  # of 15 cards
+
+
+def at(name: str) -> dict[str, Any]:
+    """The affinity that leaves a pod one node."""
+    field = {"key": "metadata.name", "operator": "In", "values": [name]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+def test_a_pod_without_cards_goes_where_no_free_card_needs_its_cpu(cluster: Any) -> None:
+    """That host has least CPU left, so kube-scheduler's own rule would choose it last."""
+
+    def cpu_pod(name: str, cores: int, **spec: Any) -> None:
+        pod = cluster.pod(name, spec={"schedulerName": "hami-scheduler", **spec})
+        pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": str(cores)}}
+        cluster.create(pod)
+
+    cpu_pod("neighbour", 8, **at("rich-b"))
+    for name in ("hungry-0", "hungry-1"):
+        pod = cluster.pod(name, gpu=1, gpumem=MEM, spec=at("rich-a"))
+        pod["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "30"}
+        cluster.create(pod)
+        assert cluster.bound(name) == ["rich-a"]
+    time.sleep(NEWS_S)
+    cpu_pod("modest", 3)
+    assert cluster.bound("modest") == ["rich-a"]
 
 
 def test_explain_shows_the_seats_and_prices_that_decided(cluster: Any, product: "Product", tmp_path: Any) -> None:

@@ -25,7 +25,7 @@ from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.plan import quota, refuse
-from hami.plan.choose import Decision, choose, choose_host, fit_as
+from hami.plan.choose import Decision, choose, choose_hosts, fit_as
 from hami.plan.pack import Worth
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
@@ -147,10 +147,14 @@ class Ledger:
             self._index.use(state)
             self._index.host(record.node, host)
 
+    def shelters(self, ask: Ask, names: Sequence[str]) -> list[NodeName]:
+        """Those of `names` on which a pod without cards costs the cards least, as the policy `pack` sees it.
+        Empty where nobody knows what pods ask. Changes nothing."""
+        return choose_hosts(ask.cpu_milli, self._index, names)
+
     def shelter(self, ask: Ask, names: Sequence[str]) -> NodeName | None:
-        """Of `names`, the node on which a pod without cards costs the cards least, as the policy `pack` sees it.
-        None where nobody knows what pods ask. Changes nothing."""
-        return choose_host(ask.cpu_milli, self._index, names)
+        """The first of `shelters` by name."""
+        return min(self.shelters(ask, names), default=None)
 
     def judge_later(self) -> None:
         """From now on the policy `pack` goes by the prices it has, until the steps of `judge_anew` have been taken."""

@@ -95,15 +95,15 @@ def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | Non
     return None
 
 
-def choose_host(cpu_milli: int, table: Table, names: Sequence[str]) -> NodeName | None:
-    """The one of `names` where a pod without cards costs the cards least; the first by name of equal ones."""
+def choose_hosts(cpu_milli: int, table: Table, names: Sequence[str]) -> list[NodeName]:
+    """Those of `names` where a pod without cards costs the cards least. Empty where nobody knows what pods ask."""
     rows = table.rows_of(names)
     costs = table.pack.host_gains(cpu_milli, table.columns, rows)
-    if costs is None:
-        return None
+    if costs is None or not len(rows):
+        return []
     known = np.where(rows < 0, 0.0, costs)  # a node without cards costs none
     best = np.flatnonzero(known == known.max())
-    return NodeName(min(names[place] for place in best.tolist()))
+    return [NodeName(names[place]) for place in best.tolist()]
 
 
 def fit_as(ask: Ask, table: Table, row: int) -> Plan | Refusal:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hami import __version__
 from hami.scheduler import filter as filtering
-from hami.scheduler import preempt, prioritize
+from hami.scheduler import preempt, prioritize, shelter
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.wire import extender
@@ -47,6 +47,7 @@ def extender_routes(engine: Engine, binder: Binder, max_body: int) -> dict[tuple
         ("POST", "/prioritize"): Route(
             "prioritize", lambda body: prioritize.answer(engine, body), max_body, guarded=True
         ),
+        ("POST", "/shelter"): Route("shelter", lambda body: shelter.answer(engine, body), max_body, guarded=True),
         ("POST", "/bind"): Route("bind", binder.answer, MIB, guarded=True, fault=extender.encode_bind_result),
         ("POST", "/preempt"): Route("preempt", lambda body: preempt.answer(engine, body), max_body, guarded=True),
     }

@@ -28,7 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
 
     extender_auth: ExtenderAuth = "mtls"
-    """mtls: /filter, /prioritize, /bind and /preempt want kube-scheduler's client certificate.
+    """mtls: /filter, /prioritize, /shelter, /bind and /preempt want kube-scheduler's client certificate.
     none: anybody who reaches the port may bind pods; only for a port nobody else reaches."""
     extender_client_ca: str | None = None
     """CA bundle that signs kube-scheduler's client certificate."""

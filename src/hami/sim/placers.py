@@ -1,9 +1,9 @@
 """Who decides in a replay: the engine with one of its node policies, or a published baseline.
 
 Both end alike: the engine makes the plan, the ledger charges it. One signature, `place`. The engine is asked
-as kube-scheduler asks it: with the names of the nodes whose hosts have room. A pod without cards never
-reaches the engine in a cluster; `pack` may be asked to place it too, else the node with most CPU and
-memory free gets it, as kube-scheduler's NodeResourcesFit prefers.
+as kube-scheduler asks it: with the names of the nodes whose hosts have room. A pod without cards reaches the engine
+only where a cluster is set up so; `pack` may be asked about it too, else, and among nodes that are equal to `pack`, the
+one with most CPU and memory free gets it, as kube-scheduler's NodeResourcesFit prefers.
 """
 
 from collections import Counter
@@ -74,9 +74,10 @@ class EnginePlacer:
 
     def _host_row(self, job: Job, rows: Ints) -> int:
         if self._host_jobs == "pack":
-            name = self._cluster.ledger.shelter(self._cluster.ask(job), self._names[rows].tolist())
-            if name is not None:
-                return self._cluster.row(name)
+            names = self._cluster.ledger.shelters(self._cluster.ask(job), self._names[rows].tolist())
+            if names and self._ties is None:
+                return self._cluster.row(min(names))
+            rows = np.array([self._cluster.row(name) for name in names], np.int64) if names else rows
         cpu = (self._cluster.cpu[rows] - job.cpu_milli) / self._capacity[0][rows]
         mem = (self._cluster.mem[rows] - job.mem_mib) / self._capacity[1][rows]
         score = cpu + mem

@@ -35,6 +35,15 @@ def test_our_ten_outweighs_all_that_default_plugins_can_give() -> None:
     assert extender(site(extender_weight=20))["weight"] == 20
 
 
+def test_pods_without_cards_are_asked_about_only_where_that_is_wanted() -> None:
+    """By a second extender that manages no resource, which kube-scheduler does without where it is not there."""
+    cards, hosts = manifests.scheduler_configuration(site(cpu_pods=True))["extenders"]
+    assert cards == extender(site())
+    assert (hosts["prioritizeVerb"], hosts["ignorable"], hosts["weight"]) == ("shelter", True, cards["weight"])
+    assert (hosts["urlPrefix"], hosts["tlsConfig"]) == (cards["urlPrefix"], cards["tlsConfig"])
+    assert not {"managedResources", "filterVerb", "bindVerb", "preemptVerb"} & set(hosts)
+
+
 def test_renamed_resources_are_managed_watched_and_warned_about() -> None:
     given = site(RENAMED)
     managed = [entry["name"] for entry in extender(given)["managedResources"]]

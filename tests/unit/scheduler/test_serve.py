@@ -19,7 +19,7 @@ from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
 from hami.scheduler.tls import server_context
 from hami.scheduler.webhook import WebhookSettings, review
 
-EXTENDER = ("/filter", "/prioritize", "/bind", "/preempt")
+EXTENDER = ("/filter", "/prioritize", "/shelter", "/bind", "/preempt")
 
 
 def site_routes(stage: Any, max_body: int = MIB) -> dict[tuple[str, str], Route]:

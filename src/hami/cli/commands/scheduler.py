@@ -44,6 +44,7 @@ def command(context: click.Context, /, **fields: Any) -> None:
     help="Seconds kube-scheduler waits for an answer; tell the scheduler the same.",
 )
 @click.option("--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Signed the webhook.")
+@click.option("--cpu-pods", is_flag=True, help="Let pack also say where pods without cards go that name our scheduler.")
 @click.option("--record-writer", multiple=True, help="One more user who may write hami.io/* records, for repairs.")
 def config(
     *,
@@ -55,6 +56,7 @@ def config(
     extender_url: str,
     extender_timeout: int,
     ca_file: Path | None,
+    cpu_pods: bool,
     record_writer: tuple[str, ...],
 ) -> None:
     """Print what makes a cluster use the scheduler, ready for `kubectl apply -f -`.
@@ -82,6 +84,7 @@ def config(
         hide_cards=devices.nvidia.overwrite_env,
         extender_url=extender_url,
         extender_timeout_seconds=extender_timeout,
+        cpu_pods=cpu_pods,
     )
     kube_scheduler = manifests.to_yaml([manifests.scheduler_configuration(site)])
     if part == "kube-scheduler":

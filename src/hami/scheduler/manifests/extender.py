@@ -43,25 +43,36 @@ def scheduler_configuration(site: Site) -> Manifest:
             "resourceNamespace": site.namespace,
         },
         "profiles": [{"schedulerName": site.scheduler_name}],
-        "extenders": [_extender(site)],
+        "extenders": [_for_cards(site), *([_for_hosts(site)] if site.cpu_pods else [])],
     }
 
 
-def _extender(site: Site) -> Manifest:
-    url = urlsplit(site.extender_url)
-    extender: Manifest = {
-        "urlPrefix": site.extender_url,
+def _for_cards(site: Site) -> Manifest:
+    return {
+        **_called(site),
         "filterVerb": "filter",
         "prioritizeVerb": "prioritize",
         "bindVerb": "bind",
         "preemptVerb": "preempt",
+        # Without us there is nobody who knows the cards: better a pod that waits than one that is bound blindly.
+        "ignorable": False,
+        "managedResources": [{"name": name, "ignoredByScheduler": True} for name in site.resources],
+    }
+
+
+def _for_hosts(site: Site) -> Manifest:
+    """Asked about every pod of the profile, since no resource tells those without cards; a preference, no more."""
+    return {**_called(site), "prioritizeVerb": "shelter", "ignorable": True}
+
+
+def _called(site: Site) -> Manifest:
+    url = urlsplit(site.extender_url)
+    extender: Manifest = {
+        "urlPrefix": site.extender_url,
         "weight": site.extender_weight or WEIGHT,
         "enableHTTPS": url.scheme == "https",
         "httpTimeout": f"{site.extender_timeout_seconds}s",
         "nodeCacheCapable": True,
-        # Without us there is nobody who knows the cards: better a pod that waits than one that is bound blindly.
-        "ignorable": False,
-        "managedResources": [{"name": name, "ignoredByScheduler": True} for name in site.resources],
     }
     if url.scheme == "https":
         extender["tlsConfig"] = {

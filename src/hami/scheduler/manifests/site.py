@@ -45,6 +45,8 @@ class Site(Struct, frozen=True, kw_only=True):
     extender_weight: int | None = None
     """None is `extender.WEIGHT`."""
     leader_elect: bool = True
+    cpu_pods: bool = False
+    """kube-scheduler also asks where its pods without cards cost the cards least; for the node policy `pack`."""
 
     @property
     def resources(self) -> list[str]:
