@@ -26,7 +26,7 @@ from hami.observe.metrics import registry
 from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
-from hami.scheduler.api.desk import FIT, LIMIT, Desk
+from hami.scheduler.api.desk import FIT, LIMIT, Desk, unhurried
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor
@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0
 """Seconds between looks at what only time changes."""
+JUDGING = 1.0
+"""Seconds between looks at whether the policy `pack` needs new prices."""
 
 
 def run(settings: Settings) -> None:
@@ -192,6 +194,8 @@ class Scheduler:
                     self.keep_house(),
                     Adviser(self.engine).run(),
                 ]
+                if self.hosts:
+                    duties.append(self.judge())
                 if certificate:
                     duties.append(certificate.follow())
                 tasks = [group.create_task(self._duty(duty)) for duty in duties]
@@ -310,6 +314,14 @@ class Scheduler:
             self.nodes.judge_again()
             self.engine.waiting.forget_old(now)
             self.watches.freeze()
+
+    async def judge(self) -> None:
+        """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it."""
+        self.engine.ledger.judge_later()
+        while True:
+            await asyncio.sleep(JUDGING)
+            if self.gate.closed is None:
+                await unhurried(self.engine.ledger.judge_anew())
 
     @staticmethod
     async def _duty(duty: Awaitable[None]) -> None:

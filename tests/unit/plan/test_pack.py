@@ -400,3 +400,71 @@ def fresh_choice(ledger: Ledger, one: Ask) -> Plan:
     """What a scheduler decides that has not weighed this ask before."""
     ledger._index.pack._families.clear()
     return decided(ledger, one)
+
+
+def learned(ledger: Ledger, first: int, count: int, sizes: tuple[int, ...]) -> None:
+    for number in range(first, first + count):
+        ledger.decide(ask(f"seen{number}", sizes[number % len(sizes)]))
+
+
+def test_who_judges_later_goes_by_the_old_prices_until_all_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
+    monkeypatch.setattr("hami.plan.pack.judged.A_STEP", 1)
+    names = ["a", "b", "c"]
+    later, at_once = (ledger_of(*[(name, 2, "A", 1e9) for name in names]) for _ in range(2))
+    later.judge_later()
+    finish(later.judge_anew())
+    for ledger in (later, at_once):
+        learned(ledger, 0, 6, (500, 300))
+    old = later.worth(ask("next", 300), NodeName("a"))
+    assert old != at_once.worth(ask("next", 300), NodeName("a"))
+    steps = later.judge_anew()
+    for _ in range(4):
+        next(steps)
+        assert later.worth(ask("next", 300), NodeName("a")) == old
+    finish(steps)
+    fresh_ledger = ledger_of(*[(name, 2, "A", 1e9) for name in names])
+    for number in range(6):
+        fresh_ledger._index.pack.demand.see(ask(f"seen{number}", (500, 300)[number % 2]))
+    assert later.worth(ask("next", 300), NodeName("a")) == fresh_ledger.worth(ask("next", 300), NodeName("a"))
+
+
+def test_nodes_that_come_while_prices_are_old_are_judged_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than there were rows for, wider ones, and one with a card of a kind that has no price yet."""
+    monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
+    ledger = ledger_of(("a", 1, "A", 1e9))
+    learned(ledger, 0, 30, (300, 500, 500))
+    ledger.judge_later()
+    for number in range(100):
+        ledger.set_node(NodeRecord(NodeName(f"n{number:02}"), (card(f"n{number}", 0),)))
+    ledger.set_node(NodeRecord(NodeName("wide"), tuple(card("wide", place) for place in range(12))))
+    ledger.set_node(NodeRecord(NodeName("new"), (card("new", 0, "B"),)))
+    assert decided(ledger, ask("many", 500, cards=12)).node == "wide"
+    bind(ledger, one := ask("half", 500), ledger.fit(one, NodeName("n50")))  # type: ignore[arg-type]
+    assert decided(ledger, ask("other", 500)).node == "n50"
+    assert ledger.worth(ask("other", 500), NodeName("new")) is None
+    typed = ask("typed", 500, types=("B",))
+    assert decided(ledger, typed).node == "new", "it has room, though nobody knows what that is worth"
+    finish(ledger.judge_anew())
+    assert ledger.worth(ask("other", 500), NodeName("new")) is not None
+    assert ledger.recount() == []
+
+
+def test_where_pods_leave_what_is_scarce_is_seen_anew_by_old_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
+    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
+    ledger = ledger_of(("a", 4, "A", 1e9), ("b", 4, "A", 1e9))
+    learned(ledger, 0, 10, (1000,))
+    ledger.judge_later()
+    finish(ledger.judge_anew())
+    calm = ledger.worth(ask("next", 1000), NodeName("a"))
+    for number in range(10):
+        bind(ledger, one := ask(f"gone{number}", 1000), decided(ledger, ask(f"gone{number}", 1000)))
+        ledger.drop_pod(one.pod.uid)
+    before = ledger._index.pack._families[GPU].scale.residues
+    bind(ledger, one := ask("wide", 1000, cards=4), decided(ledger, ask("wide", 1000, cards=4)))
+    finish(ledger.judge_anew())
+    scale = ledger._index.pack._families[GPU].scale
+    assert scale.turnover == 1.0
+    assert all(old is new for old, new in zip(before, scale.residues, strict=True))
+    assert ledger.worth(ask("next", 1000), NodeName("b")) != calm

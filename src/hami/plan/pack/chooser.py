@@ -27,6 +27,9 @@ Floats = NDArray[np.float64]
 UNWEIGHED = -1e15
 """Of a node whose turn has not come: worse than any that was weighed, better than none."""
 
+MANY_SEEN = 256
+"""Asks from which on prices may wait: those of fewer are made in a moment, and each ask still tells much."""
+
 
 class Pack:
     """Of one cluster. `demand` is told of every pod; the rest follows."""
@@ -109,7 +112,7 @@ class Pack:
 
     def _family(self, family: Family, columns: Columns) -> Judged:
         own, demand = self._families.get(family), self.demand
-        if own is not None and self.patient:
+        if own is not None and self.patient and demand.seen >= MANY_SEEN:
             own.follow(columns)
             if own.time_to_look(demand):
                 self._due.add(family)
