@@ -46,7 +46,10 @@ def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | 
     residue = before.scale.residues if before is not None else []
     for kind in capacities(columns, len(columns.kinds))[len(residue) :]:
         residue.append((yield from residue_of(every, *kind)))
-    own = Judged(demand, columns, Scale(demand, family, columns, residue), inventory)
+    yield
+    scale = Scale(demand, family, columns, residue)
+    yield
+    own = Judged(demand, columns, scale, inventory)
     if before is not None:
         own.mix = before.mix
     for start in range(0, columns.rows, A_STEP):
