@@ -15,8 +15,8 @@ from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind,
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Plan
-from hami.plan.pack.chooser import UNWEIGHED
 from hami.plan.pack.demand import MEMORY, Demand
+from hami.plan.pack.judged import UNWEIGHED
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL
 from hami.plan.steps import finish
@@ -381,6 +381,7 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
 ) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
     monkeypatch.setattr("hami.plan.pack.chooser.BLOCK", 1)
+    monkeypatch.setattr("hami.plan.pack.chooser.PATIENCE", 3)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     for number in range(30):
         ledger.decide(ask(f"s{number}", 500 if number % 3 else 300))
@@ -390,10 +391,20 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
     assert whole.node == "n2", "one of the two whose cards lose least, the first of these by name"
     index = ledger._index
     rows = index.rows_of([f"n{number}" for number in range(6)])
-    for unweighed in (2, 0, 0):
+    for unweighed in (4, 4, 2, 2, 2, 0, 0):
         gains = index.pack.gains(ask("same", 500), index.columns, rows)
         assert (gains == UNWEIGHED).sum() == unweighed
     assert gains[2] == gains[4] > gains[0] == gains[1] == gains[3] == gains[5]
+
+
+def test_where_none_of_those_weighed_has_room_others_have_their_turn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
+    ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
+    index = ledger._index
+    rows = index.rows_of([f"n{number}" for number in range(6)])
+    first = index.pack.gains(ask("first", 500), index.columns, rows)
+    without = rows[first == UNWEIGHED]
+    assert (index.pack.gains(ask("same", 500), index.columns, without) == UNWEIGHED).sum() == 2
 
 
 def fresh_choice(ledger: Ledger, one: Ask) -> Plan:

@@ -14,7 +14,7 @@ from hami.model.ids import Family
 from hami.plan.columns import Columns, Longs
 from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import NEVER_SEEN, NO_ROOM, Judged, Kept, judging
+from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Judged, Kept, judging
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.shown import Worth, shown
 from hami.plan.pack.worth import RESIDUES, Singles, worth
@@ -24,8 +24,6 @@ from hami.plan.steps import Steps, finish
 
 Floats = NDArray[np.float64]
 
-UNWEIGHED = -1e15
-"""Of a node whose turn has not come: worse than any that was weighed, better than none."""
 
 MANY_SEEN = 256
 """Asks from which on prices may wait: those of fewer are made in a moment, and each ask still tells much."""
@@ -59,7 +57,7 @@ class Pack:
         want = leading(ask)
         own = self._family(want.ask.family, columns)
         kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
-        stale = rows[kept.seen.take(rows) != columns.version.take(rows)]
+        stale = rows[kept.look_at(rows, columns.version)]
         if len(stale):
             stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)
@@ -136,12 +134,11 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     lending = own.lending(ask)
     cards, able, loss = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
     found = np.full(len(rows), NO_ROOM)
-    seen = columns.version.take(rows)
     at = np.flatnonzero(able)
     if len(at) > AT_ONCE:
         order = np.argpartition(loss.take(at), AT_ONCE)
-        later = at.take(order[AT_ONCE:])
-        found[later], seen[later] = UNWEIGHED, NEVER_SEEN
+        found[at.take(order[AT_ONCE:])] = UNWEIGHED
+        kept.wait = PATIENCE
         at = _ordered(at.take(order[:AT_ONCE]), len(rows))
     for start in range(0, len(at), BLOCK):
         block = at[start : start + BLOCK]
@@ -149,12 +146,14 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
             own, lending, cpu_milli, columns=columns, rows=rows.take(block), cards=cards.take(block, axis=1)
         )
     kept.gain[rows] = found
-    kept.seen[rows] = seen
+    kept.seen[rows] = columns.version.take(rows)
 
 
 AT_ONCE = 1536
 """Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by what
-their cards lose, which is most of what is weighed."""
+their cards lose, which is most of what is weighed. The others wait until none of these has room, or for a while."""
+PATIENCE = 64
+"""Decisions on asks of one shape after which more of the rows that wait are weighed."""
 BLOCK = 1024
 """Rows worked out at once: what is in between then stays in a core's cache."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Columns
+from hami.plan.columns import Bools, Columns, Longs
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.worth import A_STEP, Rows, Scale, capacities, residue_of
@@ -16,8 +16,8 @@ from hami.plan.steps import Steps
 
 NO_ROOM = -1e18
 """Worse than any node with room; still a number, since the exact look has the last word."""
-NEVER_SEEN = 0
-"""No version of a row."""
+UNWEIGHED = -1e15
+"""Of a node whose turn has not come: worse than any that was weighed, better than none."""
 
 SHAPES = 256
 LENT = 64
@@ -37,7 +37,20 @@ class Kept:
 
     def __init__(self, rows: int) -> None:
         self.gain = np.full(rows, NO_ROOM)
-        self.seen = np.full(rows, NEVER_SEEN, np.int64)
+        self.seen = np.zeros(rows, np.int64)
+        self.wait = 0
+        """Decisions until rows that are `UNWEIGHED` have their turn; 0 where none is."""
+
+    def look_at(self, rows: Longs, version: Longs) -> Bools:
+        """Which of `rows` to weigh now: those that have changed, and those whose turn it is."""
+        changed: Bools = self.seen.take(rows) != version.take(rows)
+        if self.wait:
+            self.wait -= 1
+            gains = self.gain.take(rows)
+            if self.wait == 0 or gains.max(initial=NO_ROOM) <= UNWEIGHED:
+                self.wait = 0
+                changed |= gains == UNWEIGHED
+        return changed
 
 
 def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | None" = None) -> Steps["Judged"]:
