@@ -67,6 +67,13 @@ def fill(ledger: Ledger, nodes: int, cards: int, pods: int, share: float, *, see
         ledger.set_pod(_pod(number, record.name, Slice(card.id, NVIDIA, mem, cores)))
 
 
+def tell_hosts(ledger: Ledger, nodes: int, *, seed: int = 4) -> None:
+    """Give every host 64, 96 or 128 cores, some of them taken; the policy `pack` looks at it."""
+    random_ = random.Random(seed)
+    for name in node_names(nodes):
+        ledger.set_host(NodeName(name), 1000 * random_.choice((64, 96, 128)) * random_.random())
+
+
 def _states(ledger: Ledger, name: NodeName) -> tuple[CardState, ...]:
     state = ledger.node(name)
     return state.cards if state else ()

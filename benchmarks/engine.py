@@ -1,7 +1,9 @@
 """Decisions in one process: the ledger alone, no HTTP.
 
 `python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`, of a mix of asks under
-binpack and spread. `--policies` measures the same asks under every policy, one after the other.
+binpack and spread. `--policies` measures the same asks under every policy, one after the other. As in a scheduler, the
+steps in which `pack` makes its prices are taken between decisions, and each host has its CPU; `judge_step_ms` is the
+longest of these steps.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from benchmarks.cluster import POLICIES, asks, fill, node_names
+from benchmarks.cluster import POLICIES, asks, fill, node_names, tell_hosts
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask
 
@@ -26,14 +28,21 @@ def main() -> None:
     started = time.perf_counter()
     ledger = Ledger()
     fill(ledger, arguments.nodes, arguments.cards, arguments.pods, arguments.full)
+    tell_hosts(ledger, arguments.nodes)
+    ledger.judge_later()
     built = time.perf_counter() - started
     gc.collect()
     gc.freeze()
     names = arguments.names or arguments.nodes
     figures = measure(ledger, arguments.nodes, names, arguments.requests, lambda ask: ask)
+    judge_step_ms = 0.0
     for policy in POLICIES if arguments.policies else ():
+        if policy == "pack":
+            judge_step_ms = judge(ledger)
         found = measure(ledger, arguments.nodes, names, arguments.requests // 4, POLICIES[policy])
         figures |= {f"{policy}_p50_ms": found["p50_ms"], f"{policy}_p99_ms": found["p99_ms"]}
+    if arguments.policies:
+        figures["judge_step_ms"] = judge_step_ms
     figures["set_pod_us"] = _set_pod_us(ledger)
     figures |= {
         "nodes": arguments.nodes,
@@ -87,6 +96,17 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Call
         "placed": placed,
         "refused_per_ask": round(refused / requests, 1),
     }
+
+
+def judge(ledger: Ledger) -> float:
+    """Milliseconds of the longest step in which prices are made of what was asked so far."""
+    steps, longest = ledger.judge_anew(), 0.0
+    while True:
+        began = time.perf_counter()
+        done = next(steps, "done")
+        longest = max(longest, time.perf_counter() - began)
+        if done:
+            return round(1000 * longest, 4)
 
 
 def _set_pod_us(ledger: Ledger) -> float:
