@@ -317,3 +317,5 @@ def test_a_pod_without_cards_goes_where_no_room_of_a_card_needs_its_cpu() -> Non
     assert ledger.shelter(host, ["poor", "idle", "full"]) == "full"
     assert ledger.shelter(host, ["poor", "idle"]) == "idle"
     assert ledger.shelter(host, ["poor", "none"]) == "none"  # a node without cards costs none
+    assert ledger.shelters(host, ["full", "poor", "none"]) == ["full", "none"]  # both cost none
+    assert ledger.shelters(host, []) == []
