@@ -16,6 +16,7 @@
 
 enum {
     HAMI_SLAB_NS = 200 * 1000,       /* GPU time bought beyond what is needed: one purchase a slab, not one a launch */
+    HAMI_SLAB_MOST_NS = 1000 * 1000, /* the same where nobody has to wait for it: a purchase finds all caches cold */
     HAMI_BURST_NS = 20 * 1000 * 1000 /* wall time of idling that may be caught up */
 };
 
@@ -32,23 +33,32 @@ static inline int64_t hami_purse_spend(hami_purse *purse, int64_t cost_ns)
     return had > 0 ? cost_ns - had : cost_ns;
 }
 
-/* Takes `amount_ns` out of the purse if all of it is there. */
-static inline bool hami_purse_take(hami_purse *purse, int64_t amount_ns)
+/* Takes what is in the purse out of it, at most `most_ns`; how much that was. */
+static inline int64_t hami_purse_take(hami_purse *purse, int64_t most_ns)
 {
-    int64_t had = atomic_load_explicit(&purse->credit_ns, memory_order_relaxed);
-    while (had >= amount_ns) {
-        if (atomic_compare_exchange_weak_explicit(&purse->credit_ns, &had, had - amount_ns, memory_order_relaxed,
-                                                  memory_order_relaxed))
-            return true;
-    }
-    return false;
+    int64_t had = atomic_load_explicit(&purse->credit_ns, memory_order_relaxed), taken;
+    do {
+        taken = had > most_ns ? most_ns : had;
+        if (taken <= 0)
+            return 0;
+    } while (!atomic_compare_exchange_weak_explicit(&purse->credit_ns, &had, had - taken, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return taken;
+}
+
+/* What to buy beyond what is needed: more than a slab only as far as the time for it has passed unused. */
+static inline int64_t hami_budget_slab(int64_t paid_until_ns, int percent, int64_t now_ns)
+{
+    const int64_t idle = now_ns - paid_until_ns < HAMI_BURST_NS ? now_ns - paid_until_ns : HAMI_BURST_NS;
+    const int64_t earned = idle * percent / 100;
+    return earned > HAMI_SLAB_MOST_NS ? HAMI_SLAB_MOST_NS : earned > HAMI_SLAB_NS ? earned : HAMI_SLAB_NS;
 }
 
 /*
- * Tries to buy `need_ns` plus a slab; `burst_ns` of idling may be caught up. Returns 0 when bought, else the time
- * (CLOCK_MONOTONIC) before which trying again is no use.
+ * Tries to buy `lot_ns`; `burst_ns` of idling may be caught up. Returns 0 when bought, else the time (CLOCK_MONOTONIC) before which
+ * trying again is no use.
  */
-int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t burst_ns,
+int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t lot_ns, int percent, int64_t burst_ns,
                         int64_t now_ns);
 
 /* Charges `cost_ns` (or gives back, when negative) without waiting: what a launch turned out to cost beyond its price. */

@@ -90,8 +90,8 @@ typedef struct {
     int64_t spare_ns, debt_ns;
 } purchase;
 
-/* One try to buy. True: bought. */
-static bool try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int percent, CUstream stream)
+/* One try to buy. What was bought, 0: nothing. */
+static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int percent, CUstream stream)
 {
     hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
     int64_t until = 0;
@@ -102,7 +102,7 @@ static bool try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int
     p->debt_ns = of->debt_ns;
     p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
-    const int64_t wish = p->waiting_ns;
+    const int64_t wish = p->waiting_ns, bought = step == HAMI_GO ? p->bought_ns : 0;
     pthread_mutex_unlock(&card->pacing);
     if (step == HAMI_DRAIN)
         drain(card, stream, until);
@@ -114,22 +114,23 @@ static bool try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int
         hami_futex_wake_shared(&p->page->handed);
     if (step == HAMI_WAIT)
         wait(card, wish, handed, until);
-    return step == HAMI_GO;
+    return bought;
 }
 
-/* Waits until it is bought. False: there was nothing left to buy, another thread having bought for all, or the limit being lifted. */
-static bool wait_and_buy(hami_card *card, int64_t need_ns, const purchase *of, CUstream stream)
+/* Waits until it is bought. 0: there was nothing left to buy, another thread having bought for all, or the limit being lifted. */
+static int64_t wait_and_buy(hami_card *card, int64_t need_ns, const purchase *of, CUstream stream)
 {
     for (;;) {
         const int percent = atomic_load_explicit(&card->percent, memory_order_relaxed);
         if (atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) >= 0)
-            return false;
+            return 0;
         if (percent >= 100 || atomic_load_explicit(&hami_throttling, memory_order_relaxed) == 0) {
             hami_budget_correct(&card->purse, -need_ns);
-            return false;
+            return 0;
         }
-        if (try_to_buy(card, need_ns, of, percent, stream))
-            return true;
+        const int64_t bought = try_to_buy(card, need_ns, of, percent, stream);
+        if (bought > 0)
+            return bought;
     }
 }
 
@@ -151,9 +152,9 @@ void hami_buy(hami_card *card, int64_t need_ns, int64_t spare_ns, CUstream strea
     need_ns += of.debt_ns;
     const int kept = errno;
     const int64_t begun = hami_now_ns();
-    const bool bought = wait_and_buy(card, need_ns, &of, stream);
+    const int64_t bought = wait_and_buy(card, need_ns, &of, stream);
     const int64_t now = hami_now_ns();
-    account(card, bought ? need_ns + HAMI_SLAB_NS : 0, now - begun, now);
+    account(card, bought, now - begun, now);
     if (!hami_capturing()) {
         hami_samples_read();
         hami_calibrate(card);

@@ -3,8 +3,6 @@
 
 #include "driver.h"
 
-_Atomic int hami_captures;
-
 bool hami_captured(CUstream stream)
 {
     int status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -17,14 +15,14 @@ bool hami_captured(CUstream stream)
 static CUresult begun(CUresult result)
 {
     if (result == CUDA_SUCCESS)
-        atomic_fetch_add(&hami_captures, 1);
+        atomic_fetch_add(&hami_hot.captures, 1);
     return result;
 }
 
 static CUresult ended(CUresult result)
 {
-    int now = atomic_load(&hami_captures);
-    while (result != CUDA_ERROR_INVALID_VALUE && now > 0 && !atomic_compare_exchange_weak(&hami_captures, &now, now - 1)) {
+    int now = atomic_load(&hami_hot.captures);
+    while (result != CUDA_ERROR_INVALID_VALUE && now > 0 && !atomic_compare_exchange_weak(&hami_hot.captures, &now, now - 1)) {
     }
     return result;
 }
@@ -33,9 +31,9 @@ static CUresult ended(CUresult result)
 #define BEGIN(name, parameters, ...)                                \
     CUresult name parameters                                        \
     {                                                               \
-        atomic_fetch_add(&hami_captures, 1);                             \
+        atomic_fetch_add(&hami_hot.captures, 1);                        \
         const CUresult result = begun(BEHIND(name, __VA_ARGS__));   \
-        atomic_fetch_sub(&hami_captures, 1);                             \
+        atomic_fetch_sub(&hami_hot.captures, 1);                        \
         return result;                                              \
     }
 #define BOTH(X, name, parameters, ...) X(name, parameters, __VA_ARGS__) X(name##_ptsz, parameters, __VA_ARGS__)

@@ -6,12 +6,11 @@
 #include <stdbool.h>
 
 #include "hami/cuda_abi.h"
-
-extern _Atomic int hami_captures; /* begun and not ended, all threads */
+#include "hot.h"
 
 static inline bool hami_capturing(void)
 {
-    return atomic_load_explicit(&hami_captures, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&hami_hot.captures, memory_order_relaxed) != 0;
 }
 
 /* True when a launch on `stream` would be captured. */

@@ -168,14 +168,14 @@ static hami_sample *free_sample(hami_bench *b)
 static void close_doors(hami_cost *cost, bool held)
 {
     atomic_fetch_add(&cost->in_flight, 1);
-    atomic_store(&hami_measuring, held);
+    atomic_store(&hami_hot.measuring, held);
 }
 
 static void open_doors(hami_cost *cost, bool pending)
 {
     if (!pending)
         atomic_fetch_sub(&cost->in_flight, 1);
-    atomic_store(&hami_measuring, false);
+    atomic_store(&hami_hot.measuring, false);
     pthread_mutex_unlock(&hami_bench_busy);
 }
 

@@ -78,38 +78,6 @@ static int64_t price_of_new(hami_cost *cost, const hami_work *w, const hami_card
     return price;
 }
 
-/* Takes the price out of the lane or the purse, buying what lacks. */
-static void spend(hami_card *card, hami_lane *lane, int64_t price_ns, CUstream stream)
-{
-    int64_t need = 0;
-    if (lane != NULL && lane->credit_ns >= price_ns)
-        lane->credit_ns -= price_ns;
-    else
-        need = hami_purse_spend(&card->purse, price_ns);
-    if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
-        hami_buy(card, need, price_ns > need ? price_ns - need : 0, stream);
-    if (lane != NULL && price_ns <= HAMI_LANE_NS / 4 && lane->credit_ns < price_ns && hami_purse_take(&card->purse, HAMI_LANE_NS))
-        lane->credit_ns += HAMI_LANE_NS;
-}
-
-/*
- * Nothing of ours may run beside a short kernel that is being measured; it is over in a moment, and never waited for for long. Whoever measures
- * may need the core that we would spin on.
- */
-static void keep_out(void)
-{
-    if (!atomic_load_explicit(&hami_measuring, memory_order_relaxed))
-        return;
-    const int64_t begun = hami_now_ns();
-    int64_t now = begun;
-    for (; atomic_load_explicit(&hami_measuring, memory_order_acquire) && now < begun + KEEP_OUT_NS; now = hami_now_ns()) {
-        if (now < begun + KEEP_OUT_BRISK_NS)
-            hami_relax();
-        else
-            hami_sleep_until_ns(now + LOOK_NS);
-    }
-}
-
 /* Launches come from several streams: what else of ours runs beside a kernel would be in its measurement. */
 static void note_stream(hami_card *card, CUstream stream)
 {
@@ -127,6 +95,39 @@ static bool crowded(const hami_card *card)
     return hami_now_ns() - atomic_load_explicit(&card->crowded_ns, memory_order_relaxed) < HAMI_CROWDED_NS;
 }
 
+/* Takes the price out of the lane or the purse, buying what lacks. */
+static void spend(hami_card *card, hami_lane *lane, int64_t price_ns, CUstream stream)
+{
+    int64_t need = 0;
+    if (lane != NULL && hami_mine.credit_ns >= price_ns)
+        hami_mine.credit_ns -= price_ns;
+    else
+        need = hami_purse_spend(&card->purse, price_ns);
+    if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
+        hami_buy(card, need, price_ns > need ? price_ns - need : 0, stream);
+    const int64_t most = crowded(card) ? HAMI_LANE_CROWDED_NS : HAMI_LANE_NS; /* several threads: each finds something there */
+    if (lane != NULL && price_ns <= most / 4 && hami_mine.credit_ns < price_ns)
+        hami_mine.credit_ns += hami_purse_take(&card->purse, most);
+}
+
+/*
+ * Nothing of ours may run beside a short kernel that is being measured; it is over in a moment, and never waited for for long. Whoever measures
+ * may need the core that we would spin on.
+ */
+static void keep_out(void)
+{
+    if (!atomic_load_explicit(&hami_hot.measuring, memory_order_relaxed))
+        return;
+    const int64_t begun = hami_now_ns();
+    int64_t now = begun;
+    for (; atomic_load_explicit(&hami_hot.measuring, memory_order_acquire) && now < begun + KEEP_OUT_NS; now = hami_now_ns()) {
+        if (now < begun + KEEP_OUT_BRISK_NS)
+            hami_relax();
+        else
+            hami_sleep_until_ns(now + LOOK_NS);
+    }
+}
+
 /* Nothing of ours is on the card but the launch just paid for, as far as prices can tell. */
 static bool first_of_queue(hami_card *card, int64_t price_ns)
 {
@@ -135,6 +136,18 @@ static bool first_of_queue(hami_card *card, int64_t price_ns)
     pthread_mutex_unlock(&card->pacing);
     const int64_t credit = atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
     return queued_until - (credit > 0 ? credit : 0) - price_ns <= hami_now_ns();
+}
+
+/* Counts the launch, and along with it what the lane can pay for later; its number when it is due to be measured. */
+static uint32_t count(hami_lane *lane, const hami_work *w, hami_cost *cost, int64_t price_ns)
+{
+    uint32_t run = lane == NULL || hami_mine.credit_ns < price_ns ? 0 : HAMI_LANE_RUN;
+    if (lane != NULL)
+        hami_lane_drop(lane, w->what, w->amount); /* first: what it had counted along is not in the number then */
+    const uint32_t number = hami_cost_due(cost, price_ns, &run);
+    if (run > 0)
+        hami_lane_fill(lane, w->what, w->amount, cost, price_ns, run);
+    return number;
 }
 
 struct hami_sample *hami_pay(const hami_work *w)
@@ -156,10 +169,7 @@ struct hami_sample *hami_pay(const hami_work *w)
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
     hami_lane *lane = hami_lane_take();
     spend(card, lane, price, stream);
-    uint32_t run = lane == NULL ? 0 : HAMI_LANE_RUN;
-    const uint32_t number = hami_cost_due(cost, price, &run);
-    if (lane != NULL)
-        hami_lane_fill(lane, w->what, w->amount, cost, price, run);
+    const uint32_t number = count(lane, w, cost, price);
     if (number == 0 || hami_capturing())
         return NULL;
     if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))

@@ -24,7 +24,7 @@ struct hami_sample *hami_pay(const hami_work *work);
 /* After the call, which had `result`: ends the measurement. */
 CUresult hami_paid(struct hami_sample *sample, CUresult result);
 
-#define THROTTLING __builtin_expect(atomic_load_explicit(&hami_throttling, memory_order_relaxed) != 0, 0)
+#define THROTTLING __builtin_expect(atomic_load(&hami_throttling) != 0, 0)
 
 /* Pays, then calls; straight on when nothing is throttled. */
 #define PAID(call, ...)                               \

@@ -51,8 +51,9 @@ void hami_throttle_update(void)
         count += limited || atomic_load(&card->mixed);
         mixed |= atomic_load(&card->mixed);
     }
-    atomic_store(&hami_lanes_open, hami_state.card_count == 1 && !mixed);
+    hami_lanes_open(hami_state.card_count == 1 && !mixed);
     atomic_store(&hami_throttling, count);
+    hami_routes_update();
 }
 
 void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight)
@@ -71,7 +72,8 @@ static void in_child(void)
     /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
     atomic_store(&hami_active, false);
     atomic_store(&hami_throttling, 0);
-    atomic_store(&hami_measuring, false);
+    hami_routes_update();
+    atomic_store(&hami_hot.measuring, false);
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
     pthread_mutex_init(&starting, NULL);

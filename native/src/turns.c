@@ -263,11 +263,12 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
         hand_on(p, false, now);
     if (p->queue_end_ns - now > HAMI_FULL_NS)
         mark_full(p, now);
+    const int64_t bought = need_ns + (turns ? HAMI_SLAB_NS : hami_budget_slab(paid, percent, now));
     const int64_t when =
-        hami_budget_buy(paid_until_ns, purse, need_ns, percent, turns ? HAMI_TURN_BURST_NS : HAMI_BURST_NS, now);
+        hami_budget_buy(paid_until_ns, purse, bought, percent, turns ? HAMI_TURN_BURST_NS : HAMI_BURST_NS, now);
     if (when != 0)
         return wait_for_budget(p, when, now, until);
-    const int64_t bought = need_ns + HAMI_SLAB_NS;
+    p->bought_ns = bought;
     p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought - p->debt_ns;
     p->left_ns -= bought;
     if (turns && p->word != 0) {

@@ -46,6 +46,7 @@ typedef struct {
     int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
     int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
     int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
+    int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */

@@ -96,25 +96,25 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
 
 
 KINDS = {
-    "spin": 100_000,
-    "ex": 100_000,
-    "coop": 100_000,
-    "ptds": 100_000,
-    "graph1": 100_000,
-    "graph10": 20_000,
-    "memset": 100 << 20,
-    "copy": 100 << 20,
+    "spin": (100_000, 100_000),
+    "ex": (100_000, 100_000),
+    "coop": (100_000, 100_000),
+    "ptds": (100_000, 100_000),
+    "graph1": (100_000, 100_000),
+    "graph10": (20_000, 200_000),
+    "memset": (100 << 20, 107_000),
+    "copy": (100 << 20, 107_000),
 }
-"""Of 0.1 to 0.2 ms each on the simulated driver; of sets and copies, bytes."""
+"""What the probe is asked for, of sets and copies bytes; and nanoseconds that one takes on the simulated driver."""
 
 
 @pytest.mark.parametrize("work", KINDS)
 def test_every_kind_of_work_is_charged(container: Container, work: str) -> None:
-    words = ("run", work, 2, KINDS[work])
-    full = container.probe(*words, PROBE_ROUNDS_A_NS="1", LD_PRELOAD="")["rate"]
+    asked, takes_ns = KINDS[work]
     limit = {"CUDA_DEVICE_SM_LIMIT": "25", "GPU_CORE_UTILIZATION_POLICY": "force"}
-    held = container.probe(*words, PROBE_ROUNDS_A_NS="1", **limit)["rate"]
-    assert held < 0.35 * full  # type: ignore[operator]
+    rate = container.probe("run", work, 2, asked, PROBE_ROUNDS_A_NS="1", **limit)["rate"]
+    assert isinstance(rate, float)
+    assert rate * takes_ns / 1e7 < 30
 
 
 @pytest.mark.parametrize(("limit", "ns"), [(50, 20_000), (20, 100_000)])

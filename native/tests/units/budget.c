@@ -12,7 +12,7 @@ static double share(int percent, int64_t kernel_ns, int64_t host_ns, int64_t sec
     while (now < until) {
         int64_t need = hami_purse_spend(&purse, kernel_ns);
         while (need > 0) {
-            const int64_t again = hami_budget_buy(&paid, &purse, need, percent, HAMI_BURST_NS, now);
+            const int64_t again = hami_budget_buy(&paid, &purse, need + hami_budget_slab(paid, percent, now), percent, HAMI_BURST_NS, now);
             if (again == 0)
                 break;
             now = again;
@@ -46,8 +46,8 @@ void budget(void)
     /* Idle time is not saved up beyond the burst. */
     _Atomic int64_t paid = 0;
     hami_purse purse = {0};
-    CHECK(hami_budget_buy(&paid, &purse, 1000000, 50, HAMI_BURST_NS, 5000000000) == 0);
+    CHECK(hami_budget_buy(&paid, &purse, 1200000, 50, HAMI_BURST_NS, 5000000000) == 0);
     CHECK(paid >= 5000000000 - HAMI_BURST_NS);
     /* Back from a clock of the past: what a killed process left behind is at most one launch. */
-    CHECK(hami_budget_buy(&paid, &purse, 1000000, 50, HAMI_BURST_NS, 9000000000) == 0);
+    CHECK(hami_budget_buy(&paid, &purse, 1200000, 50, HAMI_BURST_NS, 9000000000) == 0);
 }
