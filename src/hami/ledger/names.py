@@ -87,7 +87,9 @@ class Table:
 
     def _words(self, names: Sequence[str]) -> Words:
         """[name][word], filled up with zeros."""
-        return np.array(names, f"S{self._width}").view(np.uint64).reshape(len(names), -1)
+        cells = _of_one_length(names) if len(names[0]) == len(names[-1]) < self._width else None
+        filled = np.array(names, f"S{self._width}") if cells is None else cells.astype(f"S{self._width}")
+        return filled.view(np.uint64).reshape(len(names), -1)
 
     def _apart(self, words: Words, factors: Words) -> int:
         """How many places are taken if these factors are."""
@@ -98,3 +100,12 @@ class Table:
     def _hash(self, words: Words, factors: Words) -> Longs:
         places: Longs = ((words @ factors) >> self._shift).view(np.int64)
         return places
+
+
+def _of_one_length(names: Sequence[str]) -> NDArray[np.bytes_] | None:
+    """The names as bytes if all are as long as the first; None if not. That costs a third of taking each by itself."""
+    width = len(names[0]) + 1
+    joined = "\0".join(names).encode("ascii") + b"\0"
+    if len(joined) != width * len(names) or np.frombuffer(joined, np.uint8)[width - 1 :: width].any():
+        return None
+    return np.frombuffer(joined, f"S{width}")

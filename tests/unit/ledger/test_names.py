@@ -51,6 +51,15 @@ def test_names_that_meet_on_one_place_of_the_table_are_told_apart(monkeypatch: p
     assert names.rows(list(rows)).tolist() == list(rows.values())
 
 
+def test_names_that_would_make_up_others_of_one_length_are_told_apart() -> None:
+    """Cut into pieces of the first one's length, the names as a whole are names of ours."""
+    rows = {f"{number:03}": number for number in range(MANY)}
+    asked = ["000", *(["00", "1002"] * FEW), "003"]
+    assert Names(rows).rows(asked).tolist() == by_dictionary(rows, asked)
+    other = ["000", *["00\x000010"] * FEW, "003"]
+    assert Names(rows).rows(other).tolist() == by_dictionary(rows, other)
+
+
 def test_a_longer_name_that_begins_like_one_of_ours_is_another() -> None:
     rows = {f"{'n' * 60}{number:03}": number for number in range(MANY)}
     asked = [f"{name}{'z' * (number % 20)}" for number, name in enumerate(rows)]
