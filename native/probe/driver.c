@@ -85,7 +85,8 @@ int64_t rounds_of(double ns)
 void start(bool with_kernels)
 {
     MUST(cuInit, 0);
-    MUST(cuDeviceGet, &device, 0);
+    const char *which = getenv("PROBE_DEVICE");
+    MUST(cuDeviceGet, &device, which == NULL ? 0 : atoi(which));
     MUST(cuDevicePrimaryCtxRetain, &context, device);
     MUST(cuCtxSetCurrent, context);
     if (!with_kernels)

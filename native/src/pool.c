@@ -10,6 +10,8 @@
 #include "prim/prim.h"
 #include "state.h"
 
+enum { POOL_CHUNK_BYTES = 32 << 20 }; /* as drivers do; where one takes more, the allocation is undone */
+
 static hami_map pools = HAMI_MAP_INIT; /* pool -> charge; tag 1: not on a card */
 static hami_map execs = HAMI_MAP_INIT; /* executable graph -> bytes of its memory nodes; tag: epoch in which they were settled */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER;
@@ -54,14 +56,17 @@ static void trim_pool(hami_entry *entry, void *unused)
     settle_pool(entry, NULL);
 }
 
-static void settle_one(CUmemoryPool pool, hami_card *card)
+/* By how much it has grown since it was settled last. */
+static int64_t settle_one(CUmemoryPool pool, hami_card *card)
 {
     hami_entry entry = {.key = (uint64_t)(uintptr_t)pool, .card = (int16_t)index_of(card)};
     pthread_mutex_lock(&settling);
     hami_map_get(&pools, entry.key, false, &entry);
+    const int64_t before = entry.bytes;
     settle_pool(&entry, NULL);
     hami_map_put(&pools, entry);
     pthread_mutex_unlock(&settling);
+    return entry.bytes - before;
 }
 
 static void settle_graphs(hami_card *card)
@@ -109,22 +114,29 @@ static int64_t room_inside(CUmemoryPool pool)
     return (int64_t)(reserved - used);
 }
 
+/* A pool grows by whole chunks, and what it may grow by is reserved, not what is asked of it. */
+static int64_t growth_for(size_t bytes)
+{
+    const int64_t asked = hami_linear_bytes(bytes < 1 << 21 ? 1 << 21 : bytes);
+    return asked > INT64_MAX - POOL_CHUNK_BYTES ? asked : (asked + POOL_CHUNK_BYTES - 1) / POOL_CHUNK_BYTES * POOL_CHUNK_BYTES;
+}
+
 /* `allocate` and `release` are the driver's; both with this stream mode. */
 static CUresult pool_alloc(hami_card *card, CUmemoryPool pool, CUdeviceptr *out, size_t bytes, CUstream stream,
                            CUresult (*allocate)(CUdeviceptr *, size_t, CUmemoryPool, CUstream),
                            CUresult (*release)(CUdeviceptr, CUstream))
 {
-    int64_t charge = hami_linear_bytes(bytes < 1 << 21 ? 1 << 21 : bytes);
+    int64_t charge = growth_for(bytes);
     if (!hami_take(card, HAMI_POOL, charge)) {
         if (room_inside(pool) < (int64_t)bytes)
             return CUDA_ERROR_OUT_OF_MEMORY;
         charge = 0;
     }
     const CUresult result = allocate(out, bytes, pool, stream);
-    settle_one(pool, card);
+    const int64_t grown = settle_one(pool, card);
     hami_give(card, HAMI_POOL, charge);
-    if (result == CUDA_SUCCESS && hami_ledger_held(hami_state.ledger, card->ledger_index) > atomic_load(&card->limit)) {
-        release(*out, stream); /* the pool grew by more than was asked */
+    if (result == CUDA_SUCCESS && grown > charge && hami_ledger_held(hami_state.ledger, card->ledger_index) > atomic_load(&card->limit)) {
+        release(*out, stream); /* the pool grew by more than it should */
         *out = 0;
         return CUDA_ERROR_OUT_OF_MEMORY;
     }

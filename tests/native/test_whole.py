@@ -4,7 +4,10 @@
 """
 
 import json
+import os
+import struct
 import subprocess
+import time
 
 import pytest
 
@@ -63,3 +66,53 @@ def test_a_program_with_a_sanitizer_of_its_own_starts_with_the_library_preloaded
     env = {"LD_PRELOAD": str(tools.library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
     done = subprocess.run([program], env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+MIB = 1 << 20
+PROCESS = struct.Struct("<i4x48q")
+"""Of the simulated card (`native/include/hami/sim_live.h`): a pid, then bytes held on each of 16 cards, and times."""
+
+
+def on_card(container: Container) -> int:
+    """MiB that live processes hold of the first card, by the driver's own account."""
+    try:
+        entries = PROCESS.iter_unpack(container.bench.path.with_name("cards.live").read_bytes()[136:])
+        return sum(held[0] for pid, *held in entries if pid and os.path.exists(f"/proc/{pid}")) // MIB  # noqa: PTH110
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.realtime
+def test_a_storm_of_64_processes_of_8_threads_never_holds_more_than_the_limit(container: Container) -> None:
+    """64 contexts are 30 GiB of it; what is left is fought for."""
+    limit = 34_000
+    begin = time.monotonic() + 6
+    held = {"CUDA_DEVICE_MEMORY_LIMIT": f"{limit}m", "PROBE_BEGIN_AT": f"{begin:.3f}", **WORK}
+    started = [container.start("probe", "storm", 8, 1500, seed, **held) for seed in range(64)]
+    most = 0
+    while any(process.poll() is None for process in started):
+        most = max(most, on_card(container))
+        assert (
+            most <= limit + 64
+        )  # processes are read one after the other: what goes from one to another may count twice
+        assert time.monotonic() - begin < 200
+        time.sleep(0.02)
+    told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
+    assert [one for one in told if one.get("faults", 1)] == []
+    assert sum(one["refused"] for one in told) > 100
+    assert most > limit - 2000
+    after = container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT=f"{limit}m")
+    assert after["taken_mib"] == (limit - 480) // 256 * 256
+
+
+@pytest.mark.realtime
+def test_ten_thousand_kills_anywhere_leak_nothing_and_keep_no_neighbour_waiting(container: Container) -> None:
+    process = container.start("probe", "kills", 10_000, CUDA_DEVICE_MEMORY_LIMIT="8g", **WORK)
+    out, err = process.communicate(timeout=280)
+    told = json.loads(out.splitlines()[-1])
+    assert err == ""
+    assert (told["kills"], told["neighbour_ended"]) == (10_000, 0)
+    assert told["neighbour_rounds"] > 100
+    assert told["longest_wait_ms"] < 1000
+    assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] == 7680
+    assert on_card(container) == 0
