@@ -92,9 +92,8 @@ def test_a_storm_of_64_processes_of_8_threads_never_holds_more_than_the_limit(co
     most = 0
     while any(process.poll() is None for process in started):
         most = max(most, on_card(container))
-        assert (
-            most <= limit + 64
-        )  # processes are read one after the other: what goes from one to another may count twice
+        # Processes are read one after the other: what goes from one to another may count twice.
+        assert most <= limit + 64
         assert time.monotonic() - begin < 200
         time.sleep(0.02)
     told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
