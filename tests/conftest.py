@@ -31,6 +31,7 @@ def pytest_configure() -> None:
     settings.load_profile("hami")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups that this sets
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses a cluster is marked so: `-m "not lab"` leaves it out.
 
@@ -50,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(item.iter_markers("lab")) or any(item.iter_markers("node")) or any(item.iter_markers("realtime")):
             item.add_marker(pytest.mark.flaky(reruns=2 if any(item.iter_markers("realtime")) else 1))
         whole = any(item.path.is_relative_to(folder) for folder in REAL)
-        item.add_marker(pytest.mark.xdist_group("machine" if whole else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("machine" if whole else item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True)
