@@ -2,16 +2,21 @@
 
 Running processes have the file mapped: one that is overwritten in place kills them. So a
 new library is a new file that is renamed into place, and the old inode lives as long as it is used.
+
+A container must not start without it: a runtime makes an empty folder of a mount that is not there, and
+the loader says of a folder that it cannot be preloaded, and goes on.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 
 from hami import __version__, native
 from hami.agent.checkpoint import write_durably
-from hami.agent.grant import LIBRARY_PATH
+from hami.agent.grant import LIBRARY_PATH, PRELOAD_PATH
 from hami.agent.settings import Settings
-from hami.model.errors import Malformed
+from hami.model.errors import Malformed, Unavailable
+from hami.model.grant import Grant
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,34 @@ def install(settings: Settings) -> str:
         return _install(source(settings), settings)
     except OSError as fault:
         raise Malformed("--hook-path", settings.hook_path, f"a folder we may write the library to: {fault}") from fault
+
+
+def ensure(grant: Grant, settings: Settings) -> None:
+    """That what the grant mounts is there, before its container starts; put back what was removed from our folder.
+
+    Raises Unavailable where a container would run without the library, saying what to do.
+    """
+    missing = _missing(grant)
+    if not missing:
+        return
+    for path in missing:
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()  # a runtime's empty folder
+    try:
+        install(settings)
+    except (native.NotBuilt, Malformed) as fault:
+        raise Unavailable(f"the library that holds containers to their slices cannot be put back: {fault}") from fault
+    missing = _missing(grant)
+    if missing:
+        raise Unavailable(
+            f"{', '.join(missing)} is missing on this node, and the container would start without limits: "
+            "delete the pod, and its successor gets the library of the agent that runs now"
+        )
+
+
+def _missing(grant: Grant) -> list[str]:
+    wanted = (mount.host_path for mount in grant.mounts if mount.container_path in (LIBRARY_PATH, PRELOAD_PATH))
+    return [path for path in wanted if not Path(path).is_file()]
 
 
 def _install(origin: Path, settings: Settings) -> str:

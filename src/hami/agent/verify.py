@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hami.agent import recover
+from hami.agent import library, recover
 from hami.agent.allocate import Parts
 from hami.agent.answer import allocation_of
 from hami.agent.bound import BoundPod, Share
@@ -72,6 +72,8 @@ class Verifier:
                 await self._leave(wanted, seats, policies)
             except (OSError, Malformed) as fault:
                 raise NotVerified(f"cannot be written down: {fault}") from fault
+            except Unavailable as fault:
+                raise NotVerified(str(fault)) from fault
 
     # 1. who has the ids
 
@@ -220,6 +222,7 @@ class Verifier:
         def write() -> None:
             for seat, policy in zip(seats, policies, strict=True):
                 if policy is not None:
+                    library.ensure(seat.grant, self._parts.host.settings)
                     self._parts.folders.write(seat.key, policy)
 
         keys = {seat.key for seat in seats}

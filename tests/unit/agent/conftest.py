@@ -139,6 +139,10 @@ class Node:
 
     def build(self) -> None:
         """A new agent process on the same disk."""
+        vgpu = self.root / "hook/vgpu"
+        vgpu.mkdir(parents=True, exist_ok=True)
+        for name in ("libvgpu.so.1", "ld.so.preload"):
+            (vgpu / name).touch()
         vendor = Nvidia(self.config)
         self.pods = BoundPods("node-1", vendor)
         for pod in self.api.pods.values():

@@ -125,6 +125,39 @@ async def test_a_policy_that_was_damaged_on_the_host_is_written_again_at_each_st
     assert stat.S_IMODE(path.stat().st_mode) == 0o444  # noqa: ASYNC240
 
 
+@pytest.mark.parametrize("name", ["libvgpu.so.1", "ld.so.preload"])
+@pytest.mark.parametrize("left", ["nothing", "the folder that a runtime makes of it"])
+async def test_no_container_starts_without_the_library_that_holds_it(make_node, name, left):
+    """Mounts that are not there become empty folders, and the loader goes on without the library: fail closed."""
+    node = await make_node(library_file="/nowhere/libvgpu.so")
+    pod = node.pod("p", ask(slices=one(0)))
+    path = Path(node.settings.hook_path) / "vgpu" / name
+    path.unlink()
+    if left != "nothing":
+        path.mkdir()
+    await node.kubelet.admit(pod)
+    with pytest.raises(NotStarted, match="cannot be put back"):
+        await node.run(pod)
+
+
+async def test_a_removed_library_is_put_back_before_the_next_container_starts(node):
+    pod = node.pod("p", ask(slices=one(0)))
+    await node.kubelet.admit(pod)
+    preload = Path(node.settings.hook_path) / "vgpu/ld.so.preload"
+    preload.unlink()
+    preload.mkdir()
+    await node.run(pod)
+    assert preload.read_text() == "/usr/local/vgpu/libvgpu.so\n"
+
+
+async def test_a_library_of_another_version_that_is_gone_stops_the_container_and_says_what_helps(node):
+    pod = node.pod("p", ask(slices=one(0)))
+    await node.kubelet.admit(pod)
+    (Path(node.settings.hook_path) / "vgpu/libvgpu.so.1").unlink()
+    with pytest.raises(NotStarted, match="delete the pod"):
+        await node.run(pod)
+
+
 async def test_a_successor_of_the_same_name_is_told_from_the_pod_that_was_forcibly_deleted(node):
     old = node.pod("web-0", ask(slices=one(1)), uid="old")
     await node.kubelet.admit(old)
