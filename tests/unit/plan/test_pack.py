@@ -380,7 +380,6 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
-    monkeypatch.setattr("hami.plan.pack.chooser.BLOCK", 1)
     monkeypatch.setattr("hami.plan.pack.chooser.PATIENCE", 3)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     for number in range(30):

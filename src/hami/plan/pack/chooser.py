@@ -140,22 +140,16 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
         found[at.take(order[AT_ONCE:])] = UNWEIGHED
         kept.wait = PATIENCE
         at = _ordered(at.take(order[:AT_ONCE]), len(rows))
-    for start in range(0, len(at), BLOCK):
-        block = at[start : start + BLOCK]
-        found[block] = _gains(
-            own, lending, cpu_milli, columns=columns, rows=rows.take(block), cards=cards.take(block, axis=1)
-        )
+    found[at] = _gains(own, lending, cpu_milli, columns=columns, rows=rows.take(at), cards=cards.take(at, axis=1))
     kept.gain[rows] = found
     kept.seen[rows] = columns.version.take(rows)
 
 
-AT_ONCE = 1536
+AT_ONCE = 1280
 """Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by what
 their cards lose, which is most of what is weighed. The others wait until none of these has room, or for a while."""
 PATIENCE = 64
 """Decisions on asks of one shape after which more of the rows that wait are weighed."""
-BLOCK = 1024
-"""Rows worked out at once: what is in between then stays in a core's cache."""
 
 
 def _ordered(numbers: Longs, below: int) -> Longs:

@@ -21,11 +21,15 @@ class Lending:
 
     def __init__(self, scale: Scale, ask: CardAsk) -> None:
         self._shares = scale.shares(ask)
-        place = np.arange(len(scale.of_card))
-        room, share = place % LEVELS, self._shares.repeat(LEVELS)
-        able = (place > 0) & (room >= share)
-        loss = scale.of_card - scale.of_card.take(np.where(able, place - share, 0))
-        order = (np.rint(loss * _FINE).astype(np.int64) << _BITS | room) << _BITS
+        share = self._shares.repeat(LEVELS)
+        left = scale.place - share
+        able = scale.room >= np.maximum(share, 1)  # a card without room takes nothing, not even an ask for nothing
+        loss = scale.of_card - scale.of_card.take(left, mode="clip")
+        loss *= _FINE
+        order = np.rint(loss, out=loss).astype(np.int64)
+        order <<= _BITS
+        order |= scale.room
+        order <<= _BITS
         self._order: Longs = np.where(able, order, _NEVER)
         """[kind and room]: how late such a card is taken: by its loss, then the fuller one first."""
 

@@ -56,6 +56,8 @@ class Scale:
         """Memory and cores of a card of each kind; a kind that came later is none of them."""
         self.ours: Bools = np.array([*(kind[0] == family for kind in columns.kinds[: len(kinds)]), False])
         """Kinds of the family; the last stands for all that came later."""
+        self.place: Longs = np.arange(len(kinds) * LEVELS)
+        self.room: Longs = self.place % LEVELS
         self._shares: dict[CardAsk, Longs] = {}
         self.seats = self._seats(columns, kinds)
         """[kind and room][shape]: seats of a card, or whether it can be one of several."""
