@@ -135,10 +135,13 @@ class Ledger:
             return None if row is None or ask.empty else self._index.pack.worth(ask, self._index.columns, row)
 
     def refit(self, ask: Ask) -> tuple[Plan | Refusal, Worth | None]:
-        """A bound pod on its own node, which is registered, as if it were not there: the plan that would be made now,
-        and what `pack` compares. Changes nothing."""
-        record = self._pods[ask.pod.uid]
-        state, host = self._index.state(self._index.rows[record.node]), self._index.host_of(record.node)
+        """A bound pod on its own node as if it were not there: the plan that would be made now, and what `pack`
+        compares. Changes nothing. A refusal where pod or node has gone."""
+        record = self._pods.get(ask.pod.uid)
+        state = self._index.find(record.node) if record is not None else None
+        if record is None or state is None:
+            return refuse.UNKNOWN_NODE, None
+        host = self._index.host_of(record.node)
         try:
             self._index.use(state.bearing(record.charges, -1))
             self._index.host(record.node, host + ask.cpu_milli)

@@ -12,6 +12,7 @@ from hami.ledger.survey import survey
 from hami.model.ask import NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
+from hami.plan.refuse import UNKNOWN_NODE
 from hami.plan.steps import finish
 
 NODES = (("a", 4, "A", 32_000.0), ("b", 4, "A", 16_000.0), ("c", 2, "A", 64_000.0))
@@ -92,3 +93,12 @@ def test_a_bound_pod_whose_node_has_gone_has_nothing_to_be_told() -> None:
     ledger.drop_node(plan.node)
     found = finish(survey(ledger, one))
     assert (found.bound, found.fits, found.nodes) == (plan.node, False, ())
+
+
+def test_a_pod_that_is_not_bound_or_whose_node_has_gone_is_not_fitted_again() -> None:
+    ledger, _ = busy()
+    bind(ledger, one := ask("one", 320), plan := decided(ledger, one))
+    assert isinstance(ledger.refit(one)[0], Plan)
+    assert ledger.refit(ask("other", 320)) == (UNKNOWN_NODE, None)
+    ledger.drop_node(plan.node)
+    assert ledger.refit(one) == (UNKNOWN_NODE, None)
