@@ -10,16 +10,17 @@ machine, each under a policy file of its own and registered with a real broker. 
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict
+import uuid
 from pathlib import Path
 from typing import Any
 
 from grants import Node
-from limits import Bench, build, card, finish, steady, unlimited
+from limits import HERE, NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
 from torch_tenants import serve, torch
 
 Work = tuple[str, int] | tuple[str, int, int]
@@ -204,7 +205,35 @@ def kills(node: Node) -> None:
     )
 
 
-SECTIONS = {each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills, torch, serve)}
+def exceeded(node: Node) -> None:
+    """A program registers, then takes memory by entry points that it read from the driver's own symbol table."""
+    elf = [f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", NATIVE / "src/intercept/elf.c"]
+    escape = node.root / "escape"
+    subprocess.run(["gcc", *STRICT, HERE / "pods/escape.c", *elf, "-o", escape, "-ldl"], check=True)
+    key = str(uuid.uuid4())
+    node.grant(key, mem="2000")
+    group = Path(os.environ.get("HAMI_CGROUPS", "/sys/fs/cgroup")) / f"pod{key}"  # so the agent knows whose it is
+    group.mkdir()
+    try:
+        line = f"echo $$ > {group}/cgroup.procs && exec {escape} taken libcuda.so.1 8000 90"
+        process = node.begin(key, "sh", "-c", line)
+        assert process.stdout is not None
+        took = json.loads(process.stdout.readline()).get("taken_mib")
+        begun = time.monotonic()
+        finish(process)
+        waited = time.monotonic() - begun
+    finally:
+        group.rmdir()
+    ok = took is not None and took > 2000 and process.returncode == -signal.SIGKILL and waited < 45
+    measured = f"had {took} MiB of 2000, ended after {waited:.0f} s"
+    node.bench.add(
+        "exceeded", "--exceeded stop (grace 30 s after the agent's start)", measured, "ended within 45 s", ok
+    )
+
+
+SECTIONS = {
+    each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills, torch, serve, exceeded)
+}
 
 
 def uuid_of(bench: Bench) -> str:
@@ -236,14 +265,14 @@ def main() -> int:
             else str(bench.probe("run", "spin", 1, 100_000, env=bench.environment()).get("rounds_a_ns"))
         )
         about = {} if chosen.simulated else card(bench)
+        bench.about = {"card": about, "date": time.strftime("%Y-%m-%d")}
+        bench.kept_in = chosen.out / "broker.json"
         for name in chosen.only.split(","):
             try:
-                with node.agent():
+                with node.agent("stop" if name == "exceeded" else "report"):
                     SECTIONS[name](node)
             except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError) as fault:
                 bench.add(name, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False)
-            answer = {"card": about, "date": time.strftime("%Y-%m-%d"), "rows": [asdict(row) for row in bench.rows]}
-            (chosen.out / "broker.json").write_text(json.dumps(answer, indent=1))
     failed = [row.name for row in bench.rows if row.ok is False]
     print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")
     return 1 if failed else 0

@@ -77,7 +77,7 @@ class Node:
         fresh.replace(folder / "policy")
 
     @contextmanager
-    def agent(self) -> Iterator[None]:
+    def agent(self, exceeded: str = "report") -> Iterator[None]:
         nvml = subprocess.run(
             "ldconfig -p | grep -m1 libnvidia-ml.so.1 | sed 's/.*=> //'",
             shell=True,
@@ -87,7 +87,7 @@ class Node:
         ).stdout.strip()
         if self.bench.simulated:
             nvml = str(self.bench.simulated / "libnvidia-ml.so.1")
-        words = [sys.executable, AGENT, self.root / "grants", *([nvml] if nvml else [])]
+        words = [sys.executable, AGENT, self.root / "grants", *([nvml, exceeded] if nvml else [])]
         paths = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
         with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": paths}) as process:
             try:

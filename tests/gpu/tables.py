@@ -31,6 +31,9 @@ TITLES = {
     "kills": "Kills",
     "live": "Limits that change",
     "torch": "PyTorch 2.11",
+    "paired": "PyTorch 2.11: what the library costs where it holds nothing back",
+    "exceeded": "A program that takes memory past the library",
+    "cards": "Two cards in one container",
     "serve": "PyTorch: requests beside training",
     "check": "`hami limits check`, on a host",
 }

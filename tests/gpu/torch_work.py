@@ -4,11 +4,14 @@ torch_work.py fill                    fills the card, catches the error, frees, 
 torch_work.py speed WORK,... SECONDS  one after the other: layer, train, decode, matmul, small; iterations a second
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
+torch_work.py cards SECONDS           matrix products on each card at the same time, a thread a card; products a second
 """
 
 import json
 import os
+import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,23 +133,21 @@ def small() -> Callable[[], object]:
     return go
 
 
-def busy_fraction(go: Callable[[], object], rate: float) -> float:
-    """Time of one iteration's kernels queued back to back, as a graph, times the rate."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        go()
-    side.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        go()
+def queued(go: Callable[[], object]) -> float:
+    """Seconds of one iteration's launches queued back to back: behind a kernel that runs until the host is through."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    graph.replay()
-    start.record()
-    for _ in range(20):
-        graph.replay()
-    end.record()
-    end.synchronize()
-    return min(1.0, start.elapsed_time(end) / 20 / 1000 * rate)
+    for count in (8, 4, 2, 1):
+        torch.cuda.synchronize()
+        torch.cuda._sleep(int(count * 20e6))  # cycles: some 10 ms an iteration
+        start.record()
+        for _ in range(count):
+            go()
+        end.record()
+        ahead = not start.query()
+        end.synchronize()
+        if ahead:
+            return start.elapsed_time(end) / count / 1000
+    raise RuntimeError("the host was not ahead of the card")
 
 
 WORKS = {"layer": layer, "train": train, "decode": decode, "matmul": matmul, "small": small}
@@ -176,9 +177,7 @@ def rate_of(go: Callable[[], object], seconds: float) -> float:
 def speed(work: str, seconds: float) -> dict[str, object]:
     go = warmed(work)
     rate = rate_of(go, seconds)
-    busy = 1.0
-    if "LD_PRELOAD" not in os.environ:
-        busy = profiled(go, rate) if work == "train" else busy_fraction(go, rate)
+    busy = 1.0 if "LD_PRELOAD" in os.environ else min(1.0, statistics.median(queued(go) for _ in range(5)) * rate)
     return {"work": work, "rate": rate, "busy": busy, "occupied": rate * one_launch(go) if work == "matmul" else None}
 
 
@@ -232,14 +231,25 @@ def one_launch(go: Callable[[], object]) -> float:
     return sorted(times)[4]  # where the limiter did not wait in between
 
 
-def profiled(go: Callable[[], object], rate: float) -> float:
-    """For what cannot be captured: the sum of its kernels' times by the profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
-        for _ in range(20):
-            go()
-        torch.cuda.synchronize()
-    total_us = sum(event.self_device_time_total for event in record.key_averages())
-    return min(1.0, total_us / 20 / 1e6 * rate)
+def cards(seconds: float) -> dict[str, object]:
+    """All cards that are seen, in one process."""
+    rates = [0.0] * torch.cuda.device_count()
+    begin = threading.Barrier(len(rates))
+
+    def on(card: int) -> None:
+        with torch.cuda.device(card):
+            a = torch.randn(2048, 2048, device="cuda", dtype=torch.half)
+            rate_of(lambda: a @ a, 1.5)
+            begin.wait()
+            rates[card] = rate_of(lambda: a @ a, seconds)
+
+    threads = [threading.Thread(target=on, args=(card,)) for card in range(len(rates))]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    totals = [torch.cuda.mem_get_info(card)[1] >> 20 for card in range(len(rates))]
+    return {"rates": rates, "totals_mib": totals}
 
 
 def main(words: list[str]) -> int:
@@ -252,6 +262,8 @@ def main(words: list[str]) -> int:
             answer = beside(work, float(seconds), go_file)
         case ["serve", seconds, go_file]:
             answer = serve(float(seconds), go_file)
+        case ["cards", seconds]:
+            answer = cards(float(seconds))
         case _:
             print(__doc__, file=sys.stderr)
             return 2

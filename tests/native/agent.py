@@ -1,6 +1,7 @@
-"""The agent's broker in a process of its own, for tests that kill it: ``agent.py ROOT [NVML]``.
+"""The agent's broker in a process of its own, for tests that kill it: ``agent.py ROOT [NVML [report|stop]]``.
 
-Each folder of ROOT with a policy is a grant. ``ROOT/state`` is what it knows, as JSON, written anew every 50 ms.
+The last word is what is done about slices that hold more than their limit. Each folder of ROOT with a policy is a grant. ``ROOT/state`` is what it knows, as JSON,
+written anew every 50 ms.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hami.agent.broker import usage
-from hami.agent.broker.look import Look
+from hami.agent.broker.look import Action, Look
 from hami.agent.broker.server import Broker
 from hami.agent.broker.tenants import Tenant
 from hami.model.ask import PodRef
@@ -21,7 +22,7 @@ from hami.vendors.nvidia.driver import Driver
 from hami.vendors.nvidia.worker import Worker
 
 
-async def main(root: Path, nvml: str | None) -> None:
+async def main(root: Path, nvml: str | None, exceeded: str) -> None:
     def tenants() -> Iterator[Tenant]:
         for folder in sorted(root.iterdir()):
             if (folder / "policy").exists():
@@ -31,7 +32,8 @@ async def main(root: Path, nvml: str | None) -> None:
     driver = Driver(Path(nvml) if nvml else None)
     if nvml:
         driver.open()
-    look = Look(broker, driver, Worker("processes"), tell=lambda *_: None)
+    action: Action = "stop" if exceeded == "stop" else "report"
+    look = Look(broker, driver, Worker("processes"), tell=lambda *_: None, exceeded=action)
 
     async def tell() -> None:
         while True:
@@ -48,4 +50,5 @@ async def main(root: Path, nvml: str | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+    words = sys.argv[2:]
+    asyncio.run(main(Path(sys.argv[1]), words[0] if words else None, words[1] if len(words) > 1 else "report"))

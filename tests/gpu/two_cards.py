@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Two cards in one container: each has its own share of time and its own memory. And how the agent sees them joined.
+
+Needs a machine with two cards or more, gcc, and a Python 3.11 with msgspec and nvidia-ml-py; PyTorch's row is skipped
+where torch is missing. Prints one table, writes cards.json.
+
+    python3 tests/gpu/two_cards.py [--out FOLDER] [--seconds N]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from grants import Node
+from limits import Bench, build, card, finish, steady, torch_program, without_torch
+
+CORES = (30, 70)
+MIB = (4000, 8000)
+
+
+def grant(node: Node, uuids: list[str]) -> dict[str, str]:
+    """One policy with a line for each card, as the agent writes it; what a program needs to be under it."""
+    ledger = node.root / "both"
+    ledger.touch()
+    lines = ["version 1", "container two/main", "core_policy force", "priority 1", "fail closed", "strict 0"]
+    lines += [f"ledger {ledger}"]
+    lines += [
+        f"card {uuid} mem_mib {mib} core_percent {cores}" for uuid, mib, cores in zip(uuids, MIB, CORES, strict=True)
+    ]
+    node.policy().write_text("\n".join([*lines, "end", ""]))
+    return node.bench.environment() | {"LD_PRELOAD": str(node.library())}
+
+
+def budgets(node: Node, uuids: list[str]) -> None:
+    """Two processes of one container, one on each card, at the same time; then one process on both."""
+    bench, plain = node.bench, node.bench.environment()
+    solos = [on(bench, at, plain, "run", "spin", bench.seconds, 100_000) for at in (0, 1)]
+    alone = [steady(finish(each), 1.0) for each in solos]
+    env = grant(node, uuids)
+    totals = [finish(on(bench, at, env, "info")).get("total_mib") for at in (0, 1)]
+    bench.add("cards", "memory each card has", f"{totals[0]} {totals[1]} MiB", "4000 8000", totals == list(MIB))
+    running = [on(bench, at, env, "run", "spin", bench.seconds, 100_000) for at in (0, 1)]
+    parts = [steady(finish(each), 1.0) / full * 100 for each, full in zip(running, alone, strict=True)]
+    judge(bench, "two processes, 100 us kernels, 30 and 70", parts)
+    if without_torch(bench):
+        return
+    full = torch_program(bench, "cards", bench.seconds, env=plain)["rates"]
+    got = torch_program(bench, "cards", bench.seconds, env=env)
+    parts = [rate / most * 100 for rate, most in zip(got["rates"], full, strict=True)]
+    judge(bench, "one process, PyTorch, a thread a card, 30 and 70", parts)
+
+
+def judge(bench: Bench, name: str, parts: list[float]) -> None:
+    ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, CORES, strict=True))
+    bench.add("cards", name, f"{parts[0]:.1f} {parts[1]:.1f}", "each +- 1.5", ok)
+
+
+def on(bench: Bench, at: int, env: dict[str, str], *words: object) -> "subprocess.Popen[str]":
+    return bench.start(bench.path, *words, env=env | {"PROBE_DEVICE": str(at), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+
+
+def links(bench: Bench, uuids: list[str]) -> None:
+    """What the agent registers about how cards are joined, by NVML's word; nvidia-smi's matrix beside it."""
+    from hami.agent.links import joined
+    from hami.model.ids import CardId
+    from hami.vendors.nvidia.driver import Driver
+
+    driver = Driver()
+    driver.open()
+    found = joined(driver, {CardId(uuid): driver.device_by_uuid(uuid) for uuid in uuids})
+    one, two = (found.links.get(CardId(a), {}).get(CardId(b), 0) for a, b in (uuids, uuids[::-1]))
+    shown = subprocess.run(["nvidia-smi", "topo", "-m"], capture_output=True, text=True, check=False).stdout
+    row = next((line.split() for line in shown.splitlines() if line.startswith("GPU0")), [])
+    told = row[2] if len(row) > 2 else "nothing"
+    counted = int(told[2:]) if told.startswith("NV") else 0
+    ok = not found.uneven and one == two and one // 100 == counted
+    bench.add("cards", "points between the two, each way", f"{one} {two}", f"nvidia-smi: {told}", ok, topology=shown)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument("--seconds", type=float, default=4)
+    chosen = parser.parse_args()
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    uuids = [line.split("UUID: ")[1].split(")")[0] for line in listed.splitlines()][:2]
+    with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as folder:
+        bench = Bench(Path(folder), chosen.seconds, False, None)
+        build(bench)
+        node = Node(bench, bench.work, uuids[0])
+        node.build()
+        measured = bench.probe("run", "spin", 1, 100_000, env=bench.environment())
+        bench.rounds_a_ns = str(measured.get("rounds_a_ns"))
+        bench.about = {"card": card(bench), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        bench.kept_in = chosen.out / "cards.json"
+        budgets(node, uuids)
+        links(bench, uuids)
+    return int(any(row.ok is False for row in bench.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
