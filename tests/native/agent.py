@@ -1,7 +1,7 @@
 """The agent's broker in a process of its own, for tests that kill it: ``agent.py ROOT [NVML [report|stop]]``.
 
-The last word is what is done about slices that hold more than their limit. Each folder of ROOT with a policy is a grant. ``ROOT/state`` is what it knows, as JSON,
-written anew every 50 ms.
+The last word is what is done about slices that hold more than their limit. Each folder of ROOT with a policy is a
+grant. ``ROOT/state`` is what it knows, as JSON, written anew every 50 ms.
 """
 
 import asyncio
