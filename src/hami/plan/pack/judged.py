@@ -20,7 +20,8 @@ UNWEIGHED = -1e15
 """Of a node whose turn has not come: worse than any that was weighed, better than none."""
 
 SHAPES = 256
-LENT = 64
+LENT = 128
+"""Shapes and ways of taking cards that are remembered: 16 bytes a node, and 8 KB a kind of card."""
 LEAP = 2048
 """Asks after which the demand is looked at again at the latest."""
 ENOUGH = 2048
@@ -88,7 +89,7 @@ class Judged:
         self.again = 0
         self.look_later(demand)
         self._kept: dict[object, Kept] = {}
-        self._lent: dict[CardAsk, Lending] = {}
+        self._lent: dict[bytes, Lending] = {}
 
     def weigh(self, demand: Demand, columns: Columns) -> None:
         """See what is scarce now. What was kept for shapes is worth nothing after."""
@@ -146,8 +147,9 @@ class Judged:
 
     def lending(self, ask: CardAsk) -> Lending:
         """Which cards an ask takes, at the prices of now."""
-        lent = self._lent.pop(ask, None) or Lending(self.scale, ask)
+        shares = self.scale.shares(ask).tobytes()
+        lent = self._lent.pop(shares, None) or Lending(self.scale, ask)
         if len(self._lent) >= LENT:
             self._lent.pop(next(iter(self._lent)))
-        self._lent[ask] = lent
+        self._lent[shares] = lent
         return lent

@@ -172,14 +172,12 @@ class Rows:
         if not len(stale):
             return
         place = _places(columns, stale, self._scale.ours)
-        self.place[:, stale] = place
-        seats = np.zeros((len(stale), self.seats.shape[1]), np.float32)
-        for card in place:
+        seats = self._scale.seats.take(place[0], axis=0)
+        for card in place[1:]:
             seats += self._scale.seats.take(card, axis=0)
-        self.seats[stale] = seats
-        self.residue[stale] = self._scale.residue[place].sum(axis=0)
-        self.room[stale] = (place % LEVELS).sum(axis=0)
-        now = worth(self._scale, seats, self.residue[stale], self.room[stale], columns.host_cpu[stale])
+        residue, room = self._scale.residue.take(place).sum(axis=0), (place % LEVELS).sum(axis=0)
+        self.place[:, stale], self.seats[stale], self.residue[stale], self.room[stale] = place, seats, residue, room
+        now = worth(self._scale, seats, residue, room, columns.host_cpu.take(stale))
         self.worth[0][stale], self.worth[1][stale] = now
         self._seen[stale] = columns.version[stale]
 
@@ -242,12 +240,13 @@ A_STEP = 256
 
 def _places(columns: Columns, rows: Longs, ours: Bools) -> Longs:
     """[card][row]: kind x `LEVELS` + free thousandths; 0 for a card that takes nothing of this family."""
-    mem, core = columns.mem[:, rows].astype(np.int64), columns.core[:, rows].astype(np.int64)
-    free = np.minimum(columns.free_mem[:, rows] * FULL // np.maximum(mem, 1), FULL)
-    free = np.where(core > 0, np.minimum(free, columns.free_core[:, rows] * FULL // np.maximum(core, 1)), free)
-    kind = columns.kind[:, rows]
-    takes = (
-        ours.take(kind, mode="clip") & (columns.standing[:, rows] == 0) & (columns.free_slots[:, rows] > 0) & (free > 0)
+    kind, mem, core = (cells.take(rows, axis=1) for cells in (columns.kind, columns.mem, columns.core))
+    free = columns.free_mem.take(rows, axis=1) * np.int64(FULL) // np.maximum(mem, 1)
+    np.minimum(
+        free, columns.free_core.take(rows, axis=1) * np.int64(FULL) // np.maximum(core, 1), out=free, where=core > 0
     )
-    found: Longs = np.where(takes, kind * LEVELS + free, 0).astype(np.int64)
+    np.minimum(free, FULL, out=free)
+    takes = ours.take(kind, mode="clip") & (columns.standing.take(rows, axis=1) == 0) & (free > 0)
+    takes &= columns.free_slots.take(rows, axis=1) > 0
+    found: Longs = (kind * np.int64(LEVELS) + free) * takes
     return found
