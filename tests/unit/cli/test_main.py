@@ -44,6 +44,11 @@ def test_the_time_kube_scheduler_waits_is_printed_as_told() -> None:
     assert yaml.safe_load(told)["extenders"][0]["httpTimeout"] == "90s"
 
 
+def test_kube_scheduler_is_told_to_ask_about_pods_without_cards_only_on_request() -> None:
+    told = yaml.safe_load(call("scheduler", "config", "kube-scheduler", "--cpu-pods").stdout)["extenders"]
+    assert [one["prioritizeVerb"] for one in told] == ["prioritize", "shelter"]
+
+
 @pytest.mark.parametrize(
     ("fault", "status"),
     [(Malformed("$.a", 1, "a text"), 2), (Unavailable("the API server does not answer"), 3), (Bug("no"), 1)],

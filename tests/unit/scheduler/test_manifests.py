@@ -41,6 +41,7 @@ def test_pods_without_cards_are_asked_about_only_where_that_is_wanted() -> None:
     assert cards == extender(site())
     assert (hosts["prioritizeVerb"], hosts["ignorable"], hosts["weight"]) == ("shelter", True, cards["weight"])
     assert (hosts["urlPrefix"], hosts["tlsConfig"]) == (cards["urlPrefix"], cards["tlsConfig"])
+    assert hosts["httpTimeout"] == "5s"  # nobody waits long for a preference
     assert not {"managedResources", "filterVerb", "bindVerb", "preemptVerb"} & set(hosts)
 
 

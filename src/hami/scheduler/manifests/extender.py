@@ -62,7 +62,7 @@ def _for_cards(site: Site) -> Manifest:
 
 def _for_hosts(site: Site) -> Manifest:
     """Asked about every pod of the profile, since no resource tells those without cards; a preference, no more."""
-    return {**_called(site), "prioritizeVerb": "shelter", "ignorable": True}
+    return {**_called(site), "prioritizeVerb": "shelter", "ignorable": True, "httpTimeout": "5s"}
 
 
 def _called(site: Site) -> Manifest:
