@@ -67,6 +67,17 @@ class Tools:
         ).stdout
         return f"{Path(runtime.strip()).resolve()} {library}"
 
+    def fuzzer(self, target: str, source: str, *more: str) -> Path:
+        """A fuzz target of ``tests/fuzz``, guided by what it reaches of `source`, under ASan and UBSan."""
+        program = self.folder / f"fuzz-{target}"
+        if not program.exists():
+            seen = [self.folder / f"fuzz-{target}-{number}.o" for number in range(2)]
+            coverage = "-fsanitize-coverage=trace-pc,trace-cmp"
+            for each, made in zip((source, f"tests/fuzz/{target}.c"), seen, strict=True):
+                compile_c([each], made, [*SANITIZERS["asan"], coverage, "-c"])
+            compile_c(["tests/fuzz/guided.c", *more, *seen], program, SANITIZERS["asan"])
+        return program
+
     def units(self, flags: Sequence[str] = ("-O1",)) -> Path:
         program = self.folder / f"units{''.join(flags).replace('=', '-')}"
         if not program.exists():

@@ -1,12 +1,13 @@
 """The library's parts by themselves, plain and under the sanitizers; `native/tests/units` says what each checks."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import NATIVE, SANITIZERS, Tools
+from .conftest import NATIVE, SANITIZERS, Tools, compile_c
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
@@ -32,6 +33,55 @@ VECTORS = NATIVE / "tests/broker.vectors"
 @pytest.mark.parametrize("words", [f"{VECTORS}", f"fuzz 500000 1 {VECTORS}", f"fuzz 500000 2 {VECTORS}"])
 def test_packets_are_the_same_in_c_and_nothing_else_is_taken(tools: Tools, words: str, sanitizer: str) -> None:
     run(tools.part("wire", ["src/wire.c"], SANITIZERS[sanitizer]), words)
+
+
+GOOD = """version 1
+container a/b
+core_policy force
+priority 0
+fail closed
+strict 1
+ledger /l
+broker /b
+card GPU-1 mem_mib 8000 core_percent 30
+card GPU-2 mem_mib all core_percent 0
+end
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_policy_parser(
+    tools: Tools, tmp_path: Path, seed: int
+) -> None:
+    """`native/tests/fuzz` has targets for libFuzzer and AFL++, too."""
+    (tmp_path / "good").write_text(GOOD)
+    (tmp_path / "size").write_text("4GiB")
+    program = tools.fuzzer("policy", "src/policy.c", "src/prim/linux.c")
+    told = json.loads(run(program, f"60000 {seed} {tmp_path / 'good'} {tmp_path / 'size'}"))
+    assert told["kept"] > 10 * told["seeds"]
+
+
+def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_packets(tools: Tools, tmp_path: Path) -> None:
+    program = tools.fuzzer("wire", "src/wire.c")
+    seeds = []
+    for number, line in enumerate(VECTORS.read_text().splitlines()):
+        if line and not line.startswith("#"):
+            seeds.append(tmp_path / str(number))
+            seeds[-1].write_bytes(bytes.fromhex(line.split()[1]))
+    told = json.loads(run(program, f"200000 1 {' '.join(map(str, seeds))}"))
+    assert told["kept"] > told["seeds"]
+
+
+def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Path) -> None:
+    """The control: a parser that dies of one line among all, which is none of the first inputs."""
+    broken, sound = tmp_path / "broken.c", (NATIVE / "tests/fuzz/policy.c").read_text()
+    dies = "must(p.cards[0].limit_bytes != (int64_t)77777 << 20)"
+    broken.write_text(sound.replace("        check(&p);\n    else", f"        check(&p), {dies};\n    else"))
+    (tmp_path / "good").write_text(GOOD.replace("8000", "7777"))
+    flags = [*SANITIZERS["asan"], "-fsanitize-coverage=trace-pc,trace-cmp"]
+    compile_c([broken, "tests/fuzz/guided.c", "src/policy.c", "src/prim/linux.c"], tmp_path / "fuzz", [*flags, "-O1"])
+    done = subprocess.run([tmp_path / "fuzz", "60000", "1", tmp_path / "good"], capture_output=True, check=False)
+    assert done.returncode != 0
 
 
 @pytest.mark.parametrize("case", ["shares", "hostile", "deaths", "idle"])
