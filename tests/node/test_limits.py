@@ -2,12 +2,16 @@
 
 import json
 import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hami import native
+from hami.agent.checkpoint import replace_file
 from hami.kube import paths
 from hami.model.plan import Slice
 from hami.wire import annotations as keys
@@ -91,6 +95,42 @@ def test_what_it_uses_is_seen_on_the_node_and_gone_with_it(agent: AgentNode, pod
     assert value(agent, "hami_vgpu_memory_limit_bytes", pod) == 4000 * MIB
     agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
     agent.lab.wait_for("nothing", lambda: value(agent, "hami_vgpu_memory_used_bytes", pod) == 0, 5)
+
+
+def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(agent: AgentNode, pod: str) -> None:
+    """Against the program's own count of what it launched; a busy machine moves the windows by a second."""
+    (policy,) = agent.hook.glob("vgpu/allocations/*/policy")
+    forced = policy.read_text().replace("core_policy default", "core_policy force")
+    replace_file(policy, forced.encode(), 0o444, durable=False)
+    ours = "/opt/probe hold 1000 60 >/dev/null 2>&1 </dev/null & echo $! > /tmp/pid"
+    agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", ours)
+    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 15)
+    shown: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(1) as background:
+        work = background.submit(
+            probe, agent, pod, "run", "spin", "14", "1000000", before=("env", "PROBE_ROUNDS_A_NS=1")
+        )
+        time.sleep(3)
+        while not work.done():
+            shown += [one for one in top(agent) if one["pod"] == pod]
+            time.sleep(0.5)
+        had = work.result()["tenths"][40:120]
+    assert all((one["limit_mib"], one["limit_percent"]) == (4000, 30) for one in shown)
+    busy = [one for one in shown if one["time_percent"] > 0][2:-2]
+    assert busy
+    # Two contexts of 480 MiB and the buffer; the program's module is 2.
+    assert all(abs(one["used_mib"] - (1000 + 2 * 480 + 2)) <= 2 for one in busy)
+    percent = sum(had) / len(had)  # launches of 1 ms in a tenth of a second
+    assert sum(one["time_percent"] for one in busy) / len(busy) == pytest.approx(percent, abs=8)
+    agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
+    agent.lab.wait_for("nothing", lambda: top(agent) == [], 5)
+
+
+def top(agent: AgentNode) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "hami", "limits", "top", "--agent", f"http://127.0.0.1:{agent.port}", "-o", "json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    shown: list[dict[str, Any]] = json.loads(said)["slices"]
+    return shown
 
 
 def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str) -> None:
