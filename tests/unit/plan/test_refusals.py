@@ -7,7 +7,7 @@ import pytest
 
 from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
-from hami.plan.refusals import NOTHING, SAID, Refusals, Words, distinct
+from hami.plan.refusals import NOTHING, SAID, Refusals, Words, distinct, sorts
 
 Pair = tuple[int, int]
 
@@ -81,3 +81,17 @@ def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_b
         words.refusal(numbers[0], missing)
     assert words.refusal(numbers[0], 0) is not first
     assert words.refusal(numbers[0], 0).text == first.text
+
+
+@pytest.mark.parametrize("places", [15, 3])  # the second so few that different values meet
+@pytest.mark.parametrize(("many", "different"), [(0, 1), (40, 5), (900, 1), (900, 40), (900, 900)])
+def test_each_value_is_told_which_of_the_different_ones_it_is(
+    places: int, many: int, different: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hami.plan.refusals._PLACES", places)
+    random = Random(many + different)
+    own = [random.randrange(2**62) for _ in range(different)]
+    values = [random.choice(own) for _ in range(many)]
+    found, which = sorts(np.array(values, np.int64))
+    assert sorted(found) == sorted(set(values))
+    assert [found[place] for place in which.tolist()] == values

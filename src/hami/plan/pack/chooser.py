@@ -17,7 +17,7 @@ from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Judged, Kept, judging
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.shown import Worth, shown
-from hami.plan.pack.worth import RESIDUES, Singles, worth
+from hami.plan.pack.worth import RESIDUES, Scale, Singles, worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps, finish
@@ -162,8 +162,14 @@ def _ordered(numbers: Longs, below: int) -> Longs:
 def _gains(own: Judged, lending: Lending, cpu_milli: int, *, columns: Columns, rows: Longs, cards: Longs) -> Floats:
     seats, residue = _after(own, lending, cpu_milli, columns=columns, rows=rows, cards=cards)
     seats -= own.rows.worth[0].take(rows, axis=0)
-    gains = seats @ own.scale.weight + RESIDUES * (residue - own.rows.worth[1].take(rows))
+    gains = _weighed(seats, own.scale) + RESIDUES * (residue - own.rows.worth[1].take(rows))
     return np.round(gains, 3)
+
+
+def _weighed(seats: Singles, scale: Scale) -> Floats:
+    """In doubles: a sum of singles hangs on how many rows are summed at once, and then equal nodes differ."""
+    found: Floats = seats.astype(np.float64) @ scale.weight.astype(np.float64)
+    return found
 
 
 def _after(
@@ -188,7 +194,7 @@ def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> F
     scale, kept = own.scale, own.rows
     at, cpu = (kept.seats[rows], kept.residue[rows], kept.room[rows]), columns.host_cpu[rows]
     seats_after, residue_after = worth(scale, *at, cpu - cpu_milli)
-    found: Floats = (seats_after - kept.worth[0][rows]) @ scale.weight + RESIDUES * (
+    found: Floats = _weighed(seats_after - kept.worth[0][rows], scale) + RESIDUES * (
         residue_after - kept.worth[1][rows]
     )
     return np.round(found, 3)
