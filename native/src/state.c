@@ -79,12 +79,14 @@ static void in_child(void)
     pthread_mutex_init(&starting, NULL);
 }
 
-static bool say(const char *what, const char *why, const char *consequence)
+/* Once a process: what is wrong, why, what follows, and in a container of the agent's what helps. Returns false. */
+static bool say(const char *what, const char *why, const char *follows, const char *helps)
 {
-    char line[400];
+    char line[500];
+    const bool open = hami_state.policy.fail_open;
     if (!complained) {
-        const int length = snprintf(line, sizeof line, "hami-vgpu: %s: %s%s\n", what, why,
-                                    hami_state.policy.fail_open ? consequence : "; CUDA is refused");
+        const int length = snprintf(line, sizeof line, "hami-vgpu: %s: %s; %s%s%s\n", what, why, open ? follows : "CUDA is refused",
+                                    open || !hami_state.policy.from_file ? "" : ": ", open || !hami_state.policy.from_file ? "" : helps);
         hami_write_stderr(line, length < (int)sizeof line ? (size_t)length : sizeof line - 1);
     }
     complained = true;
@@ -93,7 +95,7 @@ static bool say(const char *what, const char *why, const char *consequence)
 
 static bool say_once(const char *what, const char *why)
 {
-    return say(what, why, "; running without limits");
+    return say(what, why, "running without limits", "delete the pod, its successor gets what it needs from the hami-agent of this node");
 }
 
 static bool read_policy(void)
@@ -188,7 +190,8 @@ static bool join_broker(void)
     atomic_store(&hami_state.core_policy, (int)hami_state.policy.core_policy);
     if (hami_state.policy.broker[0] == '\0' || hami_broker_join(&hami_state.policy, why, sizeof why))
         return true;
-    say("no registration with the agent of this node", why, "; running under the limits of the policy file");
+    say("no registration with the agent of this node", why, "running under the limits of the policy file",
+        "see that hami-agent runs on this node, then start the program again");
     return hami_state.policy.fail_open;
 }
 

@@ -150,6 +150,7 @@ def test_without_the_broker_that_must_be_there_cuda_is_refused_and_says_why_once
     assert (got["error"], got["code"]) == ("cuInit", 802)
     assert str(got["stderr"]).count("\n") == 1
     assert "no registration with the agent of this node" in str(got["stderr"])
+    assert "see that hami-agent runs on this node" in str(got["stderr"])
     assert 9 < time.monotonic() - begun < 13
 
 

@@ -175,7 +175,18 @@ def test_a_policy_that_cannot_be_read_refuses_cuda_and_says_why_once(container: 
         got = container.probe("info")
     assert (got["error"], got["code"]) == ("cuInit", 802)
     assert str(got["stderr"]).count("hami-vgpu:") == 1
-    assert "CUDA is refused" in str(got["stderr"])
+    assert "CUDA is refused: delete the pod" in str(got["stderr"])
+
+
+def test_a_policy_that_is_there_and_cannot_be_opened_refuses_cuda(container: Container) -> None:
+    """Not by hand, which a missing file means: whatever stands in its place is no leave to go without limits."""
+    container.tools.policy.mkdir()
+    try:
+        got = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")
+    finally:
+        container.tools.policy.rmdir()
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+    assert "Is a directory" in str(got["stderr"])
 
 
 def test_a_ledger_that_cannot_be_opened_refuses_cuda_unless_told_otherwise(container: Container) -> None:
