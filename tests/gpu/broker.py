@@ -249,12 +249,13 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--seconds", type=float, default=6, help="that two tenants are measured for")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--match", default="", help="of torch, only tenants like this: 'four layers'")
     parser.add_argument(
         "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS, HAMI_SIM_UUID"
     )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as folder:
-        bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated)
+        bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated, chosen.match)
         build(bench)
         (bench.work / "grants").mkdir()
         node = Node(bench, bench.work, uuid_of(bench))

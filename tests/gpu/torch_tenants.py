@@ -1,5 +1,6 @@
 """Sections of `broker.py`: PyTorch programs as tenants of one card."""
 
+import re
 import subprocess
 import sys
 import time
@@ -48,19 +49,23 @@ def torch(node: Node) -> None:
     if without_torch(node.bench):
         return
     solos = torch_program(node.bench, "speed", "layer,train,small", node.bench.seconds, env=node.bench.environment())
-    for name, works, caps in GROUPS:
+    for name, works, caps in (each for each in GROUPS if re.search(node.bench.match, each[0])):
         native = crowd(node, works, None)
         got = crowd(node, works, caps)
         speeds = [rate / solos[work]["rate"] * 100 for rate, work in zip(got, works, strict=True)]
         due = [min(100.0, cap / solos[work]["busy"]) for cap, work in zip(caps, works, strict=True)]
         total = sum(got[i] / solos[works[i]]["rate"] for i in range(len(works)))
         before = sum(native[i] / solos[works[i]]["rate"] for i in range(len(works)))
-        ok = all(abs(part / ideal - 1) <= 0.04 for part, ideal in zip(speeds, due, strict=True) if ideal < 99)
+        # Bound by its host, a process is up to twice as fast as the next: who is not capped is held against itself without limits.
+        ok = all(
+            abs(part / ideal - 1) <= 0.04 if ideal < 99 else rate >= 0.96 * free
+            for part, ideal, rate, free in zip(speeds, due, got, native, strict=True)
+        )
         node.bench.add(
             "torch",
             f"{name}, {'/'.join(map(str, caps))}",
             " ".join(f"{part:.0f} (due {ideal:.0f})" for part, ideal in zip(speeds, due, strict=True)),
-            "each that is capped within 4 %",
+            "capped: within 4 %; others: as without",
             ok,
             native=native,
             got=got,
