@@ -56,7 +56,7 @@ def torch(node: Node) -> None:
         due = [min(100.0, cap / solos[work]["busy"]) for cap, work in zip(caps, works, strict=True)]
         total = sum(got[i] / solos[works[i]]["rate"] for i in range(len(works)))
         before = sum(native[i] / solos[works[i]]["rate"] for i in range(len(works)))
-        # Bound by its host, a process is up to twice as fast as the next: who is not capped is held against itself without limits.
+        # Of programs bound by their hosts one may be twice as fast as the next: each is held against itself, native.
         ok = all(
             abs(part / ideal - 1) <= 0.04 if ideal < 99 else rate >= 0.96 * free
             for part, ideal, rate, free in zip(speeds, due, got, native, strict=True)

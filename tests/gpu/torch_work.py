@@ -4,7 +4,7 @@ torch_work.py fill                    fills the card, catches the error, frees, 
 torch_work.py speed WORK,... SECONDS  one after the other: layer, train, decode, matmul, small; iterations a second
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
-torch_work.py cards SECONDS           kernels of some 0.2 ms on each card at the same time, a thread a card; kernels a second
+torch_work.py cards SECONDS           kernels of some 0.2 ms on each card at the same time; kernels a second
 """
 
 import json
