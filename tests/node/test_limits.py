@@ -28,14 +28,18 @@ def programs(agent_node: AgentNode) -> Path:
     """A folder with the probe and the simulated driver, for containers to mount."""
     folder = agent_node.node.folder / "programs"
     folder.mkdir(exist_ok=True)
-    sources = [*sorted((ROOT / "native/probe").glob("*.c")), ROOT / "native/src/intercept/elf.c"]
-    include = [f"-I{ROOT / 'native/include'}", f"-I{ROOT / 'native/src'}"]
-    command = ["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", folder / "probe", "-ldl", "-lpthread"]
-    subprocess.run(command, check=True)
+    probe_of(folder / "probe")
     for name in (native.SIM_CUDA, native.SIM_NVML):
         library = native.library(name)
         (folder / library.name).write_bytes(library.read_bytes())
     return folder
+
+
+def probe_of(target: Path, *flags: str) -> None:
+    sources = [*sorted((ROOT / "native/probe").glob("*.c")), ROOT / "native/src/intercept/elf.c"]
+    include = [f"-I{ROOT / 'native/include'}", f"-I{ROOT / 'native/src'}"]
+    command = ["gcc", "-std=gnu11", "-O1", *include, *sources, "-o", target, *flags, "-ldl", "-lpthread"]
+    subprocess.run(command, check=True)
 
 
 def held(agent: AgentNode, programs: Path, *, mem: int, cores: int = 30) -> dict[str, Any]:
@@ -84,6 +88,30 @@ def test_a_program_is_held_to_its_slice_whatever_its_environment_says(agent: Age
     kept = (f"HAMI_SIM_CARDS={agent.bench.path}", "LD_LIBRARY_PATH=/opt", "PROBE_SIMULATED=1")
     bare = ("env", "-i", *kept, "CUDA_DISABLE_CONTROL=true", "CUDA_DEVICE_MEMORY_LIMIT=99g", "LD_PRELOAD=")
     assert probe(agent, pod, "mem", "linear", before=bare)["total_mib"] == 4000
+
+
+AS = """
+#include <stdlib.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    return count > 2 && setresuid(atoi(words[1]), atoi(words[1]), atoi(words[1])) == 0 ? execv(words[2], words + 2) : 9;
+}
+"""
+
+
+def test_another_user_and_a_setuid_program_are_held_too(agent: AgentNode, programs: Path, pod: str) -> None:
+    """Row 3.11. A setuid program hears nothing of LD_ variables: it finds the driver by its own path."""
+    (programs / "as.c").write_text(AS)
+    subprocess.run(["gcc", "-O1", programs / "as.c", "-o", programs / "as"], check=True)
+    probe_of(programs / "risen", "-Wl,-rpath,/opt")
+    (programs / "risen").chmod(0o4755)
+    probe(agent, pod, "info")  # makes the simulated card's file
+    Path(f"{agent.bench.path}.live").chmod(0o666)
+    for program in ("probe", "risen"):
+        words = ("env", "LD_PRELOAD=", "/opt/as", "1234", f"/opt/{program}", "mem", "linear")
+        said = agent.lab.kubectl("exec", pod, "--", *words)
+        got = json.loads(said.splitlines()[-1])
+        assert (got["total_mib"], got["refused_with"], got["again"]) == (4000, 2, 1)
 
 
 def test_what_it_uses_is_seen_on_the_node_and_gone_with_it(agent: AgentNode, pod: str) -> None:
