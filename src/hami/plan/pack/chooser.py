@@ -74,10 +74,11 @@ class Pack:
         kept = own.keep(cpu_milli)
         stale = rows[(rows >= 0) & (kept.seen.take(rows) != columns.version.take(rows))]
         if len(stale):
+            stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)
             kept.gain[stale] = _host_gains(own, cpu_milli, columns, stale)
-            kept.seen[stale] = columns.version[stale]
-        return kept.gain[rows]
+            kept.seen[stale] = columns.version.take(stale)
+        return kept.gain.take(rows)
 
     def worth(self, ask: Ask, columns: Columns, row: int) -> Worth | None:
         """What was compared of one row, in parts: for people. None where it has no room."""
@@ -191,10 +192,8 @@ def _after(
 
 
 def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> Floats:
-    scale, kept = own.scale, own.rows
-    at, cpu = (kept.seats[rows], kept.residue[rows], kept.room[rows]), columns.host_cpu[rows]
-    seats_after, residue_after = worth(scale, *at, cpu - cpu_milli)
-    found: Floats = _weighed(seats_after - kept.worth[0][rows], scale) + RESIDUES * (
-        residue_after - kept.worth[1][rows]
-    )
+    scale, kept, cpu = own.scale, own.rows, columns.host_cpu.take(rows) - cpu_milli
+    seats, residue = worth(scale, kept.seats.take(rows, axis=0), kept.residue.take(rows), kept.room.take(rows), cpu)
+    seats -= kept.worth[0].take(rows, axis=0)
+    found: Floats = _weighed(seats, scale) + RESIDUES * (residue - kept.worth[1].take(rows))
     return np.round(found, 3)
