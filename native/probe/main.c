@@ -13,6 +13,7 @@
  *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
  *   probe storm THREADS ROUNDS [SEED]      so many threads that take, give back, launch and ask, all at once
  *   probe kills COUNT                      so many processes killed anywhere, and how long a neighbour waited at most
+ *   probe defects                          frees of nothing, references to contexts, a second card (simulated driver)
  *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
  *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
@@ -38,6 +39,7 @@ static void do_run(int count, char **words) { run(words[0], atof(words[1]), atol
 static void do_threads(int count, char **words) { (void)count, threads(atoi(words[0]), atof(words[1]), atoll(words[2])); }
 static void do_storm(int count, char **words) { storm(atoi(words[0]), atol(words[1]), count > 2 ? strtoull(words[2], NULL, 10) : 1); }
 static void do_kills(int count, char **words) { (void)count, kills(atoi(words[0])); }
+static void do_defects(int count, char **words) { (void)count, (void)words, defects(); }
 static void do_full(int count, char **words) { (void)count, full(atoll(words[0])); }
 static void do_pairs(int count, char **words) { (void)count, pairs(atoll(words[0])); }
 static void do_queued(int count, char **words) { (void)count, queued(atoll(words[0])); }
@@ -54,7 +56,7 @@ static const struct {
     {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
     {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},
     {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
-    {"storm", 2, do_storm},     {"kills", 1, do_kills},
+    {"storm", 2, do_storm},     {"kills", 1, do_kills},       {"defects", 0, do_defects},
 };
 
 int main(int count, char **words)

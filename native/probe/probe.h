@@ -155,6 +155,7 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns);        
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void storm(int threads, long rounds, uint64_t seed);                                 /* storm.c */
 void kills(int count);                                                               /* kills.c */
+void defects(void);                                                                  /* defects.c */
 void full(int64_t ns);                                                               /* queue.c */
 void pairs(int64_t ns);                                                              /* queue.c */
 void queued(int64_t ns);                                                             /* queue.c */

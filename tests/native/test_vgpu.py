@@ -98,6 +98,7 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
 KINDS = {
     "spin": (100_000, 100_000),
     "ex": (100_000, 100_000),
+    "wide": (100_000, 100_000),
     "coop": (100_000, 100_000),
     "ptds": (100_000, 100_000),
     "graph1": (100_000, 100_000),

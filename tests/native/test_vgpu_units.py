@@ -22,6 +22,11 @@ def test_a_storm_of_processes_and_threads_never_exceeds_the_limit(tools: Tools, 
     run(tools.units(SANITIZERS[sanitizer]), f"storm {tmp_path / 'ledger'} 16 8 {rounds}")
 
 
+def test_a_slot_belongs_to_its_process_as_long_as_that_lives_and_to_no_other(tools: Tools, tmp_path: Path) -> None:
+    """Not to a later process with the same pid; and of another pid namespace nobody is declared dead."""
+    run(tools.units(SANITIZERS["asan"]), f"slots {tmp_path / 'ledger'}")
+
+
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
 

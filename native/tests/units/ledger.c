@@ -87,6 +87,30 @@ void storm(const char *path, int processes, int thread_count, long rounds)
     CHECK(hami_ledger_held(ledger, 0) == 0 && slots_sum(0) == 0 && ledger->cards[0].peak <= LIMIT);
 }
 
+/* Whose slot it is: of a pid that another process has now, it is a dead one's; of another pid namespace, nothing is known. */
+void slots(const char *path)
+{
+    open_ledger(path);
+    const uint64_t here = hami_pid_namespace(), start = hami_process_start(getppid());
+    const struct {
+        int32_t pid;
+        uint64_t start, space;
+        bool dead;
+    } cases[] = {{getppid(), start, here, false}, {getppid(), start + 12345, here, true}, {0x3ffffff, 1, here, true}, {0x3ffffff, 1, here + 1, false}};
+    CHECK(hami_ledger_reserve(ledger, slot, 0, HAMI_BUFFER, 1 << 20, LIMIT));
+    hami_slot *other = &ledger->slots[slot + 1];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        other->start = cases[i].start;
+        other->pid_namespace = cases[i].space;
+        atomic_store(&other->pid, cases[i].pid);
+        CHECK(hami_ledger_reap(ledger) == (cases[i].dead ? 1 : 0));
+        CHECK((atomic_load(&other->pid) == 0) == cases[i].dead);
+        atomic_store(&other->pid, 0);
+    }
+    /* Nobody else's slot has moved, nor lost what it holds. */
+    CHECK(atomic_load(&ledger->slots[slot].pid) == getpid() && hami_ledger_own(ledger, slot, 0) == 1 << 20);
+}
+
 enum { AT_ONCE = 4 };
 
 /* Time a process was ready to run and had no processor, ns; 0 where the kernel does not say. */

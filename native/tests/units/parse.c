@@ -53,6 +53,15 @@ void parse(void)
     CHECK(refused("version 1\ncontainer a\ncard G mem_mib 1 core_percent 1\nend\ncard H mem_mib 1 core_percent 1\n"));
     CHECK(refused("container a\nversion 1\ncard G mem_mib 1 core_percent 1\nend\n"));
     CHECK(!refused("version 1\ncontainer a\ncard G mem_mib 1 core_percent 1\nend\n"));
+    /* A seventeenth card is refused, not written past the sixteenth. */
+    char many[2048];
+    int length = snprintf(many, sizeof many, "version 1\ncontainer a\n");
+    for (int i = 0; i < 17; i++)
+        length += snprintf(many + length, sizeof many - (size_t)length, "%scard G%d mem_mib 1 core_percent 1\n", "", i);
+    snprintf(many + length, sizeof many - (size_t)length, "end\n");
+    CHECK(refused(many));
+    strcpy(strstr(many, "card G16"), "end\n");
+    CHECK(!refused(many));
     variables[0][0] = "CUDA_DEVICE_MEMORY_LIMIT", variables[0][1] = "4g";
     variables[1][0] = "CUDA_DEVICE_MEMORY_LIMIT_1", variables[1][1] = "8g";
     variables[2][0] = "CUDA_DEVICE_SM_LIMIT", variables[2][1] = "30";

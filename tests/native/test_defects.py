@@ -1,0 +1,136 @@
+"""Faults known of other libraries of this kind, each of which must not be ours, and the variables of hand use.
+
+`docs/reference/libvgpu-proof.md` lists all of them, those that other files test included.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hami.wire.policy import CardLimit, LibraryPolicy, encode
+
+from .conftest import Container, Tools
+from .test_vgpu import policy
+
+CONTEXT_MIB = 480
+"""Of the simulated driver."""
+
+
+def test_frees_of_nothing_get_the_drivers_own_answer_and_change_nothing(container: Container) -> None:
+    got = container.probe("defects", CUDA_DEVICE_MEMORY_LIMIT="4g")
+    assert (got["freed"], got["freed_twice"], got["never_given"]) == (0, 1, 1)
+
+
+def test_a_second_reference_to_a_context_takes_nothing_and_gives_nothing_back(container: Container) -> None:
+    got = container.probe("defects", CUDA_DEVICE_MEMORY_LIMIT="4g")
+    assert got["one_reference"] == got["two"] == got["one_again"] == 4096 - CONTEXT_MIB
+
+
+def test_pools_and_modules_are_charged_to_the_card_they_are_on(container: Container) -> None:
+    """By uuid: the policy names the cards in another order than the driver does."""
+    cards = (CardLimit(container.bench.uuid(1), 2000), CardLimit(container.bench.uuid(0), 4000))
+    with policy(container, encode(LibraryPolicy(container="a", cards=cards, ledger=str(container.ledger)))):
+        got = container.probe("defects")
+    assert got["one_reference"] == 4000 - CONTEXT_MIB
+    assert got["second"] == 2000 - CONTEXT_MIB
+    assert got["pooled"] == 2000 - CONTEXT_MIB - 256
+    assert got["loaded"] == 2000 - CONTEXT_MIB - 256 - 130
+    assert got["first_changed"] == 0
+
+
+def test_a_hook_without_a_driver_behind_it_answers_instead_of_calling_nothing(tools: Tools) -> None:
+    code = "import ctypes; print(ctypes.CDLL(None).cuMemAlloc_v2(None, 4096), ctypes.CDLL(None).cuInit(0))"
+    env = {"LD_PRELOAD": str(tools.library)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["801", "3"])
+
+
+def test_a_ledger_of_another_version_is_refused_and_not_read_with_the_wrong_layout(container: Container) -> None:
+    assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"] == 4096
+    with container.ledger.open("r+b") as file:
+        head = file.read(8)
+        file.seek(4)
+        file.write(bytes([head[4] + 1]))
+    got = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+
+
+def test_the_first_second_is_held_as_all_others(container: Container) -> None:
+    limit = {"CUDA_DEVICE_SM_LIMIT": "30", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    for ns in (100_000, 5_000_000):
+        tenths = container.probe("run", "spin", 2, ns, **limit)["tenths"]
+        assert isinstance(tenths, list)
+        assert sum(tenths[:10]) * ns / 1e7 <= 40
+
+
+def test_each_process_is_held_to_its_own_variables_and_not_to_those_of_the_first(container: Container) -> None:
+    with container.start("probe", "hold", 256, 60, CUDA_DEVICE_MEMORY_LIMIT="8g") as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"] == 4096
+        holder.kill()
+
+
+# ---- variables ----
+
+
+def shown(container: Container, **variables: str) -> list[tuple[int, int]]:
+    """Bytes and percent that the library says it took, by card."""
+    said = str(container.probe("info", LIBCUDA_LOG_LEVEL="3", **variables)["stderr"])
+    found = re.findall(r"decision: card \d GPU-[0-9a-f-]*: memory (\d+) bytes, compute (\d+) %", said)
+    return [(int(memory), int(percent)) for memory, percent in found]
+
+
+ALL = 2**63 - 1
+G = 1 << 30
+TAKEN = {
+    "CUDA_DEVICE_MEMORY_LIMIT=4g": [(4 * G, 100), (4 * G, 100)],
+    "CUDA_DEVICE_MEMORY_LIMIT_1=4g": [(ALL, 100), (4 * G, 100)],
+    "CUDA_DEVICE_MEMORY_LIMIT=4g CUDA_DEVICE_MEMORY_LIMIT_0=2048m": [(2 * G, 100), (4 * G, 100)],
+    "CUDA_DEVICE_SM_LIMIT=30": [(ALL, 30), (ALL, 30)],
+    "CUDA_DEVICE_SM_LIMIT=30 CUDA_DEVICE_SM_LIMIT_1=0": [(ALL, 30), (ALL, 100)],
+}
+
+
+@pytest.mark.parametrize("text", TAKEN)
+def test_the_variables_of_limits_are_those_of_hami_core(container: Container, text: str) -> None:
+    assert shown(container, **dict(pair.split("=") for pair in text.split())) == TAKEN[text]
+
+
+@pytest.mark.parametrize(
+    "name", ["CUDA_DEVICE_MEMORY_LIMIT", "CUDA_DEVICE_SM_LIMIT", "CUDA_TASK_PRIORITY", "GPU_CORE_UTILIZATION_POLICY"]
+)
+def test_a_variable_that_says_nonsense_is_named_and_refused(container: Container, name: str) -> None:
+    got = container.probe("info", **{"CUDA_DEVICE_MEMORY_LIMIT_1": "4g", name: "nonsense"})
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+    assert f"{name}=nonsense" in str(got["stderr"])
+
+
+def test_the_variable_of_the_policy_of_time_decides(container: Container) -> None:
+    rates = {}
+    for policy_of_time in ("force", "FORCE", "disable", "default"):
+        limit = {"CUDA_DEVICE_SM_LIMIT": "20", "GPU_CORE_UTILIZATION_POLICY": policy_of_time}
+        rate = container.probe("run", "spin", 1.5, 1_000_000, PROBE_ROUNDS_A_NS="1", **limit)["rate"]
+        assert isinstance(rate, float)
+        rates[policy_of_time] = rate
+    assert max(rates["force"], rates["FORCE"]) < 300
+    assert min(rates["disable"], rates["default"]) > 400  # the last because it is alone on the card
+
+
+def test_the_shared_cache_is_where_its_variable_says(container: Container, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", CUDA_DEVICE_MEMORY_SHARED_CACHE=str(place))
+    assert place.exists()
+
+
+def test_the_switch_turns_it_off_by_hand_and_nothing_is_said_unless_asked(container: Container) -> None:
+    off = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", CUDA_DISABLE_CONTROL="true")
+    assert off["total_mib"] > 4096  # type: ignore[operator]
+    assert off["stderr"] == ""
+    assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LIBCUDA_LOG_LEVEL="0")["stderr"] == ""
+    assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LIBCUDA_LOG_LEVEL="4")["stderr"] != ""
