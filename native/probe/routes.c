@@ -1,6 +1,9 @@
 /* Ways to take memory, and to give it back. See probe.h. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "probe.h"
 
@@ -166,6 +169,39 @@ static CUresult take_heap(size_t bytes, uint64_t *out)
     return r;
 }
 
+/* For a program whose default stream is each thread's own. */
+static CUresult take_async_ptds(size_t bytes, uint64_t *out)
+{
+    static CUresult (*take)(CUdeviceptr *, size_t, CUstream);
+    void *address = dlsym(driver, "cuMemAllocAsync_ptsz");
+    memcpy(&take, &address, sizeof take);
+    return take((CUdeviceptr *)out, bytes, NULL);
+}
+/* Memory of another interface. A real card wants a descriptor that one has exported. */
+static CUresult take_external(size_t bytes, uint64_t *out)
+{
+    static CUresult (*take)(CUexternalMemory *, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC *);
+    const CUDA_EXTERNAL_MEMORY_HANDLE_DESC desc = {.type = 1, .bytes = bytes};
+    void *address = dlsym(driver, "cuImportExternalMemory");
+    memcpy(&take, &address, sizeof take);
+    return take((CUexternalMemory *)out, &desc);
+}
+static CUresult free_external(uint64_t key)
+{
+    static CUresult (*give)(CUexternalMemory);
+    void *address = dlsym(driver, "cuDestroyExternalMemory");
+    memcpy(&give, &address, sizeof give);
+    return give((CUexternalMemory)(uintptr_t)key);
+}
+static CUresult take_fifo(size_t bytes, uint64_t *out)
+{
+    static size_t fifo;
+    const CUresult r = cu.cuCtxSetLimit(CU_LIMIT_PRINTF_FIFO_SIZE, fifo + bytes);
+    fifo += r == CUDA_SUCCESS ? bytes : 0;
+    *out = 1;
+    return r;
+}
+
 const route routes[] = {
     {"linear", take_linear, free_linear, false},
     {"small", take_small, free_linear, false},
@@ -186,6 +222,9 @@ const route routes[] = {
     {"module", take_module, free_module, false},
     {"library", take_library, free_library, false},
     {"heap", take_heap, NULL, true},
+    {"fifo", take_fifo, NULL, true},
+    {"async_ptds", take_async_ptds, free_async, true},
+    {"external", take_external, free_external, true},
 };
 const int route_count = sizeof routes / sizeof routes[0];
 
