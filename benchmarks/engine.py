@@ -18,6 +18,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from benchmarks.cluster import POLICIES, asks, fill, node_names, tell_hosts
+from benchmarks.report import loop_ms
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask
 
@@ -50,6 +51,7 @@ def main() -> None:
         "cards": arguments.cards,
         "pods": len(ledger.pods()),
         "build_s": round(built, 2),
+        "loop_ms": loop_ms(),
         "rss_mb": round(_rss_mb(), 1),
         "ledger_mb": round(_rss_mb() - before, 1),
     }
