@@ -99,6 +99,17 @@ void cost(void)
         owed += hami_cost_learn(c, 1 + i * 64, i % 8 == 3 ? 250000 : 100000, charged, HAMI_COST_SHARED);
     }
     CHECK(charged + owed > 25000 * (int64_t)100000 && charged + owed < 25700 * (int64_t)100000);
+    /* A pair that by itself shows 12 us too much, one of thirty, as on a card: not charged. One of eight: it takes that long. */
+    for (uint32_t often = 8; often <= 30; often += 22) {
+        c = hami_cost_find(table, hami_cost_key(0x7c, often, 0));
+        charged = owed = 0;
+        for (uint32_t i = 0; i < 3000; i++) {
+            charged += i == 0 ? 0 : 256 * c->price_ns;
+            owed += hami_cost_learn(c, 1 + i * 256, i % often == 5 ? 15400 : 3400, charged, HAMI_COST_ALONE);
+        }
+        const double each = (double)(charged + owed) / (2999 * 256.0);
+        CHECK(often == 8 ? each > 4500 && each < 5300 : each > 3390 && each < 3450);
+    }
     /* One sample never charges more than 100 ms for the past. */
     c = hami_cost_find(table, hami_cost_key(0x79, 1, 0));
     for (uint32_t i = 1; i < 20; i++)
