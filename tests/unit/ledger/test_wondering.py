@@ -102,3 +102,13 @@ def test_a_pod_that_is_not_bound_or_whose_node_has_gone_is_not_fitted_again() ->
     assert ledger.refit(ask("other", 320)) == (UNKNOWN_NODE, None)
     ledger.drop_node(plan.node)
     assert ledger.refit(one) == (UNKNOWN_NODE, None)
+
+
+def test_what_runs_when_the_scheduler_starts_is_its_first_lesson() -> None:
+    before = ledger_of(*NODES)
+    for number in range(3):
+        bind(before, one := ask(f"p{number}", 470), decided(before, one))
+    after = ledger_of(*NODES)
+    for record in before.pods().values():
+        after.set_pod(record)
+    assert shapes(after) == ["1 x 470 MiB"]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind
+from hami.plan import choose as choosing
 from hami.plan.choose import choose
+from hami.plan.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
@@ -130,3 +132,44 @@ def test_whether_all_find_cards_is_told_of_nodes_that_nobody_looks_at_closely(
     asked = node(*(used(f"d{place}", mem_mib=mem) for place, mem in enumerate(cards)), name="n")
     assert oracle.fits(pod(*containers), asked) == fits
     assert feasible(pod(*containers), roomy, asked) == ["a", "n"][: 1 + fits]
+
+
+FEW = 6
+"""One more than is shared out exactly by columns: what is not settled otherwise is looked at node by node."""
+
+
+@pytest.mark.parametrize(
+    ("containers", "own", "fits", "looks"),
+    [
+        ([want(3000)] * FEW, {}, False, 0),
+        ([want(5000)] * 3 + [want(1000)] * 3, {}, False, 0),
+        ([want(percent=40)] * FEW, {}, False, 0),
+        ([want(percent=60)] * 3 + [want(percent=10)] * 3, {}, False, 0),
+        ([want(1, cores=40)] * FEW, {}, False, 0),
+        ([want(1, cores=100)] * 3 + [want(1)] * 3, {}, False, 0),
+        ([want(1, cores=60)] * 3 + [want(1, cores=20)] * 3, {}, False, 0),
+        ([want(1)] * FEW, {"slots": 8}, False, 0),
+        ([want(0)] * FEW, {"slots": 8}, False, 0),
+        ([want(3000, nouse_types=("V100",))] * FEW, {}, False, 0),
+        ([want(3000)] * 2 + [want(3000, cards=2)] * 2 + [want(1)] * 2, {}, False, 0),
+        ([want(1000)] * FEW, {}, True, 1),  # the best node alone
+        ([want(5000)] * 2 + [want(3000)] * 2, {}, True, 1),  # few enough: no sum fits one card, yet they are shared out
+        ([want(5000)] * 2 + [want(4000)] + [want(3000)], {}, False, 0),
+        ([want(6000)] * 2 + [want(1000, cards=2)], {}, True, 10),  # an ask for two cards is looked at everywhere
+    ],
+)
+def test_most_nodes_are_settled_without_a_closer_look(
+    containers: list[CardAsk], own: dict[str, int], fits: bool, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def looked(ask: Ask, state: NodeState) -> object:
+        seen.append(state.name)
+        return fit(ask, state)
+
+    monkeypatch.setattr(choosing, "fit", looked)
+    states = [node(used("d0", **own), used("d1", **own), name=f"n{number}") for number in range(9)]
+    asked = pod(*map(app, containers))
+    assert oracle.fits(asked, states[0]) == fits
+    assert len(feasible(asked, *states)) == fits * len(states)
+    assert len(seen) == looks
