@@ -86,7 +86,7 @@ class Pack:
         own, rows = self._family(want.family, columns), np.array([row])
         own.rows.refresh(columns, rows)
         lending = own.lending(want)
-        cards, able, _ = lending.cards(own.rows.place[:, rows], want.cards)
+        cards, able = lending.cards(own.rows.place[:, rows], want.cards)
         if not able[0]:
             return None
         before = own.rows.worth[0][row], float(own.rows.worth[1][row])
@@ -104,7 +104,7 @@ class Pack:
         own = self._family(want.family, columns)
         rows = np.array([row])
         own.rows.refresh(columns, rows)
-        places, able, _ = own.lending(want).cards(own.rows.place[:, rows], want.cards)
+        places, able = own.lending(want).cards(own.rows.place[:, rows], want.cards)
         if not able[0]:
             return None
         return replace(state, cards=tuple(state.cards[place] for place in sorted(places[:, 0].tolist())))
@@ -131,24 +131,25 @@ def leading(ask: Ask) -> Want:
 
 
 def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs) -> None:
-    """Note the gains of `rows`; where they are many, of those whose cards lose least, and of the others later."""
-    lending = own.lending(ask)
-    cards, able, loss = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
+    """Note the gains of `rows`; where they are many, of those that promise most, and of the others later."""
+    lending, place = own.lending(ask), own.rows.place.take(rows, axis=1)
+    kept.seen[rows] = columns.version.take(rows)
+    if len(rows) > AT_ONCE:
+        first, able = lending.promising(place, ask.cards, AT_ONCE)
+        kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
+        kept.wait = PATIENCE
+        first = _ordered(first, len(rows))
+        rows, place = rows.take(first), place.take(first, axis=1)
+    cards, able = lending.cards(place, ask.cards)
     found = np.full(len(rows), NO_ROOM)
     at = np.flatnonzero(able)
-    if len(at) > AT_ONCE:
-        order = np.argpartition(loss.take(at), AT_ONCE)
-        found[at.take(order[AT_ONCE:])] = UNWEIGHED
-        kept.wait = PATIENCE
-        at = _ordered(at.take(order[:AT_ONCE]), len(rows))
     found[at] = _gains(own, lending, cpu_milli, columns=columns, rows=rows.take(at), cards=cards.take(at, axis=1))
     kept.gain[rows] = found
-    kept.seen[rows] = columns.version.take(rows)
 
 
 AT_ONCE = 1280
-"""Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by what
-their cards lose, which is most of what is weighed. The others wait until none of these has room, or for a while."""
+"""Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by
+what their first card loses, most of what is weighed. The others wait until none of these has room, or for a while."""
 PATIENCE = 64
 """Decisions on asks of one shape after which more of the rows that wait are weighed."""
 

@@ -33,16 +33,23 @@ class Lending:
         self._order: Longs = np.where(able, order, _NEVER)
         """[kind and room]: how late such a card is taken: by its loss, then the fuller one first."""
 
-    def cards(self, place: Longs, cards: int) -> tuple[Longs, Bools, Longs]:
+    def cards(self, place: Longs, cards: int) -> tuple[Longs, Bools]:
         """Of rows whose cards stand at `place` [card][row]: the cards taken [card][row], the lower number first where
-        they are equal; the rows that have so many; and what those cards lose, in parts of `_FINE`."""
-        rows = place.shape[1]
+        they are equal, and the rows that have so many."""
         if cards > len(place):
-            return np.zeros((cards, rows), np.int64), np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
+            return np.zeros((cards, place.shape[1]), np.int64), np.zeros(place.shape[1], np.bool_)
         order = self._order.take(place)
         order |= np.arange(len(place))[:, None]
         best = _lowest(order, cards)
-        return best & ((1 << _BITS) - 1), best[-1] < _NEVER, (best >> 2 * _BITS).sum(axis=0)
+        return best & ((1 << _BITS) - 1), best[-1] < _NEVER
+
+    def promising(self, place: Longs, cards: int, most: int) -> tuple[Longs, Bools]:
+        """So many of these rows, those whose first card loses least; and all rows that have so many cards."""
+        order = self._order.take(place)
+        first: Longs = order.min(axis=0)
+        if cards > 1:
+            first[np.count_nonzero(order < _NEVER, axis=0) < cards] = _NEVER
+        return np.argpartition(first, most)[:most], first < _NEVER
 
     def shares(self, place: Longs) -> Longs:
         """Thousandths taken of cards at these places."""

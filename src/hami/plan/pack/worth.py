@@ -183,18 +183,18 @@ class Rows:
 
 
 def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floats) -> tuple[Singles, Floats]:
-    """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does."""
-    found = seats.copy()
-    sets = found[:, scale.single :] / scale.sets
+    """Of rows: seats by shape as far as the CPU goes, and the worth of residues as far as it does. `seats` becomes the
+    first: where rows are many, every copy is felt."""
+    sets = seats[:, scale.single :] / scale.sets
     whole = np.floor(sets)
     if scale.turnover:  # where pods leave, a set that is nearly complete is worth something: it is left to become one
         sets -= whole
         sets *= sets
         sets *= np.float32(scale.turnover)
         whole += sets
-    found[:, scale.single :] = whole
-    np.minimum(found, scale.able(cpu), out=found)
-    return found, residue * scale.served(room, cpu)
+    seats[:, scale.single :] = whole
+    np.minimum(seats, scale.able(cpu), out=seats)
+    return seats, residue * scale.served(room, cpu)
 
 
 def share_of(ask: CardAsk, mem_mib: int, core_percent: int) -> int:
