@@ -105,7 +105,6 @@ static bool read_policy(void)
         policy_usable = hami_policy_load(&hami_state.policy, why, sizeof why);
         policy_read = true;
         hami_log_level = hami_state.policy.log_level;
-        hami_strict = hami_state.policy.strict;
         pthread_atfork(NULL, NULL, in_child);
     }
     return policy_usable || say_once("the limits of this container cannot be read", why);

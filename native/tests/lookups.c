@@ -49,6 +49,8 @@ int main(int count, char **words)
         }
         expect("dlsym", name, dlsym(handle, name), want);
         expect("dlsym again", name, dlsym(handle, name), want);
+        if (is_cuda) /* the simulated driver is linked with a version for all, so that this can be asked */
+            expect("dlvsym", name, dlvsym(handle, name, "libcuda.so.1"), want);
         expect("RTLD_NEXT", name, dlsym(RTLD_NEXT, name), neutral ? NULL : hook);
         expect("RTLD_NEXT in a library", name, from_library(name), neutral ? NULL : hook);
         if (!neutral) {

@@ -116,7 +116,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
             "-lpthread",
         ],
     )
-    driver = [f"-I{NATIVE / 'fake-driver'}", "-Wl,-soname,libcuda.so.1", "-lpthread"]
+    driver = [f"-I{NATIVE / 'fake-driver'}", "-Wl,-soname,libcuda.so.1", "-Wl,--default-symver", "-lpthread"]
     compile_c(
         [*sorted((NATIVE / "fake-driver").glob("*.c")), folder / "stubs.c"], sim / "libcuda.so.1", [*shared, *driver]
     )

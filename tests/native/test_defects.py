@@ -12,7 +12,7 @@ import pytest
 
 from hami.wire.policy import CardLimit, LibraryPolicy, encode
 
-from .conftest import Container, Tools
+from .conftest import NATIVE, Container, Tools
 from .test_vgpu import policy
 
 CONTEXT_MIB = 480
@@ -74,6 +74,70 @@ def test_each_process_is_held_to_its_own_variables_and_not_to_those_of_the_first
         holder.stdout.readline()
         assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"] == 4096
         holder.kill()
+
+
+LINKED = """
+#include <stdio.h>
+#include "hami/cuda_abi.h"
+CUresult cuInit(unsigned int), cuDeviceGet(CUdevice *, int), cuDevicePrimaryCtxRetain(CUcontext *, CUdevice);
+CUresult cuCtxSetCurrent(CUcontext), cuMemAlloc_v2(CUdeviceptr *, size_t);
+int main(void) {
+    CUdevice d; CUcontext c; CUdeviceptr p; int taken = 0;
+    if (cuInit(0) || cuDeviceGet(&d, 0) || cuDevicePrimaryCtxRetain(&c, d) || cuCtxSetCurrent(c)) return 1;
+    while (cuMemAlloc_v2(&p, 256 << 20) == 0) taken++;
+    printf("%d", taken * 256);
+    return 0;
+}
+"""
+
+
+def test_a_program_linked_against_the_driver_is_held(container: Container, tmp_path: Path) -> None:
+    source, program = tmp_path / "linked.c", tmp_path / "linked"
+    source.write_text(LINKED)
+    sim = container.tools.folder / "sim"
+    link = [f"-I{NATIVE / 'include'}", source, "-o", program, f"-L{sim}", "-l:libcuda.so.1"]
+    subprocess.run(["gcc", "-std=gnu11", *link], check=True)
+    for limits, taken in (({"CUDA_DEVICE_MEMORY_LIMIT": "4g"}, 3584), ({"LD_PRELOAD": ""}, 40_000)):
+        env = container.environment(**limits)
+        done = subprocess.run([program], env=env, capture_output=True, text=True, check=True, timeout=60)
+        assert int(done.stdout) == taken or (taken == 40_000 and int(done.stdout) > 30_000)
+
+
+FUTURE = "int cuMemAllocFromTheFuture(void) { return 77; }\nint cuInit(void) { return 0; }\n"
+BY_NEXT = """
+#include <dlfcn.h>
+#include <stdio.h>
+int cuInit(unsigned int);
+int main(int words, char **word) {
+    int (*often)(unsigned int) = cuInit;
+    void *handle = words > 1 ? RTLD_NEXT : dlopen("libcuda.so.1", RTLD_NOW);
+    void *found = dlsym(handle, "cuMemAllocFromTheFuture");
+    printf("%s\\n", found != NULL ? "found" : dlerror());
+    return often == 0;
+}
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("next",)])
+def test_where_strict_is_set_an_entry_point_that_the_library_does_not_know_is_denied(
+    container: Container, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Before cuInit, too; and who prints why has something to print."""
+    (tmp_path / "new.c").write_text(FUTURE)
+    (tmp_path / "asks.c").write_text(BY_NEXT)
+    driver, program = tmp_path / "libcuda.so.1", tmp_path / "asks"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", tmp_path / "new.c", "-o", driver, "-Wl,-soname,libcuda.so.1"], check=True
+    )
+    link = ["-D_GNU_SOURCE", "-o", program, f"-L{tmp_path}", "-l:libcuda.so.1", "-ldl"]
+    subprocess.run(["gcc", tmp_path / "asks.c", *link], check=True)
+    cards = (CardLimit(container.bench.uuid(0), 4000),)
+    for strict, says in ((False, "found"), (True, "denied by libvgpu")):
+        told = LibraryPolicy(container="a", cards=cards, ledger=str(container.ledger), strict=strict)
+        with policy(container, encode(told)):
+            env = container.environment(LD_LIBRARY_PATH=str(tmp_path))
+            done = subprocess.run([program, *words], env=env, capture_output=True, text=True, check=False, timeout=30)
+        assert says in done.stdout
 
 
 # ---- variables ----

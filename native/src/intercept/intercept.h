@@ -60,7 +60,4 @@ CUresult hami_denied(const char *name);
 /* Lookups of driver addresses that the table does not know, since the start. */
 unsigned long hami_unknown_lookups(void);
 
-/* Set once the policy is known: unknown entry points are denied. */
-extern bool hami_strict;
-
 #endif

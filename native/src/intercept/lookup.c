@@ -17,6 +17,7 @@
 #include "intercept/elf.h"
 #include "intercept/intercept.h"
 #include "log.h"
+#include "policy.h"
 
 #if defined(__clang__)
 #define TAIL_CALL __attribute__((musttail)) return
@@ -25,6 +26,8 @@
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
+
+#define DENIED "(denied by libvgpu, which does not know it)"
 
 enum { ADDRESSES = 8192 /* a power of two, four times the names of both drivers */ };
 
@@ -42,7 +45,8 @@ static void *handles[2];
 static _Atomic int loaded[2];
 static _Atomic unsigned long unknown_count;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
-bool hami_strict;
+static pthread_once_t strict_asked = PTHREAD_ONCE_INIT;
+static bool strict_set;
 
 /* ---- the real ones ---- */
 
@@ -215,6 +219,21 @@ static bool inside(int driver, const void *address)
            (const char *)address < spans[driver].high;
 }
 
+static void ask_strict(void)
+{
+    hami_policy policy;
+    char why[200];
+    const bool usable = hami_policy_load(&policy, why, sizeof why);
+    strict_set = usable ? policy.strict : policy.from_file;
+}
+
+/* Asked when a name turns up that nobody knows, which may be before cuInit. An unreadable policy counts as strict. */
+static bool strict(void)
+{
+    pthread_once(&strict_asked, ask_strict);
+    return strict_set;
+}
+
 void *hami_translate(void *address, const char *name)
 {
     if (address == NULL)
@@ -231,8 +250,8 @@ void *hami_translate(void *address, const char *name)
     if (entry != NULL)
         return entry->hook != NULL ? entry->hook : address;
     atomic_fetch_add_explicit(&unknown_count, 1, memory_order_relaxed);
-    hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, hami_strict ? " and denied" : "");
-    return hami_strict ? NULL : address;
+    hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, strict() ? " and denied" : "");
+    return strict() ? NULL : address;
 }
 
 unsigned long hami_unknown_lookups(void)
@@ -256,6 +275,20 @@ static void *next(const void *caller, const char *name)
     return found == NULL ? NULL : hami_translate(found, name);
 }
 
+/* A name of the driver's that nobody knows, found by RTLD_NEXT. */
+static bool denied_next(const void *caller, const char *name)
+{
+    void *found = hami_name_find(name) == NULL ? hami_elf_next(caller, name) : NULL;
+    return found != NULL && hami_translate(found, name) == NULL;
+}
+
+/* What is denied is not found, and dlerror says so: who prints that must not print NULL. */
+static void *given(void *handle, void *found, const char *name)
+{
+    void *hook = hami_translate(found, name);
+    return hook != NULL ? hook : real_dlsym()(handle, DENIED);
+}
+
 EXPORT void *dlsym(void *restrict handle, const char *restrict name)
 {
     if (!driver_like(name))
@@ -264,11 +297,13 @@ EXPORT void *dlsym(void *restrict handle, const char *restrict name)
         void *found = next(__builtin_return_address(0), name);
         if (found != NULL)
             return found;
+        if (denied_next(__builtin_return_address(0), name))
+            return real_dlsym()(RTLD_DEFAULT, DENIED);
         TAIL_CALL real_dlsym()(handle, name);
     }
     void *found = hami_dlsym(handle, name);
     if (found != NULL)
-        return hami_translate(found, name);
+        return given(handle, found, name);
     /* Again with the caller's own scope, which RTLD_DEFAULT means; also leaves dlerror as the caller expects it. */
     TAIL_CALL real_dlsym()(handle, name);
 }
@@ -279,7 +314,7 @@ EXPORT void *dlvsym(void *restrict handle, const char *restrict name, const char
         TAIL_CALL real_dlvsym()(handle, name, version);
     void *found = handle == RTLD_NEXT ? next(__builtin_return_address(0), name) : real_dlvsym()(handle, name, version);
     if (found != NULL)
-        return hami_translate(found, name);
+        return given(handle == RTLD_NEXT ? RTLD_DEFAULT : handle, found, name);
     TAIL_CALL real_dlvsym()(handle, name, version);
 }
 
