@@ -152,6 +152,9 @@ FEW = 6
         ([want(0)] * FEW, {"slots": 8}, False, 0),
         ([want(3000, nouse_types=("V100",))] * FEW, {}, False, 0),
         ([want(3000)] * 2 + [want(3000, cards=2)] * 2 + [want(1)] * 2, {}, False, 0),
+        ([want(1)] * FEW, {"mem_mib": 2}, False, 0),
+        ([want(1)] * FEW, {"mem_mib": 5}, True, 10),  # more than one card holds
+        ([want(0)] * FEW, {"slots": 6, "mem": 8000}, True, 10),
         ([want(1000)] * FEW, {}, True, 1),  # the best node alone
         ([want(5000)] * 2 + [want(3000)] * 2, {}, True, 1),  # few enough: no sum fits one card, yet they are shared out
         ([want(5000)] * 2 + [want(4000)] + [want(3000)], {}, False, 0),
@@ -173,3 +176,12 @@ def test_most_nodes_are_settled_without_a_closer_look(
     assert oracle.fits(asked, states[0]) == fits
     assert len(feasible(asked, *states)) == fits * len(states)
     assert len(seen) == looks
+
+
+def test_who_may_go_to_few_cards_says_nothing_of_who_may_go_to_all() -> None:
+    """Four of 3000 on two cards, one of them not on the V100."""
+    first = node(*(used(f"d{place}", mem_mib=100_000) for place in range(4)), name="a")
+    mixed = node(used("d0"), used("d1", model="NVIDIA-V100"), name="n")
+    picky = app(want(3000, nouse_types=("V100",)))
+    assert feasible(pod(picky, *[app(want(3000))] * 3), first, mixed) == ["a", "n"]
+    assert feasible(pod(picky, picky, picky, app(want(3000))), first, mixed) == ["a"]
