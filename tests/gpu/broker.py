@@ -19,8 +19,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from bench import HERE, NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
 from grants import Node
-from limits import HERE, NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
 from torch_tenants import serve, torch
 
 Work = tuple[str, int] | tuple[str, int, int]

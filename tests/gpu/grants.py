@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limits import NATIVE, STRICT, Bench, finish
+from bench import NATIVE, STRICT, Bench, finish
 
 AGENT = NATIVE.parent / "tests/native/agent.py"
 SOURCE = NATIVE.parent / "src"

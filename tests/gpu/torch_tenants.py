@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import HERE, finish
 from grants import Node
-from limits import HERE, finish, torch_program, without_torch
+from torch_rows import torch_program, without_torch
 
 GROUPS = (
     ("two layers", ("layer", "layer"), (30, 70)),

@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench import Bench, build, card, finish, steady
 from grants import Node
-from limits import Bench, build, card, finish, steady, torch_program, without_torch
+from torch_rows import torch_program, without_torch
 
 CORES = (30, 70)
 MIB = (4000, 8000)

@@ -1,0 +1,170 @@
+"""Sections of `limits.py`: shares of time, of one program and of two without a broker."""
+
+import re
+from typing import Any
+
+from bench import Bench, finish, spread, steady, unlimited
+
+QUEUED = (
+    ("spin", 2_000),
+    ("spin", 10_000),
+    ("spin", 100_000),
+    ("spin", 1_000_000),
+    ("spin", 20_000_000),
+    ("spin", 50_000_000),
+    ("sync", 5_000_000),
+    ("graph1", 1_000_000),
+    ("graph10", 100_000),
+    ("graph1000", 10_000),
+    ("coop", 100_000),
+    ("ex", 100_000),
+    ("ptds", 100_000),
+    ("memset", 256 << 20),
+    ("copy", 256 << 20),
+)
+
+
+def shares(bench: Bench) -> None:
+    """One tenant: share of unlimited throughput at a limit."""
+    limits = (20, 50, 80) if bench.quick else (5, 20, 50, 80, 95)
+    for work, ns in QUEUED:
+        if bench.quick and (work, ns) in (("spin", 50_000_000), ("graph1", 1_000_000), ("ex", 100_000)):
+            continue
+        chosen = [limit for limit in limits if re.search(bench.match, f"{work} {ns} at {limit}")]
+        if not chosen:
+            continue
+        solo = unlimited(bench, work, ns)
+        seconds = 11 if ns >= 20_000_000 and work == "spin" else bench.seconds
+        for limit in chosen:
+            got = bench.probe("run", work, seconds, ns, env=bench.environment(limit))
+            share = steady(got, 1.0) / solo * 100 if solo else 0.0
+            first = sum(got.get("tenths", [])[:10]) / solo * 100 if solo else 0.0
+            detail = {"first_second": round(first, 1), "cv": round(spread(got, 1.0), 2), "solo": round(solo, 1)}
+            if "error" in got:
+                detail |= {"error": got}
+            name = (
+                f"{work} {ns / 1000:g} us at {limit}"
+                if work not in ("memset", "copy")
+                else f"{work} 256 MiB at {limit}"
+            )
+            bench.add(
+                "shares",
+                name,
+                f"{share:.2f} (1st s {first:.0f}, cv {detail['cv']})",
+                f"{limit} +- 1",
+                abs(share - limit) <= 1,
+                **detail,
+            )
+    broken = bench.probe(
+        "run", "spin", bench.seconds, 100_000, env=bench.environment(20) | {"GPU_CORE_UTILIZATION_POLICY": "disable"}
+    )
+    share = steady(broken, 1.0) / unlimited(bench, "spin", 100_000) * 100
+    bench.add("shares", "control: limiter off at 20", f"{share:.1f}", "> 21", share > 21)
+
+
+def hostbound(bench: Bench) -> None:
+    """Programs bound by their host: speed is min(1, limit / occupied) of solo."""
+    limits = (20, 50) if bench.quick else (20, 50, 80)
+    for work, ns, host in (
+        ("mixed", 10_000, 12_000),
+        ("spin", 2_000, 12_000),
+        ("spin", 8_000, 12_000),
+        ("spin", 20_000, 12_000),
+    ):
+        if not re.search(bench.match, f"{work} {ns} + {host}"):
+            continue
+        queued, solo = unlimited(bench, work, ns), unlimited(bench, work, ns, host)
+        occupied = solo / queued * 100
+        for limit in limits:
+            got = bench.probe("run", work, bench.seconds, ns, host, env=bench.environment(limit))
+            rate = steady(got, 1.0)
+            ideal = min(100.0, limit / occupied * 100)
+            speed = rate / solo * 100
+            used = rate / queued * 100
+            ok = used <= limit + 1 and speed >= 0.98 * ideal
+            bench.add(
+                "hostbound",
+                f"{work} {ns / 1000:g} us + {host / 1000:g} us host at {limit}",
+                f"{speed:.1f} (ideal {ideal:.1f})",
+                f"occupied <= {limit + 1}, >= 98 %",
+                ok,
+                occupied=used,
+                solo_occupied=occupied,
+            )
+
+
+def streams(bench: Bench) -> None:
+    """Four threads, each with a stream of its own: kernels of several streams may run at the same time."""
+    for ns in (20_000, 100_000, 1_000_000):
+        seconds = bench.seconds
+        full = bench.probe("threads", 4, seconds, ns, env=bench.environment())["rate"]
+        at_once = full * ns / 1e9
+        bench.add("streams", f"4 streams, {ns / 1000:g} us, no limit", f"{at_once:.2f} kernels at once", "", None)
+        for limit in (20, 50, 80):
+            if not re.search(bench.match, f"streams {ns} at {limit}"):
+                continue
+            held = bench.probe("threads", 4, seconds, ns, env=bench.environment(limit))["rate"]
+            share = held / full * 100
+            bench.add(
+                "streams",
+                f"4 streams, {ns / 1000:g} us at {limit}",
+                f"{share:.1f} (kernels' time {held * ns / 1e7:.1f})",
+                f"{limit} +- 1",
+                abs(share - limit) <= 1,
+                full=full,
+                held=held,
+            )
+
+
+def pair(
+    bench: Bench, caps: tuple[int | None, int | None], works: tuple[tuple[str, int, int], tuple[str, int, int]]
+) -> list[dict[str, Any]]:
+    running = [
+        bench.start(
+            bench.path,
+            "run",
+            work,
+            bench.seconds + 2,
+            ns,
+            host,
+            env=bench.environment(cap, tenant=f"t{index}"),
+        )
+        for index, (cap, (work, ns, host)) in enumerate(zip(caps, works, strict=True))
+    ]
+    return [finish(each) for each in running]
+
+
+def tenants(bench: Bench) -> None:
+    """Two tenants on the card, each capped."""
+    for ns in (100_000, 1_000_000):
+        native = pair(bench, (None, None), (("spin", ns, 0), ("spin", ns, 0)))
+        parts = [steady(each, 2.0) / unlimited(bench, "spin", ns) * 100 for each in native]
+        bench.add(
+            "tenants",
+            f"for comparison: two without limits, {ns / 1000:g} us",
+            f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
+            "",
+            None,
+            parts=parts,
+        )
+    cases = [
+        ((30, 70), (("spin", 100_000, 0), ("spin", 100_000, 0))),
+        ((30, 70), (("spin", 1_000_000, 0), ("spin", 1_000_000, 0))),
+        ((30, 70), (("spin", 10_000, 0), ("spin", 1_000_000, 0))),
+        ((30, 70), (("sync", 5_000_000, 0), ("spin", 100_000, 0))),
+        ((50, 50), (("spin", 1_000_000, 0), ("spin", 1_000_000, 0))),
+        ((10, 90), (("spin", 100_000, 0), ("spin", 100_000, 0))),
+    ]
+    for caps, works in cases[:3] if bench.quick else cases:
+        got = pair(bench, caps, works)
+        parts = [steady(each, 2.0) / unlimited(bench, *work) * 100 for each, work in zip(got, works, strict=True)]
+        ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, caps, strict=True)) and sum(parts) >= 98
+        label = " and ".join(f"{work} {ns / 1000:g} us" for work, ns, _ in works)
+        bench.add(
+            "tenants",
+            f"{caps[0]}/{caps[1]}: {label}",
+            f"{parts[0]:.1f} {parts[1]:.1f} sum {sum(parts):.1f}",
+            "each +- 1.5, sum >= 98",
+            ok,
+            parts=parts,
+        )
