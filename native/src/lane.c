@@ -44,7 +44,7 @@ static void begin(void)
 
 void hami_lanes_open(bool open)
 {
-    hami_hot.mine = (char *)&hami_mine - (char *)__builtin_thread_pointer(); /* the same in every thread */
+    atomic_store(&hami_hot.mine, (char *)&hami_mine - (char *)__builtin_thread_pointer()); /* the same in every thread */
     atomic_store(&hami_hot.lanes_open, open);
 }
 

@@ -52,7 +52,8 @@ static inline bool hami_lane_pays(uint64_t what, uint64_t amount)
     if (!atomic_load_explicit(&hami_hot.lanes_open, memory_order_acquire) || hami_capturing() ||
         atomic_load_explicit(&hami_hot.measuring, memory_order_relaxed))
         return false;
-    hami_mine_t *mine = (hami_mine_t *)(void *)((char *)__builtin_thread_pointer() + hami_hot.mine);
+    const ptrdiff_t distance = atomic_load_explicit(&hami_hot.mine, memory_order_relaxed);
+    hami_mine_t *mine = (hami_mine_t *)(void *)((char *)__builtin_thread_pointer() + distance);
     if (mine->lane == NULL)
         return false;
     hami_lane_key *key = hami_lane_key_of(mine->lane, what, amount);
