@@ -156,12 +156,12 @@ struct hami_sample *hami_pay(const hami_work *w)
     if (card == NULL || hami_captured(w->stream))
         return NULL;
     keep_out();
-    hami_yield(card);
+    const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
+    hami_yield(card, stream);
     const bool limited = atomic_load_explicit(&card->percent, memory_order_relaxed) < 100;
     hami_cost *cost = limited ? cost_of(w, card) : NULL;
     if (cost == NULL)
         return NULL;
-    const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
     note_stream(card, stream);
     bool known = atomic_load_explicit(&cost->launches, memory_order_relaxed) > 0;
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;

@@ -5,6 +5,6 @@
 #include "state.h"
 
 /* Before a launch: leaves word of it, or waits while a tenant of higher priority is at work. */
-void hami_yield(hami_card *card);
+void hami_yield(hami_card *card, CUstream stream);
 
 #endif

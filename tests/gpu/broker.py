@@ -119,8 +119,11 @@ def priority(node: Node) -> None:
     request = ("run", "sync", 4, 1_000_000, 5_000_000)
     alone = node.run("high", *request)
     low = node.start("low", "run", "spin", 12, 1_000_000)
+    there = node.start("high", "hold", 64, 60)  # the low one hears of a first tenant of high priority within a second
     time.sleep(2)
     beside = node.run("high", *request)
+    there.kill()
+    finish(there)
     got = finish(low)
     slow = statistics.mean(got["tenths"][42:58]) / statistics.mean(got["tenths"][5:15])
     part = beside["rate"] / alone["rate"] * 100
