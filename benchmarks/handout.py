@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from hami.agent import rpc
+from hami.agent.kubelet import rpc
 from hami.wire.proto import deviceplugin_pb2 as messages
 from hami.wire.proto.services import ALLOCATE, HEALTHY, LIST_AND_WATCH, OPTIONS, REGISTER, VERSION
 

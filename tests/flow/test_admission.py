@@ -333,7 +333,7 @@ def test_a_pod_with_as_many_notes_as_there_may_be_is_guarded_and_can_be_changed(
     notes = {f"example.com/note-{number}": "x" * 1000 for number in range(240)}  # of 256 KiB
     name = up.create(up.pod({GPU: "1"}, annotations=notes))["metadata"]["name"]
     _patch(up, name, alice, {"metadata": {"annotations": {"example.com/note-7": "y"}}})
-    with pytest.raises(CommandFailed, match="alice may not set or remove: hami.io/bind-phase"):
+    with pytest.raises(CommandFailed, match=r"alice may not set or remove: hami\.io/bind-phase"):
         _patch(up, name, alice, {"metadata": {"annotations": {"hami.io/bind-phase": "success"}}})
 
 

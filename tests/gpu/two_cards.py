@@ -66,7 +66,7 @@ def on(bench: Bench, at: int, env: dict[str, str], *words: object) -> "subproces
 
 def links(bench: Bench, uuids: list[str]) -> None:
     """What the agent registers about how cards are joined, by NVML's word; nvidia-smi's matrix beside it."""
-    from hami.agent.links import joined
+    from hami.agent.cards.links import joined
     from hami.model.ids import CardId
     from hami.vendors.nvidia.driver import Driver
 

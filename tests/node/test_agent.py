@@ -170,7 +170,7 @@ def test_a_pod_whose_allocate_never_comes_is_failed_and_released(agent: AgentNod
 
 RIVAL = """
 import asyncio, sys
-from hami.agent import rpc
+from hami.agent.kubelet import rpc
 from hami.wire.proto import deviceplugin_pb2 as m
 from hami.wire.proto.services import *
 folder, card = sys.argv[1:]

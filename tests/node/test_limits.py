@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hami import native
-from hami.agent.checkpoint import replace_file
+from hami.agent.files import replace_file
 from hami.kube import paths
 from hami.model.plan import Slice
 from hami.wire import annotations as keys

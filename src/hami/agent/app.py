@@ -12,35 +12,37 @@ from typing import Literal
 import uvloop
 from aiohttp import web
 
-from hami.agent import cdi, library, recover, timeout, xids
-from hami.agent.allocate import Allocator, Parts
-from hami.agent.bound import AgentPod, BoundPods
+from hami.agent import cdi, library
 from hami.agent.broker import usage
 from hami.agent.broker.look import Look
 from hami.agent.broker.server import Broker
 from hami.agent.broker.tenants import of_seats
-from hami.agent.checkpoint import Checkpoint
-from hami.agent.conflict import Sockets, Watch
+from hami.agent.cards import xids
+from hami.agent.cards.health import HEALTHY, XIDS
+from hami.agent.cards.health import Watch as HealthWatch
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cards.nodeconfig import NodeConfig
+from hami.agent.cards.scout import Scout
+from hami.agent.cluster.publish import Publisher
+from hami.agent.cluster.register import Registrar
 from hami.agent.endpoint import address, pages, serve
-from hami.agent.grant import Host
-from hami.agent.health import HEALTHY, XIDS
-from hami.agent.health import Watch as HealthWatch
-from hami.agent.house import House
-from hami.agent.inventory import Inventory
-from hami.agent.kubelet import Registration
+from hami.agent.grants import recover, timeout
+from hami.agent.grants.allocate import Allocator, Parts
+from hami.agent.grants.bound import AgentPod, BoundPods
+from hami.agent.grants.checkpoint import Checkpoint
+from hami.agent.grants.grant import Host
+from hami.agent.grants.house import House
+from hami.agent.grants.objection import Rules
+from hami.agent.grants.policy import Folders
+from hami.agent.grants.seats import Seats
+from hami.agent.grants.verify import Verifier
+from hami.agent.kubelet.podresources import KubeletFile, PodResources
 from hami.agent.meters import Meters
-from hami.agent.nodeconfig import NodeConfig
-from hami.agent.objection import Rules
-from hami.agent.plugin import Plugin
-from hami.agent.podresources import KubeletFile, PodResources
-from hami.agent.policy import Folders
+from hami.agent.plugin.conflict import Sockets, Watch
+from hami.agent.plugin.registration import Registration
+from hami.agent.plugin.service import Plugin
 from hami.agent.priority import take_precedence
-from hami.agent.publish import Publisher
-from hami.agent.register import Registrar
-from hami.agent.scout import Scout
-from hami.agent.seats import Seats
 from hami.agent.settings import Settings
-from hami.agent.verify import Verifier
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.events import Recorder, of_node

@@ -12,8 +12,8 @@ import logging
 from pathlib import Path
 
 from hami import __version__, native
-from hami.agent.checkpoint import write_durably
-from hami.agent.grant import LIBRARY_PATH, PRELOAD_PATH
+from hami.agent.files import write_durably
+from hami.agent.grants.grant import LIBRARY_PATH, PRELOAD_PATH
 from hami.agent.settings import Settings
 from hami.model.errors import Malformed, Unavailable
 from hami.model.grant import Grant

@@ -18,7 +18,7 @@ import grpc.aio
 import msgspec
 from msgspec import Struct
 
-from hami.agent import rpc
+from hami.agent.kubelet import rpc
 from hami.model.errors import HamiError
 from hami.wire.objects import Container, Pod
 from hami.wire.proto import deviceplugin_pb2 as messages

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hami.agent import recover
-from hami.agent.allocate import Allocator, Parts
-from hami.agent.bound import AgentMetadata, AgentPod, BoundPods
-from hami.agent.checkpoint import Checkpoint
-from hami.agent.grant import Host
-from hami.agent.inventory import Found, Inventory
-from hami.agent.kubelet import Registration
+from hami.agent.cards.inventory import Found, Inventory
+from hami.agent.grants import recover
+from hami.agent.grants.allocate import Allocator, Parts
+from hami.agent.grants.bound import AgentMetadata, AgentPod, BoundPods
+from hami.agent.grants.checkpoint import Checkpoint
+from hami.agent.grants.grant import Host
+from hami.agent.grants.objection import Rules
+from hami.agent.grants.policy import Folders
+from hami.agent.grants.seats import Seats
+from hami.agent.grants.verify import Verifier
+from hami.agent.kubelet.podresources import KubeletFile, PodResources
 from hami.agent.meters import Meters
-from hami.agent.objection import Rules
-from hami.agent.plugin import Plugin
-from hami.agent.podresources import KubeletFile, PodResources
-from hami.agent.policy import Folders
-from hami.agent.seats import Seats
+from hami.agent.plugin.registration import Registration
+from hami.agent.plugin.service import Plugin
 from hami.agent.settings import Settings
-from hami.agent.verify import Verifier
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
 from hami.model.errors import Unavailable

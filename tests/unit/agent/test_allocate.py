@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from hami.agent.checkpoint import State
+from hami.agent.grants.checkpoint import State
 from hami.sim.kubelet import NotStarted, Rejected
 from hami.wire import annotations as keys
 
@@ -248,7 +248,7 @@ async def test_a_full_disk_fails_the_allocation_cleanly(node):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version":1,"checksum":"0","seats":[]}', b"\xff" * 100])
 async def test_a_damaged_checkpoint_is_rebuilt_from_kubelet_and_the_records(node, damage):
-    from hami.agent import recover
+    from hami.agent.grants import recover
 
     pods = [node.pod(f"p{i}", ask(slices=one(i)), inits=[ask("warm", slices=one(i))]) for i in range(3)]
     for pod in pods:
@@ -284,7 +284,7 @@ async def test_a_tampered_annotation_does_not_change_a_grant(node):
 
 
 async def test_seats_and_folders_go_with_their_pods(node):
-    from hami.agent import recover
+    from hami.agent.grants import recover
 
     stays, goes, ends = (node.pod(name, ask(slices=one(1))) for name in ("stays", "goes", "ends"))
     for pod in (stays, goes, ends):

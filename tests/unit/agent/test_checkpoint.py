@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hami.agent import podresources
-from hami.agent import seats as seats_module
-from hami.agent.checkpoint import Checkpoint, Seat, State, Unreadable
-from hami.agent.podresources import KubeletFile, KubeletView, PodResources
-from hami.agent.seats import Seats
-from hami.agent.sight import Sight, look
+from hami.agent.grants import seats as seats_module
+from hami.agent.grants.checkpoint import Checkpoint, Seat, State, Unreadable
+from hami.agent.grants.seats import Seats
+from hami.agent.kubelet import podresources
+from hami.agent.kubelet.podresources import KubeletFile, KubeletView, PodResources
+from hami.agent.kubelet.sight import Sight, look
 from hami.model.ask import PodRef
 from hami.model.errors import Unavailable
 from hami.model.grant import Grant

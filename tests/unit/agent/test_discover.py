@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from hami.agent.discover import scan
-from hami.agent.inventory import Found, LeftOut
-from hami.agent.nodeconfig import NodeRules
+from hami.agent.cards.discover import scan
+from hami.agent.cards.inventory import Found, LeftOut
+from hami.agent.cards.nodeconfig import NodeRules
 from hami.config.schema import FilterDevices, NvidiaConfig
 from hami.model.card import Card
 from hami.sim.cards import Bench, Rack, SimCard

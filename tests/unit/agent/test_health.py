@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hami.agent.discover import scan
-from hami.agent.health import HEALTHY, XIDS, Watch, examine
-from hami.agent.inventory import Inventory
-from hami.agent.nodeconfig import NodeRules
-from hami.agent.xids import XidRules
+from hami.agent.cards.discover import scan
+from hami.agent.cards.health import HEALTHY, XIDS, Watch, examine
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cards.nodeconfig import NodeRules
+from hami.agent.cards.xids import XidRules
 from hami.model.ids import CardId
 from hami.sim.cards import Bench, Rack, SimCard
 from hami.sim.fixtures import bench, nvml

@@ -1,6 +1,6 @@
 import asyncio
 
-from hami.agent.inventory import Found, Inventory
+from hami.agent.cards.inventory import Found, Inventory
 from hami.model.card import Card
 from hami.model.ids import CardId, Family
 

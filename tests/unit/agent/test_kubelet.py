@@ -2,9 +2,9 @@
 
 import asyncio
 
-from hami.agent.inventory import Found
-from hami.agent.kubelet import identity
-from hami.agent.plugin import devices
+from hami.agent.cards.inventory import Found
+from hami.agent.plugin.registration import identity
+from hami.agent.plugin.service import devices
 from hami.wire.proto import deviceplugin_pb2 as messages
 
 from .conftest import RESOURCE, ask, card, one, uuid
@@ -40,7 +40,7 @@ def test_numa_nodes_are_told_only_where_they_are_wanted():
 
 
 async def test_every_open_stream_hears_of_every_change(node):
-    from hami.agent import rpc
+    from hami.agent.kubelet import rpc
     from hami.wire.proto.services import LIST_AND_WATCH
 
     channel = rpc.channel(str(node.registration.socket))

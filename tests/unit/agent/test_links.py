@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from hami.agent.inventory import Inventory
-from hami.agent.links import Joined, joined
-from hami.agent.nodeconfig import NodeRules
-from hami.agent.scout import RELINK, Scout
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cards.links import Joined, joined
+from hami.agent.cards.nodeconfig import NodeRules
+from hami.agent.cards.scout import RELINK, Scout
 from hami.native import SIM_NVML, library
 from hami.sim.cards import Bench, Rack, SimCard
 from hami.sim.fixtures import bench, nvml

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hami.agent.nodeconfig import NodeConfig, NodeRules, merge
+from hami.agent.cards.nodeconfig import NodeConfig, NodeRules, merge
 from hami.config.schema import DeviceConfig, FilterDevices, NodeOverride, NodeOverrides, NvidiaConfig
 from hami.model.errors import Malformed
 

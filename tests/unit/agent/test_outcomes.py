@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from hami.agent import rpc, timeout
-from hami.agent.conflict import Sockets, Watch, allocatable_differs
-from hami.agent.house import House
-from hami.agent.publish import Publisher
+from hami.agent.cluster.publish import Publisher
+from hami.agent.grants import timeout
+from hami.agent.grants.house import House
+from hami.agent.kubelet import rpc
+from hami.agent.plugin.conflict import Sockets, Watch, allocatable_differs
 from hami.config.schema import NvidiaConfig
 from hami.kube.errors import Conflicted, NotFound, Unreachable
 from hami.vendors.nvidia import Nvidia

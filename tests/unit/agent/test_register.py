@@ -3,9 +3,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hami.agent.handshake import report
-from hami.agent.inventory import Found, Inventory
-from hami.agent.register import Registrar
+from hami.agent.cards.inventory import Found, Inventory
+from hami.agent.cluster.handshake import report
+from hami.agent.cluster.register import Registrar
 from hami.kube import paths
 from hami.model.card import Card
 from hami.model.ids import CardId, Family

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hami.agent import resize
+from hami.agent.grants import resize
 from hami.wire import annotations as keys
 
 from .conftest import ask, one, uuid

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hami.agent.inventory import Inventory
-from hami.agent.nodeconfig import NodeConfig
-from hami.agent.scout import Scout
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cards.nodeconfig import NodeConfig
+from hami.agent.cards.scout import Scout
 from hami.native import SIM_NVML, library
 from hami.sim.cards import Bench
 from hami.sim.fixtures import bench

@@ -1,6 +1,6 @@
 import pytest
 
-from hami.agent.xids import XidRules, describe, rules
+from hami.agent.cards.xids import XidRules, describe, rules
 from hami.model.errors import Malformed
 
 

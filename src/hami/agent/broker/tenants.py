@@ -12,9 +12,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from hami.agent.broker.door import FOLDER
-from hami.agent.checkpoint import State, replace_file
-from hami.agent.policy import needs_policy
-from hami.agent.seats import Seats
+from hami.agent.files import replace_file
+from hami.agent.grants.checkpoint import State
+from hami.agent.grants.policy import needs_policy
+from hami.agent.grants.seats import Seats
 from hami.model.ask import PodRef
 from hami.model.errors import Malformed
 from hami.wire.broker import UNLIMITED, Limit

@@ -1,7 +1,7 @@
 """The calls of kubelet's gRPC services: path, request and response types, one line each.
 
 What `protoc`'s gRPC plugin would generate, but typed, and without an import of grpc:
-server and client build their handlers from these (`hami.agent.rpc`).
+server and client build their handlers from these (`hami.agent.kubelet.rpc`).
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ import grpc.aio
 import msgspec
 from msgspec import Struct
 
-from hami.agent import rpc
+from hami.agent.kubelet import rpc
 from hami.model.errors import Unavailable
 from hami.wire.proto import podresources_pb2 as messages
 from hami.wire.proto.services import LIST_POD_RESOURCES

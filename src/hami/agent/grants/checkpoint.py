@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from hami.agent.files import replace_file, sync_folder
 from hami.model.errors import HamiError
 from hami.model.grant import Grant
 
@@ -87,48 +88,13 @@ class Checkpoint:
         """Return when what was saved last is on the disk. Raises OSError."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def set_aside(self) -> Path:
         """Keep a damaged file for a person to look at, out of the way."""
         aside = self.path.with_name(self.path.name + ".damaged")
         self.path.replace(aside)
         return aside
-
-
-def replace_file(path: Path, text: bytes, mode: int, *, durable: bool) -> None:
-    """Replace a file so that every reader sees all of the old or all of the new.
-
-    `durable`: also after a power cut. That waits for the disk twice, milliseconds each while
-    images are unpacked; without it only the kernel must live on.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_folder(path.parent)
-
-
-def write_durably(path: Path, text: bytes, mode: int) -> None:
-    """`replace_file` that also survives a power cut."""
-    replace_file(path, text, mode, durable=True)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _checksum(body: bytes) -> str:

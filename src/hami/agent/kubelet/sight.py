@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from hami.agent.bound import BoundPod
-from hami.agent.podresources import Kept, KubeletView
+from hami.agent.grants.bound import BoundPod
+from hami.agent.kubelet.podresources import Kept, KubeletView
 
 K = TypeVar("K", bound=Hashable)
 AGAIN_S = 0.02

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from hami.agent.inventory import Found, LeftOut
-from hami.agent.nodeconfig import NodeRules
+from hami.agent.cards.inventory import Found, LeftOut
+from hami.agent.cards.nodeconfig import NodeRules
 from hami.model.card import Card
 from hami.model.errors import Unavailable
 from hami.model.ids import CardId

@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 from msgspec import Struct
 
-from hami.agent import rpc
-from hami.agent.plugin import Plugin, options
+from hami.agent.kubelet import rpc
+from hami.agent.plugin.service import Plugin, options
 from hami.wire.proto import deviceplugin_pb2 as messages
 from hami.wire.proto.services import REGISTER, VERSION
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from hami.agent.discover import Scan, scan
-from hami.agent.inventory import Found, Inventory, LeftOut
-from hami.agent.links import Joined, joined
-from hami.agent.nodeconfig import NodeConfig
+from hami.agent.cards.discover import Scan, scan
+from hami.agent.cards.inventory import Found, Inventory, LeftOut
+from hami.agent.cards.links import Joined, joined
+from hami.agent.cards.nodeconfig import NodeConfig
 from hami.model.errors import HamiError, Retry
 from hami.model.ids import CardId
 from hami.vendors.nvidia.nvml import DriverReplaced, Nvml

@@ -9,12 +9,12 @@ import logging
 
 from msgspec.structs import replace
 
-from hami.agent.allocate import Parts
-from hami.agent.bound import BoundPod, Share, asking
-from hami.agent.checkpoint import Seat, State
-from hami.agent.grant import ordered
-from hami.agent.objection import overpromise
-from hami.agent.policy import has_broker, needs_policy, policy_of
+from hami.agent.grants.allocate import Parts
+from hami.agent.grants.bound import BoundPod, Share, asking
+from hami.agent.grants.checkpoint import Seat, State
+from hami.agent.grants.grant import ordered
+from hami.agent.grants.objection import overpromise
+from hami.agent.grants.policy import has_broker, needs_policy, policy_of
 from hami.model.errors import Malformed
 from hami.model.plan import ContainerSlices
 

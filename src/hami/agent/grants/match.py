@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from hami.agent.bound import BoundPod, Share, asking
-from hami.agent.checkpoint import Seat, State
-from hami.agent.sight import Sight
+from hami.agent.grants.bound import BoundPod, Share, asking
+from hami.agent.grants.checkpoint import Seat, State
+from hami.agent.kubelet.sight import Sight
 from hami.model.ask import ContainerKind
 from hami.model.ids import PodUid
 

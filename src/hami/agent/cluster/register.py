@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from hami.agent.handshake import report
-from hami.agent.inventory import Inventory
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cluster.handshake import report
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.model.errors import HamiError

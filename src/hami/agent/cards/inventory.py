@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hami.agent.links import Links
+from hami.agent.cards.links import Links
 from hami.model.card import Card
 from hami.model.ids import CardId
 

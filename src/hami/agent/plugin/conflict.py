@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc.aio
 from msgspec import Struct
 
-from hami.agent import rpc
-from hami.agent.kubelet import Identity, identity
+from hami.agent.kubelet import rpc
+from hami.agent.plugin.registration import Identity, identity
 from hami.model.card import Card
 from hami.wire.proto import deviceplugin_pb2 as messages
 from hami.wire.proto.services import LIST_AND_WATCH

@@ -6,11 +6,11 @@ Runs after changes of the node's pods, not on a clock of its own: an idle node c
 import asyncio
 import logging
 
-from hami.agent import recover, resize
-from hami.agent.allocate import Parts
-from hami.agent.bound import asking
-from hami.agent.match import by_pod, next_share
-from hami.agent.sight import Sight
+from hami.agent.grants import recover, resize
+from hami.agent.grants.allocate import Parts
+from hami.agent.grants.bound import asking
+from hami.agent.grants.match import by_pod, next_share
+from hami.agent.kubelet.sight import Sight
 from hami.model.ids import PodUid
 from hami.wire import annotations as keys
 

@@ -14,14 +14,14 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from hami.agent.bound import AgentPod, BoundPod, BoundPods, asking
-from hami.agent.checkpoint import Seat, State
-from hami.agent.grant import Host, build, key_of
-from hami.agent.match import Match, Refused, explain, find, next_share, reused, still_held
-from hami.agent.objection import Rules, objection
-from hami.agent.policy import Folders, needs_policy, policy_of
-from hami.agent.seats import Seats
-from hami.agent.sight import Kubelet, ReadKept, Sight, look
+from hami.agent.grants.bound import AgentPod, BoundPod, BoundPods, asking
+from hami.agent.grants.checkpoint import Seat, State
+from hami.agent.grants.grant import Host, build, key_of
+from hami.agent.grants.match import Match, Refused, explain, find, next_share, reused, still_held
+from hami.agent.grants.objection import Rules, objection
+from hami.agent.grants.policy import Folders, needs_policy, policy_of
+from hami.agent.grants.seats import Seats
+from hami.agent.kubelet.sight import Kubelet, ReadKept, Sight, look
 from hami.model.card import Card
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.grant import Grant

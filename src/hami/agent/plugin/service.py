@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from hami.agent.allocate import AllocationFailed, Allocator
-from hami.agent.answer import response
+from hami.agent.grants.allocate import AllocationFailed, Allocator
+from hami.agent.grants.answer import response
+from hami.agent.grants.verify import NotVerified, Verifier
+from hami.agent.kubelet.rpc import Stream, Unary
 from hami.agent.meters import Meters
-from hami.agent.rpc import Stream, Unary
-from hami.agent.verify import NotVerified, Verifier
 from hami.model.card import Card
 from hami.model.errors import HamiError
 from hami.wire.proto import deviceplugin_pb2 as messages

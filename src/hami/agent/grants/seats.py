@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from hami.agent.checkpoint import Checkpoint, Seat, State, Unreadable
+from hami.agent.grants.checkpoint import Checkpoint, Seat, State, Unreadable
 from hami.model.ids import PodUid
 
 log = logging.getLogger(__name__)

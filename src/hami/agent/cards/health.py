@@ -13,9 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from hami.agent.inventory import Inventory
-from hami.agent.scout import Tell
-from hami.agent.xids import XidRules, describe
+from hami.agent.cards.inventory import Inventory
+from hami.agent.cards.scout import Tell
+from hami.agent.cards.xids import XidRules, describe
 from hami.model.card import Card
 from hami.model.errors import HamiError, Unavailable
 from hami.model.ids import CardId

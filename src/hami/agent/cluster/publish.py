@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from hami.agent.bound import BoundPod, Records
+from hami.agent.grants.bound import BoundPod, Records
 from hami.kube import paths
 from hami.kube.backoff import Backoff
 from hami.kube.client import Kube

@@ -1,0 +1,1 @@
+"""The node's cards: found, watched, and as they are told of."""

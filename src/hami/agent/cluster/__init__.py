@@ -1,0 +1,1 @@
+"""What the API server is told: cards registered, outcomes of allocations."""

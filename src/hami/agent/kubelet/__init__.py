@@ -1,0 +1,1 @@
+"""What kubelet says of itself, and how it is asked."""

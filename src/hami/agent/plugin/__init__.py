@@ -1,0 +1,1 @@
+"""What kubelet calls and where it finds us: the device plugin service, its registration, rivals for its name."""
