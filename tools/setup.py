@@ -118,6 +118,8 @@ def native_inputs() -> str:
     for file in files:
         if file.is_file() and "__pycache__" not in file.parts:
             digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    for module in sorted((ROOT / "src").rglob("*.py")):  # an editable install knows each by the place it had
+        digest.update(f"{module.relative_to(ROOT)}\0".encode())
     return digest.hexdigest()
 
 
