@@ -137,7 +137,7 @@ class Agent(Struct):
         return values[f"{histogram}_sum"] / max(1.0, values[f"{histogram}_count"]) * 1000
 
 
-def real(lab: Lab, profile: str) -> Agent:
+def real(lab: Lab, profile: str = "") -> Agent:
     """The agent on the lab's kubelet; its own CPU time by function goes to the file `profile` when it ends."""
     bench = Bench(lab.folder / "cards", parse(f"cards: [{', '.join(['{model: H100}'] * CARDS)}]"))
     product = Product(lab, flags={"log-level": "warning"})
