@@ -49,7 +49,9 @@ def command(archive: Path, folder: Path) -> list[str]:
     """tar where there is xz; Python's own is slower."""
     if shutil.which("xz"):
         return ["tar", "-C", str(folder), "-xJf", str(archive)]
-    text = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
+    # The archives are our own; releases before 3.11.4 know no filter.
+    how = "{'filter': 'tar'} if hasattr(tarfile, 'tar_filter') else {}"
+    text = f"import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], **({how}))"
     return [sys.executable, "-c", text, str(archive), str(folder)]
 
 
