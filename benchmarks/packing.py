@@ -194,8 +194,8 @@ def show(figures: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> None:
         heads = ("list", "policy", "seeds", "mean", "sd", "published", "fgd_published", "lead", "p", "cpu_s")
         shown.print(_table("GPU allocated, % at 130 %", heads, figures))
     if loaded:
-        heads = ("load", "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
-        shown.print(_table("Steady load", (*heads, "wait_more", "wait_p", "failed_more", "failed_p"), loaded))
+        measured = ("load", "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
+        shown.print(_table("Steady load", (*measured, "wait_more", "wait_p", "failed_more", "failed_p"), loaded))
 
 
 def _table(title: str, heads: tuple[str, ...], lines: list[dict[str, Any]]) -> Table:

@@ -23,7 +23,9 @@ def pod(name: str, random_: random.Random) -> bytes:
     init, apps = containers(random_)
     if random_.random() < 0.07:
         annotations["nvidia.com/use-gputype"] = random_.choice(("A100", "H100", "V100"))
-    fields = {f"f:field-{number}": {f"f:{part}": {} for part in "abcdefgh"} for number in range(14)}
+    fields: dict[str, dict[str, dict[str, str]]] = {
+        f"f:field-{number}": {f"f:{part}": {} for part in "abcdefgh"} for number in range(14)
+    }
     return json.dumps(
         {
             "metadata": {

@@ -54,7 +54,7 @@ def main() -> int:
 def gates() -> tuple[Gate, ...]:
     places = [place for place in PYTHON_PLACES if (ROOT / place).is_dir()]
     return (
-        Gate("types", lambda: output([BIN / "mypy"])),
+        Gate("types", lambda: output([BIN / "mypy", "src", "benchmarks"])),
         Gate("c-gcc", lambda: compile_c("gcc", "gcc")),
         Gate("c-clang", lambda: compile_c("clang", f"{BIN / 'python'};-m;ziglang;cc")),
         Gate("lint", lambda: output([BIN / "ruff", "check", "--quiet", *places])),
