@@ -109,7 +109,9 @@ class Scale:
         self.of_card = self._of_card()
 
     def _of_card(self) -> Floats:
-        found: Floats = RESIDUES * self.residue + self.seats[:, : self.single] @ self.weight[: self.single]
+        # In doubles: in singles, rooms that lose the same would differ, and the fuller card not be taken first.
+        seats = self.seats[:, : self.single].astype(np.float64)
+        found: Floats = RESIDUES * self.residue + seats @ self.weight[: self.single].astype(np.float64)
         return found
 
     def shares(self, ask: CardAsk) -> Longs:
