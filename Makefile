@@ -23,7 +23,7 @@ demo: setup-lab  ## a real Kubernetes places slices on cards; ARGS="--help" for 
 	@$(VENV)/hami demo $(ARGS)
 
 test: check setup-lab  ## gates and all tests; ARGS go to pytest
-	@$(VENV)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(VENV)/python -m pytest -n 2 $(ARGS)
 
 lab: setup-lab  ## start the lab's control plane and print KUBECONFIG
 	@$(VENV)/hami lab up $(ARGS)

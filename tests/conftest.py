@@ -20,7 +20,7 @@ LOGS = Path(__file__).resolve().parent.parent / "logs"
 CLUSTERS = {"lab", "lab_node", "new_lab"}
 TESTS = Path(__file__).resolve().parent
 MEASURING = TESTS / "native"
-REAL = [TESTS / name for name in ("contract", "flow", "lab", "native", "node")]
+REAL = tuple(f"tests/{name}/" for name in ("contract", "flow", "lab", "native", "node"))
 
 
 def pytest_configure() -> None:
@@ -31,15 +31,11 @@ def pytest_configure() -> None:
     settings.load_profile("hami")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups that this sets
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses a cluster is marked so: `-m "not lab"` leaves it out.
 
     Dozens of processes on two cores that others use too: what waits for real time gets a second
     chance, and the last lines of a run say which did. Nothing else does.
-
-    Two workers (`make test`) share the run so: one has all that uses the machine's real parts, clusters first, then
-    what measures time, by then alone; the other has the rest, file by file.
     """
     items.sort(key=lambda item: item.path.is_relative_to(MEASURING))
     for item in items:
@@ -50,8 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.node)
         if any(item.iter_markers("lab")) or any(item.iter_markers("node")) or any(item.iter_markers("realtime")):
             item.add_marker(pytest.mark.flaky(reruns=2 if any(item.iter_markers("realtime")) else 1))
-        whole = any(item.path.is_relative_to(folder) for folder in REAL)
-        item.add_marker(pytest.mark.xdist_group("machine" if whole else item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two workers (`make test`) share a run so: one has all that uses the machine's real parts, clusters first, then
+    what measures time, by then alone; the other has the rest, file by file.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPart(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "machine" if nodeid.startswith(REAL) else nodeid.partition("::")[0]
+
+    return ByPart(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
