@@ -13,6 +13,7 @@ import uvloop
 from aiohttp import web
 
 from hami.agent import cdi, library
+from hami.agent.bound import AgentPod, BoundPods
 from hami.agent.broker import usage
 from hami.agent.broker.look import Look
 from hami.agent.broker.server import Broker
@@ -26,11 +27,10 @@ from hami.agent.cards.scout import Scout
 from hami.agent.cluster.publish import Publisher
 from hami.agent.cluster.register import Registrar
 from hami.agent.endpoint import address, pages, serve
+from hami.agent.grant import Host
 from hami.agent.grants import recover, timeout
 from hami.agent.grants.allocate import Allocator, Parts
-from hami.agent.grants.bound import AgentPod, BoundPods
 from hami.agent.grants.checkpoint import Checkpoint
-from hami.agent.grants.grant import Host
 from hami.agent.grants.house import House
 from hami.agent.grants.objection import Rules
 from hami.agent.grants.policy import Folders

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hami.agent.files import write_durably
-from hami.agent.grants.grant import CDI_KIND, CONTROL_NODES
+from hami.agent.grant import CDI_KIND, CONTROL_NODES
 from hami.model.card import Card
 from hami.model.ids import CardId
 from hami.vendors.nvidia.files import DriverFiles

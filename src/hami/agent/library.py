@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hami import __version__, native
 from hami.agent.files import write_durably
-from hami.agent.grants.grant import LIBRARY_PATH, PRELOAD_PATH
+from hami.agent.grant import LIBRARY_PATH, PRELOAD_PATH
 from hami.agent.settings import Settings
 from hami.model.errors import Malformed, Unavailable
 from hami.model.grant import Grant

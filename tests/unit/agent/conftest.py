@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from hami.agent.bound import AgentMetadata, AgentPod, BoundPods
 from hami.agent.cards.inventory import Found, Inventory
+from hami.agent.grant import Host
 from hami.agent.grants import recover
 from hami.agent.grants.allocate import Allocator, Parts
-from hami.agent.grants.bound import AgentMetadata, AgentPod, BoundPods
 from hami.agent.grants.checkpoint import Checkpoint
-from hami.agent.grants.grant import Host
 from hami.agent.grants.objection import Rules
 from hami.agent.grants.policy import Folders
 from hami.agent.grants.seats import Seats

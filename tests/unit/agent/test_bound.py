@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from hami.agent import library
+from hami.agent.bound import BoundPods
 from hami.agent.endpoint import address, pages, serve
-from hami.agent.grants.bound import BoundPods
 from hami.agent.settings import Settings
 from hami.model.errors import Malformed
 from hami.observe.health import Health

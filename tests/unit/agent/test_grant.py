@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from hami.agent import cdi
+from hami.agent.bound import Share
+from hami.agent.grant import CONTROL_NODES, Host, build, fixed_part, key_of
 from hami.agent.grants.answer import allocation_of, fixed_part_of, response
-from hami.agent.grants.bound import Share
-from hami.agent.grants.grant import CONTROL_NODES, Host, build, fixed_part, key_of
 from hami.agent.grants.policy import needs_policy, policy_of
 from hami.agent.settings import Settings
 from hami.config.schema import NvidiaConfig

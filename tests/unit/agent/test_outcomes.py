@@ -111,6 +111,19 @@ async def test_a_refusal_leaves_the_status_to_kubelet(publisher, cluster, node):
 
 
 @pytest.mark.looptime
+async def test_what_was_just_written_is_not_written_again_before_the_watch_tells_of_it(publisher, cluster, node):
+    node.pod("a", ask())
+    for _ in range(2):
+        publisher.granted(node.pods.in_order()[0])
+        await written(publisher)
+    assert len(cluster.patches) == 1
+    await asyncio.sleep(11)
+    publisher.granted(node.pods.in_order()[0])
+    await written(publisher)
+    assert len(cluster.patches) == 2, "nobody has told of it for long: perhaps it was lost"
+
+
+@pytest.mark.looptime
 async def test_an_outcome_waits_for_the_api_server(publisher, cluster, node):
     cluster.faults = [Unreachable("down")] * 3
     node.pod("a", ask())
@@ -128,8 +141,10 @@ async def test_a_busy_moment_is_tried_again_and_a_successor_is_left_alone(publis
     assert len(cluster.patches) == 1
     cluster.successor = "uid-99"
     cluster.faults = [Conflicted(409, "Conflict", "uid")]
+    await asyncio.sleep(11)  # what was just written is not written again
     publisher.granted(node.pods.in_order()[0])
     await written(publisher, 60)
+    assert cluster.faults == []
     assert len(cluster.patches) == 1
 
 

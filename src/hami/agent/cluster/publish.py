@@ -6,12 +6,11 @@ server has it. After a restart the same notes follow from the seats, so nothing 
 
 import asyncio
 import logging
-import time
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import BoundPod, Records
+from hami.agent.bound import BoundPod, Records
 from hami.kube import paths
 from hami.kube.backoff import Backoff
 from hami.kube.client import Kube
@@ -27,6 +26,10 @@ ECHO_S = 10.0
 """How late our watch may tell of what we have written ourselves; after that it is written again."""
 AT_ONCE = 8
 """Patches on their way at the same time: a burst of a hundred pods is told within a second."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Events(Protocol):
@@ -95,7 +98,7 @@ class Publisher:
                 if done and self._waiting.get(uid) is outcome:
                     del self._waiting[uid]
                     if outcome.labels:
-                        now = time.monotonic()
+                        now = _now()
                         recent = {one: at for one, at in self._written.items() if now - at < ECHO_S}
                         self._written = recent | {uid: now}
             if self._waiting:
@@ -111,7 +114,7 @@ class Publisher:
 
     def _just_written(self, uid: PodUid) -> bool:
         """Whether the server has it that the pod is granted, and the watch may not have told us yet."""
-        return time.monotonic() - self._written.get(uid, -ECHO_S) < ECHO_S
+        return _now() - self._written.get(uid, -ECHO_S) < ECHO_S
 
     def _note(self, outcome: _Outcome) -> None:
         before = self._waiting.get(outcome.pod.uid)

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import AgentPod, BoundPod, BoundPods, asking
+from hami.agent.bound import AgentPod, BoundPod, BoundPods, asking
+from hami.agent.grant import Host, build, key_of
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.grant import Host, build, key_of
 from hami.agent.grants.match import Match, Refused, explain, find, next_share, reused, still_held
 from hami.agent.grants.objection import Rules, objection
 from hami.agent.grants.policy import Folders, needs_policy, policy_of

@@ -2,7 +2,7 @@
 
 from google.protobuf.message import DecodeError
 
-from hami.agent.grants.grant import ALLOCATION
+from hami.agent.grant import ALLOCATION
 from hami.model.grant import DeviceNode, Grant, Mount
 from hami.wire.proto import deviceplugin_pb2 as messages
 

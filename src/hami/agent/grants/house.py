@@ -6,9 +6,9 @@ Runs after changes of the node's pods, not on a clock of its own: an idle node c
 import asyncio
 import logging
 
+from hami.agent.bound import asking
 from hami.agent.grants import recover, resize
 from hami.agent.grants.allocate import Parts
-from hami.agent.grants.bound import asking
 from hami.agent.grants.match import by_pod, next_share
 from hami.agent.kubelet.sight import Sight
 from hami.model.ids import PodUid

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import BoundPod, Share, asking
+from hami.agent.bound import BoundPod, Share, asking
 from hami.agent.grants.checkpoint import Seat, State
 from hami.agent.kubelet.sight import Sight
 from hami.model.ask import ContainerKind

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import BoundPod, Share
+from hami.agent.bound import BoundPod, Share
 from hami.model.ask import CardAsk, PodRef
 from hami.model.card import Card
 from hami.model.errors import Malformed

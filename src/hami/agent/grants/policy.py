@@ -9,9 +9,9 @@ import os
 import shutil
 from pathlib import Path
 
+from hami.agent.bound import Share
 from hami.agent.files import replace_file
-from hami.agent.grants.bound import Share
-from hami.agent.grants.grant import BROKER_FOLDER
+from hami.agent.grant import BROKER_FOLDER
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
 from hami.model.grant import Grant

@@ -9,11 +9,11 @@ import logging
 
 from google.protobuf.message import DecodeError
 
+from hami.agent.bound import BoundPod, Share
+from hami.agent.grant import ALLOCATION, build, fixed_part
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import fixed_part_of
-from hami.agent.grants.bound import BoundPod, Share
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.grant import ALLOCATION, build, fixed_part
 from hami.agent.kubelet.podresources import Kept
 from hami.model.ids import PodUid
 from hami.wire.proto import deviceplugin_pb2 as messages

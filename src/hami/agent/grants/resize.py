@@ -9,10 +9,10 @@ import logging
 
 from msgspec.structs import replace
 
+from hami.agent.bound import BoundPod, Share, asking
+from hami.agent.grant import ordered
 from hami.agent.grants.allocate import Parts
-from hami.agent.grants.bound import BoundPod, Share, asking
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.grant import ordered
 from hami.agent.grants.objection import overpromise
 from hami.agent.grants.policy import has_broker, needs_policy, policy_of
 from hami.model.errors import Malformed

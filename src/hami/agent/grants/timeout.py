@@ -9,8 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from hami.agent.bound import BoundPod, asking
 from hami.agent.grants.allocate import Parts
-from hami.agent.grants.bound import BoundPod, asking
 from hami.agent.grants.match import by_pod, next_share
 from hami.agent.kubelet.sight import Sight
 from hami.wire import annotations as keys

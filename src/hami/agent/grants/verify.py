@@ -15,12 +15,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.agent import library
+from hami.agent.bound import BoundPod, Share
+from hami.agent.grant import build, fixed_part
 from hami.agent.grants import recover
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import allocation_of
-from hami.agent.grants.bound import BoundPod, Share
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.grant import build, fixed_part
 from hami.agent.grants.policy import needs_policy, policy_of
 from hami.agent.kubelet.podresources import Kept
 from hami.agent.kubelet.sight import Sight, look

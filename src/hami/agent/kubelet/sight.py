@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import BoundPod
+from hami.agent.bound import BoundPod
 from hami.agent.kubelet.podresources import Kept, KubeletView
 
 K = TypeVar("K", bound=Hashable)

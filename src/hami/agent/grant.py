@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from hami.agent.grants.bound import Share
+from hami.agent.bound import Share
 from hami.agent.settings import Settings, Strategy
 from hami.config.schema import NvidiaConfig
 from hami.model.ask import PodRef
