@@ -1,4 +1,4 @@
-/* Lookups by name, version and flags: versions.txt has who stands behind which. See fake.h. */
+/* Lookups by name, version and flags: versions.txt has who stands behind which; and private tables. See fake.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -43,4 +43,23 @@ API CUresult cuGetProcAddress_v2(const char *symbol, void **out, int version, cu
 API CUresult cuGetProcAddress(const char *symbol, void **out, int version, cuuint64_t flags)
 {
     return cuGetProcAddress_v2(symbol, out, version, flags, NULL);
+}
+
+/* A driver's private tables: one that the runtime needs, one that makes contexts, and one that nobody has heard of. */
+API CUresult cuGetExportTable(const void **out, const CUuuid *id)
+{
+    static const unsigned char ids[][16] = {
+        {0x6b, 0xd5, 0xfb, 0x6c, 0x5b, 0xf4, 0xe7, 0x4a, 0x89, 0x87, 0xd9, 0x39, 0x12, 0xfd, 0x9d, 0xf9},
+        {0x0c, 0xa5, 0x0b, 0x8c, 0x10, 0x04, 0x92, 0x9a, 0x89, 0xa7, 0xd0, 0xdf, 0x10, 0xe7, 0x72, 0x86},
+        {'n', 'o', 'b', 'o', 'd', 'y', ' ', 'k', 'n', 'o', 'w', 's', ' ', 'm', 'e', '!'},
+    };
+    static const size_t table[1] = {sizeof table};
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        if (memcmp(ids[i], id->bytes, sizeof ids[i]) == 0) {
+            *out = table;
+            return CUDA_SUCCESS;
+        }
+    }
+    *out = NULL;
+    return CUDA_ERROR_INVALID_VALUE;
 }

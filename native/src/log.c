@@ -7,7 +7,7 @@
 
 #include "prim/prim.h"
 
-int hami_log_level = 0;
+_Atomic int hami_log_level = 0;
 
 void hami_say(int level, const char *format, ...)
 {

@@ -4,7 +4,7 @@
 
 enum { HAMI_LOG_ERROR = 1, HAMI_LOG_WARN = 2, HAMI_LOG_DECISION = 3, HAMI_LOG_ALL = 4 };
 
-extern int hami_log_level; /* set once, before the first message */
+extern _Atomic int hami_log_level; /* as the policy says, from its first reading on */
 
 #define hami_log(level, ...)                  \
     do {                                      \

@@ -273,15 +273,3 @@ CUresult cuGetProcAddress_v2_ptsz(const char *symbol, void **out, int version, c
     hami_driver_load();
     return translated(BEHIND(cuGetProcAddress_v2_ptsz, symbol, out, version, flags, status), symbol, out, status);
 }
-
-/* Private tables, found by UUID: the CUDA runtime and the profilers use them for bookkeeping, and need them. */
-CUresult cuGetExportTable(const void **out, const CUuuid *id)
-{
-    char text[48];
-    hami_driver_load();
-    if (id != NULL && hami_log_level >= HAMI_LOG_ALL) {
-        write_uuid(id, false, text, sizeof text);
-        hami_say(HAMI_LOG_ALL, "private table %s asked for", text + 4);
-    }
-    return BEHIND(cuGetExportTable, out, id);
-}

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the interposition code from src/intercept/table.txt, and checks that a driver exports nothing unclassified.
+"""Makes the interposition code from src/intercept/table.txt and private.txt beside it, and checks that a driver exports
+nothing unclassified.
 
 intercept.py make TABLE FOLDER      writes hooks.h, hooks.c, exports.map into FOLDER
 intercept.py check TABLE NAMES...   NAMES: files with one exported name a line; fails on a name without class
@@ -9,11 +10,13 @@ import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 CLASSES = ("charge", "discharge", "limit", "virtualise", "gate", "neutral", "deny")
 HOOKED = ("charge", "discharge", "limit", "virtualise", "gate")
+PRIVATE = ("neutral", "deny")
 OURS = ("dlsym", "dlvsym", "dlopen", "dlmopen")
-BANNER = "made by native/tools/intercept.py from src/intercept/table.txt; do not edit"
+BANNER = "made by native/tools/intercept.py from table.txt and private.txt of src/intercept; do not edit"
 
 
 class Entry(NamedTuple):
@@ -45,6 +48,25 @@ def read(path: Path) -> list[Entry]:
     return sorted(entries)
 
 
+class Private(NamedTuple):
+    id: UUID
+    kind: str
+
+
+def read_private(path: Path) -> list[Private]:
+    found: dict[UUID, str] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) (\w+) (\S.*)", line)
+        if match is None or match[2] not in PRIVATE:
+            raise SystemExit(f"{path}:{number}: not 'UUID {'|'.join(PRIVATE)} what it is and who asks for it'")
+        if UUID(match[1]) in found:
+            raise SystemExit(f"{path}:{number}: {match[1]} is there twice")
+        found[UUID(match[1])] = match[2]
+    return [Private(*pair) for pair in found.items()]
+
+
 def header(entries: list[Entry]) -> str:
     hooked = [entry for entry in entries if entry.kind in HOOKED]
     lines = [f"/* {BANNER} */", "#ifndef HAMI_HOOKS_H", "#define HAMI_HOOKS_H", "", '#include "hami/cuda_abi.h"', ""]
@@ -61,7 +83,7 @@ def header(entries: list[Entry]) -> str:
     return "\n".join(lines)
 
 
-def source(entries: list[Entry]) -> str:
+def source(entries: list[Entry], tables: list[Private]) -> str:
     denied = [entry for entry in entries if entry.kind == "deny"]
     lines = [f"/* {BANNER} */", "#include <stddef.h>", "", '#include "intercept/intercept.h"', '#include "hooks.h"', ""]
     lines += ["hami_behind_t hami_behind;", ""]
@@ -74,6 +96,11 @@ def source(entries: list[Entry]) -> str:
         slot = f"offsetof(hami_behind_t, {entry.name})" if entry.kind in HOOKED else "HAMI_NO_SLOT"
         lines.append(f'    {{"{entry.name}", HAMI_{entry.kind.upper()}, {hook}, {slot}}},')
     lines += ["};", f"const unsigned int hami_name_count = {len(entries)};", ""]
+    lines += ["const hami_private hami_privates[] = {"]
+    for table in tables:
+        octets = ", ".join(f"0x{byte:02x}" for byte in table.id.bytes)
+        lines.append(f"    {{{{{{{octets}}}}}, HAMI_{table.kind.upper()}}},")
+    lines += ["};", f"const unsigned int hami_private_count = {len(tables)};", ""]
     return "\n".join(lines)
 
 
@@ -85,9 +112,9 @@ def exports(entries: list[Entry]) -> str:
 def make(table: Path, folder: Path) -> None:
     entries = read(table)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("hooks.h", header), ("hooks.c", source), ("exports.map", exports)):
+    code = source(entries, read_private(table.with_name("private.txt")))
+    for name, made in (("hooks.h", header(entries)), ("hooks.c", code), ("exports.map", exports(entries))):
         path = folder / name
-        made = text(entries)
         if not path.exists() or path.read_text() != made:  # keeps the build from redoing what has not changed
             path.write_text(made)
 

@@ -35,6 +35,15 @@ typedef struct {
 extern const hami_name hami_names[]; /* sorted by name */
 extern const unsigned int hami_name_count;
 
+/* A private table of the driver, by the id that it is asked for with. */
+typedef struct {
+    CUuuid id;
+    hami_class kind; /* HAMI_NEUTRAL or HAMI_DENY */
+} hami_private;
+
+extern const hami_private hami_privates[];
+extern const unsigned int hami_private_count;
+
 /* Finds the driver (loading it if need be), its entry points, and remembers them. False when there is none. */
 bool hami_driver_load(void);
 
@@ -56,6 +65,9 @@ void *hami_dlopen(const char *file, int mode);
 
 /* What a denied function answers. */
 CUresult hami_denied(const char *name);
+
+/* Whether what this library does not know is denied. Reads the policy if nobody has, which may be before cuInit. */
+bool hami_strict(void);
 
 /* Lookups of driver addresses that the table does not know, since the start. */
 unsigned long hami_unknown_lookups(void);

@@ -225,10 +225,12 @@ static void ask_strict(void)
     char why[200];
     const bool usable = hami_policy_load(&policy, why, sizeof why);
     strict_set = usable ? policy.strict : policy.from_file;
+    if (usable)
+        hami_log_level = policy.log_level;
 }
 
-/* Asked when a name turns up that nobody knows, which may be before cuInit. An unreadable policy counts as strict. */
-static bool strict(void)
+/* An unreadable policy counts as strict. */
+bool hami_strict(void)
 {
     pthread_once(&strict_asked, ask_strict);
     return strict_set;
@@ -250,8 +252,9 @@ void *hami_translate(void *address, const char *name)
     if (entry != NULL)
         return entry->hook != NULL ? entry->hook : address;
     atomic_fetch_add_explicit(&unknown_count, 1, memory_order_relaxed);
-    hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, strict() ? " and denied" : "");
-    return strict() ? NULL : address;
+    const bool denied = hami_strict();
+    hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, denied ? " and denied" : "");
+    return denied ? NULL : address;
 }
 
 unsigned long hami_unknown_lookups(void)
