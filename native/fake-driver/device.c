@@ -119,6 +119,7 @@ static bool enter_self(void)
         for (int card = 0; card < SIM_LIVE_CARDS; card++) {
             atomic_store(&entry->bytes[card], 0);
             atomic_store(&entry->busy_ns[card], 0);
+            atomic_store(&entry->turn_ns[card], 0);
         }
         self = entry;
         return true;

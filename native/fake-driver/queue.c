@@ -38,6 +38,7 @@ static int64_t begin_on_card(int card, int64_t ready_ns, int64_t duration_ns, in
             return -1;
     } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[card], &free_at, start + duration_ns));
     atomic_fetch_add(&fake_self()->busy_ns[card], duration_ns);
+    atomic_store(&fake_self()->turn_ns[card], start + duration_ns);
     return start;
 }
 

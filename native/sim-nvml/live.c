@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hami/sim_live.h"
@@ -33,6 +34,15 @@ static const sim_live *live(void)
     return mapped;
 }
 
+/* Work is put down when it begins, with all of its time: what is still to come is taken off. */
+static int64_t ran_ns(const sim_live_process *entry, unsigned int card)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t to_come = atomic_load(&entry->turn_ns[card]) - ((int64_t)now.tv_sec * 1000000000 + now.tv_nsec);
+    return atomic_load(&entry->busy_ns[card]) - (to_come > 0 ? to_come : 0);
+}
+
 unsigned int live_processes(unsigned int card, struct live_process *out, unsigned int size)
 {
     const sim_live *file = live();
@@ -43,7 +53,7 @@ unsigned int live_processes(unsigned int card, struct live_process *out, unsigne
         int64_t bytes = atomic_load(&entry->bytes[card]);
         if (pid == 0 || bytes <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
             continue;
-        out[found++] = (struct live_process){.pid = (unsigned int)pid, .bytes = (uint64_t)bytes};
+        out[found++] = (struct live_process){.pid = (unsigned int)pid, .slot = i, .bytes = (uint64_t)bytes, .ran_ns = ran_ns(entry, card)};
     }
     return found;
 }

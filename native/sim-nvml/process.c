@@ -1,6 +1,4 @@
-/* The processes on a card: who they are, what memory they hold, how busy they keep it. */
-#include <time.h>
-
+/* The processes on a card: who they are, what memory they hold. */
 #include "live.h"
 #include "rack.h"
 
@@ -74,50 +72,3 @@ LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, PROCESS_GRAPHICS, nvmlProcessInfo
 LIST(nvmlDeviceGetMPSComputeRunningProcesses, PROCESS_MPS, nvmlProcessInfo_v1_t, true)
 LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, PROCESS_MPS, nvmlProcessInfo_t, false)
 LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, PROCESS_MPS, nvmlProcessInfo_t, false)
-
-static unsigned long long now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    return (unsigned long long)now.tv_sec * 1000000ULL + (unsigned long long)now.tv_nsec / 1000ULL;
-}
-
-static bool idle(const struct process *process)
-{
-    return process->sm == 0 && process->mem == 0 && process->enc == 0 && process->dec == 0;
-}
-
-/* One sample, of this moment, for each process that is not idle; none at all is NOT_FOUND. */
-NVML_API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *samples,
-                                                      unsigned int *count, unsigned long long last_seen)
-{
-    struct card *card = NULL;
-    nvmlReturn_t result = enter_card(__func__, device, &card);
-    if (result != NVML_SUCCESS)
-        return result;
-    if (count == NULL)
-        return leave(NVML_ERROR_INVALID_ARGUMENT);
-    if (mig_is_on(card))
-        return leave(NVML_ERROR_NOT_SUPPORTED);
-    unsigned long long now = now_us();
-    unsigned int found = 0;
-    for (unsigned int i = 0; i < card->process_count && last_seen < now; i++) {
-        const struct process *process = &card->processes[i];
-        if (idle(process))
-            continue;
-        if (samples != NULL && found < *count)
-            samples[found] = (nvmlProcessUtilizationSample_t){.pid = process->pid,
-                                                              .timeStamp = now,
-                                                              .smUtil = process->sm,
-                                                              .memUtil = process->mem,
-                                                              .encUtil = process->enc,
-                                                              .decUtil = process->dec};
-        found++;
-    }
-    if (found == 0)
-        result = NVML_ERROR_NOT_FOUND;
-    else if (samples == NULL || found > *count)
-        result = NVML_ERROR_INSUFFICIENT_SIZE;
-    *count = found;
-    return leave(result);
-}

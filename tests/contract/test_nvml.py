@@ -131,6 +131,13 @@ def test_there_are_no_process_samples_of_the_future(driver: Driver, device: n.De
     assert driver.process_loads(device, int((time.time() + 3600) * 1e6)) == ()
 
 
+def test_process_samples_are_newer_than_asked_for_and_percents(driver: Driver, device: n.Device) -> None:
+    since = int((time.time() - 10) * 1e6)
+    for one in driver.process_loads(device, since):
+        assert one.at_us > since
+        assert 0 <= one.sm_percent <= 100
+
+
 def test_a_sound_card_needs_no_recovery(driver: Driver, device: n.Device) -> None:
     try:
         assert driver.recovery_action(device) == 0

@@ -270,6 +270,27 @@ def test_time_used_is_seen_as_it_is_used(node: Node) -> None:
     result(process)
 
 
+def test_time_that_nobody_charges_is_seen_as_nvml_shows_it(node: Node) -> None:
+    """Alone under policy default, its launches go straight on; from when a neighbour comes they are charged."""
+    name, alone = "hami_container_device_utilization_ratio", {"pod": "a", "vdevice_index": "0"}
+    policy, other = (node.grant(key, mem=None, cores=40) for key in ("a", "b"))
+    node.start_agent(nvml=True)
+    process = node.start(policy, "probe", "run", "sync", 14, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
+    node.until(lambda: node.value(name, **alone) > 0, "its time")
+    time.sleep(1)
+    shown = []
+    for _ in range(4):
+        time.sleep(1)
+        assert node.value("hami_vgpu_time_charged", **alone) == 0
+        shown.append(node.value(name, **alone))
+    node.start(other, "probe", "hold", 100, 60)
+    node.until(lambda: node.value("hami_vgpu_time_charged", **alone) == 1, "a charge", 5)
+    assert node.value(name, pod="b") == 0
+    tenths = result(process)["tenths"]
+    assert isinstance(tenths, list)
+    assert sum(shown) / len(shown) == pytest.approx(sum(tenths[20:60]) / 40 * 2, abs=5)  # launches of 2 ms in 100 ms
+
+
 def test_containers_run_on_while_the_agent_is_away_and_register_with_the_next(node: Node) -> None:
     policy = node.grant("a", mem=4000)
     node.start_agent()

@@ -15,7 +15,7 @@ typedef struct {
     _Atomic int32_t pid; /* 0: free */
     int32_t pad;
     _Atomic int64_t bytes[SIM_LIVE_CARDS];   /* held on each card of the description */
-    _Atomic int64_t busy_ns[SIM_LIVE_CARDS]; /* time it has had on each card */
+    _Atomic int64_t busy_ns[SIM_LIVE_CARDS]; /* time it was given on each card, put down as it begins */
     _Atomic int64_t turn_ns[SIM_LIVE_CARDS]; /* end of its last turn on each card, CLOCK_MONOTONIC */
 } sim_live_process;
 

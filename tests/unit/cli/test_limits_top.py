@@ -18,17 +18,24 @@ TEXT = f"""# HELP hami_vgpu_memory_used_bytes Device memory a container uses.
 hami_vgpu_memory_used_bytes{{{LABELS}}} {3000 << 20}
 hami_vgpu_memory_limit_bytes{{{LABELS}}} {4000 << 20}
 hami_container_device_utilization_ratio{{{LABELS}}} 29.5
+hami_vgpu_time_charged{{{LABELS}}} 1
 hami_vgpu_core_limit_ratio{{{LABELS}}} 30
 hami_vgpu_throttled_seconds_total{{{LABELS}}} 12.25
 hami_vgpu_memory_refused_total{{{LABELS}}} 2
 hami_vgpu_memory_used_bytes{{{LABELS.replace('"a"', '"b"')}}} {1 << 30}
 hami_broker_clients 2
 """
-FIRST = Slice("team", "a", "main", "GPU-1", 3000, 4000, 29.5, 30, 12.25, 2)
+FIRST = Slice("team", "a", "main", "GPU-1", 3000, 4000, 29.5, "charge", 30, 12.25, 2)
 
 
 def test_each_slice_is_told_with_its_limits_and_a_whole_card_with_none() -> None:
-    assert list(slices(TEXT)) == [FIRST, Slice("team", "b", "main", "GPU-1", 1024, None, 0, 100, 0, 0)]
+    assert list(slices(TEXT)) == [FIRST, Slice("team", "b", "main", "GPU-1", 1024, None, None, "", 100, 0, 0)]
+
+
+def test_it_says_whose_word_the_time_is() -> None:
+    by_nvml = TEXT.replace("hami_vgpu_time_charged{" + LABELS + "} 1", "hami_vgpu_time_charged{" + LABELS + "} 0")
+    assert [each.time_by for each in slices(TEXT)] == ["charge", ""]
+    assert [each.time_by for each in slices(by_nvml)] == ["NVML", ""]
 
 
 def test_a_limit_without_use_is_no_slice() -> None:
@@ -62,6 +69,10 @@ def test_json_has_every_number_and_the_table_every_slice(agent: str) -> None:
     assert [Slice(**each) for each in told] == list(slices(TEXT))
     done = CliRunner().invoke(command, ["top", "--agent", agent])
     assert (done.exit_code, "team/a" in done.output, "team/b" in done.output) == (0, True, True)
+    assert [line.split()[5:7] for line in done.output.splitlines() if "team/" in line] == [
+        ["30", "charge"],
+        ["?", "100"],
+    ]
 
 
 def test_where_no_agent_answers_it_says_how_to_reach_one() -> None:

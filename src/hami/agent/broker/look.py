@@ -11,12 +11,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from hami.agent.broker import load
 from hami.agent.broker.server import Broker, Place
 from hami.agent.broker.session import Session
 from hami.model.ask import PodRef
@@ -43,6 +44,7 @@ _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f
 
 Shown = Mapping[str, Mapping[int, int]]
 """Bytes by pid by card, as NVML shows them; -1: it does not tell how many."""
+NO_LOADS: load.Loads = {}
 
 
 class Stranger(Struct, frozen=True):
@@ -87,6 +89,8 @@ class Look:
         self.stopped = 0
         self.seen_bytes: dict[tuple[str, str], int] = {}
         """By grant and card: what NVML shows of its processes."""
+        self.seen_percent: dict[tuple[str, str], float] = {}
+        """Likewise, of the card's time; only where NVML may know of more than was charged."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -95,34 +99,41 @@ class Look:
             await self.once()
 
     async def once(self) -> None:
-        cards = sorted({card.uuid for place in self._broker.places for card in place.cards})
+        held = [(place, card) for place in self._broker.places for card in place.cards]
+        cards = sorted({card.uuid for _, card in held})
+        busy = {card.uuid for place, card in held if load.wanted(place, card)}
         if not cards:
             self._judge({})
             return
         try:
-            shown = await self._worker.run(lambda: self._read(cards), timeout=LOOK_WITHIN_S)
+            shown, loads = await self._worker.run(lambda: self._read(cards, busy), timeout=LOOK_WITHIN_S)
         except HamiError as fault:
             log.debug("cards cannot be looked at", extra={"why": str(fault)})
+            self.seen_percent = {}
             return
-        self._judge(shown)
+        self._judge(shown, loads)
 
-    def _read(self, cards: Iterable[str]) -> dict[str, dict[int, int]]:
-        """In the driver's thread. A card that does not answer is left out."""
+    def _read(self, cards: Iterable[str], busy: Container[str]) -> tuple[Shown, load.Loads]:
+        """In the driver's thread, loads of `busy` alone. A card that does not answer is left out."""
         shown: dict[str, dict[int, int]] = {}
+        loads: dict[str, dict[int, float]] = {}
         for uuid in cards:
             try:
-                listed = self._nvml.processes(self._nvml.device_by_uuid(uuid))
+                device = self._nvml.device_by_uuid(uuid)
+                listed = self._nvml.processes(device)
+                shown[uuid] = {one.pid: -1 if one.mem_bytes is None else one.mem_bytes for one in listed}
+                if uuid in busy:
+                    loads[uuid] = load.read(self._nvml, device)
             except HamiError as fault:
                 log.debug("a card cannot be looked at", extra={"card": uuid, "why": str(fault)})
-                continue
-            shown[uuid] = {one.pid: -1 if one.mem_bytes is None else one.mem_bytes for one in listed}
-        return shown
+        return shown, loads
 
-    def _judge(self, shown: Shown) -> None:
-        """1. tell each process of itself, 2. who has not registered, 3. who holds too much."""
+    def _judge(self, shown: Shown, loads: load.Loads = NO_LOADS) -> None:
+        """1. tell each process of itself, 2. who has not registered, 3. who holds too much, 4. who was busy."""
         self._tell_sessions(shown)
         self._judge_strangers(shown)
         self._judge_limits(shown)
+        self._note_loads(loads)
 
     # 1
 
@@ -228,6 +239,16 @@ class Look:
         text = f"container {place.tenant.container} holds {what}"
         log.warning("slice exceeded", extra={"pod": str(place.tenant.pod), "why": text})
         self._tell(place.tenant.pod, "SliceExceeded", text)
+
+    # 4
+
+    def _note_loads(self, loads: load.Loads) -> None:
+        self.seen_percent = {}
+        for place in self._broker.places:
+            for card in place.cards:
+                percent = load.of_place(place, card, loads) if load.wanted(place, card) else None
+                if percent is not None:
+                    self.seen_percent[place.tenant.key, card.uuid] = percent
 
 
 def given_by_library(session: Session, card: int) -> int:

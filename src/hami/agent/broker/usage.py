@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hami.agent.broker.load import always_charged
 from hami.agent.broker.look import Look
 from hami.agent.broker.server import Broker, Place
 from hami.agent.broker.session import End
@@ -21,7 +22,14 @@ USED = _family("hami_vgpu_memory_used_bytes", "Device memory a container uses.")
 LIMIT = _family("hami_vgpu_memory_limit_bytes", "Device memory a container may use; absent: the whole card.")
 CONTAINER = _family("hami_container_device_memory_bytes", "Device memory a container uses.")
 UTILISATION = _family(
-    "hami_container_device_utilization_ratio", "GPU time charged to a container, percent of the last second."
+    "hami_container_device_utilization_ratio",
+    "GPU time of a container, percent of the last second: as charged, else as NVML shows its processes "
+    "(hami_vgpu_time_charged says which); absent: nobody knows.",
+)
+CHARGED = _family(
+    "hami_vgpu_time_charged",
+    "1: a container's GPU time is what its launches were charged; 0: none was, as when it is alone on the card under "
+    "policy default or has no compute limit, and NVML's word stands for it.",
 )
 CORE_LIMIT = _family("hami_vgpu_core_limit_ratio", "Percent of the GPU's time a container may use.")
 LAST_KERNEL = _family("hami_container_last_kernel_elapsed_seconds", "Time since a container's last charged launch.")
@@ -43,8 +51,8 @@ STOPPED = Family(
 )
 EXCEEDED = Family("hami_broker_exceeded_slices", "Slices that hold more than their limit by NVML.")
 FAMILIES = (
-    USED, LIMIT, CONTAINER, UTILISATION, CORE_LIMIT, LAST_KERNEL, CONTEXT, MODULE, BUFFER, SHOWN, WAITED, REFUSED,
-    CLIENTS, ENDED, UNREGISTERED, STOPPED, EXCEEDED,
+    USED, LIMIT, CONTAINER, UTILISATION, CHARGED, CORE_LIMIT, LAST_KERNEL, CONTEXT, MODULE, BUFFER, SHOWN, WAITED,
+    REFUSED, CLIENTS, ENDED, UNREGISTERED, STOPPED, EXCEEDED,
 )  # fmt: skip
 _CONTEXT, _MODULE = KINDS.index("context"), KINDS.index("unattributed")
 
@@ -84,8 +92,13 @@ def _of_place(place: Place, look: Look, now: float) -> Iterator[Sample]:
         if card.mem_mib is not None:
             yield LIMIT, labels, card.mem_mib << 20
         yield CORE_LIMIT, labels, card.core_percent or 100
-        busy = sum(session.rates.get(index, 0.0) for session, _ in told if now - session.heard[index] < STALE_S)
-        yield UTILISATION, labels, round(100 * min(busy, 1.0), 2)
+        charged = sum(session.rates.get(index, 0.0) for session, _ in told if now - session.heard[index] < STALE_S)
+        if charged > 0 or always_charged(place, card):
+            yield UTILISATION, labels, round(100 * min(charged, 1.0), 2)
+            yield CHARGED, labels, 1
+        elif (seen := look.seen_percent.get((tenant.key, card.uuid))) is not None:
+            yield UTILISATION, labels, round(seen, 2)
+            yield CHARGED, labels, 0
         last = max((usage.launched_ns for _, usage in told), default=0)
         if last > 0:
             yield LAST_KERNEL, labels, max(0.0, round(now - last / 1e9, 3))

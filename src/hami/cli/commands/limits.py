@@ -182,7 +182,8 @@ def top(url: str, watch: float | None, output: str) -> None:
     kubectl -n hami-system port-forward ds/hami-agent 9394
     hami limits top --agent http://127.0.0.1:9394
 
-    A slice shows from its first CUDA call on.
+    A slice shows from its first CUDA call on. Time is what its launches were charged; where they are not (alone on its
+    card under policy default, no limit of time), what NVML shows of its processes, and "?" where that cannot tell.
 
     Exit status: 0 done, 2 wrong use, 3 no agent answers there.
     """
@@ -207,14 +208,15 @@ def _draw_top(found: "Iterable[Slice]", clear: bool) -> None:
     from hami.cli.look import pictures
 
     console = pictures.console()
-    table = Table("pod", "container", "card", "memory MiB", "of", "time %", "of", "waited s", "refused", box=None)
+    table = Table("pod", "container", "card", "memory MiB", "of", "time %", "by", "of", "waited s", "refused", box=None)
     count = 0
     for each in found:
         count += 1
         table.add_row(
             f"{each.namespace}/{each.pod}", each.container, each.card,
             _share(each.used_mib, each.limit_mib), "all" if each.limit_mib is None else f"{each.limit_mib:.0f}",
-            _share(each.time_percent, each.limit_percent), f"{each.limit_percent:.0f}",
+            "?" if each.time_percent is None else _share(each.time_percent, each.limit_percent),
+            each.time_by, f"{each.limit_percent:.0f}",
             f"{each.waited_s:.1f}", f"{each.refused:.0f}",
         )  # fmt: skip
     if clear:

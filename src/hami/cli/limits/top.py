@@ -13,6 +13,7 @@ TIMEOUT_S = 5.0
 MOST_BYTES = 32 << 20
 USED, LIMIT = "hami_vgpu_memory_used_bytes", "hami_vgpu_memory_limit_bytes"
 TIME, CORES = "hami_container_device_utilization_ratio", "hami_vgpu_core_limit_ratio"
+CHARGED = "hami_vgpu_time_charged"
 WAITED, REFUSED = "hami_vgpu_throttled_seconds_total", "hami_vgpu_memory_refused_total"
 _SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -20,7 +21,11 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Slice:
-    """One container on one card. Time is percent of the last second; `limit_mib` None: the whole card."""
+    """One container on one card. `limit_mib` None: the whole card.
+
+    Time is percent of the last second: `time_by` "charge", what launches were charged, or "NVML", what the driver shows
+    of a container whose launches are not, as it is alone on the card or has no limit of time. None: nobody knows.
+    """
 
     namespace: str
     pod: str
@@ -28,7 +33,8 @@ class Slice:
     card: str
     used_mib: float
     limit_mib: float | None
-    time_percent: float
+    time_percent: float | None
+    time_by: str
     limit_percent: float
     waited_s: float
     refused: float
@@ -52,7 +58,7 @@ def slices(text: str) -> Iterator[Slice]:
     """By pod, container and card."""
     values: dict[tuple[str, str, str, str], dict[str, float]] = {}
     for name, labels, value in _SAMPLE.findall(text):
-        if name in (USED, LIMIT, TIME, CORES, WAITED, REFUSED):
+        if name in (USED, LIMIT, TIME, CHARGED, CORES, WAITED, REFUSED):
             of = dict(_LABEL.findall(labels))
             key = (of.get("namespace", ""), of.get("pod", ""), of.get("container", ""), of.get("device_uuid", ""))
             values.setdefault(key, {})[name] = float(value)
@@ -61,9 +67,15 @@ def slices(text: str) -> Iterator[Slice]:
         if USED in told:
             limit = told.get(LIMIT)
             yield Slice(
-                *key, told[USED] / 2**20, None if limit is None else limit / 2**20, told.get(TIME, 0.0),
+                *key, told[USED] / 2**20, None if limit is None else limit / 2**20, told.get(TIME), _source(told),
                 told.get(CORES, 100.0), told.get(WAITED, 0.0), told.get(REFUSED, 0.0),
             )  # fmt: skip
+
+
+def _source(told: dict[str, float]) -> str:
+    if TIME not in told:
+        return ""
+    return "charge" if told.get(CHARGED, 1.0) else "NVML"
 
 
 def as_json(one: Slice) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from hami.agent.broker import usage
 from hami.agent.broker.look import GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
 from hami.model.errors import Unavailable
 from hami.observe.exposition import Sheet
+from hami.vendors.nvidia.nvml import ProcessLoad
 from hami.wire.broker import Seen, Usage
+from hami.wire.policy import CorePolicy
 
 from .conftest import CARD, OTHER, UID
 
@@ -173,6 +175,9 @@ async def test_each_process_hears_what_nvml_shows_of_it_when_that_changes(stage,
 class Card:
     """A driver that answers for one card, and for the other not."""
 
+    def __init__(self):
+        self.asked_loads = []
+
     def device_by_uuid(self, uuid):
         return uuid
 
@@ -180,6 +185,10 @@ class Card:
         if uuid == OTHER:
             raise Unavailable("the card is lost")
         return [type("Shown", (), {"pid": os.getpid(), "mem_bytes": None})]
+
+    def process_loads(self, uuid, since_us):
+        self.asked_loads.append(uuid)
+        return tuple(ProcessLoad(os.getpid(), since_us + at, percent, 0) for at, percent in ((1, 40), (2, 60)))
 
 
 class Inline:
@@ -229,5 +238,67 @@ async def test_the_metrics_have_hamis_names_and_count_what_was_told(stage, tmp_p
         assert f"{name}{who} {value}" in lines
     assert "hami_broker_clients 1" in lines
     assert not any("pod-idle" in line for line in lines)  # nothing of a container before its first cuInit
-    sheet.put("usage", -1, usage.samples(stage.broker, made, stage.now + 3))
-    assert f"hami_container_device_utilization_ratio{who} 0" in sheet.render().decode()
+    assert f"hami_vgpu_time_charged{who} 1" in lines
+
+
+def told_time(stage, made, seconds=0):
+    """Utilisation and whether it was charged, as the metrics say; None: they say nothing."""
+    found = {family.name: value for family, _, value in usage.samples(stage.broker, made, stage.now + seconds)}
+    return found.get("hami_container_device_utilization_ratio"), found.get("hami_vgpu_time_charged")
+
+
+async def charged(stage, client, busy_ns=250_000_000):
+    """A second in which it was charged so much."""
+    for total in (0, busy_ns):
+        client.send(Usage(0, (0,) * 7, total, 0, 0, 0))
+        await stage.settle()
+        stage.now += 1 if total == 0 else 0
+
+
+async def test_time_that_was_not_charged_is_nvmls_word_of_the_containers_own_processes(stage, tmp_path):
+    stage.grant("a", cores=30)
+    client = await stage.joined("a")
+    made, _ = look(stage, tmp_path)
+    made._judge({CARD: {os.getpid(): 1}}, {CARD: {os.getpid(): 62.5, 77: 30}})
+    assert told_time(stage, made) == (62.5, 0)
+    await charged(stage, client)
+    assert told_time(stage, made) == (25, 1)
+    assert told_time(stage, made, 3) == (62.5, 0)  # it has told nothing for long: idle, or charged no more
+    made._judge({CARD: {os.getpid(): 1}}, {CARD: {}})
+    assert told_time(stage, made, 3) == (0, 0)
+
+
+async def test_where_all_time_is_charged_nvml_is_not_asked(stage, tmp_path):
+    stage.grant("a", cores=30, core_policy=CorePolicy.FORCE)
+    await stage.joined("a")
+    made, _ = look(stage, tmp_path)
+    made._judge({CARD: {os.getpid(): 1}}, {CARD: {os.getpid(): 62.5}})
+    assert told_time(stage, made) == (0, 1)
+    card = Card()
+    made = Look(stage.broker, card, Inline(), tell=Told(), proc=tmp_path)
+    await made.once()
+    assert card.asked_loads == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "policy"), [(0, CorePolicy.FORCE), (30, CorePolicy.DEFAULT), (30, CorePolicy.DISABLE)]
+)
+async def test_where_time_may_not_be_charged_each_look_asks_nvml(stage, tmp_path, cores, policy):
+    stage.grant("a", cores=cores, core_policy=policy)
+    card = Card()
+    made = Look(stage.broker, card, Inline(), tell=Told(), proc=tmp_path)
+    await made.once()
+    assert card.asked_loads == []  # nobody there yet
+    await stage.joined("a")
+    await made.once()
+    assert card.asked_loads == [CARD]
+    assert told_time(stage, made) == (50, 0)  # the mean of its samples
+
+
+async def test_what_nvml_cannot_tell_is_not_guessed(stage, tmp_path):
+    stage.grant("a", cores=0)
+    await stage.joined("a")
+    made, _ = look(stage, tmp_path)
+    made._judge({CARD: {os.getpid(): 1}}, {CARD: {os.getpid(): 62.5}})
+    made._judge({CARD: {os.getpid(): 1}}, {})
+    assert told_time(stage, made) == (None, None)
