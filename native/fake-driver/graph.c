@@ -124,8 +124,9 @@ API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
 
 API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
 {
+    const struct CUgraph_st *g = (const struct CUgraph_st *)exec;
     const CUresult result = cuGraphUpload(exec, handle);
-    return result != CUDA_SUCCESS ? result : fake_run(handle, ((struct CUgraph_st *)exec)->duration_ns);
+    return result != CUDA_SUCCESS ? result : fake_run(handle, g->duration_ns, g->parts);
 }
 
 API CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream handle)

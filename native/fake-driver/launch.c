@@ -1,6 +1,7 @@
 /* What runs on a card: kernels, sets, copies. See fake.h. */
 #include <string.h>
 
+#include "place.h"
 #include "queue.h"
 
 enum {
@@ -8,7 +9,7 @@ enum {
     BYTES_A_NS = 1000 /* sets and copies: 1 TB/s */
 };
 
-CUresult fake_run(CUstream handle, int64_t duration_ns)
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts)
 {
     stream *s = fake_stream_of(handle);
     if (fake_current() == NULL)
@@ -16,9 +17,11 @@ CUresult fake_run(CUstream handle, int64_t duration_ns)
     pthread_mutex_lock(&fake_lock);
     if (s->capture != NULL) {
         s->capture->duration_ns += duration_ns;
+        if (s->capture->parts < parts)
+            s->capture->parts = parts;
         fake_add_node(s->capture, CU_GRAPH_NODE_TYPE_KERNEL, 0);
     } else {
-        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns});
+        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns, .parts = parts});
     }
     return fake_leave(CUDA_SUCCESS);
 }
@@ -33,15 +36,21 @@ static int64_t duration_of(fake_function *f, void **params)
     return KERNEL_NS;
 }
 
+static int parts_of(unsigned int gx, unsigned int gy, unsigned int gz)
+{
+    const uint64_t area = (uint64_t)gx * gy; /* times gz it may be more than 64 bits hold */
+    return fake_parts(area > UINT32_MAX ? UINT32_MAX : area * gz);
+}
+
 #define GRID unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared
-#define UNUSED_GRID (void)gx, (void)gy, (void)gz, (void)bx, (void)by, (void)bz, (void)shared
+#define UNUSED_BLOCK (void)bx, (void)by, (void)bz, (void)shared
 
 API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void **extra)
 {
-    UNUSED_GRID, (void)extra;
+    UNUSED_BLOCK, (void)extra;
     if (f == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
-    return fake_run(s, duration_of(f, params));
+    return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz));
 }
 
 API CUresult cuLaunchKernel_ptsz(CUfunction f, GRID, CUstream s, void **params, void **extra)
@@ -62,13 +71,13 @@ API CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, GRID, CUstream s, void
 API CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params), parts_of(c->gx, c->gy, c->gz));
 }
 
 API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params), parts_of(c->gx, c->gy, c->gz));
 }
 
 static int64_t moving(size_t bytes)
@@ -79,7 +88,7 @@ static int64_t moving(size_t bytes)
 API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count));
+    return fake_run(s, moving(count), FAKE_PARTS);
 }
 
 API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
@@ -90,7 +99,7 @@ API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t co
 API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count * 4));
+    return fake_run(s, moving(count * 4), FAKE_PARTS);
 }
 
 API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
@@ -101,7 +110,7 @@ API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
 API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes));
+    return fake_run(s, moving(bytes), FAKE_PARTS);
 }
 
 API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
@@ -112,5 +121,5 @@ API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t 
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes));
+    return fake_run(s, moving(bytes), FAKE_PARTS);
 }

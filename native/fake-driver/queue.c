@@ -2,15 +2,16 @@
  * Streams, events, and when things happen. See fake.h.
  *
  * Nothing runs: each stream is a queue of operations, and `pump` works out, whenever somebody asks, when each began and
- * ended. A card runs one kernel at a time; it is handed to a process for at most 2 ms ahead, which is the time slice.
+ * ended. What runs beside what is place.c's.
  */
 #include <stdlib.h>
 #include <time.h>
 
+#include "place.h"
 #include "queue.h"
 
 enum {
-    SLICE_NS = 2000000,
+    NAP_NS = 1000000, /* longest sleep of who waits for a stream */
     EVENT_NS = 700, /* what an event adds to a stream */
     STREAMS = 64
 };
@@ -28,20 +29,6 @@ stream *fake_stream_of(CUstream handle)
     return handle == CU_STREAM_PER_THREAD ? STREAM_THREAD : (stream *)handle;
 }
 
-/* Hands the card to an operation: when it begins, or -1 when that is not for this slice. */
-static int64_t begin_on_card(int card, int64_t ready_ns, int64_t duration_ns, int64_t now)
-{
-    int64_t free_at = atomic_load(&fake_live->free_at_ns[card]), start;
-    do {
-        start = free_at > ready_ns ? free_at : ready_ns;
-        if (start > now + SLICE_NS)
-            return -1;
-    } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[card], &free_at, start + duration_ns));
-    atomic_fetch_add(&fake_self()->busy_ns[card], duration_ns);
-    atomic_store(&fake_self()->turn_ns[card], start + duration_ns);
-    return start;
-}
-
 /* Works out the operation at the head of a stream; false when it has to wait. */
 static bool step(stream *s, int64_t now)
 {
@@ -50,7 +37,7 @@ static bool step(stream *s, int64_t now)
     op *o = &s->ops[s->head % (DEPTH * 4)];
     int64_t ready = s->ready_ns > o->submitted_ns ? s->ready_ns : o->submitted_ns;
     if (o->kind == OP_KERNEL) {
-        const int64_t start = begin_on_card(0, ready, o->duration_ns, now);
+        const int64_t start = fake_place(0, ready, o->duration_ns, o->parts, now);
         if (start < 0)
             return false;
         s->ready_ns = start + o->duration_ns;
@@ -142,7 +129,7 @@ API CUresult cuStreamSynchronize(CUstream handle)
         if (over)
             return CUDA_SUCCESS;
         if (left > 100000)
-            nap(left > SLICE_NS ? SLICE_NS / 2 : (long)(left - 60000));
+            nap(left > NAP_NS ? NAP_NS : (long)(left - 60000));
     }
 }
 

@@ -16,6 +16,7 @@ enum op_kind { OP_KERNEL, OP_EVENT, OP_GATE, OP_WAIT_EVENT };
 typedef struct {
     enum op_kind kind;
     int64_t submitted_ns, duration_ns;
+    int parts; /* of the card, that a kernel takes */
     event *event;
     const uint32_t *word;
     uint32_t value;
@@ -32,6 +33,7 @@ typedef struct CUstream_st {
 
 struct CUgraph_st {
     int64_t duration_ns;
+    int parts; /* of its widest node */
     int nodes;
     int64_t memory; /* bytes of its memory nodes, not taken yet */
     struct node *list;
@@ -54,8 +56,8 @@ static inline CUstream fake_own(CUstream handle)
 /* Waits for room, as a real launch does; other threads go on meanwhile. */
 void fake_push(stream *s, op o);
 
-/* Whatever takes the card for so long: at once, or as a node of what the stream records. Takes the lock itself. */
-CUresult fake_run(CUstream handle, int64_t duration_ns);
+/* Whatever takes so many parts of the card for so long: at once, or as a node of what the stream records. Takes the lock itself. */
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts);
 
 struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes);
 
