@@ -11,6 +11,7 @@
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
  *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
+ *   probe cards SECONDS NS [unseen]        one launch on the first card, three on the second; `unseen`: changed past all hooks
  *   probe storm THREADS ROUNDS [SEED]      so many threads that take, give back, launch and ask, all at once
  *   probe kills COUNT                      so many processes killed anywhere, and how long a neighbour waited at most
  *   probe defects                          frees of nothing, references to contexts, a second card (simulated driver)
@@ -37,6 +38,7 @@ static void do_forks(int count, char **words) { (void)count, forks(atoi(words[0]
 static void do_closes(int count, char **words) { (void)count, closes(atoi(words[0])); }
 static void do_run(int count, char **words) { run(words[0], atof(words[1]), atoll(words[2]), count > 3 ? atoll(words[3]) : 0); }
 static void do_threads(int count, char **words) { (void)count, threads(atoi(words[0]), atof(words[1]), atoll(words[2])); }
+static void do_cards(int count, char **words) { cards(atof(words[0]), atoll(words[1]), count > 2); }
 static void do_storm(int count, char **words) { storm(atoi(words[0]), atol(words[1]), count > 2 ? strtoull(words[2], NULL, 10) : 1); }
 static void do_kills(int count, char **words) { (void)count, kills(atoi(words[0])); }
 static void do_defects(int count, char **words) { (void)count, (void)words, defects(); }
@@ -56,7 +58,7 @@ static const struct {
     {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
     {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},
     {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
-    {"storm", 2, do_storm},     {"kills", 1, do_kills},       {"defects", 0, do_defects},
+    {"storm", 2, do_storm},     {"kills", 1, do_kills},   {"defects", 0, do_defects},   {"cards", 2, do_cards},
 };
 
 int main(int count, char **words)

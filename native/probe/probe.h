@@ -153,6 +153,7 @@ void memory(const char *route_name, size_t chunk);                              
 void hold(size_t mib, double seconds);                                               /* memory.c */
 void run(const char *work, double seconds, int64_t ns, int64_t host_ns);             /* run.c */
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
+void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */
 void storm(int threads, long rounds, uint64_t seed);                                 /* storm.c */
 void kills(int count);                                                               /* kills.c */
 void defects(void);                                                                  /* defects.c */

@@ -4,6 +4,7 @@
  * Their size is known only afterwards, from NVML. So: reserve what the last one took, call, look, and undo the call if the
  * slice is now overdrawn.
  */
+#include "lane.h"
 #include "log.h"
 #include "state.h"
 
@@ -113,6 +114,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
         if (!context_begin(&m, device))                     \
             return CUDA_ERROR_OUT_OF_MEMORY;                \
         const CUresult result = BEHIND(name, __VA_ARGS__);  \
+        hami_lane_follow(NULL);                             \
         if (context_end(&m, result))                        \
             return result;                                  \
         BEHIND(cuCtxDestroy_v2, *out);                      \
@@ -139,6 +141,7 @@ static void all_due(void)
         hami_card *card = hami_card_now();         \
         hami_context_gone(context);                \
         const CUresult result = BEHIND(name, context); \
+        hami_lane_context_gone();                  \
         if (result == CUDA_SUCCESS) {              \
             hami_memory_gone(context);             \
             if (card != NULL)                      \
@@ -161,6 +164,7 @@ static CUresult primary_end(CUresult result, CUdevice device)
     CUcontext context = atomic_exchange(&card->primary, NULL);
     if (context != NULL) {
         hami_context_gone(context);
+        hami_lane_context_gone();
         hami_memory_gone(context);
         context_gone(card);
     }
@@ -185,6 +189,7 @@ PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
         if (context != NULL)                                                                     \
             hami_context_gone(context);                                                          \
         const CUresult result = BEHIND(name, device);                                            \
+        hami_lane_context_gone();                                                                \
         if (result == CUDA_SUCCESS && context != NULL) {                                         \
             hami_memory_gone(context);                                                           \
             context_gone(card);                                                                  \

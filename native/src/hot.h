@@ -29,7 +29,7 @@ typedef struct {
     _Alignas(128) _Atomic(hami_launch) next[HAMI_NEXTS];
     _Atomic ptrdiff_t mine;  /* from the thread pointer to `hami_mine`; valid once `lanes_open` has been true */
     _Atomic int captures;    /* begun and not ended, all threads */
-    _Atomic bool lanes_open; /* one card, one priority: nothing has to be asked before a launch */
+    _Atomic bool lanes_open; /* one priority, and it is known which card a thread launches on: nothing has to be asked before a launch */
     _Atomic bool measuring;  /* a short kernel is being measured: nothing of this process runs beside it */
     _Alignas(64) _Atomic(hami_launch) behind[HAMI_NEXTS]; /* the driver's; where it has none what says so */
 } hami_hot_t;

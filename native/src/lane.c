@@ -1,13 +1,13 @@
-/* See lane.h. */
+/* See lane.h. Hooks of what changes a thread's context. */
 #include "lane.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #include "cost.h"
-#include "state.h"
+#include "log.h"
 
-enum { LANES = 256 }; /* threads that launch at once; more of them pay without a lane */
+enum { LANES = 512 }; /* threads that launch at once, times cards; more of them pay without a lane */
 
 static_assert(HAMI_LANE_KEYS == 64, "the index is the top six bits of the hash");
 
@@ -15,8 +15,10 @@ __thread hami_mine_t hami_mine;
 
 static hami_lane lanes[LANES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t ending;
+static pthread_key_t own; /* the first of a thread's lanes */
 static bool usable;
+static _Atomic bool unseen; /* a thread's context has changed past our hooks */
+static _Atomic uint32_t contexts_gone;
 
 static void drop(hami_lane_key *key)
 {
@@ -25,45 +27,90 @@ static void drop(hami_lane_key *key)
     memset(key, 0, sizeof *key);
 }
 
-/* At the end of a thread: what it has not used is the process's again. */
-static void leave(void *mine)
+/* Puts the thread's credit down beside its lane. */
+static void leave(void)
 {
-    hami_lane *lane = mine;
-    for (int i = 0; i < HAMI_LANE_KEYS; i++)
-        drop(&lane->keys[i]);
-    if (hami_state.card_count == 1)
-        hami_budget_correct(&hami_state.cards[0].purse, -hami_mine.credit_ns);
+    if (hami_mine.lane != NULL)
+        hami_mine.lane->kept_ns = hami_mine.credit_ns;
     hami_mine = (hami_mine_t){0};
-    atomic_store(&lane->taken, false);
+}
+
+/* At the end of a thread: what it has not used is the process's again. */
+static void give_back(void *first)
+{
+    leave();
+    for (hami_lane *lane = first, *next; lane != NULL; lane = next) {
+        next = lane->other;
+        for (int i = 0; i < HAMI_LANE_KEYS; i++)
+            drop(&lane->keys[i]);
+        hami_budget_correct(&lane->card->purse, -lane->kept_ns);
+        lane->kept_ns = 0;
+        atomic_store(&lane->taken, false);
+    }
 }
 
 static void begin(void)
 {
-    usable = pthread_key_create(&ending, leave) == 0;
+    usable = pthread_key_create(&own, give_back) == 0;
 }
 
 void hami_lanes_open(bool open)
 {
     atomic_store(&hami_hot.mine, (char *)&hami_mine - (char *)__builtin_thread_pointer()); /* the same in every thread */
-    atomic_store(&hami_hot.lanes_open, open);
+    atomic_store(&hami_hot.lanes_open, open && !atomic_load(&unseen));
 }
 
-hami_lane *hami_lane_take(void)
+static hami_lane *make(hami_card *card, hami_lane *first)
+{
+    for (int i = 0; i < LANES; i++) {
+        hami_lane *lane = &lanes[i];
+        if (atomic_load_explicit(&lane->taken, memory_order_relaxed) || atomic_exchange(&lane->taken, true))
+            continue;
+        lane->card = card;
+        lane->other = first;
+        if (pthread_setspecific(own, lane) == 0)
+            return lane;
+        atomic_store(&lane->taken, false);
+        break;
+    }
+    return NULL;
+}
+
+static void enter(hami_lane *lane)
+{
+    hami_mine = (hami_mine_t){.lane = lane, .credit_ns = lane->kept_ns};
+}
+
+/* Of several cards the launches go to that of the context, which only our hooks follow. */
+static void note_context(hami_lane *lane)
+{
+    lane->as_of = atomic_load(&contexts_gone);
+    if (hami_state.card_count == 1 || USE(cuCtxGetCurrent, &lane->context) != CUDA_SUCCESS)
+        lane->context = NULL;
+}
+
+hami_lane *hami_lane_take(hami_card *card)
 {
     if (!atomic_load_explicit(&hami_hot.lanes_open, memory_order_relaxed))
         return NULL;
-    if (hami_mine.lane != NULL || pthread_once(&once, begin) != 0 || !usable)
+    if (hami_mine.lane != NULL && hami_mine.lane->card == card)
         return hami_mine.lane;
-    for (int i = 0; i < LANES; i++) {
-        if (!atomic_load_explicit(&lanes[i].taken, memory_order_relaxed) && !atomic_exchange(&lanes[i].taken, true)) {
-            if (pthread_setspecific(ending, &lanes[i]) == 0)
-                hami_mine.lane = &lanes[i];
-            else
-                atomic_store(&lanes[i].taken, false);
-            break;
-        }
+    if (pthread_once(&once, begin) != 0 || !usable)
+        return NULL;
+    if (hami_mine.lane != NULL) {
+        hami_log(HAMI_LOG_WARN, "a thread's context has changed unseen: launches on several cards are paid for one by one");
+        atomic_store(&unseen, true);
+        atomic_store(&hami_hot.lanes_open, false);
+        return NULL;
     }
-    return hami_mine.lane;
+    hami_lane *first = pthread_getspecific(own), *lane = first;
+    while (lane != NULL && lane->card != card)
+        lane = lane->other;
+    if (lane == NULL && (lane = make(card, first)) == NULL)
+        return NULL;
+    note_context(lane);
+    enter(lane);
+    return lane;
 }
 
 void hami_lane_drop(hami_lane *lane, uint64_t what, uint64_t amount)
@@ -75,4 +122,72 @@ void hami_lane_fill(hami_lane *lane, uint64_t what, uint64_t amount, struct hami
 {
     hami_lane_key *key = hami_lane_key_of(lane, what, amount);
     *key = (hami_lane_key){.what = what, .amount = amount, .price_ns = price_ns, .cost = cost, .left = left};
+}
+
+/* ---- which card a thread launches on ---- */
+
+void hami_lane_follow(CUcontext context)
+{
+    if (hami_state.card_count <= 1)
+        return;
+    const uint32_t gone = atomic_load_explicit(&contexts_gone, memory_order_relaxed);
+    if (hami_mine.lane != NULL && hami_mine.lane->context == context && hami_mine.lane->as_of == gone)
+        return;
+    leave();
+    if (context == NULL || !usable)
+        return;
+    for (hami_lane *lane = pthread_getspecific(own); lane != NULL; lane = lane->other) {
+        if (lane->context == context && lane->as_of == gone) {
+            enter(lane);
+            return;
+        }
+    }
+}
+
+void hami_lane_context_gone(void)
+{
+    atomic_fetch_add(&contexts_gone, 1);
+    hami_lane_follow(NULL);
+}
+
+static CUresult followed(CUresult result, CUcontext context)
+{
+    hami_lane_follow(result == CUDA_SUCCESS ? context : NULL);
+    return result;
+}
+
+CUresult cuCtxSetCurrent(CUcontext context)
+{
+    return followed(BEHIND(cuCtxSetCurrent, context), context);
+}
+
+CUresult cuCtxPushCurrent(CUcontext context)
+{
+    return followed(BEHIND(cuCtxPushCurrent, context), context);
+}
+
+CUresult cuCtxPushCurrent_v2(CUcontext context)
+{
+    return followed(BEHIND(cuCtxPushCurrent_v2, context), context);
+}
+
+/* What was below is known to the driver alone: the next launch asks it. */
+CUresult cuCtxPopCurrent(CUcontext *out)
+{
+    return followed(BEHIND(cuCtxPopCurrent, out), NULL);
+}
+
+CUresult cuCtxPopCurrent_v2(CUcontext *out)
+{
+    return followed(BEHIND(cuCtxPopCurrent_v2, out), NULL);
+}
+
+CUresult cuCtxAttach(CUcontext *out, unsigned int flags)
+{
+    return followed(BEHIND(cuCtxAttach, out, flags), NULL);
+}
+
+CUresult cuCtxDetach(CUcontext context)
+{
+    return followed(BEHIND(cuCtxDetach, context), NULL);
 }

@@ -3,6 +3,9 @@
  *
  * The prices of the keys it launched last, launches of them that are counted already, and a little GPU time taken out of
  * the purse. A launch that finds all three goes on at once; any other goes through pay.c, which fills them up again.
+ *
+ * A lane is for one card. Where a container has several, a thread has one for each, and the hooks of what changes its context
+ * put the right one into its place (lane.c), so a launch need not ask which card it is for.
  */
 #ifndef HAMI_LANE_H
 #define HAMI_LANE_H
@@ -12,6 +15,7 @@
 #include <stdint.h>
 
 #include "capture.h"
+#include "state.h"
 
 enum {
     HAMI_LANE_KEYS = 64,        /* a power of two */
@@ -28,14 +32,19 @@ typedef struct {
     uint32_t left; /* launches that are counted and not made */
 } hami_lane_key;
 
-typedef struct {
+typedef struct hami_lane {
     _Atomic bool taken;
+    hami_card *card;
+    CUcontext context;       /* in which its thread was when it came here; NULL: unknown */
+    uint32_t as_of;          /* contexts that had ended by then: `context` may be another's since */
+    int64_t kept_ns;         /* credit, while its thread launches on another card */
+    struct hami_lane *other; /* of the same thread */
     hami_lane_key keys[HAMI_LANE_KEYS];
 } hami_lane;
 
 /* A thread's own. */
 typedef struct {
-    _Alignas(16) hami_lane *lane; /* NULL: none yet */
+    _Alignas(16) hami_lane *lane; /* of the card that it launches on; NULL: none yet, or nobody knows which card that is */
     int64_t credit_ns;            /* taken out of the purse, not spent */
 } hami_mine_t;
 
@@ -67,8 +76,14 @@ static inline bool hami_lane_pays(uint64_t what, uint64_t amount)
 /* Opens lanes to all threads, or closes them. */
 void hami_lanes_open(bool open);
 
-/* This thread's lane, made at its first use; NULL: none left, or lanes are not open. */
-hami_lane *hami_lane_take(void);
+/* This thread's lane for the card of its context, made at its first use; NULL: none left, or lanes are not open. */
+hami_lane *hami_lane_take(hami_card *card);
+
+/* This thread has made `context` current, NULL: one that is not known. */
+void hami_lane_follow(CUcontext context);
+
+/* A context has ended: its handle may become another's. This thread's may be another now. */
+void hami_lane_context_gone(void);
 
 /* Returns the launches that are counted and not made, of whatever key is in that key's place. */
 void hami_lane_drop(hami_lane *lane, uint64_t what, uint64_t amount);

@@ -167,7 +167,7 @@ struct hami_sample *hami_pay(const hami_work *w)
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
-    hami_lane *lane = hami_lane_take();
+    hami_lane *lane = hami_lane_take(card);
     spend(card, lane, price, stream);
     const uint32_t number = count(lane, w, cost, price);
     if (number == 0 || hami_capturing())

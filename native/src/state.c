@@ -51,7 +51,7 @@ void hami_throttle_update(void)
         count += limited || atomic_load(&card->mixed);
         mixed |= atomic_load(&card->mixed);
     }
-    hami_lanes_open(hami_state.card_count == 1 && !mixed);
+    hami_lanes_open(!mixed);
     atomic_store(&hami_throttling, count);
     hami_routes_update();
 }
