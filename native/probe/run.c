@@ -12,7 +12,7 @@ static void busy_host(int64_t ns)
     }
 }
 
-enum { WINDOWS = 6000, LATENCIES = 200000 };
+enum { WINDOWS = 6000, LATENCIES = 200000, SLOWEST = 64 };
 
 void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
 {
@@ -98,8 +98,11 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
            work, (long long)ns, (long long)host_ns, took, launches, (double)launches / took, rounds_a_ns, (long long)from);
     const size_t kept = (size_t)(launches < LATENCIES ? launches : LATENCIES);
     qsort(took_us, kept, sizeof took_us[0], by_value);
-    if (sync && kept > 0)
-        printf("\"p50_us\": %.1f, \"p99_us\": %.1f, ", took_us[kept / 2], took_us[kept * 99 / 100]);
+    if (sync && kept > 0) {
+        printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"slowest_us\": [", took_us[kept / 2], took_us[kept * 99 / 100]);
+        for (size_t i = kept > SLOWEST ? kept - SLOWEST : 0; i < kept; i++)
+            printf("%.0f%s", took_us[i], i + 1 < kept ? "," : "], ");
+    }
     printf("\"%s\": [", window_ns == 100000000 ? "tenths" : "windows");
     for (int i = 0; i < WINDOWS && i < (int)(seconds * 1e9 / (double)window_ns); i++)
         printf("%s%lld", i ? "," : "", windows[i]);

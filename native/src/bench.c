@@ -145,9 +145,12 @@ static void make_word(hami_bench *b)
 
 static bool fill(hami_bench *b)
 {
-    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS ||
-        USE(cuEventCreate, &b->fence, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
+    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
         return false;
+    for (int i = 0; i < HAMI_FENCES; i++) {
+        if (USE(cuEventCreate, &b->fences[i], CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
+            return false;
+    }
     for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
         if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
             USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)

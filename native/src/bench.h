@@ -47,7 +47,7 @@ typedef struct {
     int calibrations;
     int64_t offsets[3]; /* ns, the last ones */
     hami_sample own; /* its events are for calibration */
-    CUevent fence;   /* the end of our turn on the card */
+    CUevent fences[HAMI_FENCES];
     hami_sample samples[HAMI_BENCH_SAMPLES];
 } hami_bench;
 

@@ -29,11 +29,11 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
         hami_sleep_coarse_ns(DRAIN_POLL_NS);
         return;
     }
-    const bool fenced = !hami_capturing() && hami_fence(card, stream);
+    const bool fenced = !hami_capturing() && hami_fence(card, stream, HAMI_FENCE_TURN);
     const int64_t begun_ns = hami_now_ns();
     const int64_t most = reckoned_ns + DRAIN_MOST_NS;
     hami_sleep_until_ns(reckoned_ns - EARLY_NS);
-    while (fenced && hami_now_ns() < most && !hami_fence_passed(card)) {
+    while (fenced && hami_now_ns() < most && !hami_fence_passed(card, HAMI_FENCE_TURN)) {
         pthread_mutex_lock(&card->pacing);
         hami_turn_draining(&card->pacer, hami_now_ns());
         pthread_mutex_unlock(&card->pacing);

@@ -93,20 +93,20 @@ static void read_one(hami_sample *s)
     hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust));
 }
 
-bool hami_fence(hami_card *card, CUstream stream)
+bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind)
 {
     pthread_mutex_lock(&hami_bench_busy);
     hami_bench *b = hami_bench_now(card);
-    const bool marked = b != NULL && USE(cuEventRecord, b->fence, stream) == CUDA_SUCCESS;
+    const bool marked = b != NULL && USE(cuEventRecord, b->fences[kind], stream) == CUDA_SUCCESS;
     pthread_mutex_unlock(&hami_bench_busy);
     return marked;
 }
 
-bool hami_fence_passed(hami_card *card)
+bool hami_fence_passed(hami_card *card, hami_fence_kind kind)
 {
     pthread_mutex_lock(&hami_bench_busy);
     hami_bench *b = hami_bench_now(card);
-    const bool passed = b == NULL || USE(cuEventQuery, b->fence) != CUDA_ERROR_NOT_READY;
+    const bool passed = b == NULL || USE(cuEventQuery, b->fences[kind]) != CUDA_ERROR_NOT_READY;
     pthread_mutex_unlock(&hami_bench_busy);
     return passed;
 }

@@ -25,10 +25,10 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
 void hami_sample_end(hami_sample *sample, bool launched);
 
 /* Marks the end of what `stream` has queued. False: cannot be marked now. */
-bool hami_fence(hami_card *card, CUstream stream);
+bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind);
 
-/* True when the last fence of this context has been passed. */
-bool hami_fence_passed(hami_card *card);
+/* True when the last fence of that kind in this context has been passed, or there was none. */
+bool hami_fence_passed(hami_card *card, hami_fence_kind kind);
 
 /* Reads what has completed. Cheap when nothing has; does nothing while another thread is at it. */
 void hami_samples_read(void);

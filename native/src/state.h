@@ -15,6 +15,13 @@
 #include "policy.h"
 #include "turns.h"
 
+typedef enum {
+    HAMI_FENCE_TURN,  /* of what is launched in a turn (buy.c) */
+    HAMI_FENCE_LEASH, /* of what low priority launches (yield.c) */
+    HAMI_FENCE_LEASH_TOO,
+    HAMI_FENCES
+} hami_fence_kind;
+
 enum { HAMI_CROWDED_NS = 1000 * 1000 * 1000 }; /* a launch from another stream makes the process crowded for so long */
 
 typedef struct {
@@ -38,7 +45,12 @@ typedef struct {
     _Atomic bool low;                /* priority 1 */
     _Atomic bool mixed;              /* tenants of the other priority use the card */
     _Atomic int64_t yielded_ns;      /* since when launches yield to a higher priority; 0: they do not */
+    _Atomic int64_t pause_ns;        /* for so long at most; 0: nothing was launched beside it yet */
     _Atomic int64_t excused_ns;      /* until when they need not */
+    _Atomic int64_t excused_since_ns; /* 0: what that took on the card is known */
+    _Atomic uint32_t group, grouped; /* launches of a group beside a higher priority that rests, and made of the present one */
+    int64_t group_ns;                /* when the last group went; this and the next under a lock of yield.c */
+    hami_fence_kind fence;           /* at its end */
     _Atomic int told_others;         /* by the broker: processes of others on the card; -1: it has not said */
     _Atomic int64_t told_bytes;      /* by the broker: what NVML shows of this process; -1: nothing */
     _Atomic bool nvml_shows_us;      /* our own look at NVML found this process */

@@ -393,3 +393,18 @@ def test_low_priority_yields_while_high_priority_is_at_work_and_goes_on_after(no
     assert isinstance(tenths, list)
     assert sum(tenths[35:45]) < 0.2 * sum(tenths[5:15])
     assert sum(tenths[75:85]) > 0.6 * sum(tenths[5:15])
+
+
+def test_low_priority_has_the_card_while_high_priority_rests(node: Node) -> None:
+    """Though it never has much queued then."""
+    low = node.grant("low", mem=None, cores=0, priority=1)
+    high = node.grant("high", mem=None, cores=0, priority=0)
+    node.start_agent()
+    work = ("probe", "run", "spin", 3, 1_000_000)
+    alone = result(node.start(low, *work, PROBE_ROUNDS_A_NS="1"))["rate"]
+    resting = node.start(high, "probe", "hold", 64, 60)
+    time.sleep(2)
+    beside = result(node.start(low, *work, PROBE_ROUNDS_A_NS="1"))["rate"]
+    resting.kill()
+    assert isinstance(beside, float)
+    assert beside > 0.8 * float(str(alone))
