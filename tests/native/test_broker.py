@@ -396,7 +396,7 @@ def test_low_priority_yields_while_high_priority_is_at_work_and_goes_on_after(no
 
 
 def test_low_priority_has_the_card_while_high_priority_rests(node: Node) -> None:
-    """Though it never has much queued then: it loses what a busy machine wakes it late, and it is woken each millisecond."""
+    """Though it never has much queued then; a busy machine may wake it late, and it is woken each millisecond."""
     low = node.grant("low", mem=None, cores=0, priority=1)
     high = node.grant("high", mem=None, cores=0, priority=0)
     node.start_agent()
