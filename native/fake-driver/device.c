@@ -1,8 +1,6 @@
 /* Cards, who is on them, and what can be asked of them. See fake.h. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +18,7 @@ int fake_card_count;
 sim_live *fake_live;
 
 static bool started;
+static int live_fd = -1;
 static sim_live_process *self;
 
 int64_t fake_now(void)
@@ -94,37 +93,45 @@ static bool map_live(const char *cards)
     }
     const int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
     void *memory = mmap(NULL, sizeof(sim_live), PROT_READ | PROT_WRITE, flags, fd, 0);
-    if (fd >= 0)
-        close(fd);
+    live_fd = fd; /* stays open: the lock of our entry goes with it */
     fake_live = memory == MAP_FAILED ? NULL : memory;
     if (fake_live != NULL)
         atomic_store(&fake_live->magic, SIM_LIVE_MAGIC);
     return fake_live != NULL;
 }
 
-static bool gone(int pid)
+/* Whoever has the lock of a free entry, or of a dead process's, has the entry. */
+static bool take_entry(int slot)
 {
-    return kill(pid, 0) != 0 && errno == ESRCH;
+    sim_live_process *entry = &fake_live->processes[slot];
+    struct flock lock = sim_live_lock(slot);
+    if (live_fd >= 0 && fcntl(live_fd, F_SETLK, &lock) != 0)
+        return false;
+    if (atomic_load(&entry->pid) == (int32_t)getpid() || !sim_live_unlocked(entry))
+        return true;
+    lock.l_type = F_UNLCK;
+    (void)fcntl(live_fd, F_SETLK, &lock);
+    return false;
 }
 
 static bool enter_self(void)
 {
-    for (int i = 0; i < SIM_LIVE_PROCESSES; i++) {
-        sim_live_process *entry = &fake_live->processes[i];
-        int32_t pid = atomic_load(&entry->pid);
-        if (pid != 0 && pid != (int32_t)getpid() && !gone(pid))
-            continue;
-        if (!atomic_compare_exchange_strong(&entry->pid, &pid, (int32_t)getpid()))
-            continue;
-        for (int card = 0; card < SIM_LIVE_CARDS; card++) {
-            atomic_store(&entry->bytes[card], 0);
-            atomic_store(&entry->busy_ns[card], 0);
-            atomic_store(&entry->turn_ns[card], 0);
-        }
-        self = entry;
-        return true;
+    int slot = 0;
+    while (slot < SIM_LIVE_PROCESSES && !take_entry(slot))
+        slot++;
+    if (slot == SIM_LIVE_PROCESSES)
+        return false;
+    sim_live_process *entry = &fake_live->processes[slot];
+    atomic_store(&entry->pid, 0);
+    atomic_store(&entry->space, sim_live_space());
+    for (int card = 0; card < SIM_LIVE_CARDS; card++) {
+        atomic_store(&entry->bytes[card], 0);
+        atomic_store(&entry->busy_ns[card], 0);
+        atomic_store(&entry->turn_ns[card], 0);
     }
-    return false;
+    atomic_store(&entry->pid, (int32_t)getpid());
+    self = entry;
+    return true;
 }
 
 static void leave(void)
@@ -148,16 +155,21 @@ API CUresult cuInit(unsigned int flags)
     return result;
 }
 
+/* By all that live. */
+static int64_t held(int card)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < SIM_LIVE_PROCESSES; i++) {
+        const int64_t has = atomic_load_explicit(&fake_live->processes[i].bytes[card], memory_order_relaxed);
+        if (has != 0 && sim_live_pid(live_fd, fake_live, i) != SIM_LIVE_NOBODY)
+            sum += has;
+    }
+    return sum;
+}
+
 bool fake_take(int card, int64_t bytes)
 {
-    int64_t held = 0;
-    for (int i = 0; i < SIM_LIVE_PROCESSES && bytes > 0; i++) {
-        sim_live_process *entry = &fake_live->processes[i];
-        const int32_t pid = atomic_load_explicit(&entry->pid, memory_order_relaxed);
-        if (pid != 0 && (atomic_load(&entry->bytes[card]) == 0 || !gone(pid)))
-            held += atomic_load_explicit(&entry->bytes[card], memory_order_relaxed);
-    }
-    if (bytes > 0 && bytes > fake_cards[card].total - held)
+    if (bytes > 0 && bytes > fake_cards[card].total - held(card))
         return false;
     atomic_fetch_add(&self->bytes[card], bytes);
     return true;
@@ -231,13 +243,7 @@ API CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
     const fake_context *context = fake_current();
     if (context == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
-    int64_t held = 0;
-    for (int i = 0; i < SIM_LIVE_PROCESSES; i++) {
-        const int32_t pid = atomic_load(&fake_live->processes[i].pid);
-        if (pid != 0 && !gone(pid))
-            held += atomic_load(&fake_live->processes[i].bytes[context->device]);
-    }
     *total_bytes = (size_t)fake_cards[context->device].total;
-    *free_bytes = *total_bytes - (size_t)held;
+    *free_bytes = *total_bytes - (size_t)held(context->device);
     return CUDA_SUCCESS;
 }

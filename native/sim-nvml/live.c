@@ -2,9 +2,7 @@
 #define _GNU_SOURCE
 #include "live.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,6 +11,8 @@
 
 #include "hami/sim_live.h"
 #include "rack.h"
+
+static int live_fd = -1;
 
 /* Mapped once it is there: programs may start after us. */
 static const sim_live *live(void)
@@ -30,7 +30,10 @@ static const sim_live *live(void)
         void *memory = mmap(NULL, sizeof(sim_live), PROT_READ, MAP_SHARED, fd, 0);
         mapped = memory == MAP_FAILED ? NULL : memory;
     }
-    (void)close(fd);
+    if (mapped == NULL)
+        (void)close(fd);
+    else
+        live_fd = fd; /* stays open: closing it would drop the lock that the driver in this process has */
     return mapped;
 }
 
@@ -49,9 +52,9 @@ unsigned int live_processes(unsigned int card, struct live_process *out, unsigne
     unsigned int found = 0;
     for (unsigned int i = 0; file != NULL && card < SIM_LIVE_CARDS && i < SIM_LIVE_PROCESSES && found < size; i++) {
         const sim_live_process *entry = &file->processes[i];
-        int pid = atomic_load(&entry->pid);
-        int64_t bytes = atomic_load(&entry->bytes[card]);
-        if (pid == 0 || bytes <= 0 || (kill(pid, 0) != 0 && errno == ESRCH))
+        const int64_t bytes = atomic_load(&entry->bytes[card]);
+        const int pid = bytes <= 0 ? SIM_LIVE_NOBODY : sim_live_pid(live_fd, file, (int)i);
+        if (pid == SIM_LIVE_NOBODY)
             continue;
         out[found++] = (struct live_process){.pid = (unsigned int)pid, .slot = i, .bytes = (uint64_t)bytes, .ran_ns = ran_ns(entry, card)};
     }

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct live_process {
-    unsigned int pid;
+    unsigned int pid;  /* here; 0: it has none in this pid namespace, and is not to be shown */
     unsigned int slot; /* of the shared file */
     uint64_t bytes;
     int64_t ran_ns; /* since it began, what it has begun and not ended counted as far as it is */

@@ -31,7 +31,7 @@ static int64_t clock_ns(clockid_t clock)
 static void sample(struct sampled *s, const struct live_process *process)
 {
     const int64_t now = clock_ns(CLOCK_MONOTONIC), ran = process->ran_ns;
-    if (s->pid != process->pid) {
+    if (s->at_ns == 0 || s->pid != process->pid) {
         *s = (struct sampled){.pid = process->pid, .at_ns = now, .ran_ns = ran};
     } else if (now - s->at_ns >= PERIOD_NS) {
         const int64_t percent = ((ran - s->ran_ns) * 100 + (now - s->at_ns) / 2) / (now - s->at_ns);
@@ -98,7 +98,7 @@ static void add_live(struct answer *to, unsigned int card, unsigned long long la
     const struct sampled *samples[SIM_LIVE_PROCESSES];
     const unsigned int count = sample_live(card, samples);
     for (unsigned int i = 0; i < count; i++) {
-        if (samples[i]->percent > 0 && samples[i]->at_us > last_seen)
+        if (samples[i]->pid != 0 && samples[i]->percent > 0 && samples[i]->at_us > last_seen)
             add(to, (nvmlProcessUtilizationSample_t){
                         .pid = samples[i]->pid, .timeStamp = samples[i]->at_us, .smUtil = samples[i]->percent});
     }

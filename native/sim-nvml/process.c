@@ -47,10 +47,13 @@ static nvmlReturn_t list(const char *function, nvmlDevice_t device, enum process
     }
     struct live_process live[MAX_PROCESSES];
     unsigned int running = kind == PROCESS_COMPUTE && !handle->mig ? live_processes(card->index, live, MAX_PROCESSES) : 0;
-    for (unsigned int i = 0; i < running; i++, found++) {
+    for (unsigned int i = 0; i < running; i++) {
+        if (live[i].pid == 0)
+            continue;
         struct process process = {.pid = live[i].pid, .memory = live[i].bytes, .gi = NVML_NO_VALUE, .ci = NVML_NO_VALUE};
         if (found < *count)
             fill(entries, found, old, &process);
+        found++;
     }
     result = found > *count ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
     *count = found;
