@@ -1,7 +1,9 @@
 /* Contexts, which is current, and modules: all that is taken without asking for bytes. See fake.h. */
+#include <elf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fake.h"
 
@@ -15,6 +17,14 @@ static __thread fake_context *current;
 fake_context *fake_current(void)
 {
     return current;
+}
+
+/* FAKE_CUDA_SLOW_MS: how long it takes to make a context or load a module whose memory is taken already. */
+static void take_time(void)
+{
+    const char *ms = getenv("FAKE_CUDA_SLOW_MS");
+    if (ms != NULL)
+        usleep((useconds_t)(1000 * atoi(ms)));
 }
 
 static CUresult make_context(fake_context **out, CUdevice device)
@@ -53,12 +63,15 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
 {
     NEED_CARD(device);
     pthread_mutex_lock(&fake_lock);
-    const CUresult result = primaries[device] != NULL ? CUDA_SUCCESS : make_context(&primaries[device], device);
+    const bool first = primaries[device] == NULL;
+    const CUresult result = first ? make_context(&primaries[device], device) : CUDA_SUCCESS;
     if (result == CUDA_SUCCESS) {
         primary_users[device]++;
         *out = primaries[device];
     }
     pthread_mutex_unlock(&fake_lock);
+    if (first)
+        take_time();
     return result;
 }
 
@@ -187,7 +200,18 @@ API CUresult cuCtxSetLimit(int limit, size_t value)
     return fits ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* ---- modules: an image "data <MiB>" has so much of global data, any other none ---- */
+/* ---- modules: a cubin has the global data of its sections, an image "data <MiB>" so much, any other none ---- */
+
+static int64_t global_bytes(const char *image)
+{
+    const Elf64_Ehdr *head = (const void *)image;
+    const Elf64_Shdr *sections = (const void *)(image + head->e_shoff);
+    for (int i = 0; i < head->e_shnum; i++) {
+        if (strcmp(image + sections[head->e_shstrndx].sh_offset + sections[i].sh_name, ".nv.global") == 0)
+            return (int64_t)sections[i].sh_size;
+    }
+    return 0;
+}
 
 static CUresult load(void **out, const void *image)
 {
@@ -198,7 +222,7 @@ static CUresult load(void **out, const void *image)
         sscanf((const char *)image + 5, "%lld", &mib);
     pthread_mutex_lock(&fake_lock);
     fake_module *module = calloc(1, sizeof *module);
-    module->bytes = 2 * MIB + mib * MIB;
+    module->bytes = 2 * MIB + (memcmp(image, ELFMAG, SELFMAG) == 0 ? global_bytes(image) : mib * MIB);
     module->card = current->device;
     const bool fits = fake_take(module->card, module->bytes);
     pthread_mutex_unlock(&fake_lock);
@@ -206,6 +230,7 @@ static CUresult load(void **out, const void *image)
         free(module);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    take_time();
     *out = module;
     return CUDA_SUCCESS;
 }

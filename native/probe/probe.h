@@ -151,6 +151,7 @@ void tell_nvml(void);                                                           
 void time_init(void);                                                                     /* card.c */
 void memory(const char *route_name, size_t chunk);                                   /* memory.c */
 void hold(size_t mib, double seconds);                                               /* memory.c */
+void module(const char *kind, size_t mib, double seconds);                           /* module.c */
 void run(const char *work, double seconds, int64_t ns, int64_t host_ns);             /* run.c */
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */

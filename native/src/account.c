@@ -7,6 +7,7 @@
 #define MIB ((int64_t)1 << 20)
 
 enum { RECONCILE_EVERY_NS = 100 * 1000 * 1000 }; /* at most, on the way of an allocation: 0.3 ms each */
+enum { SLACK_BYTES = 64 << 20 };                 /* what an estimate may be off by before something is undone for it */
 
 int64_t hami_linear_bytes(size_t bytes)
 {
@@ -50,6 +51,28 @@ bool hami_take(hami_card *card, hami_kind kind, int64_t bytes)
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes)
 {
     hami_ledger_release(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes);
+}
+
+bool hami_overdrawn(hami_card *card)
+{
+    const int64_t limit = atomic_load(&card->limit);
+    if (limit == HAMI_UNLIMITED || hami_ledger_held(hami_state.ledger, card->ledger_index) <= limit + SLACK_BYTES)
+        return false;
+    hami_ledger_reap(hami_state.ledger); /* some of it may be of the dead */
+    return hami_ledger_held(hami_state.ledger, card->ledger_index) > limit + SLACK_BYTES;
+}
+
+bool hami_claim(hami_card *card, int64_t patience_ns)
+{
+    return atomic_load(&card->limit) != HAMI_UNLIMITED &&
+           hami_ledger_claim(hami_state.ledger, hami_state.slot, card->ledger_index, patience_ns);
+}
+
+void hami_unclaim(hami_card *card, bool *claimed)
+{
+    if (*claimed)
+        hami_ledger_unclaim(hami_state.ledger, hami_state.slot, card->ledger_index);
+    *claimed = false;
 }
 
 bool hami_reconcile(hami_card *card)

@@ -1,23 +1,14 @@
 /*
- * Hooks of what the driver takes without being asked for bytes: contexts, modules, the device heap.
+ * Hooks of contexts and the device heap, which the driver takes without being asked for bytes.
  *
- * Their size is known only afterwards, from NVML. So: reserve what the last one took, call, look, and undo the call if the
- * slice is now overdrawn.
+ * A context's size is known only afterwards, from NVML. So the first of a container is made alone, whatever its processes
+ * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone.
  */
 #include "lane.h"
 #include "log.h"
 #include "state.h"
 
-enum { NEAR_BYTES = 1 << 30, SLACK_BYTES = 64 << 20 }; /* what an estimate may be off by before something is undone for it */
-
-static bool overdrawn(hami_card *card)
-{
-    const int64_t limit = atomic_load(&card->limit);
-    if (limit == HAMI_UNLIMITED || hami_ledger_held(hami_state.ledger, card->ledger_index) <= limit + SLACK_BYTES)
-        return false;
-    hami_ledger_reap(hami_state.ledger); /* some of it may be of the dead */
-    return hami_ledger_held(hami_state.ledger, card->ledger_index) > limit + SLACK_BYTES;
-}
+enum { MEASURE_NS = 5ll * 1000 * 1000 * 1000 }; /* a context is made in a tenth of a second; on a busy host in a few */
 
 static int64_t unattributed(hami_card *card)
 {
@@ -29,6 +20,7 @@ static int64_t unattributed(hami_card *card)
 typedef struct {
     hami_card *card;
     int64_t estimate, before; /* bytes */
+    bool claimed;             /* nobody else makes one of unknown size */
 } making;
 
 static _Atomic int64_t *size_known(hami_card *card)
@@ -38,53 +30,69 @@ static _Atomic int64_t *size_known(hami_card *card)
 
 static bool context_begin(making *m, CUdevice device)
 {
-    m->card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
+    *m = (making){.card = atomic_load(&hami_active) ? hami_card_of(device) : NULL};
     if (m->card == NULL)
         return true;
-    m->estimate = atomic_load(size_known(m->card));
-    if (m->estimate == 0) {
-        hami_reconcile(m->card);
-        m->before = unattributed(m->card);
+    if (atomic_load(size_known(m->card)) == 0)
+        m->claimed = hami_claim(m->card, MEASURE_NS);
+    const int64_t known = atomic_load(size_known(m->card)); /* by now, perhaps */
+    m->estimate = known > 0 ? known : 0;
+    if (known != 0)
+        hami_unclaim(m->card, &m->claimed);
+    if (m->estimate > 0)
+        return hami_take(m->card, HAMI_CONTEXT, m->estimate);
+    hami_reconcile(m->card);
+    m->before = unattributed(m->card);
+    return true;
+}
+
+/* How large a context is that nobody knew the size of. False: larger than what is left. */
+static bool measured(const making *m)
+{
+    int64_t nobody = 0;
+    if (!hami_reconcile(m->card)) {
+        atomic_compare_exchange_strong(size_known(m->card), &nobody, -1); /* for the next not to wait for it either */
+        return true;
     }
-    return hami_take(m->card, HAMI_CONTEXT, m->estimate);
+    const int64_t took = unattributed(m->card) - m->before;
+    if (took > 0)
+        atomic_store(size_known(m->card), took);
+    if (!hami_overdrawn(m->card))
+        return true;
+    hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)took);
+    return false;
 }
 
 /*
- * True when the context fits; otherwise the caller undoes it. The first context of a container is measured; the others are
- * charged its size and set right by the next look at NVML, which so does not stand in the way of 64 processes starting.
+ * True when the context fits; otherwise the caller undoes it, and says so. One that was estimated is set right by the next
+ * look at NVML, which so does not stand in the way of 64 processes starting.
  */
 static bool context_end(making *m, CUresult result)
 {
     if (m->card == NULL)
         return true;
-    if (m->estimate > 0 && result == CUDA_SUCCESS) {
+    if (m->estimate > 0 && result == CUDA_SUCCESS)
         atomic_store(&m->card->reconcile_due, true);
-        return true;
-    }
-    hami_give(m->card, HAMI_CONTEXT, m->estimate);
-    if (result != CUDA_SUCCESS || !hami_reconcile(m->card))
-        return true;
-    const int64_t took = unattributed(m->card) - m->before;
-    if (!overdrawn(m->card)) {
-        if (took > 0)
-            atomic_store(size_known(m->card), took);
-        return true;
-    }
-    hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)took);
-    return false;
+    else if (m->estimate > 0)
+        hami_give(m->card, HAMI_CONTEXT, m->estimate);
+    else if (result == CUDA_SUCCESS && !measured(m))
+        return false;
+    hami_unclaim(m->card, &m->claimed);
+    return true;
+}
+
+static CUresult context_undone(making *m)
+{
+    hami_reconcile(m->card);
+    hami_unclaim(m->card, &m->claimed);
+    return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 /* A context has ended: give back what an estimate charged for it. The next look at NVML has the last word. */
 static void context_gone(hami_card *card)
 {
-    hami_give(card, HAMI_CONTEXT, atomic_load(size_known(card)));
-}
-
-static void look_again(CUdevice device)
-{
-    hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
-    if (card != NULL)
-        hami_reconcile(card);
+    const int64_t known = atomic_load(size_known(card));
+    hami_give(card, HAMI_CONTEXT, known > 0 ? known : 0);
 }
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
@@ -103,8 +111,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
         return result;
     }
     BEHIND(cuDevicePrimaryCtxRelease_v2, device);
-    look_again(device);
-    return CUDA_ERROR_OUT_OF_MEMORY;
+    return context_undone(&m);
 }
 
 #define CREATE(name, parameters, ...)                       \
@@ -118,8 +125,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
         if (context_end(&m, result))                        \
             return result;                                  \
         BEHIND(cuCtxDestroy_v2, *out);                      \
-        look_again(device);                                 \
-        return CUDA_ERROR_OUT_OF_MEMORY;                    \
+        return context_undone(&m);                          \
     }
 CREATE(cuCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
 CREATE(cuCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
@@ -219,85 +225,5 @@ CUresult cuCtxSetLimit(int limit, size_t value)
     const CUresult result = BEHIND(cuCtxSetLimit, limit, value);
     if (result != CUDA_SUCCESS)
         hami_give(card, HAMI_CONTEXT, more);
-    return result;
-}
-
-/* ---- modules and libraries ---- */
-
-/* True when what was loaded fits. */
-static bool loaded(CUresult result)
-{
-    hami_card *card = hami_card_now();
-    if (card == NULL || result != CUDA_SUCCESS)
-        return true;
-    if (atomic_load(&card->limit) == HAMI_UNLIMITED) {
-        atomic_store(&card->reconcile_due, true);
-        return true;
-    }
-    return !hami_reconcile(card) || !overdrawn(card);
-}
-
-/* Libraries load late, at the first use of their module: near the limit at once, so that too much can still be undone. */
-static bool library_loaded(CUresult result, CUlibrary library)
-{
-    hami_card *card = result == CUDA_SUCCESS ? hami_card_now() : NULL;
-    CUmodule module;
-    if (card == NULL || atomic_load(&card->limit) == HAMI_UNLIMITED)
-        return loaded(result);
-    const int64_t limit = atomic_load(&card->limit), left = limit - hami_used(card);
-    if (left < NEAR_BYTES || left < limit / 4)
-        BEHIND(cuLibraryGetModule, &module, library);
-    return loaded(result);
-}
-
-static CUresult undone(void)
-{
-    hami_card *card = hami_card_now();
-    if (card != NULL)
-        hami_reconcile(card);
-    return CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-#define LOAD(name, undo, fits, parameters, ...)            \
-    CUresult name parameters                               \
-    {                                                      \
-        const CUresult result = BEHIND(name, __VA_ARGS__); \
-        if (fits)                                          \
-            return result;                                 \
-        BEHIND(undo, *out);                                \
-        return undone();                                   \
-    }
-LOAD(cuModuleLoad, cuModuleUnload, loaded(result), (CUmodule * out, const char *path), out, path)
-LOAD(cuModuleLoadData, cuModuleUnload, loaded(result), (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadFatBinary, cuModuleUnload, loaded(result), (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadDataEx, cuModuleUnload, loaded(result),
-     (CUmodule * out, const void *image, unsigned int count, int *options, void **values), out, image, count, options, values)
-LOAD(cuLibraryLoadData, cuLibraryUnload, library_loaded(result, *out),
-     (CUlibrary * out, const void *code, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
-      unsigned int count),
-     out, code, jit, jit_values, jit_count, options, values, count)
-LOAD(cuLibraryLoadFromFile, cuLibraryUnload, library_loaded(result, *out),
-     (CUlibrary * out, const char *path, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
-      unsigned int count),
-     out, path, jit, jit_values, jit_count, options, values, count)
-
-/* Loads the library; what that overdraws cannot be undone here, but nothing more is had until it is unloaded. */
-CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
-{
-    const CUresult result = BEHIND(cuLibraryGetModule, out, library);
-    return loaded(result) ? result : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-CUresult cuModuleUnload(CUmodule module)
-{
-    const CUresult result = BEHIND(cuModuleUnload, module);
-    all_due();
-    return result;
-}
-
-CUresult cuLibraryUnload(CUlibrary library)
-{
-    const CUresult result = BEHIND(cuLibraryUnload, library);
-    all_due();
     return result;
 }

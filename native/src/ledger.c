@@ -9,6 +9,7 @@
 
 enum { MAGIC = 0x48414d49 /* "HAMI" */ };
 enum { REAP_EVERY_NS = 20 * 1000 * 1000 }; /* a program that keeps running into its limit must not read /proc each time */
+enum { CLAIM_TICK_NS = 2 * 1000 * 1000 };
 
 static uint64_t boot_hash(void)
 {
@@ -88,8 +89,10 @@ static void empty_slot(hami_ledger *ledger, hami_slot *slot)
 {
     /* pid first: a kill in between leaves a free slot whose bytes the recount does not see. */
     atomic_store(&slot->pid, 0);
-    for (int card = 0; card < HAMI_MAX_CARDS; card++)
+    for (int card = 0; card < HAMI_MAX_CARDS; card++) {
         ledger->cards[card].held -= slot_held(slot, card);
+        hami_ledger_unclaim(ledger, (int)(slot - ledger->slots), card);
+    }
     memset(slot->cards, 0, sizeof slot->cards);
 }
 
@@ -243,6 +246,44 @@ void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind
     const int64_t held = ledger->slots[slot].cards[card].held[kind];
     add(ledger, slot, card, kind, -(bytes < held ? bytes : held));
     unlock(ledger);
+}
+
+/* Nothing is claimed by a slot that nobody has, nor by a process that is dead. */
+static bool claimant_gone(hami_ledger *ledger, int slot)
+{
+    if (slot < 0 || slot >= HAMI_SLOTS)
+        return true;
+    lock(ledger);
+    const hami_slot *s = &ledger->slots[slot];
+    const int32_t pid = atomic_load(&s->pid);
+    const bool gone = pid == 0 || (s->pid_namespace == hami_pid_namespace() && !hami_process_alive(pid, s->start));
+    unlock(ledger);
+    return gone;
+}
+
+bool hami_ledger_claim(hami_ledger *ledger, int slot, int card, int64_t patience_ns)
+{
+    _Atomic int32_t *claimant = &ledger->cards[card].claimant;
+    int64_t until = hami_now_ns() + patience_ns;
+    for (int32_t last = 0;;) {
+        int32_t other = 0;
+        if (atomic_compare_exchange_strong(claimant, &other, slot + 1))
+            return true;
+        if (claimant_gone(ledger, other - 1) && atomic_compare_exchange_strong(claimant, &other, slot + 1))
+            return true;
+        if (other != last)
+            until = hami_now_ns() + patience_ns;
+        else if (hami_now_ns() >= until)
+            return false;
+        last = other;
+        hami_sleep_coarse_ns(CLAIM_TICK_NS);
+    }
+}
+
+void hami_ledger_unclaim(hami_ledger *ledger, int slot, int card)
+{
+    int32_t ours = slot + 1;
+    atomic_compare_exchange_strong(&ledger->cards[card].claimant, &ours, 0);
 }
 
 void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)

@@ -29,7 +29,7 @@ typedef enum {
     HAMI_VMM,          /* cuMemCreate */
     HAMI_ARRAY,        /* arrays and mipmaps */
     HAMI_GRAPH,        /* memory nodes of graphs, by the card's graph memory */
-    HAMI_CONTEXT,      /* contexts before NVML has shown their size, device heap */
+    HAMI_CONTEXT,      /* contexts and modules as far as foreseen, device heap */
     HAMI_UNATTRIBUTED, /* what NVML shows beyond all of the above */
     HAMI_KINDS
 } hami_kind;
@@ -52,8 +52,9 @@ typedef struct {
     int64_t core_percent;       /* for people and metrics only */
     int64_t held;               /* bytes, all kinds, all slots */
     int64_t peak;               /* bytes, highest `held` seen */
-    _Atomic int64_t context_bytes; /* size of a context on this card, as a process measured it; 0: nobody has yet */
+    _Atomic int64_t context_bytes; /* size of a context on this card, as a process measured it; 0: nobody has yet, -1: NVML does not show it */
     _Atomic int64_t refused;    /* reservations refused since the file was made */
+    _Atomic int32_t claimant;   /* slot + 1 of who takes an unforeseeable amount now; 0: nobody */
     _Alignas(64) _Atomic int64_t paid_until_ns; /* compute budget: CLOCK_MONOTONIC until which launches are paid for */
     _Atomic int64_t busy_ns;    /* GPU time charged since the file was made */
     _Atomic int64_t launched_ns; /* CLOCK_MONOTONIC of the last launch, refreshed at most every 1 ms */
@@ -101,6 +102,13 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
 
 /* Gives back; never below zero. */
 void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
+
+/*
+ * Lets one caller at a time, of all threads and processes, take what only shows afterwards. True: ours, until it is given up;
+ * who dies with it gives it up. False: another kept it for `patience_ns`.
+ */
+bool hami_ledger_claim(hami_ledger *ledger, int slot, int card, int64_t patience_ns);
+void hami_ledger_unclaim(hami_ledger *ledger, int slot, int card);
 
 /* Adds a measured difference, limit or not; never below zero. */
 void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);

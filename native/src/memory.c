@@ -48,6 +48,7 @@ void hami_memory_gone(CUcontext context)
     while (hami_map_take_tag(&buffers, (uint64_t)(uintptr_t)context, &entry) ||
            hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
         forget(entry);
+    hami_modules_gone(context);
 }
 
 /* ---- linear ---- */

@@ -93,6 +93,13 @@ void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int ten
 bool hami_take(hami_card *card, hami_kind kind, int64_t bytes);
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes);
 
+/* More is held than the limit allows: by so much that an estimate does not explain it. */
+bool hami_overdrawn(hami_card *card);
+
+/* One at a time, of this container, takes of a card what only shows afterwards. False: another took longer than that. */
+bool hami_claim(hami_card *card, int64_t patience_ns);
+void hami_unclaim(hami_card *card, bool *claimed);
+
 /* Reads NVML and settles HAMI_UNATTRIBUTED. False when NVML does not show this process. */
 bool hami_reconcile(hami_card *card);
 
@@ -105,8 +112,9 @@ int64_t hami_linear_bytes(size_t bytes);
 /* All processes, bytes, for queries: 0 to limit. */
 int64_t hami_used(hami_card *card);
 
-/* A context has gone, and its buffers and arrays with it. */
+/* A context has gone, and its buffers, arrays and modules with it. */
 void hami_memory_gone(CUcontext context);
+void hami_modules_gone(CUcontext context);
 
 /* Runs or uploads a graph, its memory nodes charged. */
 CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgraphExec, CUstream));

@@ -27,6 +27,13 @@ def test_a_slot_belongs_to_its_process_as_long_as_that_lives_and_to_no_other(too
     run(tools.units(SANITIZERS["asan"]), f"slots {tmp_path / 'ledger'}")
 
 
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_one_caller_at_a_time_takes_what_only_shows_afterwards_and_the_dead_give_it_up(
+    tools: Tools, tmp_path: Path, sanitizer: str
+) -> None:
+    run(tools.units(SANITIZERS[sanitizer]), f"claims {tmp_path / 'ledger'}")
+
+
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
 

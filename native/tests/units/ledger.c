@@ -111,6 +111,45 @@ void slots(const char *path)
     CHECK(atomic_load(&ledger->slots[slot].pid) == getpid() && hami_ledger_own(ledger, slot, 0) == 1 << 20);
 }
 
+static int inside; /* not atomic: TSan is to see who comes in unasked */
+
+static void *claim_thread(void *unused)
+{
+    for (int i = 0; i < 20; i++) {
+        CHECK(hami_ledger_claim(ledger, slot, 0, (int64_t)60 * 1000000000));
+        CHECK(inside++ == 0);
+        CHECK(--inside == 0);
+        hami_ledger_unclaim(ledger, slot, 0);
+    }
+    return unused;
+}
+
+/* One caller at a time, of threads and of processes; who dies with the claim gives it up, and who leaves the ledger. */
+void claims(const char *path)
+{
+    pthread_t running[8];
+    open_ledger(path);
+    for (int i = 0; i < 8; i++)
+        CHECK(pthread_create(&running[i], NULL, claim_thread, NULL) == 0);
+    for (int i = 0; i < 8; i++)
+        pthread_join(running[i], NULL);
+    for (int leaves = 0; leaves < 2; leaves++) {
+        if (fork() == 0) {
+            CHECK(hami_ledger_join(ledger, &slot) == 0 && hami_ledger_claim(ledger, slot, 0, 0));
+            if (leaves)
+                hami_ledger_leave(ledger, slot);
+            _exit(0);
+        }
+        int status = 0;
+        CHECK(wait(&status) > 0 && status == 0 && (ledger->cards[0].claimant == 0) == leaves);
+        CHECK(hami_ledger_claim(ledger, slot, 0, 0));
+        CHECK(!hami_ledger_claim(ledger, slot, 0, 1000000)); /* nor ourselves a second time */
+        hami_ledger_unclaim(ledger, slot, 0);
+    }
+    ledger->cards[0].claimant = 99999; /* as a tenant may write */
+    CHECK(hami_ledger_claim(ledger, slot, 0, 0));
+}
+
 enum { AT_ONCE = 4 };
 
 /* Time a process was ready to run and had no processor, ns; 0 where the kernel does not say. */

@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | kills LEDGER COUNT. See units.h. */
+/* units parse | map | budget | cost | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | kills LEDGER COUNT. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -29,6 +29,8 @@ int main(int count, char **words)
         storm(words[2], atoi(words[3]), atoi(words[4]), atol(words[5]));
     } else if (strcmp(what, "slots") == 0 && count > 2) {
         slots(words[2]);
+    } else if (strcmp(what, "claims") == 0 && count > 2) {
+        claims(words[2]);
     } else if (strcmp(what, "kills") == 0 && count > 3) {
         kills(words[2], atoi(words[3]));
     } else {

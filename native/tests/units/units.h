@@ -26,6 +26,7 @@ void budget(void);                                             /* budget.c */
 void cost(void);                                               /* cost.c */
 void storm(const char *path, int processes, int threads, long rounds); /* ledger.c */
 void slots(const char *path);                                  /* ledger.c */
+void claims(const char *path);                                 /* ledger.c */
 void kills(const char *path, int count);                       /* ledger.c */
 
 #endif
