@@ -1,7 +1,8 @@
 /* See turns.h. */
 #include "turns.h"
 
-enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6 };
+enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
+#define BOUND_NS ((int64_t)1000 * 1000 * 1000)
 
 static int64_t load(const _Atomic int64_t *word)
 {
@@ -46,9 +47,10 @@ void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
         atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
 }
 
+/* One that cannot fill its turns is none of those that wait for each other, nor one that others have to wait for. */
 static void mark_full(hami_pacer *p, int64_t now)
 {
-    if (p->page != NULL)
+    if (p->page != NULL && now >= p->bound_ns)
         atomic_store_explicit(&p->page->full_ns[p->tenant], now, memory_order_relaxed);
 }
 
@@ -105,6 +107,7 @@ static void begin(hami_pacer *p, uint64_t word, int64_t now)
     p->had.waited_ns += p->waiting_ns == 0 ? 0 : now - p->waiting_ns;
     p->waiting_ns = 0;
     p->defied = 0;
+    p->excused = true;
     atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
     atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
@@ -132,6 +135,27 @@ static bool take(hami_pacer *p, int64_t now)
         return false;
     begin(p, ours, now);
     return true;
+}
+
+/* What was queued in our turn is through before there is more: once that is too much of our turns, we go without. */
+static void judge_host(hami_pacer *p, int64_t now)
+{
+    if (!p->excused && now > p->queue_end_ns)
+        p->dry_ns += now - p->queue_end_ns;
+    p->excused = false;
+    const int64_t all = p->busy_ns + p->dry_ns;
+    if (all < HAMI_JUDGED_NS)
+        return;
+    if (p->dry_ns * 100 > all * HAMI_DRY_PERCENT) {
+        p->bound_ns = now + (BOUND_NS << p->times_bound);
+        p->times_bound += p->times_bound < MOST_BOUND;
+        p->had.bound++;
+        p->busy_ns = p->dry_ns = 0;
+    } else if (all > 4 * (int64_t)HAMI_JUDGED_NS) {
+        p->busy_ns /= 2;
+        p->dry_ns /= 2;
+        p->times_bound = 0;
+    }
 }
 
 static bool mine(hami_pacer *p)
@@ -228,7 +252,7 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
 
 static bool contended(hami_pacer *p, int64_t now)
 {
-    return p->page != NULL && now >= p->defiant_ns && within(load(&p->page->full_ns[p->tenant]), HAMI_LINGER_NS, now) &&
+    return p->page != NULL && now >= p->defiant_ns && now >= p->bound_ns && within(load(&p->page->full_ns[p->tenant]), HAMI_LINGER_NS, now) &&
            others_full(p, now);
 }
 
@@ -236,6 +260,7 @@ static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64
 {
     mark_full(p, now);
     p->waiting_ns = 0;
+    p->excused = true;
     if (p->page != NULL && mine(p) && when - now > HAMI_BRIEF_NS) {
         *until = queue_end(p);
         return HAMI_DRAIN; /* the card is free for others meanwhile */
@@ -252,6 +277,8 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     hami_turn_used(p, 0, now);
     if (p->borrows && p->page != NULL && others_idle(p, now))
         percent = 100;
+    if (p->word != 0)
+        judge_host(p, now);
     const int64_t paid = load(paid_until_ns);
     if (paid > now)
         return wait_for_budget(p, paid, now, until);
@@ -273,6 +300,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     p->left_ns -= bought;
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);
+        p->busy_ns += bought - p->debt_ns;
         charge(p, bought);
     }
     return HAMI_GO;

@@ -3,7 +3,8 @@
  *
  * Native time slicing costs 7 % of the card and puts neighbours' slices into each other's measurements. So tenants whose queues are full run one
  * after the other, 20 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
- * bound by their hosts take no turns: they overlap. A turn is measured in work queued, and is over as soon as that has run dry.
+ * bound by their hosts take no turns: they overlap. Whether a tenant is, is seen in its turns: who cannot fill them takes none for a while.
+ * A turn is measured in work queued, and is over as soon as that has run dry.
  * Who may use idle time has all of the card while no other tenant has wanted any for 50 ms, and its percent from the moment one does.
  *
  * Pure: the clock is passed in, and waiting is the caller's. The rules about others' numbers are in hami/turns.h.
@@ -25,7 +26,9 @@ enum {
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
-    HAMI_TURN_BURST_NS = 100 * 1000 * 1000 /* wall time that may be caught up where turns are waited for */
+    HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
+    HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
+    HAMI_JUDGED_NS = 5 * 1000 * 1000 /* of turns, before that is said of it */
 };
 
 #define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
@@ -33,6 +36,7 @@ enum {
 /* What has been so far, for people who look into it. */
 typedef struct {
     uint32_t turns, drains, lost, defiances; /* `lost`: turns that another took from us, having found our queue dry */
+    uint32_t bound;                          /* how often our host was found not to fill our turns */
     int64_t waited_ns, drained_ns;           /* for our turn; for the end of it */
 } hami_turns_had;
 
@@ -51,6 +55,10 @@ typedef struct {
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */
+    int64_t busy_ns, dry_ns; /* of our turns of late: what was queued in them, and for how long nothing was though our host could have */
+    bool excused;            /* the next that is queued could not have been before */
+    int64_t bound_ns;        /* until when we take no turns, since our host does not fill them */
+    int times_bound;         /* in a row */
     bool handed;           /* a turn was handed on: wake those who wait */
     hami_turns_had had;
 } hami_pacer;

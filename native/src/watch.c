@@ -33,8 +33,8 @@ static void say_turns(hami_card *card)
     const hami_turns_had had = card->pacer.page == NULL ? (hami_turns_had){0} : card->pacer.had;
     pthread_mutex_unlock(&card->pacing);
     if (had.turns > 0)
-        hami_say(HAMI_LOG_DECISION, "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without", had.turns,
-                 (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances);
+        hami_say(HAMI_LOG_DECISION, "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without, %u times bound", had.turns,
+                 (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances, had.bound);
 }
 
 /* A tenant without a compute limit pays for nothing, so what it launches is not seen: it counts as using the card all the time. */

@@ -6,7 +6,7 @@
  * a thread takes 50 us. Each tenant is one thread that launches kernels of
  * one length with some host work between them, as buy.c does it.
  *
- *   turns shares | hostile | deaths | idle     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | bound | hostile | deaths | idle     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -34,6 +34,8 @@ typedef enum { LAUNCH, PACE, DRAIN, ROOM, SYNC, DEAD } state;
 typedef struct {
     int percent;
     int64_t kernel_ns, host_ns;
+    int priced; /* percent of what a kernel takes; 0: 100 */
+    int every;  /* launches after which all are waited for; 0: never */
     bool sync;
     bool borrows;
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
@@ -45,7 +47,7 @@ typedef struct {
     state at;
     int64_t wake_ns;
     bool waits_for_turn;
-    int queued;
+    int queued, launched;
     int64_t head_left_ns;
     int64_t done_ns, wait_most_ns, waiting_since;
     int64_t windows_ns[20000]; /* done, by millisecond */
@@ -123,6 +125,11 @@ static void push(tenant *t)
 
 /* ---- a thread ---- */
 
+static int64_t price_of(const tenant *t)
+{
+    return t->priced == 0 ? t->kernel_ns : t->kernel_ns * t->priced / 100;
+}
+
 static void pace(tenant *t)
 {
     int64_t until = 0;
@@ -147,14 +154,14 @@ static void step_thread(tenant *t)
             break;
         }
         t->waiting_since = now;
-        t->need = hami_purse_spend(&t->purse, t->kernel_ns);
+        t->need = hami_purse_spend(&t->purse, price_of(t));
         if (t->need == 0) {
             t->at = ROOM;
             break;
         }
         const int64_t debt = -atomic_load(&t->purse.credit_ns);
         t->need = t->need < debt ? debt : t->need;
-        t->pacer.spare_ns = t->kernel_ns > t->need ? t->kernel_ns - t->need : 0;
+        t->pacer.spare_ns = price_of(t) > t->need ? price_of(t) - t->need : 0;
         pace(t);
         break;
     case PACE:
@@ -177,7 +184,8 @@ static void step_thread(tenant *t)
         if (now - t->waiting_since > t->wait_most_ns)
             t->wait_most_ns = now - t->waiting_since;
         push(t);
-        t->at = t->sync ? SYNC : LAUNCH;
+        t->launched++;
+        t->at = t->sync || (t->every > 0 && t->launched % t->every == 0) ? SYNC : LAUNCH;
         t->wake_ns = now + LAUNCH_NS + t->host_ns;
         break;
     case SYNC:
@@ -308,6 +316,42 @@ static void shares(void)
     say(near(share(0, 10), 60, 0.5), "alone at 60", 10);
 }
 
+/* What all have together, with turns or without. */
+static double sum_of(int number, const tenant *list, bool turns)
+{
+    double sum = 0;
+    tenants_are(number, list);
+    simulate(10, turns, NULL);
+    for (int i = 0; i < number; i++)
+        sum += share(i, 10);
+    return sum;
+}
+
+/*
+ * Bound by their hosts, and at their caps all the same, be it by prices that are too high: in turns they would leave the card idle while
+ * each waits for the others (30 to 66 percent of it used). They overlap as if nobody took turns, but for the first moments of each try.
+ */
+static void bound(void)
+{
+    static const int64_t hosts_ns[] = {8000, 26000, 50000};
+    for (int priced = 100; priced <= 130; priced += 10) {
+        for (size_t i = 0; i < sizeof hosts_ns / sizeof hosts_ns[0]; i++) {
+            const tenant one = {.percent = 25, .kernel_ns = 8 * US, .host_ns = hosts_ns[i], .priced = priced, .every = 120};
+            const tenant list[] = {one, one, one, one};
+            const double free = sum_of(4, list, false), got = sum_of(4, list, true);
+            printf("%-4s four at 25, 8 us + %lld us host, priced %d %%: %.1f, without turns %.1f\n", got > 0.98 * free ? "ok" : "NO",
+                   (long long)hosts_ns[i] / 1000, priced, got, free);
+            failed += got <= 0.98 * free;
+        }
+    }
+    /* Who fills his turns goes on taking them, though he waits for the card now and then. */
+    const tenant steps[] = {{.percent = 30, .kernel_ns = 20 * US, .host_ns = 14 * US, .every = 700},
+                            {.percent = 70, .kernel_ns = 20 * US, .host_ns = 14 * US, .every = 700}};
+    const double free = sum_of(2, steps, false), got = sum_of(2, steps, true);
+    printf("%-4s 30/70, 20 us + 14 us host, all waited for at times: %.1f, without turns %.1f\n", got > free + 5 ? "ok" : "NO", got, free);
+    failed += got <= free + 5;
+}
+
 static void write_garbage(void)
 {
     unsigned char *bytes = (unsigned char *)&page;
@@ -415,6 +459,8 @@ int main(int words, char **word)
     const char *what = words > 1 ? word[1] : "";
     if (strcmp(what, "shares") == 0)
         shares();
+    else if (strcmp(what, "bound") == 0)
+        bound();
     else if (strcmp(what, "hostile") == 0)
         hostile();
     else if (strcmp(what, "deaths") == 0)
