@@ -343,7 +343,7 @@ bool hami_ledger_has(hami_ledger *ledger, int pid)
     for (int i = 0; i < HAMI_SLOTS; i++) {
         const int32_t own = atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed);
         const int32_t host = atomic_load_explicit(&ledger->slots[i].host_pid, memory_order_relaxed);
-        if (own != 0 && (host != 0 ? host : own) == pid)
+        if (own != 0 && (own == pid || host == pid)) /* drivers differ in whose pids they tell in a pid namespace */
             return true;
     }
     return false;
