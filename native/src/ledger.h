@@ -128,7 +128,7 @@ void hami_ledger_kinds(hami_ledger *ledger, int slot, int card, int64_t held[HAM
 /* Notes the pid that the slot's process has on the host: what NVML shows in a container. */
 void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid);
 
-/* True when `pid` has a slot: by the host's pid where that is known, else by the container's. */
+/* True when `pid` has a slot: by the container's pid, or by the host's where that is known. */
 bool hami_ledger_has(hami_ledger *ledger, int pid);
 
 #endif
