@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "probe.h"
 
@@ -33,6 +34,13 @@ int64_t now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void begin_together(void)
+{
+    const char *begin = getenv("PROBE_BEGIN_AT");
+    while (begin != NULL && (double)now_ns() / 1e9 < atof(begin))
+        usleep(1000);
 }
 
 void fail(const char *what, CUresult result)

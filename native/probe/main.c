@@ -6,7 +6,7 @@
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe hold MIB SECONDS                 takes so much, says so, keeps it
- *   probe module KIND MIB SECONDS          once stdin ends loads a module of so much, `text` or `cubin`; keeps it, unloads it
+ *   probe module KIND MIB SECONDS          loads a module of so much, `text` or `cubin`, keeps it, unloads it
  *   probe watch SECONDS                    the card's total memory, whenever it is another
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them

@@ -35,10 +35,7 @@ void module(const char *kind, size_t mib, double seconds)
     CUmodule loaded = NULL;
     start(false);
     snprintf(text, sizeof text, "data %zu", mib);
-    printf("{\"started\": true}\n");
-    fflush(stdout);
-    for (char go; read(STDIN_FILENO, &go, 1) > 0;) { /* until stdin ends: then many load at once */
-    }
+    begin_together();
     const int result = cu.cuModuleLoadData(&loaded, strcmp(kind, "cubin") == 0 ? cubin(mib * MIB) : text);
     printf("{\"loaded\": %d}\n", result);
     fflush(stdout);

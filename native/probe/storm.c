@@ -117,9 +117,7 @@ void storm(int threads_wanted, long rounds, uint64_t seed)
     start(true);
     routes_start(2 * MIB);
     nvml_bytes(); /* finds the card, for all threads */
-    const char *begin = getenv("PROBE_BEGIN_AT"); /* s of CLOCK_MONOTONIC: many processes at once */
-    while (begin != NULL && (double)now_ns() / 1e9 < atof(begin))
-        usleep(1000);
+    begin_together();
     const int count = threads_wanted > MOST_THREADS ? MOST_THREADS : threads_wanted;
     for (int i = 0; i < count; i++) {
         all[i] = (stormer){.dice = (seed * 64 + (uint64_t)i + 1) * 0x9e3779b97f4a7c15u, .rounds = rounds};

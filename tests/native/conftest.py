@@ -156,7 +156,7 @@ class Container:
 
     def start(self, *words: object, **limits: str) -> "subprocess.Popen[str]":
         command = [str(self.tools.folder / str(words[0])), *map(str, words[1:])]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment(**limits), text=True, **pipes)
 
     def probe(self, *words: object, **limits: str) -> dict[str, object]:
