@@ -30,6 +30,7 @@ TITLES = {
     "cost": "Overhead of the broker",
     "init": "Start-up",
     "kills": "Kills",
+    "seen": "What NVML shows of processes",
     "live": "Limits that change",
     "torch": "PyTorch 2.11",
     "paired": "PyTorch 2.11: what the library costs where it holds nothing back",

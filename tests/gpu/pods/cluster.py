@@ -166,8 +166,6 @@ class Cluster:
         }
         made: Json = {"containers": [main], "terminationGracePeriodSeconds": 0, **(spec or {})}
         if self.bench:
-            # The simulated driver knows a process by the pid it has itself; the look from outside must know it too.
-            made["hostPID"] = True
             place = str(self.bench.path.parent)
             main["env"] = [
                 *main.get("env", []),
