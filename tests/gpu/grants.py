@@ -130,9 +130,12 @@ class Node:
 
     def begin(self, key: str, *command: object, seat: int = 0) -> subprocess.Popen[str]:
         """Starts it and does not wait: the policy of that seat must stay until it has."""
+        return self.bench.start(*command, env=self.seated(key, seat))
+
+    def seated(self, key: str, seat: int) -> dict[str, str]:
+        """The environment of a program under that grant; it takes the seat."""
         self.policy(seat).write_text((self.root / "grants" / key / "policy").read_text())
-        env = self.bench.environment() | {"LD_PRELOAD": str(self.library(seat)), "LIBCUDA_LOG_LEVEL": "3"}
-        return self.bench.start(*command, env=env)
+        return self.bench.environment() | {"LD_PRELOAD": str(self.library(seat)), "LIBCUDA_LOG_LEVEL": "3"}
 
     def run(self, key: str, *words: object) -> dict[str, Any]:
         return finish(self.start(key, *words))

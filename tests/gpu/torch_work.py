@@ -3,6 +3,7 @@
 torch_work.py fill                    fills the card, catches the error, frees, goes on
 torch_work.py speed WORK,... SECONDS  one after the other: layer, train, decode, matmul, small; iterations a second
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
+torch_work.py live WORK,...           does what stdin says, a line each (see `live`), answers with a number in a line
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
 torch_work.py cards SECONDS           kernels of some 0.2 ms on each card at the same time; kernels a second
 """
@@ -202,6 +203,22 @@ def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
     return {"work": work, "rate": rate}
 
 
+def live(works: list[str]) -> None:
+    """`queued WORK`: seconds of one iteration's launches queued back to back. `run WORK BEGIN SECONDS`: runs on until
+    CLOCK_MONOTONIC is BEGIN, is measured for so long, and runs on a little: iterations a second."""
+    ready = {work: warmed(work) for work in works}
+    print(len(ready), flush=True)
+    for line in sys.stdin:
+        match line.split():
+            case ["queued", work]:
+                print(statistics.median(queued(ready[work]) for _ in range(5)), flush=True)
+            case ["run", work, begin, seconds]:
+                rate_of(ready[work], float(begin) - time.monotonic())
+                rate = rate_of(ready[work], float(seconds))
+                rate_of(ready[work], float(seconds) / 10)  # nobody is measured alone at the end
+                print(rate, flush=True)
+
+
 def serve(seconds: float, go_file: str) -> dict[str, object]:
     go = warmed("layer")
     print("ready", flush=True)
@@ -259,6 +276,9 @@ def main(words: list[str]) -> int:
             answer = {work: speed(work, float(seconds)) for work in works.split(",")}
         case ["beside", work, seconds, go_file]:
             answer = beside(work, float(seconds), go_file)
+        case ["live", works]:
+            live(works.split(","))
+            return 0
         case ["serve", seconds, go_file]:
             answer = serve(float(seconds), go_file)
         case ["cards", seconds]:

@@ -1,0 +1,91 @@
+"""PyTorch programs that stay and do as they are told, so that the same processes are measured again and again.
+
+The same program is up to twice as fast as itself from one process to the next and from one moment to another, where
+its host holds it back. So what is compared is measured in turn, in slices of a moment, on the same cores, in medians.
+"""
+
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import HERE
+
+
+@dataclass
+class Live:
+    """One `torch_work.py live`."""
+
+    process: "subprocess.Popen[str]"
+
+    def ask(self, *words: object) -> None:
+        assert self.process.stdin is not None
+        print(*words, file=self.process.stdin, flush=True)
+
+    def answer(self) -> float:
+        """Raises ValueError when it has ended instead, with what it said last."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        try:
+            return float(line)
+        except ValueError:
+            self.process.kill()
+            raise ValueError(f"a program ended: {self.end()[-300:]}") from None
+
+    def end(self) -> str:
+        """What it said on stderr."""
+        return self.process.communicate(timeout=60)[1]
+
+    def pin(self, cores: Sequence[int]) -> None:
+        """All its threads, once it has them: many that start at once need all cores."""
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+def command(works: Sequence[str]) -> tuple[object, ...]:
+    return (sys.executable, HERE / "torch_work.py", "live", ",".join(works))
+
+
+def begin(works: Sequence[str], env: Mapping[str, str]) -> Live:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    words = [str(word) for word in command(works)]
+    return Live(subprocess.Popen(words, env=dict(env), text=True, **pipes))
+
+
+def cores(seat: int, each: int) -> list[int]:
+    """Of a seat, `each` cores that no other seat has, as far as there are enough."""
+    mine = sorted(os.sched_getaffinity(0))
+    return [mine[(seat * each + i) % len(mine)] for i in range(each)]
+
+
+def alone(program: Live, work: str, seconds: float, warm: float = 0.01) -> float:
+    """Iterations a second while nobody else is told to run."""
+    program.ask("run", work, time.monotonic() + warm, seconds)
+    return program.answer()
+
+
+def together(programs: Sequence[tuple[Live, str]], seconds: float, warm: float) -> list[float]:
+    """Iterations a second of programs that run at the same time."""
+    at = time.monotonic() + warm
+    for program, work in programs:
+        program.ask("run", work, at, seconds)
+    return [program.answer() for program, _ in programs]
+
+
+def interval(base: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """By how many percent the median of `other` is below that of `base`, and the 95 % interval: drawn again 2000 times.
+
+    A value is a process: what belongs to a process, as where its memory lies, is in all its slices.
+    """
+    dice = random.Random(1)
+
+    def lost(a: Sequence[float], b: Sequence[float]) -> float:
+        return (1 - statistics.median(b) / statistics.median(a)) * 100
+
+    drawn = sorted(lost(dice.choices(base, k=len(base)), dice.choices(other, k=len(other))) for _ in range(2000))
+    return lost(base, other), drawn[50], drawn[1949]
