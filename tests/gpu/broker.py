@@ -257,9 +257,11 @@ SECTIONS = {
 
 
 def uuid_of(bench: Bench) -> str:
+    """Of the card that programs here see first; CUDA_VISIBLE_DEVICES may name it by its index."""
     if bench.simulated:
         return os.environ["HAMI_SIM_UUID"]
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    listed = subprocess.run(["nvidia-smi", "-i", first, "-L"], capture_output=True, text=True, check=True).stdout
     return listed.split("UUID: ")[1].split(")")[0]
 
 
