@@ -261,8 +261,8 @@ def uuid_of(bench: Bench) -> str:
     if bench.simulated:
         return os.environ["HAMI_SIM_UUID"]
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    listed = subprocess.run(["nvidia-smi", "-i", first, "-L"], capture_output=True, text=True, check=True).stdout
-    return listed.split("UUID: ")[1].split(")")[0]
+    command = ["nvidia-smi", "-i", first, "--query-gpu=uuid", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:
