@@ -45,21 +45,35 @@ static void sort(int64_t *free_ns)
     }
 }
 
+/*
+ * The first of the parts that a kernel gets: those that became free last before it is ready, so that the others stay free for what other
+ * streams begin earlier; else those that are free first.
+ */
+static int choose(const int64_t *free_ns, int64_t ready_ns, int parts)
+{
+    int free = 0;
+    while (free < FAKE_PARTS && free_ns[free] <= ready_ns)
+        free++;
+    return free > parts ? free - parts : 0;
+}
+
 int64_t fake_place(int card, int64_t ready_ns, int64_t duration_ns, int parts, int64_t now_ns)
 {
     place *p = &places[card];
     parts = parts < 1 ? 1 : parts;
     int64_t free_at = atomic_load(&fake_live->free_at_ns[card]), start, end;
+    int from;
     do {
         wait_for_others(p, free_at);
         sort(p->free_ns);
-        start = p->free_ns[parts - 1] > ready_ns ? p->free_ns[parts - 1] : ready_ns;
+        from = choose(p->free_ns, ready_ns, parts);
+        start = p->free_ns[from + parts - 1] > ready_ns ? p->free_ns[from + parts - 1] : ready_ns;
         if (start > now_ns + SLICE_NS)
             return -1;
         end = start + duration_ns > free_at ? start + duration_ns : free_at;
     } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[card], &free_at, end));
     for (int i = 0; i < parts; i++)
-        p->free_ns[i] = start + duration_ns;
+        p->free_ns[from + i] = start + duration_ns;
     p->held_until_ns = end;
     const int64_t fresh = start > free_at ? start : free_at;
     atomic_fetch_add(&fake_self()->busy_ns[card], end > fresh ? end - fresh : 0);

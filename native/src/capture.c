@@ -1,6 +1,7 @@
 /* See capture.h. Hooks of what begins and ends a capture. */
 #include "capture.h"
 
+#include "burst.h"
 #include "driver.h"
 
 bool hami_captured(CUstream stream)
@@ -32,6 +33,7 @@ static CUresult ended(CUresult result)
     CUresult name parameters                                        \
     {                                                               \
         atomic_fetch_add(&hami_hot.captures, 1);                        \
+        hami_burst_pause();                                             \
         const CUresult result = begun(BEHIND(name, __VA_ARGS__));   \
         atomic_fetch_sub(&hami_hot.captures, 1);                        \
         return result;                                              \

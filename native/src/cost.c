@@ -64,6 +64,13 @@ uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run)
     return number == 0 ? 1 : number;
 }
 
+uint32_t hami_cost_want(hami_cost *cost, int64_t price_ns)
+{
+    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&cost->charged_ns, price_ns, memory_order_relaxed);
+    return number == 0 ? 1 : number;
+}
+
 void hami_cost_return(hami_cost *cost, int64_t price_ns, uint32_t count)
 {
     atomic_fetch_sub_explicit(&cost->launches, count, memory_order_relaxed);

@@ -65,6 +65,9 @@ hami_cost *hami_cost_find(hami_cost *table, uint64_t key);
  */
 uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run);
 
+/* Counts a launch charged at `price_ns` that is to be measured though none is due; its number. */
+uint32_t hami_cost_want(hami_cost *cost, int64_t price_ns);
+
 /* `count` launches that were counted along at that price are not made. */
 void hami_cost_return(hami_cost *cost, int64_t price_ns, uint32_t count);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "burst.h"
 #include "capture.h"
 #include "lane.h"
 #include "log.h"
@@ -46,6 +47,7 @@ bool hami_gate_watch(void)
 
 void hami_context_gone(CUcontext context)
 {
+    hami_burst_context_gone(context);
     pthread_mutex_lock(&hami_bench_busy);
     for (int i = 0; i < HAMI_BENCHES; i++) {
         for (int j = 0; hami_benches[i].context == context && j < HAMI_BENCH_SAMPLES; j++) {

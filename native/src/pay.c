@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "burst.h"
 #include "buy.h"
 #include "capture.h"
 #include "cost.h"
@@ -150,6 +151,19 @@ static uint32_t count(hami_lane *lane, const hami_work *w, hami_cost *cost, int6
     return number;
 }
 
+enum { SAMPLED_BURSTS = 32 }; /* of so many bursts the first launch of one is measured */
+
+/* Its price is checked where nothing of ours is on the card, and that of an unknown key at once. NULL: not measured. */
+static struct hami_sample *measure_in_burst(hami_card *card, hami_cost *cost, CUstream stream, bool gated, int64_t price,
+                                            hami_burst_part part)
+{
+    static _Atomic uint32_t firsts;
+    const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
+    if (!fresh && (part != HAMI_BURST_FIRST || atomic_fetch_add(&firsts, 1) % SAMPLED_BURSTS != 0))
+        return NULL;
+    return hami_sample_begin(card, cost, stream, gated, hami_cost_want(cost, price), price);
+}
+
 struct hami_sample *hami_pay(const hami_work *w)
 {
     hami_card *card = hami_card_now();
@@ -167,6 +181,11 @@ struct hami_sample *hami_pay(const hami_work *w)
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
+    if (hami_burst_goes(card, crowded(card), price)) {
+        const hami_burst_part part = hami_burst_join(card, stream, price);
+        if (part != HAMI_BURST_NONE)
+            return measure_in_burst(card, cost, stream, known && !w->waits, price, part);
+    }
     hami_lane *lane = hami_lane_take(card);
     spend(card, lane, price, stream);
     const uint32_t number = count(lane, w, cost, price);
@@ -182,5 +201,6 @@ CUresult hami_paid(struct hami_sample *sample, CUresult result)
 {
     if (sample != NULL)
         hami_sample_end(sample, result == CUDA_SUCCESS);
+    hami_burst_made();
     return result;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "burst.h"
 #include "intercept/intercept.h"
 #include "lane.h"
 #include "log.h"
@@ -74,6 +75,7 @@ static void in_child(void)
     atomic_store(&hami_throttling, 0);
     hami_routes_update();
     atomic_store(&hami_hot.measuring, false);
+    hami_burst_forget();
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
     pthread_mutex_init(&starting, NULL);

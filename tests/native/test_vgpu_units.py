@@ -11,7 +11,7 @@ from .conftest import NATIVE, SANITIZERS, Tools, compile_c
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-@pytest.mark.parametrize("part", ["parse", "map", "budget", "cost", "fuzz 100000 1", "fuzz 100000 2"])
+@pytest.mark.parametrize("part", ["parse", "map", "budget", "cost", "overlap", "fuzz 100000 1", "fuzz 100000 2"])
 def test_a_part_does_what_it_says(tools: Tools, part: str, sanitizer: str) -> None:
     run(tools.units(SANITIZERS[sanitizer]), part)
 

@@ -60,7 +60,7 @@ void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_
 
 void hami_futex_wake(_Atomic uint32_t *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
 void hami_futex_wait_shared(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)

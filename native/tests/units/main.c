@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | kills LEDGER COUNT. See units.h. */
+/* units parse | map | budget | cost | overlap | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | kills LEDGER COUNT. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -22,6 +22,8 @@ int main(int count, char **words)
         budget();
     } else if (strcmp(what, "cost") == 0) {
         cost();
+    } else if (strcmp(what, "overlap") == 0) {
+        overlap();
     } else if (strcmp(what, "fuzz") == 0 && count > 3) {
         state ^= strtoull(words[3], NULL, 10) * 0x9e3779b97f4a7c15u;
         fuzz(atol(words[2]));

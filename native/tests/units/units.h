@@ -24,6 +24,7 @@ void fuzz(long rounds);                                        /* parse.c */
 void map(void);                                                /* map.c */
 void budget(void);                                             /* budget.c */
 void cost(void);                                               /* cost.c */
+void overlap(void);                                            /* overlap.c */
 void storm(const char *path, int processes, int threads, long rounds); /* ledger.c */
 void slots(const char *path);                                  /* ledger.c */
 void claims(const char *path);                                 /* ledger.c */

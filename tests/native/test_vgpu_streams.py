@@ -1,0 +1,52 @@
+"""Programs of several streams on the simulated driver, which runs small kernels of a process side by side."""
+
+import pytest
+
+from .conftest import Container
+
+STREAMS = 4
+
+
+def got(container: Container, limit: int, *words: object) -> dict[str, float]:
+    wanted = {"GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1", "CUDA_DEVICE_SM_LIMIT": str(limit)}
+    told = container.probe(*words, **wanted)
+    return {key: value for key, value in told.items() if isinstance(value, int | float)}
+
+
+@pytest.mark.parametrize("hosts", [1, STREAMS])
+@pytest.mark.parametrize(("limit", "ns"), [(50, 20_000), (20, 100_000), (80, 1_000_000)])
+def test_streams_that_overlap_are_charged_what_they_occupy(
+    container: Container, limit: int, ns: int, hosts: int
+) -> None:
+    """Kernels of one block run beside each other: the program has its limit of what it had without one, no quarter."""
+    rate = got(container, limit, "streams", hosts, STREAMS // hosts, 4, ns, 1)["rate"]
+    share = rate * ns / STREAMS / 1e7
+    assert share <= limit + 1.5
+    assert share >= limit * 0.7  # a busy machine may keep the threads from launching
+
+
+def test_kernels_that_fill_the_card_gain_nothing_by_several_streams(container: Container) -> None:
+    rate = got(container, 50, "streams", STREAMS, 1, 5, 100_000, 132)["rate"]
+    assert 35 <= rate * 100_000 / 1e7 <= 51.5
+
+
+@pytest.mark.parametrize(("limit", "phase_ms"), [(50, 20), (50, 100), (20, 300)])
+def test_a_program_that_overlaps_now_and_then_never_has_more_than_its_limit(
+    container: Container, limit: int, phase_ms: int
+) -> None:
+    """What was charged while its streams overlapped is no price for what runs alone."""
+    ns = 100_000
+    told = got(container, limit, "streams", STREAMS, 1, 5, ns, 1, phase_ms)
+    occupied = (told["together"] / STREAMS + told["alone"]) * ns / told["seconds"] / 1e7
+    assert told["alone"] > 0
+    assert occupied <= limit + 1.5
+
+
+@pytest.mark.parametrize(("limit", "ns"), [(50, 20_000), (20, 100_000)])
+def test_threads_that_come_and_go_with_streams_of_their_own_get_the_limit_together(
+    container: Container, limit: int, ns: int
+) -> None:
+    rate = got(container, limit, "threads", STREAMS, 5, ns)["rate"]
+    share = rate * ns / STREAMS / 1e7
+    assert share <= limit + 1.5
+    assert share >= limit * 0.35  # their streams stand still while they begin and end; a busy machine makes that long
