@@ -26,6 +26,9 @@ void fake_drop(struct alloc *entry);
 void fake_pool_give(struct alloc *entry);
 void fake_graph_give(const struct alloc *entry);
 
+/* Memory of another process is no longer used here. Under fake_lock. False: there is none with that address or handle. */
+bool fake_return(uint64_t key);
+
 API CUresult cuMemFree_v2(CUdeviceptr address);
 
 #define ENTER                                  \

@@ -2,7 +2,7 @@
  * A simulated CUDA driver: libcuda.so.1 for machines without a card.
  *
  * device.c has cards, context.c contexts and modules, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
- * memory; queue.c streams, events and their time, launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us
+ * memory, ipc.c that of another process; queue.c streams, events and their time, launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us
  * ends 5 us after it could start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
  * its first parameter points to, every other for 2 us. Knows nothing of the library that is tested on it.
  */

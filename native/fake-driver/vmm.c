@@ -5,6 +5,7 @@ static void unhold(struct alloc *entry)
 {
     if (--entry->holders == 0) {
         fake_take(entry->card, -entry->bytes);
+        fake_return(entry->key);
         fake_drop(entry);
     }
 }

@@ -7,6 +7,8 @@
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe hold MIB SECONDS                 takes so much, says so, keeps it
  *   probe module KIND MIB SECONDS          loads a module of so much, `text` or `cubin`, keeps it, unloads it
+ *   probe lend KIND MIB AFTER SECONDS      makes memory and tells by which token others can map it; AFTER that: `free` or `keep`
+ *   probe borrow TOKEN SECONDS THEN        maps it, says what is held, gives it back, says what is held then
  *   probe watch SECONDS                    the card's total memory, whenever it is another
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
@@ -37,6 +39,8 @@ static void do_init(int count, char **words) { (void)count, (void)words, time_in
 static void do_mem(int count, char **words) { memory(words[0], (size_t)(count > 1 ? atol(words[1]) : 256) * MIB); }
 static void do_hold(int count, char **words) { (void)count, hold((size_t)atol(words[0]), atof(words[1])); }
 static void do_module(int count, char **words) { (void)count, module(words[0], (size_t)atol(words[1]), atof(words[2])); }
+static void do_lend(int count, char **words) { (void)count, lend(words[0], (size_t)atol(words[1]), words[2], atof(words[3])); }
+static void do_borrow(int count, char **words) { (void)count, borrow(words[0], atof(words[1]), atof(words[2])); }
 static void do_watch(int count, char **words) { (void)count, watch(atof(words[0])); }
 static void do_forks(int count, char **words) { (void)count, forks(atoi(words[0])); }
 static void do_closes(int count, char **words) { (void)count, closes(atoi(words[0])); }
@@ -67,7 +71,7 @@ static const struct {
     {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
     {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},
     {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
-    {"module", 3, do_module},
+    {"module", 3, do_module},   {"lend", 4, do_lend},     {"borrow", 3, do_borrow},
     {"storm", 2, do_storm},     {"kills", 1, do_kills},   {"defects", 0, do_defects},   {"cards", 2, do_cards},
 };
 

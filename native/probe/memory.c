@@ -55,6 +55,7 @@ void memory(const char *name, size_t chunk)
 void hold(size_t mib, double seconds)
 {
     CUdeviceptr held;
+    begin_together();
     start(false);
     MUST(cuMemAlloc, &held, mib * MIB);
     printf("{\"held_mib\": %zu}\n", mib);

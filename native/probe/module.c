@@ -1,4 +1,4 @@
-/* A module that holds much, as text that is compiled or as a cubin that is ready (simulated driver). See probe.h. */
+/* A module that holds much, as text that is compiled or as a cubin that is ready (this for the simulated driver alone). See probe.h. */
 #include <elf.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,12 +31,11 @@ static const void *cubin(size_t bytes)
 
 void module(const char *kind, size_t mib, double seconds)
 {
-    char text[64];
     CUmodule loaded = NULL;
     start(false);
-    snprintf(text, sizeof text, "data %zu", mib);
+    const void *image = strcmp(kind, "cubin") == 0 ? cubin(mib * MIB) : data_image(mib * MIB);
     begin_together();
-    const int result = cu.cuModuleLoadData(&loaded, strcmp(kind, "cubin") == 0 ? cubin(mib * MIB) : text);
+    const int result = cu.cuModuleLoadData(&loaded, image);
     printf("{\"loaded\": %d}\n", result);
     fflush(stdout);
     usleep((useconds_t)(seconds * 1e6));

@@ -136,6 +136,9 @@ extern const int route_count;
 /* A stream for them. `chunk`: how much will be taken at a time. */
 void routes_start(size_t chunk);
 
+/* PTX of a module with a .global array of that size. */
+const char *data_image(size_t bytes);
+
 /* Of route `r`, a little again. */
 CUresult retake(const route *r, size_t chunk, uint64_t *out);
 
@@ -153,6 +156,8 @@ void time_init(void);                                                           
 void memory(const char *route_name, size_t chunk);                                   /* memory.c */
 void hold(size_t mib, double seconds);                                               /* memory.c */
 void module(const char *kind, size_t mib, double seconds);                           /* module.c */
+void lend(const char *kind, size_t mib, const char *after, double seconds);          /* lend.c */
+void borrow(const char *token, double seconds, double then);                         /* lend.c */
 void run(const char *work, double seconds, int64_t ns, int64_t host_ns);             /* run.c */
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */

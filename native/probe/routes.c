@@ -130,8 +130,7 @@ static CUresult free_context(uint64_t key)
     cu.cuCtxSetCurrent(context);
     return r;
 }
-/* Global data of a module: a .global array of that size. */
-static const char *data_image(size_t bytes)
+const char *data_image(size_t bytes)
 {
     static __thread char text[512];
     if (getenv("PROBE_SIMULATED") != NULL)

@@ -18,13 +18,15 @@ from pathlib import Path
 
 from bench import Bench, build, card
 from cost_rows import init, kills, overhead
-from memory_rows import names, routes
+from memory_rows import at_once, loans, names, routes
 from time_rows import hostbound, shares, streams, tenants
 from torch_rows import fill, paired, torch_speed
 
 SECTIONS = {
     "names": names,
     "routes": routes,
+    "loans": loans,
+    "at_once": at_once,
     "shares": shares,
     "hostbound": hostbound,
     "streams": streams,

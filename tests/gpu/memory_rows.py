@@ -1,10 +1,13 @@
 """Sections of `limits.py`: which names are hooked, and every way to take memory."""
 
+import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
-from bench import NATIVE, Bench
+from bench import NATIVE, Bench, finish
 
 
 def names(bench: Bench) -> None:
@@ -95,3 +98,70 @@ def routes(bench: Bench) -> None:
         ok = "error" not in got and 0 < held <= 4096 + 64 and got["refused_with"] == 2 and got["total_mib"] == 4096
         ok = ok and (got["again"] == 1 or route == "heap")
         bench.add("routes", route, f"{held} MiB", "<= 4160 MiB, OOM, goes on", ok, **got)
+
+
+LENT_MIB = 1024
+
+
+def lent(bench: Bench, kind: str, env: dict[str, str]) -> list[dict[str, Any]]:
+    """What a borrower told, each 50 ms, while its lender lived, when it was killed, and once all was given back.
+
+    `card_mib`: what the whole card held at that moment by NVML, which no library has changed.
+    """
+    lender = bench.start(bench.path, "lend", kind, LENT_MIB, "keep", 60, env=env)
+    assert lender.stdout is not None
+    token = json.loads(lender.stdout.readline())["token"]
+    borrower = bench.start(bench.path, "borrow", token, 4, 2, env=env)
+    assert borrower.stdout is not None
+    told: list[dict[str, Any]] = [json.loads(borrower.stdout.readline())]
+    if "error" in told[0]:
+        lender.kill()
+        raise ValueError(told[0]["error"])
+    time.sleep(1.5)
+    before = bench.probe("nvml", env=bench.environment())["used_mib"]
+    lender.kill()
+    lender.communicate()
+    killed = time.monotonic()
+    time.sleep(1.2)
+    after = bench.probe("nvml", env=bench.environment())["used_mib"]
+    out, _ = borrower.communicate(timeout=60)
+    told += [json.loads(line) for line in out.splitlines()]
+    given = next(at for at, one in enumerate(told) if "returned" in one)
+    held = [one for one in told[:given] if "nvml_mib" in one]
+    return [
+        held[10] | {"card_mib": before},
+        held[-5] | {"card_mib": after, "least_mib": min(one["used_mib"] for one in held), "killed": killed},
+        told[-1] | {"card_mib": bench.probe("nvml", env=bench.environment())["used_mib"]},
+    ]
+
+
+def loans(bench: Bench) -> None:
+    """Memory that another process made: who is shown to hold it, and that it stays charged when its maker is killed."""
+    for kind in ("ipc", "fd"):
+        plain = lent(bench, kind, bench.environment())
+        for name, what in (("nvml_mib", "the borrower by NVML"), ("card_mib", "the whole card")):
+            shown = " ".join(f"{one[name]:.0f}" for one in plain)
+            bench.add("loans", f"{kind}: {what}: lender lives, killed, given back", f"{shown} MiB", "", None)
+        ours = lent(bench, kind, bench.environment(memory="8g"))
+        shown = " ".join(f"{one['used_mib']:.0f}" for one in ours)
+        ok = ours[1]["least_mib"] >= LENT_MIB and ours[2]["used_mib"] < LENT_MIB
+        bench.add("loans", f"{kind}: charged: lender lives, killed, given back", f"{shown} MiB", ">= 1024, < 1024", ok)
+
+
+def at_once(bench: Bench) -> None:
+    """Eight processes that make contexts at once, or load PTX with 500 MiB of data, at the edge of the limit."""
+    size = bench.probe("info", env=bench.environment())["nvml_mib"]
+    for what, words, limit in (
+        ("contexts", ("hold", 2, 3), round(3.5 * size)),
+        ("modules", ("module", "text", 500, 3), round(8 * size) + 3 * 520),
+    ):
+        env = bench.environment(memory=f"{limit}m", tenant=what) | {"PROBE_BEGIN_AT": f"{time.monotonic() + 6:.3f}"}
+        idle = bench.probe("nvml", env=bench.environment())["used_mib"]
+        running, most = [bench.start(bench.path, *words, env=env) for _ in range(8)], 0
+        while any(one.poll() is None for one in running):
+            most = max(most, bench.probe("nvml", env=bench.environment())["used_mib"] - idle)
+        ends = [finish(one) for one in running]
+        made = sum("held_mib" in one or one.get("loaded") == 0 for one in ends)
+        bound = limit + (size if what == "contexts" else 520)
+        shown, ok = f"{made} made, {most} MiB at most", made == 3 and most <= bound
+        bench.add("at once", f"8 {what}, limit {limit} MiB", shown, f"3 made, <= {bound:.0f}", ok, ends=ends)

@@ -19,6 +19,8 @@ BEGIN, END = "<!-- tables: from limits-runs, by tests/gpu/tables.py -->\n", "<!-
 TITLES = {
     "names": "Names",
     "routes": "Memory: every route, limit 4 GiB, by NVML",
+    "loans": "Memory that one process made and another one maps",
+    "at once": "Memory: contexts and modules of eight processes at once",
     "shares": "Time: one tenant",
     "hostbound": "Time: programs bound by their host",
     "streams": "Time: a stream for each of four threads",

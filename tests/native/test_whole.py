@@ -70,7 +70,7 @@ def test_a_program_with_a_sanitizer_of_its_own_starts_with_the_library_preloaded
 
 MIB = 1 << 20
 PROCESS = struct.Struct("<i12x48q")
-"""Of the simulated card (`native/include/hami/sim_live.h`): a pid and where it counts, bytes held on 16 cards, times."""
+"""Of the simulated card (`native/include/hami/sim_live.h`): a pid and where it counts, bytes on 16 cards, times."""
 
 
 def on_card(container: Container) -> int:

@@ -86,6 +86,15 @@ typedef struct {
 static_assert(sizeof(CUmemAllocationProp) == 32, "CUmemAllocationProp");
 
 typedef struct {
+    CUmemLocation location;
+    int flags;
+} CUmemAccessDesc;
+
+typedef struct {
+    char reserved[64];
+} CUipcMemHandle;
+
+typedef struct {
     int type;
     int handle_types;
     CUmemLocation location;

@@ -1,0 +1,150 @@
+/*
+ * Memory of another process: by an IPC handle, or by a descriptor. See fake.h.
+ *
+ * A handle says whose memory it is, how much and where. The one who maps it is given the memory when its maker is gone, as
+ * a real driver keeps memory that anybody has mapped.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "alloc.h"
+
+typedef struct {
+    int pid, card;
+    int64_t bytes;
+    CUdeviceptr address; /* in its maker */
+} token;
+
+enum { LOOK_EVERY_US = 1000, LOANS = 256 };
+
+static struct {
+    token of;
+    uint64_t key; /* here: address or handle; 0: free */
+    bool ours;    /* its maker is gone */
+} loans[LOANS];
+
+static void *look(void *unused)
+{
+    for (;; usleep(LOOK_EVERY_US)) {
+        pthread_mutex_lock(&fake_lock);
+        for (int i = 0; i < LOANS; i++) {
+            if (loans[i].key != 0 && !loans[i].ours && kill(loans[i].of.pid, 0) != 0 && errno == ESRCH)
+                loans[i].ours = fake_take(loans[i].of.card, loans[i].of.bytes);
+        }
+        pthread_mutex_unlock(&fake_lock);
+    }
+    return unused;
+}
+
+/* Under the lock. */
+static bool borrow(token of, uint64_t key)
+{
+    static pthread_t looking;
+    if (looking == 0 && pthread_create(&looking, NULL, look, NULL) == 0)
+        pthread_detach(looking);
+    for (int i = 0; i < LOANS; i++) {
+        if (loans[i].key == 0) {
+            loans[i].of = of;
+            loans[i].ours = false;
+            loans[i].key = key;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool fake_return(uint64_t key)
+{
+    for (int i = 0; i < LOANS; i++) {
+        if (loans[i].key != key)
+            continue;
+        if (loans[i].ours)
+            fake_take(loans[i].of.card, -loans[i].of.bytes);
+        loans[i].key = 0;
+        return true;
+    }
+    return false;
+}
+
+API CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address)
+{
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = fake_live_alloc(address, A_LINEAR);
+    int64_t size = entry == NULL ? 0 : entry->bytes;
+    for (int i = 0; i < LOANS; i++)
+        size = loans[i].key == address ? loans[i].of.bytes : size;
+    *base = address;
+    *bytes = (size_t)size;
+    return fake_leave(size == 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS);
+}
+
+API CUresult cuIpcGetMemHandle(CUipcMemHandle *out, CUdeviceptr address)
+{
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = fake_live_alloc(address, A_LINEAR);
+    if (entry == NULL)
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    const token of = {(int)getpid(), entry->card, entry->bytes, address};
+    memset(out, 0, sizeof *out);
+    memcpy(out, &of, sizeof of);
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *out, CUipcMemHandle handle, unsigned int flags)
+{
+    token of;
+    (void)flags;
+    memcpy(&of, &handle, sizeof of);
+    if (of.pid == (int)getpid() || (kill(of.pid, 0) != 0 && errno == ESRCH))
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&fake_lock);
+    *out = fake_address(of.bytes);
+    return fake_leave(borrow(of, *out) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY);
+}
+
+API CUresult cuIpcCloseMemHandle(CUdeviceptr address)
+{
+    pthread_mutex_lock(&fake_lock);
+    return fake_leave(fake_return(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE);
+}
+
+API CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
+{
+    (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = fake_live_alloc(handle, A_VMM);
+    if (entry == NULL || type != 1)
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    const token of = {(int)getpid(), entry->card, entry->bytes, handle};
+    const int fd = memfd_create("simulated memory", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, &of, sizeof of) != (ssize_t)sizeof of)
+        return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+    memcpy(out, &fd, sizeof fd);
+    return fake_leave(CUDA_SUCCESS);
+}
+
+/* A handle whose memory is another's: nothing is taken until that one is gone. */
+API CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
+{
+    token of;
+    if (type != 1 || pread((int)(intptr_t)shareable, &of, sizeof of, 0) != (ssize_t)sizeof of)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&fake_lock);
+    *out = fake_address(0);
+    fake_add((struct alloc){.key = *out, .card = of.card, .kind = A_VMM, .holders = 1});
+    return fake_leave(borrow(of, *out) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY);
+}
+
+API CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *out, CUmemGenericAllocationHandle handle)
+{
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = fake_live_alloc(handle, A_VMM);
+    if (entry == NULL)
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    *out = (CUmemAllocationProp){.type = 1, .handle_types = 1, .location = {CU_MEM_LOCATION_TYPE_DEVICE, entry->card}};
+    return fake_leave(CUDA_SUCCESS);
+}

@@ -1,0 +1,133 @@
+/*
+ * Memory that one process makes and another one maps: by an IPC handle (`ipc`), or by the descriptor of a handle (`fd`).
+ * See probe.h.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "probe.h"
+
+enum { BY_DESCRIPTOR = 1, ACCESS_READ_WRITE = 3 };
+
+static struct {
+    CUresult (*get)(CUipcMemHandle *, CUdeviceptr);
+    CUresult (*open)(CUdeviceptr *, CUipcMemHandle, unsigned int);
+    CUresult (*close)(CUdeviceptr);
+    CUresult (*out)(void *, CUmemGenericAllocationHandle, int, unsigned long long);
+    CUresult (*in)(CUmemGenericAllocationHandle *, void *, int);
+    CUresult (*allow)(CUdeviceptr, size_t, const CUmemAccessDesc *, size_t);
+} ipc;
+
+static void find(const char *name, void *field)
+{
+    void *address = dlsym(driver, name);
+    if (address == NULL)
+        fail(name, 0);
+    memcpy(field, &address, sizeof address);
+}
+
+static void ipc_start(void)
+{
+    find("cuIpcGetMemHandle", &ipc.get);
+    find("cuIpcOpenMemHandle_v2", &ipc.open);
+    find("cuIpcCloseMemHandle", &ipc.close);
+    find("cuMemExportToShareableHandle", &ipc.out);
+    find("cuMemImportFromShareableHandle", &ipc.in);
+    find("cuMemSetAccess", &ipc.allow);
+    start(false);
+}
+
+static void must(const char *what, CUresult result)
+{
+    if (result != CUDA_SUCCESS)
+        fail(what, result);
+}
+
+static CUdeviceptr mapped(CUmemGenericAllocationHandle handle, size_t bytes)
+{
+    const CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, device}, ACCESS_READ_WRITE};
+    CUdeviceptr p;
+    MUST(cuMemAddressReserve, &p, bytes, 0, 0, 0);
+    MUST(cuMemMap, p, bytes, 0, handle, 0);
+    must("cuMemSetAccess", ipc.allow(p, bytes, &access, 1));
+    return p;
+}
+
+void lend(const char *kind, size_t mib, const char *after, double seconds)
+{
+    ipc_start();
+    CUdeviceptr p = 0;
+    CUmemGenericAllocationHandle handle = 0;
+    CUipcMemHandle token;
+    const bool by_handle = strcmp(kind, "ipc") == 0;
+    if (by_handle) {
+        MUST(cuMemAlloc, &p, mib * MIB);
+        must("cuIpcGetMemHandle", ipc.get(&token, p));
+        printf("{\"mib\": %zu, \"token\": \"", mib);
+        for (size_t i = 0; i < sizeof token; i++)
+            printf("%02x", (unsigned char)token.reserved[i]);
+        printf("\"}\n");
+    } else {
+        int fd = -1;
+        const CUmemAllocationProp prop = {.type = 1, .handle_types = BY_DESCRIPTOR, .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
+        MUST(cuMemCreate, &handle, mib * MIB, &prop, 0);
+        must("cuMemExportToShareableHandle", ipc.out(&fd, handle, BY_DESCRIPTOR, 0));
+        printf("{\"mib\": %zu, \"token\": \"%d:%d:%zu\"}\n", mib, (int)getpid(), fd, mib);
+    }
+    fflush(stdout);
+    usleep((useconds_t)(seconds * 1e6));
+    if (strcmp(after, "free") == 0) {
+        must("free", by_handle ? cu.cuMemFree(p) : cu.cuMemRelease(handle));
+        usleep((useconds_t)(seconds * 1e6));
+    }
+}
+
+static void tell_held(double seconds)
+{
+    for (const int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until; usleep(50000)) {
+        size_t left, total;
+        MUST(cuMemGetInfo, &left, &total);
+        printf("{\"used_mib\": %zu, \"nvml_mib\": %.1f}\n", (total - left) / MIB, (double)nvml_bytes() / (double)MIB);
+        fflush(stdout);
+    }
+}
+
+void borrow(const char *token, double seconds, double then)
+{
+    ipc_start();
+    int pid, fd;
+    size_t mib = 0;
+    CUdeviceptr p = 0;
+    CUmemGenericAllocationHandle handle = 0;
+    if (sscanf(token, "%d:%d:%zu", &pid, &fd, &mib) == 3) {
+        const int process = (int)syscall(SYS_pidfd_open, pid, 0), own = (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+        if (own < 0)
+            fail("pidfd_getfd", 0);
+        must("cuMemImportFromShareableHandle", ipc.in(&handle, (void *)(intptr_t)own, BY_DESCRIPTOR));
+        p = mapped(handle, mib * MIB);
+        close(own);
+        close(process);
+    } else {
+        CUipcMemHandle by;
+        unsigned int byte;
+        for (size_t i = 0; i < sizeof by && sscanf(token + 2 * i, "%2x", &byte) == 1; i++)
+            by.reserved[i] = (char)byte;
+        must("cuIpcOpenMemHandle", ipc.open(&p, by, 1));
+    }
+    printf("{\"borrowed\": true}\n");
+    tell_held(seconds);
+    if (handle != 0) {
+        MUST(cuMemRelease, handle);
+        MUST(cuMemUnmap, p, mib * MIB);
+    } else {
+        must("cuIpcCloseMemHandle", ipc.close(p));
+    }
+    printf("{\"returned\": true}\n");
+    tell_held(then);
+}
