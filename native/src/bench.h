@@ -26,6 +26,7 @@ typedef struct hami_sample {
     CUevent start, end;
     int64_t charged_ns; /* for this launch */
     int64_t total_ns;   /* for all of its key up to it */
+    int64_t begun_ns;   /* when the host began with it */
     int64_t host_ns; /* not gated: host time between the events, which may be inside the pair; while open, its start */
     uint32_t number; /* of the launch, by its key */
     uint32_t ticket; /* value that opens the gate; 0: not gated */

@@ -19,7 +19,9 @@ enum {
     CROWDED_HOLD_NS = 5 * 1000 * 1000, /* and these where launches come from several streams */
     HOLD_MOST_NS = 2000 * 1000,
     HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
-    NOISE_NS = 1000
+    NOISE_NS = 1000,
+    REST_TIMES = 200, /* one part in so many of a program's time is spent on measuring */
+    REST_MOST_NS = 100 * 1000 * 1000 /* but a launch that takes longer than before is seen as soon */
 };
 
 /* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
@@ -27,6 +29,7 @@ static _Atomic(uint32_t *) closed_word;
 static _Atomic uint32_t closed_ticket;
 static _Atomic int64_t closed_since_ns;
 static _Atomic uint32_t forced_ticket;
+static _Atomic int64_t rest_until_ns;
 
 bool hami_gate_watch(void)
 {
@@ -155,6 +158,17 @@ void hami_samples_read(void)
     pthread_mutex_unlock(&hami_bench_busy);
 }
 
+bool hami_sample_rests(void)
+{
+    return hami_now_ns() < atomic_load_explicit(&rest_until_ns, memory_order_relaxed);
+}
+
+static void rest(int64_t begun_ns)
+{
+    const int64_t now = hami_now_ns(), pause = REST_TIMES * (now - begun_ns);
+    atomic_store_explicit(&rest_until_ns, now + (pause < REST_MOST_NS ? pause : REST_MOST_NS), memory_order_relaxed);
+}
+
 static hami_sample *free_sample(hami_bench *b)
 {
     for (int i = 0; b != NULL && i < HAMI_BENCH_SAMPLES; i++) {
@@ -186,8 +200,8 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
 {
     if (pthread_mutex_trylock(&hami_bench_busy) != 0)
         return NULL;
-    const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed);
-    const bool crowded = hami_now_ns() - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
+    const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed), begun_ns = hami_now_ns();
+    const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
     const bool held = charged_ns < (crowded ? CROWDED_HOLD_NS : HOLD_NS);
     close_doors(cost, held);
     hami_bench *b = hami_bench_now(card);
@@ -196,6 +210,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
         open_doors(cost, false);
         return NULL;
     }
+    s->begun_ns = begun_ns;
     s->card = card;
     s->cost = cost;
     s->stream = stream;
@@ -259,5 +274,6 @@ void hami_sample_end(hami_sample *s, bool launched)
     const bool pending = s->pending;
     if (pending)
         hold(s);
+    rest(s->begun_ns);
     open_doors(s->cost, pending); /* reading it has counted it out */
 }

@@ -24,6 +24,9 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
 /* Ends it; the launch has been queued (or has failed: then it is dropped). */
 void hami_sample_end(hami_sample *sample, bool launched);
 
+/* True for a while after a measurement, so that a program whose prices are known spends little of its time on them. */
+bool hami_sample_rests(void);
+
 /* Marks the end of what `stream` has queued. False: cannot be marked now. */
 bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind);
 

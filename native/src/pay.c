@@ -139,6 +139,11 @@ static bool first_of_queue(hami_card *card, int64_t price_ns)
     return queued_until - (credit > 0 ? credit : 0) - price_ns <= hami_now_ns();
 }
 
+static bool well_known(const hami_cost *cost)
+{
+    return atomic_load_explicit(&cost->samples, memory_order_relaxed) >= HAMI_COST_RING;
+}
+
 /* Counts the launch, and along with it what the lane can pay for later; its number when it is due to be measured. */
 static uint32_t count(hami_lane *lane, const hami_work *w, hami_cost *cost, int64_t price_ns)
 {
@@ -189,7 +194,7 @@ struct hami_sample *hami_pay(const hami_work *w)
     hami_lane *lane = hami_lane_take(card);
     spend(card, lane, price, stream);
     const uint32_t number = count(lane, w, cost, price);
-    if (number == 0 || hami_capturing())
+    if (number == 0 || hami_capturing() || (well_known(cost) && hami_sample_rests()))
         return NULL;
     if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
         return NULL;

@@ -121,6 +121,14 @@ def test_every_kind_of_work_is_charged(container: Container, work: str) -> None:
     assert rate * takes_ns / 1e7 < 30
 
 
+def test_a_program_whose_prices_are_known_spends_a_two_hundredth_of_its_time_on_measuring(container: Container) -> None:
+    """A measurement of such a kernel takes 80 us at least: it is waited for."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    got = container.probe("run", "spin", 4, 50_000, 20_000, LIBCUDA_LOG_LEVEL="4", **wanted)
+    first = 15  # of a kernel, before its price is known
+    assert first < str(got["stderr"]).count(": pair ") < first + 4 / (200 * 80e-6) * 1.2
+
+
 def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
     outs = {"CUDA_DEVICE_MEMORY_LIMIT": "99g", "CUDA_DISABLE_CONTROL": "true", "CUDA_DEVICE_SM_LIMIT": "0"}
     with policy(container, limits(container)):
