@@ -2,7 +2,7 @@
 
 A name is a few words of eight bytes; numpy finds them all in one table, and compares them with those it found there.
 A dictionary would hash each name by itself, and meet another line of memory for each. What the table cannot tell
-is left to the dictionary, so it is never wrong.
+is left to the dictionary, so it is never wrong of a name that a node may have: those hold no zero byte.
 """
 
 from collections.abc import Mapping, Sequence
