@@ -3,16 +3,20 @@
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from hami.ledger.index import Index
+from hami.model.ask import Ask, NodePolicy, Weights
 from hami.model.ids import NodeName
+from hami.model.quota import Budget, Measure, Quantum
 from hami.plan.choose import Decision, choose
 from hami.plan.refusals import NOTHING, UNKNOWN
 from hami.plan.verdicts import Recall
 
 from . import builders as make
-from .builders import app, node, pod, used, want
+from .builders import NVIDIA, app, init, node, pod, used, want
 
 
 def fresh(index: Index) -> Index:
@@ -109,3 +113,52 @@ def test_no_more_than_so_many_shapes_are_kept_the_latest_used_last() -> None:
     assert recall.verdicts(asks[2], columns) is first[2]
     assert recall.verdicts(asks[1], columns) is not first[1], "not used for the longest time"
     assert len(recall._verdicts) == 3
+
+
+def test_as_many_nodes_as_there_are_rows_are_known_to_the_last_one() -> None:
+    index = Index()
+    while len(index.rows) < len(index.columns.version):
+        index.put(node(used(f"d{len(index.rows)}"), name=f"n{len(index.rows):03}"))
+    ask, every = pod(app(want(9000))), np.arange(-1, len(index.rows))
+    decision = choose(ask, index)
+    assert len(decision.refusals) == len(index.rows)
+    assert decision == choose(ask, fresh(index))
+    kept = index.recall.verdicts(ask, index.columns)
+    assert kept.stale(index.columns, every).tolist() == [], "all were looked at"
+    kept.refuse(-2, 7)
+    assert kept.number[-3:].tolist() == [kept.number[0], 7, UNKNOWN], "the last row, then who is not registered"
+    assert len(kept.number) == len(kept.missing) == len(index.columns.version) + 1
+    index.columns.write_use(len(index.rows) - 1, 0, used("d0", 1, 5))
+    assert kept.stale(index.columns, every).tolist() == [len(index.rows) - 1]
+
+
+def test_words_are_kept_as_long_as_they_are_not_too_many() -> None:
+    index, first = Index(), pod(app(want(1)))
+    index.put(node(used("d0"), name="n0"))
+    recall = index.recall
+    kept, words = recall.verdicts(first, index.columns), recall.words
+    recall.WORDS = len(words)
+    assert recall.verdicts(first, index.columns) is kept
+    recall.WORDS = len(words) - 1
+    assert recall.verdicts(first, index.columns) is not kept
+    assert recall.words is not words
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pod(init(want(1))),
+        pod(app(want(2))),
+        pod(app(want(1)), cards=("binpack",)),
+        pod(app(want(1)), weights=Weights(core=9)),
+        replace(pod(app(want(1))), budgets=(Budget("ns", Quantum("nvidia.com/gpumem", NVIDIA, Measure.MEMORY), 9, 5),)),
+    ],
+)
+def test_asks_that_may_be_fitted_otherwise_share_no_verdicts(other: Ask) -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    ask = pod(app(want(1)))
+    kept = index.recall.verdicts(ask, index.columns)
+    assert index.recall.verdicts(other, index.columns) is not kept
+    alike = replace(ask, containers=(replace(ask.containers[0], name="another"),), node_policy=NodePolicy.SPREAD)
+    assert index.recall.verdicts(alike, index.columns) is kept
