@@ -28,8 +28,8 @@ def sets(candidates: Sequence[Candidate], cards: int, links: Links) -> Iterator[
         return iter(combinations(candidates, cards))
     scores = _pair_scores(candidates, links)
     if cards == 1:
-        order = np.argsort(scores.sum(axis=1), kind="stable").tolist()
-        return ((candidates[place],) for place in order)
+        sums = scores.sum(axis=1).tolist()
+        return ((candidates[place],) for place in sorted(range(len(sums)), key=sums.__getitem__))
     if comb(len(candidates), cards) > MOST_SETS:
         grown = [candidates[place] for place in _grown(scores, cards)]
         return chain((grown,), combinations(candidates, cards))
@@ -52,14 +52,15 @@ def _pair_scores(candidates: Sequence[Candidate], links: Links) -> Scores:
 def _members(candidates: int, cards: int) -> tuple[Scores, list[tuple[int, ...]]]:
     """Every set as a row of zeros and ones, and as places."""
     every = list(combinations(range(candidates), cards))
-    members = np.zeros((len(every), candidates), np.int64)
-    members[np.arange(len(every))[:, None], np.array(every)] = 1
-    return members, every
+    members = np.zeros((len(every), candidates), np.bool_)
+    members[np.arange(len(every))[:, None], np.array(every)] = True
+    return members.astype(np.int64), every
 
 
 def _grown(scores: Scores, cards: int) -> list[int]:
     """From the best pair, always the card that adds most."""
-    masked = scores - np.eye(len(scores), dtype=np.int64) * (1 << 40)
+    masked = scores.copy()
+    np.fill_diagonal(masked, np.iinfo(np.int64).min)
     chosen = [int(place) for place in np.unravel_index(masked.argmax(), masked.shape)]
     while len(chosen) < cards:
         gain = scores[chosen].sum(axis=0)
