@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hami.plan.pack import prices
-from hami.plan.pack.prices import FULL, residues
+from hami.plan.pack.prices import FULL, pricing, residues
 
 
 def patterns(sizes: tuple[int, ...], room: int = FULL) -> Iterator[tuple[int, ...]]:
@@ -26,7 +26,8 @@ def patterns(sizes: tuple[int, ...], room: int = FULL) -> Iterator[tuple[int, ..
 def fewest_cards(counts: Mapping[int, float]) -> float:
     """How many cards all parts together need at least, in fractions: the best vertex of the dual, all of them tried."""
     sizes = tuple(counts)
-    cuts = [*patterns(sizes), *(tuple(-int(one == other) for one in sizes) for other in sizes)]
+    full = [cut for cut in patterns(sizes) if FULL - np.dot(cut, sizes) < min(sizes)]  # the others ask no more
+    cuts = [*full, *(tuple(-int(one == other) for one in sizes) for other in sizes)]
     limits = [float(min(cut) >= 0) for cut in cuts]
     best = 0.0
     for chosen in combinations(range(len(cuts)), len(sizes)):
@@ -43,8 +44,9 @@ def fewest_cards(counts: Mapping[int, float]) -> float:
 @given(st.integers(0, 2**32))
 def test_all_that_is_asked_costs_the_fewest_cards_that_would_hold_it(seed: int) -> None:
     random = Random(seed)
-    sizes = random.sample(range(240, 900, 10), random.choice((1, 2, 3)))
-    counts = {size: float(random.randint(1, 300)) for size in sorted(sizes)}
+    sizes = random.sample(range(240, 900, 10), random.choice((1, 2, 3, 4, 4)))
+    most = random.choice((300, 1))  # counts are halved now and then
+    counts = {size: random.uniform(0.01, most) for size in sorted(sizes)}
     price = residues(counts)
     assert sum(price[size] * count for size, count in counts.items()) >= fewest_cards(counts) - 1e-6
     for cut in patterns(tuple(counts)):  # no card is cut into more than one card's worth
@@ -86,3 +88,35 @@ def test_of_more_sizes_than_are_looked_at_the_rare_ones_have_no_price(monkeypatc
     assert price[100] == 0
     assert price[500] == pytest.approx(0.5)
     assert price[800] == pytest.approx(1)
+
+
+def test_the_forty_most_frequent_sizes_have_prices() -> None:
+    """Sizes above a half go with no other, so each costs a card; the one that is asked least often is left out."""
+    price = residues({size: float(size != 501) + 1 for size in range(501, 542)})
+    assert (price[501], price[502]) == (0, 1)
+    assert residues(dict.fromkeys(range(502, 542), 1.0))[502] == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "rounds"),
+    [
+        ({}, 0),
+        ({500: 1}, 1),  # the first prices are right at once
+        ({300: 7}, 1),
+        ({600: 5, 400: 1}, 2),
+        ({600: 1, 400: 8}, 2),
+        ({810: 1, 650: 3, 470: 2, 320: 9}, 2),
+    ],
+)
+def test_prices_are_found_in_few_rounds(counts: dict[int, float], rounds: int) -> None:
+    assert len(list(pricing(counts))) == rounds
+
+
+@pytest.mark.parametrize(
+    "counts", [{125: 1.9, 195: 2.9, 205: 2.4, 730: 0.07}, {95: 0.9, 110: 1.5, 250: 0.04, 355: 0.74}]
+)
+def test_parts_that_just_fill_a_card_cost_no_more_than_one(counts: dict[int, float]) -> None:
+    """Eight of 125, four of 250: no other cut would keep their price down here."""
+    price = residues(counts)
+    for size in counts:
+        assert price[size] * (FULL // size) <= 1 + 1e-6

@@ -205,6 +205,8 @@ def test_the_dearest_seats_come_first_and_residues_that_stay_are_said_to() -> No
         ({}, (1, 250, 40), 600),  # the smaller of memory and cores
         ({}, (1, 0, 100), None),
         ({}, (1, 1000, 0), None),
+        ({}, (1, 999, 0), 1),
+        ({}, (0, -250, -50), 1000),  # who is told to give back more than he took
         ({}, (100, 0, 0), None),
         ({}, (99, 0, 0), 1000),
         ({"core_percent": 0}, (1, 250, 0), 750),  # a card that does not count cores
@@ -265,6 +267,7 @@ def test_an_ask_takes_the_larger_of_memory_and_cores(one: CardAsk, of_card: tupl
         ((want(5000), want(100)), 0),
         ((want(5000), want(100, cards=2)), 1),
         ((want(percent=20), want(percent=80)), 1),
+        ((want(0), want(percent=1)), 1),
         ((want(100), want(100)), 0),
     ],
 )

@@ -70,7 +70,6 @@ def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | 
         yield
         own.follow(columns)
         own.rows.refresh(columns, np.arange(start, min(start + A_STEP, columns.rows)))
-    own.follow(columns)
     if own.scale.turnover:
         own.see_scarcity(columns)
     return own
@@ -86,7 +85,6 @@ class Judged:
         self.inventory = inventory
         """That of the columns when it was made, or last found to make no difference."""
         self.mix = demand.mix(scale.family)
-        self.again = 0
         self.look_later(demand)
         self._kept: dict[object, Kept] = {}
         self._lent: dict[bytes, Lending] = {}

@@ -62,9 +62,9 @@ def _lowest(order: Longs, cards: int) -> Longs:
         return np.sort(order, axis=0)[:cards]
     found = np.empty((cards, order.shape[1]), np.int64)
     for number in range(cards):
+        if number:
+            np.copyto(order, _NEVER, where=order == found[number - 1])
         order.min(axis=0, out=found[number])
-        if number + 1 < cards:
-            np.copyto(order, _NEVER, where=order == found[number])
     return found
 
 

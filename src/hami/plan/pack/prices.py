@@ -53,7 +53,7 @@ def _duals(sizes: tuple[int, ...], counts: Floats) -> Steps[Floats]:
         column = _pattern(sizes, prices, worth)
         weights = np.linalg.solve(basis, column)
         usable = weights > _TINY
-        ratios = np.where(usable, amounts / np.where(usable, weights, 1), np.inf)
+        ratios = np.divide(amounts, weights, out=np.full(len(sizes), np.inf), where=usable)
         leaving = int(ratios.argmin())
         amounts = np.maximum(amounts - ratios[leaving] * weights, 0)
         amounts[leaving] = ratios[leaving]

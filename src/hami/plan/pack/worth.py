@@ -45,8 +45,8 @@ class Scale:
         """`residue` has the worth of what is free of a card, by kind and room, a card being 1000."""
         self.family = family
         self.turnover = demand.turnover
-        # one card first: their seats add up card by card, those of several are counted in sets of cards
-        shapes = sorted(demand.frequent(family) or [_whole(family)], key=lambda one: one.shape.ask.cards > 1)
+        # those of one card come first: their seats add up card by card, those of several are counted in sets of cards
+        shapes = demand.frequent(family) or [_whole(family)]
         self.shapes = [one.shape for one in shapes]
         self._asks = [one.shape.ask for one in shapes]
         self.single = sum(ask.cards == 1 for ask in self._asks)
@@ -64,15 +64,14 @@ class Scale:
         self.residues = list(residue)
         self.residue: Floats = np.concatenate(residue)
         """[kind and room]: what the room is worth, a card being 1000."""
-        self.size: Singles = np.array([self._size(one, kinds) for one in shapes], np.float32)
+        own = [kind for number, kind in enumerate(kinds) if self.ours[number] and kind[0]]
+        self.size: Singles = np.array([self._size(one, own) for one in shapes], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
         self._often: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
         self.weight: Singles = self._often
         cpu = np.array([one.shape.cpu_milli for one in shapes], np.float64)
-        self._per_cpu: Singles = np.array(
-            [np.where(cpu > 0, 1 / np.maximum(cpu, 1), 0), np.where(cpu > 0, 0, PLENTY)], np.float32
-        )
+        self._per_cpu: Singles = np.array([1 / np.maximum(cpu, 1), np.where(cpu > 0, 0, PLENTY)], np.float32)
         """Seats that a milli-CPU is enough for, by shape, and those that need none."""
         self._hunger, self._fed = self._feeding(cpu)
         """CPU by free thousandth of a card, ascending, and the part of the room that so much serves."""
@@ -94,7 +93,7 @@ class Scale:
         size, share = self.size.astype(np.float64), self.share.astype(np.float64)
         hungry = (cpu > 0) & (size > 0)
         need = cpu[hungry] / size[hungry]
-        knees = np.unique(np.concatenate([np.zeros(1), need]))
+        knees = np.unique(np.append(need, 0))
         fed = np.minimum(knees[:, None] / need, 1) @ share[hungry] + share[~hungry].sum()
         return knees, fed
 
@@ -136,7 +135,7 @@ class Scale:
 
     @staticmethod
     def _size(one: Weighed, kinds: Sequence[tuple[int, int]]) -> float:
-        shares = [min(share_of(one.shape.ask, *kind), FULL) for kind in kinds if kind[0]]
+        shares = [min(share_of(one.shape.ask, *kind), FULL) for kind in kinds]
         return one.shape.ask.cards * sum(shares) / max(len(shares), 1)
 
 
@@ -214,11 +213,10 @@ def _whole(family: Family) -> Weighed:
 
 def capacities(columns: Columns, kinds: int) -> list[tuple[int, int]]:
     """Memory and cores of a card of each kind: of the largest, where a kind has several."""
-    found = []
-    for number in range(kinds):
+    found = [(0, 0)]  # no card
+    for number in range(1, kinds):
         here = columns.kind == number
-        mem = int(columns.mem[here].max(initial=0)) if number else 0
-        found.append((mem, int(columns.core[here].max(initial=0)) if number else 0))
+        found.append((int(columns.mem[here].max(initial=0)), int(columns.core[here].max(initial=0))))
     return found
 
 

@@ -1,0 +1,299 @@
+"""A family judged under `pack`: when it is judged anew, what stays true meanwhile, and what a newcomer would say."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from hami.ledger.cluster import Ledger
+from hami.ledger.records import NodeRecord, PodRecord
+from hami.model.ask import Ask
+from hami.model.ids import CardId, NodeName, PodUid
+from hami.model.plan import Charge, Plan
+from hami.plan.columns import Columns
+from hami.plan.pack import Pack
+from hami.plan.pack.chooser import MANY_SEEN
+from hami.plan.pack.demand import Demand
+from hami.plan.pack.judged import ENOUGH, Judged, judging
+from hami.plan.steps import finish
+
+from .test_pack import GPU, ask, bind, card, ledger_of
+
+
+def judged(ledger: Ledger) -> Judged:
+    return pack_of(ledger)._families[GPU]
+
+
+def pack_of(ledger: Ledger) -> Pack:
+    return ledger._index.pack
+
+
+def columns_of(ledger: Ledger) -> Columns:
+    return ledger._index.columns
+
+
+def idle(nodes: int, cards: int = 2) -> Ledger:
+    return ledger_of(*[(f"n{number:03}", cards, "A", 1e9) for number in range(nodes)])
+
+
+def demand_of(shapes: dict[int, int], left: int = 0) -> Demand:
+    """So many pods of each MiB have asked, and `left` of all have gone."""
+    demand = Demand()
+    for mem, count in shapes.items():
+        for number in range(count):
+            demand.see(ask(f"{mem}-{number}", mem))
+    for _ in range(left):
+        demand.leave()
+    return demand
+
+
+def charge(place: int, mem: int) -> Charge:
+    return Charge(CardId(f"n/{place}"), 1, mem, 0)
+
+
+def came_and_went(ledger: Ledger, uid: str) -> None:
+    ledger.set_pod(PodRecord(ask(uid, 1).pod, NodeName("elsewhere")))
+    ledger.drop_pod(PodUid(uid))
+
+
+@pytest.mark.parametrize("step", [1, 3, 256])
+def test_once_judged_every_node_has_been_looked_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.judged.A_STEP", step)
+    ledger = idle(7)
+    own = finish(judging(demand_of({500: 3}), GPU, columns_of(ledger)))
+    assert own.rows.room[:7].tolist() == [2000] * 7
+    assert own.rows.worth[0][:7].tolist() == [[4]] * 7
+
+
+def test_a_step_looks_at_no_more_rows_than_a_decision_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.judged.A_STEP", 3)
+    ledger, demand = idle(9), demand_of({500: 3})
+    columns, looked = columns_of(ledger), []
+    own = finish(judging(demand, GPU, columns))
+    own.rows.refresh = lambda _, rows: looked.append(len(rows))  # type: ignore[method-assign]
+    monkeypatch.setattr("hami.plan.pack.judged.Judged", lambda *_: own)
+    finish(judging(demand, GPU, columns))
+    assert looked == [3, 3, 3]
+
+
+@pytest.mark.parametrize("when", range(6))
+def test_nodes_that_come_while_a_family_is_being_judged_have_rows_of_their_own(when: int) -> None:
+    """At any step, and so many that the columns need more room."""
+    ledger, demand = idle(3), demand_of({500: 3})
+    columns, steps = columns_of(ledger), judging(demand, GPU, columns_of(ledger))
+    for _ in range(when):
+        next(steps)
+    for number in range(100):
+        ledger.set_node(NodeRecord(NodeName(f"late{number}"), (card(f"late{number}", 0),)))
+    own = finish(steps)
+    own.rows.refresh(columns, np.arange(columns.rows))
+    assert own.rows.room[: columns.rows].tolist() == [2000] * 3 + [1000] * 100
+
+
+def test_judging_a_small_cluster_takes_five_steps() -> None:
+    assert sum(1 for _ in judging(demand_of({500: 3}), GPU, columns_of(idle(3)))) == 5
+
+
+@pytest.mark.parametrize(
+    ("seen", "left", "leap"),
+    [
+        (0, 0, 1),
+        (1, 0, 1),
+        (3, 0, 1),
+        (4, 0, 2),
+        (100, 0, 50),
+        (4000, 0, 2000),
+        (5000, 0, 2048),
+        (5000, 249, 2048),
+        (5000, 250, 512),  # half of the tenth that makes a cluster lively
+        (5000, 5000, 512),
+        (600, 600, 300),
+    ],
+)
+def test_the_demand_is_looked_at_again_the_later_the_more_is_known_and_sooner_where_pods_leave(
+    seen: int, left: int, leap: int
+) -> None:
+    demand = demand_of({}, left)
+    own = finish(judging(demand, GPU, columns_of(idle(1))))
+    demand.seen = seen
+    own.look_later(demand)
+    assert own.again == seen + leap
+    demand.seen = own.again - 1
+    assert not own.time_to_look(demand)
+    demand.seen += 1
+    assert own.time_to_look(demand)
+    assert not own.time_to_look(demand), "the next time is later"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "moved"),
+    [
+        ({500: 1}, {500: 7}, False),
+        ({500: 9, 300: 1}, {500: 19, 300: 1}, False),
+        ({500: 9, 300: 1}, {500: 15, 300: 5}, True),
+        ({500: 20}, {500: 20, 300: 1}, False),  # new, and rare
+        ({500: 20}, {500: 20, 300: 4}, True),
+        ({500: 20, 300: 1}, {500: 20}, False),  # not asked any more
+        ({500: 1}, {300: 1}, True),
+        ({500: 1, 300: 1}, {500: 1, 800: 1}, True),
+    ],
+)
+def test_demand_has_moved_when_a_fifth_of_the_mix_is_another(
+    before: dict[int, int], now: dict[int, int], moved: bool
+) -> None:
+    own = finish(judging(demand_of(before), GPU, columns_of(idle(1))))
+    later = demand_of(now)
+    for later.seen, known_too_little in ((ENOUGH - 1, True), (ENOUGH, False), (ENOUGH + 1, False)):
+        assert own.moved(later) == (moved or known_too_little)
+
+
+def test_a_quarter_and_a_quarter_are_all_of_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.judged.MOVED", 0.5)
+    own, later = finish(judging(demand_of({500: 1}), GPU, columns_of(idle(1)))), demand_of({500: 3, 300: 1})
+    later.seen = ENOUGH
+    assert own.moved(later)
+
+
+def test_more_nodes_of_known_kinds_make_no_new_prices_and_a_new_kind_does() -> None:
+    ledger = idle(2)
+    for number in range(4):
+        ledger.decide(ask(f"s{number}", 500))
+    ledger.judge_later()
+    finish(ledger.judge_anew())
+    own = judged(ledger)
+    own.mix = pack_of(ledger).demand.mix(GPU)
+    ledger.set_node(NodeRecord(NodeName("same"), (card("same", 0),)))
+    assert not own.outdated(columns_of(ledger))
+    finish(ledger.judge_anew())
+    assert judged(ledger) is own
+    ledger.set_node(NodeRecord(NodeName("other"), (card("other", 0, "B"),)))
+    finish(ledger.judge_anew())
+    assert judged(ledger) is not own
+    assert len(judged(ledger).scale.residues) == len(own.scale.residues) + 1
+
+
+def test_the_commonest_family_is_judged_before_anybody_asks_for_it_here_and_no_other() -> None:
+    ledger = idle(2)
+    finish(ledger.judge_anew())
+    assert pack_of(ledger)._families == {}, "nobody knows what is asked"
+    running = ask("old", 500)
+    bind(ledger, running, ledger.fit(running, NodeName("n000")))  # type: ignore[arg-type]
+    finish(ledger.judge_anew())
+    assert list(pack_of(ledger)._families) == [GPU]
+
+
+@pytest.mark.parametrize(("seen", "waits"), [(MANY_SEEN - 1, False), (MANY_SEEN, True)])
+def test_prices_wait_for_the_steps_only_once_enough_is_known(seen: int, waits: bool) -> None:
+    ledger = idle(2)
+    ledger.decide(ask("first", 500))
+    ledger.judge_later()
+    own, demand = judged(ledger), pack_of(ledger).demand
+    demand.seen = seen - 1
+    own.again = seen
+    ledger.decide(ask("next", 500))
+    assert (judged(ledger) is own) == waits
+    assert pack_of(ledger)._due == ({GPU} if waits else set())
+
+
+def test_what_is_not_due_takes_no_steps_and_what_was_done_is_not_due_again() -> None:
+    ledger = idle(2)
+    for number in range(4):
+        ledger.decide(ask(f"s{number}", 500))
+        came_and_went(ledger, f"gone{number}")
+    ledger.judge_later()
+    demand, own = pack_of(ledger).demand, judged(ledger)
+    demand.seen = MANY_SEEN
+    own.again = MANY_SEEN + 5
+    ledger.decide(ask("early", 500))
+    assert list(ledger.judge_anew()) == []
+    demand.seen = MANY_SEEN + 5
+    ledger.decide(ask("late", 500))
+    assert list(ledger.judge_anew()) != []
+    assert list(ledger.judge_anew()) == []
+
+
+def gains(pack: Pack, ledger: Ledger, asks: list[Ask]) -> list[float]:
+    """What a policy says of every node."""
+    columns = columns_of(ledger)
+    return [gain for one in asks for gain in pack.gains(one, columns, np.arange(columns.rows)).tolist()]
+
+
+def cards_taken(pack: Pack, ledger: Ledger, asks: list[Ask]) -> list[list[int]]:
+    """And which cards it would take there."""
+    told = [pack.worth(one, columns_of(ledger), row) for one in asks for row in range(columns_of(ledger).rows)]
+    return [[price.place for price in one.prices if price.free != price.free_after] if one else [] for one in told]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mix stays as it was, so that nothing is judged anew; what is used and who leaves moves."""
+    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
+    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", (0.5, 2.0)[seed % 2])  # scarce
+    random = Random(seed)
+    ledger = ledger_of(
+        *[(f"n{place}", random.choice((1, 2, 4)), "A", random.choice((9e3, 64e3))) for place in range(12)]
+    )
+    pack, demand = pack_of(ledger), pack_of(ledger).demand
+    cycle = [(random.choice((300, 470, 500)), 1, 1000), (810, 1, 4000), (random.choice((650, 1000)), 2, 0)]
+    asked = [ask(f"next{number}", *shape) for number, shape in enumerate([*cycle, (100, 1, 0), (200, 1, 0)])]
+
+    def round_of(number: int) -> None:
+        for place, shape in enumerate(cycle):
+            demand.see(ask(f"s{number}-{place}", *shape))
+
+    round_of(0)
+    gains(pack, ledger, asked)
+    own, looks = judged(ledger), 0
+    for number in range(1, 60):
+        for place in range(random.randrange(3)):
+            one = ask(f"b{number}-{place}", *random.choice((*cycle, (150, 1, 0))))
+            plan = ledger.fit(one, NodeName(f"n{random.randrange(12)}"))
+            if isinstance(plan, Plan):
+                ledger.set_pod(PodRecord(plan.pod, plan.node, charges=plan.charges))
+        round_of(number)
+        came_and_went(ledger, f"gone{number}")
+        if demand.seen < own.again:
+            continue
+        here, newcomer = gains(pack, ledger, asked), Pack()
+        newcomer.demand = demand
+        assert here == pytest.approx(gains(newcomer, ledger, asked), rel=1e-5, abs=0.01)
+        assert cards_taken(pack, ledger, asked) == cards_taken(newcomer, ledger, asked)
+        looks += 1
+    assert judged(ledger) is own, "at old prices"
+    assert looks > 5
+    assert own.scale.turnover == demand.turnover
+
+
+def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ask for 200 costs the first card its seat for 810, the second its seat for 470; the parts that are left are
+    worth the same. The seat for 470 is the cheaper one, until no other node has the CPU for it."""
+    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
+    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", 0.2)
+    ledger = ledger_of(("n", 2, "A", 1e9), *[(f"other{number:02}", 2, "A", 1e9) for number in range(20)])
+    for place, mem in ((0, 190), (1, 400)):
+        ledger.set_pod(PodRecord(ask(f"old{place}", 1).pod, NodeName("n"), charges=(charge(place, mem),)))
+    seen = 0
+
+    def learn() -> None:
+        nonlocal seen
+        families, demand = pack_of(ledger)._families, pack_of(ledger).demand
+        while seen < 2 or seen % 2 or (GPU in families and demand.seen < families[GPU].again):
+            demand.see(ask(f"s{seen}", *((470, 1, 4000), (810, 1, 0))[seen % 2]))
+            seen += 1
+        came_and_went(ledger, f"gone{seen}")
+
+    def taken() -> list[int]:
+        worth = ledger.worth(ask("next", 200), NodeName("n"))
+        assert worth is not None
+        return [price.place for price in worth.prices if price.free != price.free_after]
+
+    learn()
+    assert taken() == [1]
+    for number in range(20):
+        ledger.set_host(NodeName(f"other{number:02}"), 0)
+    own = judged(ledger)
+    learn()
+    assert taken() == [0]
+    assert judged(ledger) is own
