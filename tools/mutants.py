@@ -51,7 +51,7 @@ JUDGES = (
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
-ANEW_S = 15.0
+ANEW_S = 8.0
 """CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
 first, then the quickest."""
 
@@ -195,7 +195,7 @@ class Session:
         sources = {str(file): _digest([file]) for file in _files([SOURCES / "hami"])}
         states = {name: _digest([ROOT / name]) for name in {_file(test) for test in items}}
         kept = json.loads(self.map_file.read_text()) if self.map_file.exists() else {}
-        runs = kept.get("runs", {}) if "sources" in kept else {}
+        runs = kept.get("runs", {}) if kept.get("tree") == str(ROOT) else {}  # another tree's files have other names
         changed = {file for file, state in sources.items() if runs and kept["sources"].get(file) != state}
         due = [
             test
@@ -211,7 +211,7 @@ class Session:
             if number % 50 == 49:
                 self._say(f"{number + 1} of {len(due)} tests traced\n")
         runs = {test: run for test, run in runs.items() if test in items}
-        self.map_file.write_text(json.dumps({"sources": sources, "states": states, "runs": runs}))
+        self.map_file.write_text(json.dumps({"tree": str(ROOT), "sources": sources, "states": states, "runs": runs}))
         return Map(runs)
 
     def _traced(self, tracer: Tracer, item: pytest.Item) -> str:
@@ -292,6 +292,7 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
     parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
     parser.add_argument("--survivors", action="store_true", help="try only those again that survived before")
+    parser.add_argument("--untried", action="store_true", help="try only those that no run has tried so far")
     parser.add_argument("--kept", action="store_true", help="try nothing, report what earlier runs found")
     parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
     given = parser.parse_args()
@@ -304,8 +305,8 @@ def main() -> int:
         chosen = {name: [one for one in some if cache.tried(one)] for name, some in chosen.items()}
     every = [] if given.kept else [one for some in chosen.values() for one in some]
     todo = [one for one in every if given.fresh or not cache.known(one)]
-    if given.survivors:
-        todo = [one for one in todo if cache.tried(one) and cache.hint(one) is None]
+    if given.survivors or given.untried:
+        todo = [one for one in todo if cache.hint(one) is None and cache.tried(one) == given.survivors]
     random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:
