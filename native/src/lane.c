@@ -16,7 +16,7 @@ __thread hami_mine_t hami_mine;
 static hami_lane lanes[LANES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t own; /* the first of a thread's lanes */
-static bool usable;
+static _Atomic bool usable; /* `own` is made */
 static _Atomic bool unseen; /* a thread's context has changed past our hooks */
 static _Atomic uint32_t contexts_gone;
 
@@ -51,7 +51,7 @@ static void give_back(void *first)
 
 static void begin(void)
 {
-    usable = pthread_key_create(&own, give_back) == 0;
+    atomic_store(&usable, pthread_key_create(&own, give_back) == 0);
 }
 
 void hami_lanes_open(bool open)
