@@ -18,6 +18,7 @@ from hami.kube import paths
 from hami.model.plan import Slice
 from hami.wire import annotations as keys
 
+from . import musl
 from .conftest import AgentNode, sliced
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,6 +184,39 @@ def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str
     status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
     assert status["restartCount"] == 0
     agent.lab.wait_for("told", lambda: "SliceResized" in agent.lab.kubectl("get", "events"), 10)
+
+
+def test_a_musl_program_hears_nothing_of_the_library_and_is_seen_and_named(
+    agent: AgentNode, programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Row 3.13: it takes 6000 MiB of a slice of 4000. What stops it is in test_gpu_pods.py."""
+    try:
+        made = musl.built(tmp_path_factory.mktemp("musl"))
+    except musl.NotHere as why:
+        pytest.skip(str(why))
+    pod = held(agent, programs, mem=4000)
+    for name, place, at in (("musl", made.folder, musl.PLACE), ("loader", made.loader, f"/lib/{musl.LOADER}")):
+        pod["container"]["volumeMounts"].append({"name": name, "mountPath": at, "readOnly": True})
+        pod["volumes"].append({"name": name, "hostPath": {"path": str(place)}})
+    agent.create("musl", pod["container"], volumes=pod["volumes"])
+    agent.bind("musl", [(0, 4000, 30)])
+    agent.wait_running("musl")
+    evader = f"{musl.PLACE}/{made.program.name}"
+    line = f"{evader} path /opt/libcuda.so.1 6000 90 >/tmp/said 2>&1 </dev/null & echo $!"
+    pid = agent.lab.kubectl("exec", "musl", "--", "/bin/sh", "-c", line).strip()
+    agent.lab.wait_for("seen", lambda: agent.metric("hami_broker_unregistered_processes") == 1, 10)
+    said = json.loads(agent.lab.kubectl("exec", "musl", "--", "cat", "/tmp/said"))
+    assert (said["total_mib"] > 4000, said["taken_mib"] >= 6000) == (True, True)  # nothing holds it
+    told = agent.lab.wait_for("told", lambda: warning(agent, "musl", "UnregisteredProcess"), 45)  # 30 s after its start
+    assert "(escape, a musl program" in told
+    assert agent.bench.uuid(0) in told
+    agent.lab.kubectl("exec", "musl", "--", "/bin/sh", "-c", f"kill -9 {pid}")
+    agent.lab.wait_for("gone", lambda: agent.metric("hami_broker_unregistered_processes") == 0, 10)
+
+
+def warning(agent: AgentNode, pod: str, reason: str) -> str:
+    events = agent.lab.kubectl("get", "events", "-o", "json", "--field-selector", f"involvedObject.name={pod}")
+    return next((one["message"] for one in json.loads(events)["items"] if one["reason"] == reason), "")
 
 
 def test_the_agent_restarts_and_a_program_started_meanwhile_waits_for_it(agent: AgentNode, pod: str) -> None:

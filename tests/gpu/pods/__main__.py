@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--control", action="store_true", help="with a library that limits nothing: checks must fail")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--only", default="", help="steps, by name, with commas")
+    parser.add_argument("--musl", type=Path, help="folder that tests/node/musl.py filled: a program and its loader")
     parser.add_argument("--budget", type=float, default=1e9, help="no step begins after so many seconds")
     chosen = parser.parse_args()
     if os.geteuid():

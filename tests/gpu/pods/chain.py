@@ -51,7 +51,7 @@ def run(chosen: argparse.Namespace, work: Path, log: TextIO) -> int:
     book = Book(chosen.out / "pods.json", log)
     book.facts = facts(chosen.simulated)
     library = native.library(native.STANDIN) if chosen.control else None
-    cluster = Cluster(work, simulated=chosen.simulated, tenants=tenants(work, book), library=library)
+    cluster = Cluster(work, simulated=chosen.simulated, tenants=tenants(work, book, chosen.musl), library=library)
     try:
         if start(cluster, book):
             take_steps(cluster, book, set(filter(None, chosen.only.split(","))), chosen.budget)
@@ -136,7 +136,7 @@ def packed_folder() -> Path | None:
     return next((Path(path).parent for path in sys.path if path.endswith("hami/site")), None)
 
 
-def tenants(work: Path, book: Book) -> Path:
+def tenants(work: Path, book: Book, musl: Path | None = None) -> Path:
     """The bundle's programs, or built here; the static one always here: it must have the libc of the pods."""
     folder = work / "tenants"
     folder.mkdir()
@@ -153,6 +153,8 @@ def tenants(work: Path, book: Book) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             book.note("no static program", done.stderr[-400:])
+    if musl:
+        shutil.copytree(musl, folder / "musl")
     return folder
 
 

@@ -147,6 +147,10 @@ class Cluster:
             programs["/opt/escape-static"] = static
         files |= programs | images.libraries(programs.values())
         files |= libc(files)
+        for file in self.tenants.glob("musl/*"):
+            files[f"/opt/musl/{file.name}"] = file
+            if file.name.startswith("ld-musl-"):
+                files[f"/lib/{file.name}"] = file
         files["/etc/group"] = b"root:x:0:\n"
         self.load(images.write(self.folder / "tenant.tar", IMAGE, files, command=["/bin/sleep", "infinity"]))
 

@@ -51,8 +51,10 @@ static void *find(const char *name, int memory)
 
 static void *reach(const char *path)
 {
+#ifdef RTLD_DEEPBIND
     if (strcmp(way, "deepbind") == 0)
         return dlopen(path, RTLD_NOW | RTLD_DEEPBIND);
+#endif
 #ifndef STATIC
     if (strcmp(way, "space") == 0)
         return dlmopen(LM_ID_NEWLM, path, RTLD_NOW);

@@ -105,9 +105,9 @@ def passes(at: Cluster, line: str) -> bool:
     return "passed" in at.exec("escape", "/bin/sh", "-c", f"({line}) 2>/dev/null && echo passed", check=False)
 
 
-def driver_path(at: Cluster) -> str:
+def driver_path(at: Cluster, pod: str = "escape") -> str:
     """Where the driver lies in the container."""
-    found = at.exec("escape", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()
+    found = at.exec(pod, "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()
     return found[0]
 
 
@@ -115,7 +115,7 @@ def evading(at: Cluster, book: Book) -> None:
     """Programs that no library can hold: static ones, and those that bring their own loader. Seen, reported, ended."""
     time.sleep(max(0.0, at.agent_began + GRACE_S + 2 - time.monotonic()))  # until then nobody is judged
     with at.running(at.pod("evader", gpu=1, gpumem=LIMIT, gpucores=30)):
-        place = "/lib64/ld-linux-x86-64.so.2"
+        place, library = "/lib64/ld-linux-x86-64.so.2", driver_path(at, "evader")
         # In a copy of the loader the preload file has another name: what a static program has for free.
         at.exec(
             "evader",
@@ -125,11 +125,11 @@ def evading(at: Cluster, book: Book) -> None:
         )
         ended(at, book, "a loader of its own", ("/tmp/ld.so", PROBE, "hold", str(WANTED), "60"))
         if (at.tenants / "escape-static").exists():
-            library = at.exec("evader", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()[0]
             ended(at, book, "a static program", ("/opt/escape-static", "path", library, str(WANTED), "60"))
         else:
             book.add("", "a static program", "no static libc here to build it with", "ended", None)
-        library = at.exec("evader", "/bin/sh", "-c", "ls /usr/lib/*-linux-gnu/libcuda.so.1").split()[0]
+        if (at.tenants / "musl").exists():
+            ended(at, book, "a musl program", ("/opt/musl/escape", "path", library, str(WANTED), "60"))
         ended(at, book, "entry points from the driver's symbol table", (ESCAPE, "table", library, str(WANTED), "60"))
         told = [reason for reason, _ in at.events("evader")]
         book.add(

@@ -6,18 +6,21 @@ cannot see that.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import signal
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
 from hami.agent.broker import load
+from hami.agent.broker.evader import described
 from hami.agent.broker.server import Broker, Place
 from hami.agent.broker.session import Session
 from hami.model.ask import PodRef
@@ -29,6 +32,7 @@ from hami.wire.broker import KINDS, Seen
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 LOOK_WITHIN_S = 10.0
+DESCRIBE_WITHIN_S = 2.0
 GRACE_S = 30.0
 """After our start: processes of before register again, with pauses of up to 10 s."""
 UNATTRIBUTED = KINDS.index("unattributed")
@@ -81,6 +85,8 @@ class Look:
         self._grace = grace
         self._clock = clock
         self._strange: dict[tuple[int, str], int] = {}
+        self._described: dict[int, str] = {}
+        self._describer = Worker("evaders")
         self._over: dict[tuple[str, str], int] = {}
         self.unregistered = 0
         """Processes of sliced containers that use a card and have not registered, at the last look."""
@@ -111,7 +117,18 @@ class Look:
             log.debug("cards cannot be looked at", extra={"why": str(fault)})
             self.seen_percent = {}
             return
+        await self._describe()
         self._judge(shown, loads)
+
+    async def _describe(self) -> None:
+        """Those that the next look may be the last for. A process that cannot be looked into is told of as it is."""
+        due = {pid for (pid, _), times in self._strange.items() if times == PATIENCE - 1}
+        self._described = {}
+        for pid in due:
+            with contextlib.suppress(HamiError):
+                self._described[pid] = await self._describer.run(
+                    partial(described, pid, self._proc), timeout=DESCRIBE_WITHIN_S
+                )
 
     def _read(self, cards: Iterable[str], busy: Container[str]) -> tuple[Shown, load.Loads]:
         """In the driver's thread, loads of `busy` alone. A card that does not answer is left out."""
@@ -177,12 +194,13 @@ class Look:
         return next((place for place in here if any(one.uuid == card for one in place.cards)), None)
 
     def _report(self, one: Stranger, place: Place) -> None:
+        what = self._described.get(one.pid) or "statically linked, musl, or without the library"
         text = (
-            f"process {one.pid} uses card {one.card} and has not registered: it is not held to the slice "
-            "(statically linked, musl, or the library was removed); "
+            f"process {one.pid} ({what}) uses card {one.card} and has not registered: it is not held to the slice; "
             + ("it is being stopped" if self._action == "stop" else "--unregistered stop would stop it")
         )
-        log.warning("unregistered process", extra={"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card})
+        where = {"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card, "what": what}
+        log.warning("unregistered process", extra=where)
         self._tell(place.tenant.pod, "UnregisteredProcess", text)
 
     def _stop(self, pid: int, place: Place) -> None:

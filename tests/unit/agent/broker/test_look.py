@@ -6,7 +6,7 @@ import os
 import pytest
 
 from hami.agent.broker import usage
-from hami.agent.broker.look import GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
+from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
 from hami.model.errors import Unavailable
 from hami.observe.exposition import Sheet
 from hami.vendors.nvidia.nvml import ProcessLoad
@@ -25,9 +25,11 @@ CGROUPS = (
 class Told:
     def __init__(self):
         self.reasons = []
+        self.texts = []
 
     def __call__(self, pod, reason, message):
         self.reasons.append((pod.name, reason))
+        self.texts.append(message)
 
 
 def look(stage, tmp_path, action="report", exceeded="report"):
@@ -66,6 +68,44 @@ async def test_a_process_of_a_slice_that_did_not_register_is_reported_once(stage
     assert told.reasons == [("pod-a", "UnregisteredProcess")]
     made._judge({CARD: {}})
     assert made.unregistered == 0
+
+
+MAPPED = {
+    "a musl program": "7f00 r-xp 00000000 08:01 77 /usr/lib/x86_64-linux-musl/libc.so\n",
+    "a statically linked program": "0040 r-xp 00000000 08:01 77 /opt/trainer\n7ffc rw-p 0 0 0 [stack]\n",
+    "which runs without the library": "7f00 r-xp 00000000 08:01 77 /lib/x86_64-linux-gnu/libc.so.6\n",
+    "found a way past it": "7f00 r-xp 0 08:01 7 /lib/libc-2.31.so\n7f01 r-xp 0 08:01 7 /usr/local/vgpu/libvgpu.so\n",
+}
+
+
+@pytest.mark.parametrize("kind", MAPPED)
+async def test_the_report_says_what_the_process_is(stage, tmp_path, kind):
+    stage.grant("a")
+    process(tmp_path, 7, UID.format(0))
+    (tmp_path / "proc/7/comm").write_text("trainer\n")
+    (tmp_path / "proc/7/maps").write_text(MAPPED[kind])
+    made, told = look(stage, tmp_path)
+    made._nvml, made._worker = Card(7), Inline()
+    for _ in range(PATIENCE):
+        await made.once()
+    (text,) = told.texts
+    assert "process 7 (trainer, " in text
+    assert kind in text
+
+
+async def test_a_process_that_cannot_be_looked_into_is_reported_all_the_same(stage, tmp_path):
+    """As one that keeps a lock of its own for ever."""
+    stage.grant("a")
+    process(tmp_path, 7, UID.format(0))
+    os.mkfifo(tmp_path / "proc/7/comm")
+    made, told = look(stage, tmp_path)
+    made._nvml, made._worker = Card(7), Inline()
+    begun = asyncio.get_running_loop().time()
+    for _ in range(PATIENCE):
+        await made.once()
+    assert len(told.texts) == 1
+    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 2
+    (tmp_path / "proc/7/comm").open("w").close()  # lets its reader go
 
 
 async def test_registered_processes_strangers_of_the_host_and_cards_of_others_are_no_concern(stage, tmp_path):
@@ -175,7 +215,8 @@ async def test_each_process_hears_what_nvml_shows_of_it_when_that_changes(stage,
 class Card:
     """A driver that answers for one card, and for the other not."""
 
-    def __init__(self):
+    def __init__(self, pid=None):
+        self.pid = pid or os.getpid()
         self.asked_loads = []
 
     def device_by_uuid(self, uuid):
@@ -184,7 +225,7 @@ class Card:
     def processes(self, uuid):
         if uuid == OTHER:
             raise Unavailable("the card is lost")
-        return [type("Shown", (), {"pid": os.getpid(), "mem_bytes": None})]
+        return [type("Shown", (), {"pid": self.pid, "mem_bytes": None})]
 
     def process_loads(self, uuid, since_us):
         self.asked_loads.append(uuid)
