@@ -33,6 +33,8 @@
     X(cuMemHostGetDevicePointer_v2, (CUdeviceptr * out, void *host, unsigned int flags))                   \
     X(cuModuleGetFunction, (CUfunction * out, CUmodule module, const char *name))                          \
     X(cuPointerGetAttribute, (void *value, int attribute, CUdeviceptr address))                            \
+    X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t *bytes, CUdeviceptr address))                   \
+    X(cuMemGetAllocationPropertiesFromHandle, (CUmemAllocationProp * out, CUmemGenericAllocationHandle handle)) \
     X(cuDeviceGetMemPool, (CUmemoryPool * out, CUdevice device))                                           \
     X(cuMemPoolGetAttribute, (CUmemoryPool pool, int attribute, void *value))                              \
     X(cuDeviceGetGraphMemAttribute, (CUdevice device, int attribute, void *value))                         \

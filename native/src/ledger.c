@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "loans.h"
 #include "prim/prim.h"
 
 enum { MAGIC = 0x48414d49 /* "HAMI" */ };
@@ -53,7 +54,7 @@ static int prepare(void *memory)
 
 static int64_t slot_held(const hami_slot *slot, int card)
 {
-    int64_t sum = 0;
+    int64_t sum = slot->cards[card].loans;
     for (int kind = 0; kind < HAMI_KINDS; kind++)
         sum += slot->cards[card].held[kind];
     return sum;
@@ -62,6 +63,7 @@ static int64_t slot_held(const hami_slot *slot, int card)
 /* After a holder died: the slots are the truth, the totals may lag by the change in flight. */
 static void recount(hami_ledger *ledger)
 {
+    hami_loans_recount(ledger);
     for (int card = 0; card < HAMI_MAX_CARDS; card++) {
         int64_t sum = 0;
         for (int slot = 0; slot < HAMI_SLOTS; slot++) {
@@ -72,7 +74,7 @@ static void recount(hami_ledger *ledger)
     }
 }
 
-static void lock(hami_ledger *ledger)
+void hami_ledger_lock(hami_ledger *ledger)
 {
     if (pthread_mutex_lock(&ledger->lock) == EOWNERDEAD) {
         recount(ledger);
@@ -80,7 +82,7 @@ static void lock(hami_ledger *ledger)
     }
 }
 
-static void unlock(hami_ledger *ledger)
+void hami_ledger_unlock(hami_ledger *ledger)
 {
     pthread_mutex_unlock(&ledger->lock);
 }
@@ -89,6 +91,7 @@ static void empty_slot(hami_ledger *ledger, hami_slot *slot)
 {
     /* pid first: a kill in between leaves a free slot whose bytes the recount does not see. */
     atomic_store(&slot->pid, 0);
+    hami_loans_leave(ledger, (int)(slot - ledger->slots));
     for (int card = 0; card < HAMI_MAX_CARDS; card++) {
         ledger->cards[card].held -= slot_held(slot, card);
         hami_ledger_unclaim(ledger, (int)(slot - ledger->slots), card);
@@ -148,11 +151,11 @@ int hami_ledger_join(hami_ledger *ledger, int *slot)
 {
     const pid_t pid = getpid();
     const uint64_t start = hami_process_start(pid), space = hami_pid_namespace();
-    lock(ledger);
+    hami_ledger_lock(ledger);
     *slot = take_slot(ledger, pid, start, space);
     if (*slot < 0 && reap_locked(ledger) > 0)
         *slot = take_slot(ledger, pid, start, space);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return *slot < 0 ? -ENOSPC : 0;
 }
 
@@ -182,23 +185,23 @@ int hami_ledger_find(const hami_ledger *ledger, const char *uuid)
 
 void hami_ledger_note_limit(hami_ledger *ledger, int card, int64_t limit, int core_percent)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     ledger->cards[card].limit = limit;
     ledger->cards[card].core_percent = core_percent;
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
 }
 
 void hami_ledger_leave(hami_ledger *ledger, int slot)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     empty_slot(ledger, &ledger->slots[slot]);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
 }
 
 int hami_ledger_card_index(hami_ledger *ledger, const char *uuid, int64_t limit, int core_percent)
 {
     int index = -1;
-    lock(ledger);
+    hami_ledger_lock(ledger);
     for (int i = 0; i < HAMI_MAX_CARDS && index < 0; i++) {
         hami_ledger_card *card = &ledger->cards[i];
         if (card->uuid[0] == '\0')
@@ -210,7 +213,7 @@ int hami_ledger_card_index(hami_ledger *ledger, const char *uuid, int64_t limit,
         ledger->cards[index].limit = limit;
         ledger->cards[index].core_percent = core_percent;
     }
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return index;
 }
 
@@ -227,7 +230,7 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
 {
     if (bytes < 0)
         return false;
-    lock(ledger);
+    hami_ledger_lock(ledger);
     /* limit - held cannot overflow: both are at least 0. */
     bool fits = bytes <= limit - ledger->cards[card].held;
     if (!fits && reap_soon(ledger) > 0)
@@ -236,16 +239,21 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
         add(ledger, slot, card, kind, bytes);
     else
         atomic_fetch_add_explicit(&ledger->cards[card].refused, 1, memory_order_relaxed);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return fits;
+}
+
+void hami_ledger_release_locked(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    const int64_t held = ledger->slots[slot].cards[card].held[kind];
+    add(ledger, slot, card, kind, -(bytes < held ? bytes : held));
 }
 
 void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
 {
-    lock(ledger);
-    const int64_t held = ledger->slots[slot].cards[card].held[kind];
-    add(ledger, slot, card, kind, -(bytes < held ? bytes : held));
-    unlock(ledger);
+    hami_ledger_lock(ledger);
+    hami_ledger_release_locked(ledger, slot, card, kind, bytes);
+    hami_ledger_unlock(ledger);
 }
 
 /* Nothing is claimed by a slot that nobody has, nor by a process that is dead. */
@@ -253,11 +261,11 @@ static bool claimant_gone(hami_ledger *ledger, int slot)
 {
     if (slot < 0 || slot >= HAMI_SLOTS)
         return true;
-    lock(ledger);
+    hami_ledger_lock(ledger);
     const hami_slot *s = &ledger->slots[slot];
     const int32_t pid = atomic_load(&s->pid);
     const bool gone = pid == 0 || (s->pid_namespace == hami_pid_namespace() && !hami_process_alive(pid, s->start));
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return gone;
 }
 
@@ -288,41 +296,42 @@ void hami_ledger_unclaim(hami_ledger *ledger, int slot, int card)
 
 void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     const int64_t held = ledger->slots[slot].cards[card].held[kind];
     add(ledger, slot, card, kind, bytes < -held ? -held : bytes);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
 }
 
 void hami_ledger_settle(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     add(ledger, slot, card, kind, bytes - ledger->slots[slot].cards[card].held[kind]);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
 }
 
 int64_t hami_ledger_held(hami_ledger *ledger, int card)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     const int64_t held = ledger->cards[card].held;
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return held;
 }
 
 int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     const hami_slot *own = &ledger->slots[slot];
     const int64_t held = slot_held(own, card) - own->cards[card].held[HAMI_UNATTRIBUTED];
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return held;
 }
 
 void hami_ledger_kinds(hami_ledger *ledger, int slot, int card, int64_t held[HAMI_KINDS])
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     memcpy(held, ledger->slots[slot].cards[card].held, sizeof ledger->slots[slot].cards[card].held);
-    unlock(ledger);
+    held[HAMI_BUFFER] += ledger->slots[slot].cards[card].loans;
+    hami_ledger_unlock(ledger);
 }
 
 void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid)
@@ -332,10 +341,23 @@ void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid)
 
 int hami_ledger_reap(hami_ledger *ledger)
 {
-    lock(ledger);
+    hami_ledger_lock(ledger);
     const int dead = reap_locked(ledger);
-    unlock(ledger);
+    hami_ledger_unlock(ledger);
     return dead;
+}
+
+int hami_ledger_slot_of(hami_ledger *ledger, int pid)
+{
+    const uint64_t here = hami_pid_namespace();
+    int found = -1;
+    hami_ledger_lock(ledger);
+    for (int i = 0; i < HAMI_SLOTS && found < 0; i++) {
+        if (pid != 0 && atomic_load(&ledger->slots[i].pid) == pid && ledger->slots[i].pid_namespace == here)
+            found = i;
+    }
+    hami_ledger_unlock(ledger);
+    return found;
 }
 
 bool hami_ledger_has(hami_ledger *ledger, int pid)

@@ -20,7 +20,7 @@
 
 #include "policy.h"
 
-enum { HAMI_SLOTS = 1024, HAMI_LEDGER_VERSION = 4 };
+enum { HAMI_SLOTS = 1024, HAMI_LOANS = 1024, HAMI_LEDGER_VERSION = 5 };
 
 /* What memory is for. */
 typedef enum {
@@ -36,7 +36,18 @@ typedef enum {
 
 typedef struct {
     int64_t held[HAMI_KINDS]; /* bytes */
+    int64_t loans;            /* bytes, of memory whose maker is gone: what the rows of loans say, of which it is the sum */
 } hami_holding;
+
+/* Memory of one process that another has mapped; or is offered to. See loans.h. */
+typedef struct {
+    uint64_t key;     /* the same for all who have the same memory */
+    int32_t owner;    /* slot + 1; 0: gone */
+    int32_t borrower; /* slot + 1; 0: an offer; with `owner` 0 the row is free */
+    int32_t card;
+    int32_t pays;
+    int64_t bytes;
+} hami_loan;
 
 typedef struct {
     _Atomic int32_t pid;   /* in pid_namespace; 0: free */
@@ -71,6 +82,7 @@ typedef struct {
     char lock_pad[64];
     hami_ledger_card cards[HAMI_MAX_CARDS];
     hami_slot slots[HAMI_SLOTS];
+    hami_loan loans[HAMI_LOANS];
 } hami_ledger;
 
 static_assert(sizeof(hami_ledger_card) % 64 == 0, "a card's lines are its own");
@@ -87,6 +99,11 @@ int hami_ledger_find(const hami_ledger *ledger, const char *uuid);
 
 /* Notes a limit that has changed. For those who look; the processes themselves go by their own. */
 void hami_ledger_note_limit(hami_ledger *ledger, int card, int64_t limit, int core_percent);
+
+/* For what changes several rows at once, as loans.c does. */
+void hami_ledger_lock(hami_ledger *ledger);
+void hami_ledger_unlock(hami_ledger *ledger);
+void hami_ledger_release_locked(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
 
 /* Takes a slot again, after a fork. */
 int hami_ledger_join(hami_ledger *ledger, int *slot);
@@ -122,11 +139,14 @@ int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card); /* this proces
 /* Empties the slots of dead processes of this pid namespace; returns how many there were. */
 int hami_ledger_reap(hami_ledger *ledger);
 
-/* What this process holds of a card, by kind, bytes. */
+/* What this process holds of a card, by kind, bytes; loans as buffers. */
 void hami_ledger_kinds(hami_ledger *ledger, int slot, int card, int64_t held[HAMI_KINDS]);
 
 /* Notes the pid that the slot's process has on the host: what NVML shows in a container. */
 void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid);
+
+/* Slot of the process with that pid in our pid namespace; -1: none of this container. */
+int hami_ledger_slot_of(hami_ledger *ledger, int pid);
 
 /* True when `pid` has a slot: by the container's pid, or by the host's where that is known. */
 bool hami_ledger_has(hami_ledger *ledger, int pid);

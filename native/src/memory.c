@@ -1,4 +1,5 @@
 /* Hooks of linear memory, arrays, imported memory, and of the questions how much there is. */
+#include "ipc.h"
 #include "map.h"
 #include "state.h"
 
@@ -26,7 +27,9 @@ static void remember(hami_map *map, uint64_t key, hami_card *card, hami_kind kin
 
 static void forget(hami_entry entry)
 {
-    hami_give(&hami_state.cards[entry.card], (hami_kind)entry.kind, entry.bytes);
+    hami_card *card = &hami_state.cards[entry.card];
+    if (entry.kind != HAMI_BUFFER || !hami_offer_end(entry.key, card, HAMI_BUFFER, entry.bytes))
+        hami_give(card, (hami_kind)entry.kind, entry.bytes);
 }
 
 /* Frees through `call`. The entry leaves the map first: once the driver has freed, another thread may get the address. */

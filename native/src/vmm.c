@@ -2,10 +2,17 @@
  * Hooks of virtual memory management.
  *
  * Physical memory lives as long as anything holds it: its handle (and every retain of it) or a mapping. So the charge is
- * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing.
+ * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing. What another
+ * process of the container made is a loan (loans.h): its descriptor tells by its owner (F_SETOWN) whose it is.
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "ipc.h"
+#include "loans.h"
 #include "map.h"
 #include "state.h"
 
@@ -13,11 +20,21 @@ typedef struct {
     int64_t bytes;
     hami_card *card;
     int holders;
+    int owner; /* slot of the process that made it, -1: this one */
+    int loan;  /* row, -1: none */
+    bool lent; /* exported */
 } block;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the holders, and both maps together */
 static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references through this handle */
 static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
+
+/* By its maker and its size: what else could tell it is the driver's secret. */
+static uint64_t loan_key(const block *b, int owner)
+{
+    const int64_t words[] = {owner, (int64_t)hami_state.ledger->slots[owner].start, b->card->ledger_index, b->bytes};
+    return hami_loan_key(words, sizeof words);
+}
 
 /* Under the lock. */
 static void drop(block *b, int count)
@@ -25,7 +42,12 @@ static void drop(block *b, int count)
     b->holders -= count;
     if (b->holders > 0)
         return;
-    hami_give(b->card, HAMI_VMM, b->bytes);
+    if (b->owner >= 0 && b->loan >= 0)
+        hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
+    else if (b->owner < 0 && b->lent)
+        hami_loan_end(hami_state.ledger, hami_state.slot, b->card->ledger_index, loan_key(b, hami_state.slot), HAMI_VMM, b->bytes);
+    else if (b->owner < 0)
+        hami_give(b->card, HAMI_VMM, b->bytes);
     free(b);
 }
 
@@ -55,7 +77,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUme
         free(b);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    *b = (block){.bytes = charge, .card = card, .holders = 1};
+    *b = (block){.bytes = charge, .card = card, .holders = 1, .owner = -1, .loan = -1};
     const CUresult result = BEHIND(cuMemCreate, out, bytes, prop, flags);
     pthread_mutex_lock(&lock);
     if (result != CUDA_SUCCESS)
@@ -99,6 +121,17 @@ CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *ad
     return result;
 }
 
+/* How large another's memory is shows when it is mapped. Under the lock. */
+static void borrow(block *b, int64_t bytes)
+{
+    if (b->owner < 0 || bytes <= b->bytes)
+        return;
+    if (b->loan >= 0)
+        hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
+    b->bytes = bytes;
+    b->loan = hami_loan_take(hami_state.ledger, hami_state.slot, b->owner, b->card->ledger_index, loan_key(b, b->owner), bytes);
+}
+
 CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags)
 {
@@ -107,6 +140,7 @@ CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGeneric
     const CUresult result = BEHIND(cuMemMap, address, bytes, offset, handle, flags);
     if (result == CUDA_SUCCESS && hami_map_get(&handles, handle, false, &entry)) {
         block_of(&entry)->holders++;
+        borrow(block_of(&entry), (int64_t)(offset + bytes));
         hami_map_put(&mappings, (hami_entry){.key = address, .bytes = (int64_t)bytes, .tag = entry.tag});
     }
     pthread_mutex_unlock(&lock);
@@ -125,6 +159,61 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
         while (more && hami_map_take_range(&mappings, address, address + bytes, &entry))
             drop(block_of(&entry), 1);
     }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* ---- between processes ---- */
+
+CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
+{
+    hami_entry entry;
+    int fd;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemExportToShareableHandle, out, handle, type, flags);
+    if (result == CUDA_SUCCESS && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && hami_map_get(&handles, handle, false, &entry)) {
+        memcpy(&fd, out, sizeof fd);
+        block_of(&entry)->lent |= block_of(&entry)->owner < 0 && fcntl(fd, F_SETOWN, getpid()) == 0;
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+static hami_card *card_of(CUmemGenericAllocationHandle handle)
+{
+    CUmemAllocationProp prop;
+    if (USE(cuMemGetAllocationPropertiesFromHandle, &prop, handle) != CUDA_SUCCESS || !on_card(&prop))
+        return NULL;
+    return hami_card_of(prop.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop.location.id : prop.location.id & 0xff);
+}
+
+/* Under the lock. What this process made itself it pays for anyway; what nobody of the container made NVML shows. */
+static void imported(CUmemGenericAllocationHandle handle, int owner)
+{
+    hami_entry entry;
+    if (hami_map_get(&handles, handle, false, &entry)) {
+        entry.bytes++;
+        block_of(&entry)->holders++;
+        hami_map_put(&handles, entry);
+        return;
+    }
+    hami_card *card = owner < 0 || owner == hami_state.slot ? NULL : card_of(handle);
+    block *b = card == NULL ? NULL : malloc(sizeof *b);
+    if (b == NULL)
+        return;
+    *b = (block){.card = card, .holders = 1, .owner = owner, .loan = -1};
+    hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
+}
+
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
+{
+    const bool active = atomic_load(&hami_active) && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    const int pid = active ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
+    const int owner = pid > 0 ? hami_ledger_slot_of(hami_state.ledger, pid) : -1;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemImportFromShareableHandle, out, shareable, type);
+    if (result == CUDA_SUCCESS && active)
+        imported(*out, owner);
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -20,7 +20,16 @@ SANITIZERS = {
     "asan": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "tsan": ["-O1", "-fsanitize=thread"],
 }
-UNITS = ["src/policy.c", "src/map.c", "src/ledger.c", "src/budget.c", "src/cost.c", "src/overlap.c", "src/prim/linux.c"]
+UNITS = [
+    "src/policy.c",
+    "src/map.c",
+    "src/ledger.c",
+    "src/loans.c",
+    "src/budget.c",
+    "src/cost.c",
+    "src/overlap.c",
+    "src/prim/linux.c",
+]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,10 @@ def test_one_caller_at_a_time_takes_what_only_shows_afterwards_and_the_dead_give
     run(tools.units(SANITIZERS[sanitizer]), f"claims {tmp_path / 'ledger'}")
 
 
+def test_what_is_lent_is_held_all_the_time_and_once(tools: Tools, tmp_path: Path) -> None:
+    run(tools.units(SANITIZERS["asan"]), f"loans {tmp_path / 'ledger'}")
+
+
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
 
@@ -47,29 +51,20 @@ def test_packets_are_the_same_in_c_and_nothing_else_is_taken(tools: Tools, words
     run(tools.part("wire", ["src/wire.c"], SANITIZERS[sanitizer]), words)
 
 
-GOOD = """version 1
-container a/b
-core_policy force
-priority 0
-fail closed
-strict 1
-ledger /l
-broker /b
-card GPU-1 mem_mib 8000 core_percent 30
-card GPU-2 mem_mib all core_percent 0
-end
-"""
+FUZZ = NATIVE / "tests/fuzz"
+
+
+def found(target: str) -> list[Path]:
+    """Inputs that the target once died of."""
+    return sorted(FUZZ.glob(f"found/{target}-*"))
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_policy_parser(
-    tools: Tools, tmp_path: Path, seed: int
-) -> None:
-    """`native/tests/fuzz` has targets for libFuzzer and AFL++, too."""
-    (tmp_path / "good").write_text(GOOD)
-    (tmp_path / "size").write_text("4GiB")
+def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_policy_parser(tools: Tools, seed: int) -> None:
+    """`make fuzz` runs the same targets under libFuzzer."""
     program = tools.fuzzer("policy", "src/policy.c", "src/prim/linux.c")
-    told = json.loads(run(program, f"60000 {seed} {tmp_path / 'good'} {tmp_path / 'size'}"))
+    seeds = [*sorted(FUZZ.glob("seeds/policy/*")), *found("policy")]
+    told = json.loads(run(program, f"60000 {seed} {' '.join(map(str, seeds))}"))
     assert told["kept"] > 10 * told["seeds"]
 
 
@@ -80,7 +75,7 @@ def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_packets(tools: 
         if line and not line.startswith("#"):
             seeds.append(tmp_path / str(number))
             seeds[-1].write_bytes(bytes.fromhex(line.split()[1]))
-    told = json.loads(run(program, f"200000 1 {' '.join(map(str, seeds))}"))
+    told = json.loads(run(program, f"200000 1 {' '.join(map(str, [*seeds, *found('wire')]))}"))
     assert told["kept"] > told["seeds"]
 
 
@@ -89,7 +84,7 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
     broken, sound = tmp_path / "broken.c", (NATIVE / "tests/fuzz/policy.c").read_text()
     dies = "must(p.cards[0].limit_bytes != (int64_t)77777 << 20)"
     broken.write_text(sound.replace("        check(&p);\n    else", f"        check(&p), {dies};\n    else"))
-    (tmp_path / "good").write_text(GOOD.replace("8000", "7777"))
+    (tmp_path / "good").write_text((FUZZ / "seeds/policy/good").read_text().replace("8000", "7777"))
     flags = [*SANITIZERS["asan"], "-fsanitize-coverage=trace-pc,trace-cmp"]
     compile_c([broken, "tests/fuzz/guided.c", "src/policy.c", "src/prim/linux.c"], tmp_path / "fuzz", [*flags, "-O1"])
     done = subprocess.run([tmp_path / "fuzz", "60000", "1", tmp_path / "good"], capture_output=True, check=False)

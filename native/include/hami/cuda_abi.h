@@ -84,6 +84,7 @@ typedef struct {
     unsigned char flags[8];
 } CUmemAllocationProp;
 static_assert(sizeof(CUmemAllocationProp) == 32, "CUmemAllocationProp");
+enum { CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR = 1 };
 
 typedef struct {
     CUmemLocation location;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "ledger.h"
+#include "loans.h"
 #include "prim/prim.h"
 #include "units.h"
 
@@ -20,10 +21,27 @@ static int64_t slots_sum(int card)
 {
     int64_t sum = 0;
     for (int i = 0; i < HAMI_SLOTS; i++) {
+        sum += atomic_load(&ledger->slots[i].pid) == 0 ? 0 : ledger->slots[i].cards[card].loans;
         for (int kind = 0; kind < HAMI_KINDS; kind++)
             sum += atomic_load(&ledger->slots[i].pid) == 0 ? 0 : ledger->slots[i].cards[card].held[kind];
     }
     return sum;
+}
+
+static bool lending; /* what is orphaned is held whatever the limit */
+
+/* Borrows of whoever offers, and offers 1 MiB; others die while it does. */
+static void lend_round(int key)
+{
+    hami_loan offer;
+    const uint64_t name = (uint64_t)(key & 7) + 1;
+    if (hami_ledger_reserve(ledger, slot, 0, HAMI_VMM, 1 << 20, LIMIT))
+        hami_loan_offer(ledger, slot, 0, name, 1 << 20);
+    const bool there = hami_loan_find(ledger, name, &offer);
+    const int row = there ? hami_loan_take(ledger, slot, offer.owner - 1, 0, name, offer.bytes) : -1;
+    hami_loan_end(ledger, slot, 0, name, HAMI_VMM, 1 << 20);
+    if (row >= 0)
+        hami_loan_return(ledger, slot, row);
 }
 
 static void *storm_thread(void *unused)
@@ -33,6 +51,8 @@ static void *storm_thread(void *unused)
     for (long i = 0; i < storm_rounds; i++) {
         mine = mine * 6364136223846793005u + 1442695040888963407u;
         const int at = (int)(mine >> 40 & 7);
+        if (lending && (mine >> 50 & 15) == 0)
+            lend_round((int)(mine >> 60));
         if (held[at] == 0) {
             const int64_t bytes = (int64_t)(1 + (mine >> 33) % 512) << 20;
             if (hami_ledger_reserve(ledger, slot, 0, HAMI_BUFFER, bytes, LIMIT))
@@ -42,7 +62,7 @@ static void *storm_thread(void *unused)
             held[at] = 0;
         }
         const int64_t now = hami_ledger_held(ledger, 0);
-        CHECK(now >= 0 && now <= LIMIT);
+        CHECK(now >= 0 && (lending || now <= LIMIT));
     }
     for (int at = 0; at < 8; at++)
         hami_ledger_release(ledger, slot, 0, HAMI_BUFFER, held[at]);
@@ -109,6 +129,44 @@ void slots(const char *path)
     }
     /* Nobody else's slot has moved, nor lost what it holds. */
     CHECK(atomic_load(&ledger->slots[slot].pid) == getpid() && hami_ledger_own(ledger, slot, 0) == 1 << 20);
+}
+
+/* What is lent is held all the time, and once: by its owner, then by one of those who have it, then by nobody. */
+void loans(const char *path)
+{
+    enum { KEY = 7, CARD = 0, BYTES = 1 << 20 };
+    hami_loan offer;
+    int others[2], rows[2];
+    open_ledger(path);
+    if (fork() == 0) { /* the owner, whose death nobody has seen yet */
+        CHECK(hami_ledger_join(ledger, &slot) == 0 && hami_ledger_reserve(ledger, slot, CARD, HAMI_BUFFER, BYTES, LIMIT));
+        hami_loan_offer(ledger, slot, CARD, KEY, BYTES);
+        _exit(0);
+    }
+    wait(NULL);
+    CHECK(hami_loan_find(ledger, KEY, &offer) && offer.bytes == BYTES && !hami_loan_find(ledger, KEY + 1, &offer));
+    for (int i = 0; i < 2; i++) {
+        others[i] = slot + 100 + i; /* of processes that cannot be told dead: as of another pid namespace */
+        ledger->slots[others[i]].pid_namespace = hami_pid_namespace() + 1;
+        atomic_store(&ledger->slots[others[i]].pid, 1);
+        rows[i] = hami_loan_take(ledger, others[i], offer.owner - 1, CARD, KEY, BYTES);
+        CHECK(rows[i] >= 0 && hami_ledger_held(ledger, CARD) == BYTES);
+    }
+    CHECK(hami_ledger_reap(ledger) == 1 && !hami_loan_find(ledger, KEY, &offer));
+    CHECK(hami_ledger_held(ledger, CARD) == BYTES && hami_ledger_own(ledger, others[0], CARD) == BYTES);
+    hami_loan_return(ledger, others[1], rows[0]); /* not its own */
+    CHECK(hami_ledger_own(ledger, others[0], CARD) == BYTES);
+    hami_ledger_leave(ledger, others[0]);
+    CHECK(hami_ledger_held(ledger, CARD) == BYTES && hami_ledger_own(ledger, others[1], CARD) == BYTES);
+    hami_loan_return(ledger, others[1], rows[1]);
+    CHECK(hami_ledger_held(ledger, CARD) == 0 && slots_sum(CARD) == 0);
+    /* Freed by an owner that lives: the same. */
+    CHECK(hami_ledger_reserve(ledger, slot, CARD, HAMI_VMM, BYTES, LIMIT));
+    rows[0] = hami_loan_take(ledger, others[1], slot, CARD, KEY, BYTES);
+    hami_loan_end(ledger, slot, CARD, KEY, HAMI_VMM, BYTES);
+    CHECK(hami_ledger_held(ledger, CARD) == BYTES && hami_ledger_own(ledger, slot, CARD) == 0);
+    hami_loan_return(ledger, others[1], rows[0]);
+    CHECK(hami_ledger_held(ledger, CARD) == 0);
 }
 
 static int inside; /* not atomic: TSan is to see who comes in unasked */
@@ -196,6 +254,7 @@ void kills(const char *path, int count)
     pid_t victims[AT_ONCE] = {0};
     int64_t slowest = 0;
     storm_rounds = 1000000000;
+    lending = true;
     open_ledger(path);
     for (int i = 0; i < count; i++) {
         pid_t *victim = &victims[i % AT_ONCE];
@@ -216,6 +275,8 @@ void kills(const char *path, int count)
         end(victims[i]);
     hami_ledger_reap(ledger);
     CHECK(hami_ledger_held(ledger, 0) == 0 && slots_sum(0) == 0);
+    for (int i = 0; i < HAMI_LOANS; i++)
+        CHECK(ledger->loans[i].owner == 0 && ledger->loans[i].borrower == 0);
     printf("%d kills, 0 bytes lost, longest wait %.1f ms\n", count, (double)slowest / 1e6);
     CHECK(slowest < 1000000000);
 }

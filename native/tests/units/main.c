@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | kills LEDGER COUNT. See units.h. */
+/* units parse | map | budget | cost | overlap | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -33,6 +33,8 @@ int main(int count, char **words)
         slots(words[2]);
     } else if (strcmp(what, "claims") == 0 && count > 2) {
         claims(words[2]);
+    } else if (strcmp(what, "loans") == 0 && count > 2) {
+        loans(words[2]);
     } else if (strcmp(what, "kills") == 0 && count > 3) {
         kills(words[2], atoi(words[3]));
     } else {

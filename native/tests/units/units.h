@@ -27,6 +27,7 @@ void cost(void);                                               /* cost.c */
 void overlap(void);                                            /* overlap.c */
 void storm(const char *path, int processes, int threads, long rounds); /* ledger.c */
 void slots(const char *path);                                  /* ledger.c */
+void loans(const char *path);                                  /* ledger.c */
 void claims(const char *path);                                 /* ledger.c */
 void kills(const char *path, int count);                       /* ledger.c */
 

@@ -1,0 +1,123 @@
+"""Memory that one process makes and another maps is charged once, as long as anybody has it (simulated driver).
+
+Without NVML the ledger alone says what is held: what NVML would show a second later hides nothing.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from .conftest import Container
+
+MIB = 1024
+LIMIT = {"CUDA_DEVICE_MEMORY_LIMIT": "8g"}
+KINDS = ("ipc", "fd")
+STEP_S = 0.05
+"""How often a borrower says what is held."""
+
+
+@pytest.fixture
+def blind(container: Container, tmp_path: Path) -> dict[str, str]:
+    """No NVML: contexts cost nothing that anybody sees."""
+    folder = tmp_path / "only-cuda"
+    folder.mkdir()
+    shutil.copy(container.tools.folder / "sim/libcuda.so.1", folder)
+    return LIMIT | {"LD_LIBRARY_PATH": str(folder)}
+
+
+def lender(container: Container, *words: object, **env: str) -> "tuple[Popen[str], str]":
+    process = container.start("probe", "lend", *words, **env)
+    assert process.stdout is not None
+    return process, str(json.loads(process.stdout.readline())["token"])
+
+
+def end(process: "Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def held(process: "Popen[str]") -> tuple[list[int], list[int]]:
+    """MiB that the container held, as the borrower saw it: while it had the memory, and then."""
+    told = [json.loads(line) for line in process.communicate(timeout=60)[0].splitlines()]
+    given = next(at for at, one in enumerate(told) if "returned" in one)
+    while_had, then = told[1:given], told[given + 1 :]
+    return [one["used_mib"] for one in while_had], [one["used_mib"] for one in then]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_stays_charged_when_its_maker_is_killed_until_it_is_unmapped(
+    container: Container, blind: dict[str, str], kind: str
+) -> None:
+    maker, token = lender(container, kind, MIB, "keep", 60, **blind)
+    borrower = container.start("probe", "borrow", token, 3, 0.2, **blind)
+    time.sleep(1)
+    end(maker)
+    had, then = held(borrower)
+    assert set(had) == {MIB}
+    assert len(had) > 2 / STEP_S * 0.5
+    assert set(then) == {0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_stays_charged_when_its_maker_frees_it(container: Container, blind: dict[str, str], kind: str) -> None:
+    maker, token = lender(container, kind, MIB, "free", 1, **blind)
+    had, then = held(container.start("probe", "borrow", token, 2, 0.2, **blind))
+    maker.communicate(timeout=60)
+    assert (set(had), set(then)) == ({MIB}, {0})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_who_have_it_one_pays_and_the_other_after_it(
+    container: Container, blind: dict[str, str], kind: str
+) -> None:
+    maker, token = lender(container, kind, MIB, "keep", 60, **blind)
+    first = container.start("probe", "borrow", token, 2, 0.2, **blind)
+    second = container.start("probe", "borrow", token, 4, 0.2, **blind)
+    time.sleep(1)
+    end(maker)
+    had, then = held(second)
+    assert (set(had), set(then)) == ({MIB}, {0})
+    assert set(held(first)[0]) == {MIB}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_killed_with_borrowed_memory_leaves_nothing(
+    container: Container, blind: dict[str, str], kind: str
+) -> None:
+    maker, token = lender(container, kind, MIB, "keep", 60, **blind)
+    borrower = container.start("probe", "borrow", token, 60, 0, **blind)
+    assert borrower.stdout is not None
+    borrower.stdout.readline()
+    end(borrower)
+    end(maker)
+    assert container.probe("mem", "linear", 256, **blind)["taken_mib"] == 8192
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_another_container_made_is_charged_by_nvml_within_a_second_of_its_end(
+    container: Container, tmp_path: Path, kind: str
+) -> None:
+    elsewhere = LIMIT | {"CUDA_DEVICE_MEMORY_SHARED_CACHE": str(tmp_path / "another")}
+    maker, token = lender(container, kind, MIB, "keep", 60, **elsewhere)
+    borrower = container.start("probe", "borrow", token, 4, 0, **LIMIT)
+    time.sleep(1.5)
+    end(maker)
+    had, _ = held(borrower)
+    assert had[5] < MIB
+    assert min(had[-10:]) >= MIB
+
+
+def test_nvml_and_the_ledger_do_not_charge_it_twice(container: Container) -> None:
+    context = 480
+    maker, token = lender(container, "ipc", MIB, "keep", 60, **LIMIT)
+    borrower = container.start("probe", "borrow", token, 4, 2, **LIMIT)
+    time.sleep(1.5)
+    end(maker)
+    had, then = held(borrower)
+    assert min(had[5:]) >= MIB + context
+    assert set(had[-10:]) == {MIB + context}
+    assert then[-1] == context
