@@ -9,7 +9,7 @@ enum {
     BYTES_A_NS = 1000 /* sets and copies: 1 TB/s */
 };
 
-CUresult fake_run(CUstream handle, int64_t duration_ns, int parts)
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, bool spins)
 {
     stream *s = fake_stream_of(handle);
     if (fake_current() == NULL)
@@ -21,14 +21,19 @@ CUresult fake_run(CUstream handle, int64_t duration_ns, int parts)
             s->capture->parts = parts;
         fake_add_node(s->capture, CU_GRAPH_NODE_TYPE_KERNEL, 0);
     } else {
-        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns, .parts = parts});
+        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns, .parts = parts, .spins = spins});
     }
     return fake_leave(CUDA_SUCCESS);
 }
 
-static int64_t duration_of(fake_function *f, void **params)
+static bool spins(const fake_function *f)
 {
-    if (strcmp(f->name, "spin") == 0 && params != NULL && params[0] != NULL) {
+    return strcmp(f->name, "spin") == 0;
+}
+
+static int64_t duration_of(const fake_function *f, void **params)
+{
+    if (spins(f) && params != NULL && params[0] != NULL) {
         int64_t ns;
         memcpy(&ns, params[0], sizeof ns);
         return ns;
@@ -50,7 +55,7 @@ API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void 
     UNUSED_BLOCK, (void)extra;
     if (f == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
-    return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz));
+    return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz), spins(f));
 }
 
 API CUresult cuLaunchKernel_ptsz(CUfunction f, GRID, CUstream s, void **params, void **extra)
@@ -71,13 +76,13 @@ API CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, GRID, CUstream s, void
 API CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params), parts_of(c->gx, c->gy, c->gz));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params), parts_of(c->gx, c->gy, c->gz), spins(f));
 }
 
 API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params), parts_of(c->gx, c->gy, c->gz));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params), parts_of(c->gx, c->gy, c->gz), spins(f));
 }
 
 static int64_t moving(size_t bytes)
@@ -88,7 +93,7 @@ static int64_t moving(size_t bytes)
 API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count), FAKE_PARTS);
+    return fake_run(s, moving(count), FAKE_PARTS, false);
 }
 
 API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
@@ -99,7 +104,7 @@ API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t co
 API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count * 4), FAKE_PARTS);
+    return fake_run(s, moving(count * 4), FAKE_PARTS, false);
 }
 
 API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
@@ -110,7 +115,7 @@ API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
 API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes), FAKE_PARTS);
+    return fake_run(s, moving(bytes), FAKE_PARTS, false);
 }
 
 API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
@@ -121,5 +126,5 @@ API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t 
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes), FAKE_PARTS);
+    return fake_run(s, moving(bytes), FAKE_PARTS, false);
 }

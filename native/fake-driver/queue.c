@@ -29,6 +29,22 @@ stream *fake_stream_of(CUstream handle)
     return handle == CU_STREAM_PER_THREAD ? STREAM_THREAD : (stream *)handle;
 }
 
+static bool opened(const op *gate)
+{
+    return (int32_t)(__atomic_load_n(gate->word, __ATOMIC_ACQUIRE) - gate->value) >= 0;
+}
+
+/* How much longer than a library's own kernels a program's look between two events, as on cards: FAKE_CUDA_LATE_NS. */
+static int64_t late_ns(void)
+{
+    static int64_t late = -1;
+    if (late < 0) {
+        const char *text = getenv("FAKE_CUDA_LATE_NS");
+        late = text == NULL ? 0 : atoll(text);
+    }
+    return late;
+}
+
 /* Works out the operation at the head of a stream; false when it has to wait. */
 static bool step(stream *s, int64_t now)
 {
@@ -42,10 +58,10 @@ static bool step(stream *s, int64_t now)
             return false;
         s->ready_ns = start + o->duration_ns;
     } else if (o->kind == OP_EVENT) {
-        s->ready_ns = ready + EVENT_NS;
+        s->ready_ns = ready + EVENT_NS + (s->spun ? late_ns() : 0);
         o->event->at_ns = s->ready_ns;
     } else if (o->kind == OP_GATE) {
-        if ((int32_t)(__atomic_load_n(o->word, __ATOMIC_ACQUIRE) - o->value) < 0) {
+        if (!opened(o)) {
             o->held = true;
             return false;
         }
@@ -55,6 +71,7 @@ static bool step(stream *s, int64_t now)
             return false;
         s->ready_ns = o->event->at_ns > ready ? o->event->at_ns : ready;
     }
+    s->spun = o->kind == OP_KERNEL && o->spins;
     s->head++;
     in_flight--;
     return true;
@@ -163,7 +180,9 @@ API CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr address, uint32
 {
     (void)flags;
     pthread_mutex_lock(&fake_lock);
-    fake_push(fake_stream_of(handle), (op){.kind = OP_GATE, .word = (const uint32_t *)(uintptr_t)address, .value = value});
+    op gate = {.kind = OP_GATE, .word = (const uint32_t *)(uintptr_t)address, .value = value};
+    gate.held = !opened(&gate); /* it may be opened before anybody looks again: what is behind it does not begin before that all the same */
+    fake_push(fake_stream_of(handle), gate);
     return fake_leave(CUDA_SUCCESS);
 }
 

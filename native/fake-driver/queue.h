@@ -21,6 +21,7 @@ typedef struct {
     const uint32_t *word;
     uint32_t value;
     bool held; /* a gate that was found closed */
+    bool spins;
 } op;
 
 typedef struct CUstream_st {
@@ -28,6 +29,7 @@ typedef struct CUstream_st {
     op ops[DEPTH * 4];
     unsigned int head, tail;
     int64_t ready_ns; /* end of the last operation worked out */
+    bool spun;        /* that was a kernel called spin */
     struct CUgraph_st *capture;
 } stream;
 
@@ -56,8 +58,9 @@ static inline CUstream fake_own(CUstream handle)
 /* Waits for room, as a real launch does; other threads go on meanwhile. */
 void fake_push(stream *s, op o);
 
-/* Whatever takes so many parts of the card for so long: at once, or as a node of what the stream records. Takes the lock itself. */
-CUresult fake_run(CUstream handle, int64_t duration_ns, int parts);
+/* Whatever takes so many parts of the card for so long: at once, or as a node of what the stream records. Takes the lock itself.
+ * `spins`: a program's kernel, after which an event may come late. */
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, bool spins);
 
 struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes);
 

@@ -38,7 +38,7 @@ typedef struct hami_sample {
     bool quiet;      /* nothing was queued behind it until it had ended */
 } hami_sample;
 
-typedef struct {
+typedef struct hami_bench {
     CUcontext context; /* NULL: free */
     uint32_t *word;    /* host memory that gates wait on; NULL: events only */
     CUdeviceptr word_device;
@@ -49,6 +49,7 @@ typedef struct {
     int64_t offsets[3]; /* ns, the last ones */
     hami_sample own; /* its events are for calibration */
     CUevent fences[HAMI_FENCES];
+    CUevent bulk_start, bulk_end; /* around many launches (bulk.h) */
     hami_sample samples[HAMI_BENCH_SAMPLES];
 } hami_bench;
 

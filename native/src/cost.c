@@ -187,14 +187,39 @@ static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t c
     return owed < MOST_OWED_NS ? owed : MOST_OWED_NS;
 }
 
+/* All but one of the samples of late, which may be a stray, are within a pair's own scatter. */
+static bool one_length(const int64_t *sorted, int count)
+{
+    return count >= HAMI_COST_LEARNING && sorted[count - 2] - sorted[0] < JITTER_NS;
+}
+
+bool hami_cost_calm(const hami_cost *cost)
+{
+    return atomic_load_explicit(&cost->calm, memory_order_relaxed);
+}
+
+int64_t hami_cost_shift(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t wrong_ns)
+{
+    if (!hami_cost_calm(cost) || wrong_ns >= cost->mean_ns)
+        return 0;
+    cost->bias_ns += wrong_ns;
+    cost->mean_ns -= wrong_ns;
+    for (int i = 0; i < HAMI_COST_RING; i++)
+        cost->ring_ns[i] -= wrong_ns; /* places not filled yet are never read */
+    atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
+    return settle(cost, number, cost->mean_ns, charged_ns);
+}
+
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
+    sample_ns = sample_ns > cost->bias_ns ? sample_ns - cost->bias_ns : 0;
     cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
     const int count = seen + 1 < HAMI_COST_RING ? (int)seen + 1 : HAMI_COST_RING;
     int64_t sorted[HAMI_COST_RING];
     memcpy(sorted, cost->ring_ns, (size_t)count * sizeof sorted[0]);
     sort(sorted, count);
+    atomic_store_explicit(&cost->calm, one_length(sorted, count), memory_order_relaxed);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
     atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);

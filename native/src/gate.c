@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "bulk.h"
 #include "burst.h"
 #include "capture.h"
 #include "lane.h"
@@ -44,8 +45,24 @@ bool hami_gate_watch(void)
         while ((int32_t)(ticket - there) > 0 &&
                !__atomic_compare_exchange_n(word, &there, ticket, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
         }
+        hami_bulk_forced();
     }
     return true;
+}
+
+void hami_gate_close(uint32_t *word, uint32_t ticket)
+{
+    atomic_store(&closed_ticket, ticket);
+    atomic_store(&closed_since_ns, hami_now_ns());
+    atomic_store(&closed_word, word);
+    hami_watch_gate();
+}
+
+bool hami_gate_open(uint32_t *word, uint32_t ticket)
+{
+    hami_bench_open(word, ticket);
+    atomic_store(&closed_word, NULL);
+    return atomic_load(&forced_ticket) != ticket;
 }
 
 void hami_context_gone(CUcontext context)
@@ -59,6 +76,8 @@ void hami_context_gone(CUcontext context)
                 atomic_fetch_sub(&s->cost->in_flight, 1);
             s->pending = false;
         }
+        if (hami_benches[i].context == context)
+            hami_bulk_forget(&hami_benches[i]);
         if (hami_benches[i].context == context)
             memset(&hami_benches[i], 0, sizeof hami_benches[i]);
     }
@@ -130,7 +149,7 @@ void hami_calibrate(hami_card *card)
     if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&hami_bench_busy) != 0)
         return;
     hami_bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? hami_bench_now(card) : NULL;
-    if (b != NULL && hami_now_ns() > b->calibrate_ns) {
+    if (b != NULL && hami_now_ns() > b->calibrate_ns && !hami_bulk_under_way()) {
         /* What was launched so far is short and measured: give it the time to end. What this costs is caught up later. */
         hami_sleep_coarse_ns(DRAIN_NS);
         read_all(b);
@@ -204,7 +223,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
     const bool held = charged_ns < (crowded ? CROWDED_HOLD_NS : HOLD_NS);
     close_doors(cost, held);
-    hami_bench *b = hami_bench_now(card);
+    hami_bench *b = hami_bulk_under_way() ? NULL : hami_bench_now(card);
     hami_sample *s = free_sample(b);
     if (s == NULL) {
         open_doors(cost, false);
@@ -224,10 +243,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->ticket = 0;
     if (gated && b->word != NULL) {
         s->ticket = hami_bench_ticket();
-        atomic_store(&closed_ticket, s->ticket);
-        atomic_store(&closed_since_ns, hami_now_ns());
-        atomic_store(&closed_word, b->word);
-        hami_watch_gate();
+        hami_gate_close(b->word, s->ticket);
         if (USE(cuStreamWaitValue32_v2, stream, b->word_device, s->ticket, CU_STREAM_WAIT_VALUE_GEQ) != CUDA_SUCCESS)
             s->spoilt = true;
     }
@@ -265,11 +281,8 @@ void hami_sample_end(hami_sample *s, bool launched)
     if (s->ticket == 0)
         s->host_ns = hami_now_ns() - s->host_ns;
     const bool ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
-    if (s->ticket != 0) {
-        hami_bench_open(atomic_load(&closed_word), s->ticket);
-        atomic_store(&closed_word, NULL);
-        s->spoilt |= atomic_load(&forced_ticket) == s->ticket;
-    }
+    if (s->ticket != 0)
+        s->spoilt |= !hami_gate_open(atomic_load(&closed_word), s->ticket);
     s->pending = ended && launched && !s->spoilt;
     const bool pending = s->pending;
     if (pending)

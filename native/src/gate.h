@@ -39,6 +39,12 @@ void hami_samples_read(void);
 /* Calibrates again when it is time to; for a moment in which launches wait anyway. Costs 3 ms when it does. */
 void hami_calibrate(hami_card *card);
 
+/* The stream that waits on `word` is let go when `ticket` is there: by hami_gate_open, or by the watch thread when that takes too long. */
+void hami_gate_close(uint32_t *word, uint32_t ticket);
+
+/* False: it was opened by force. */
+bool hami_gate_open(uint32_t *word, uint32_t ticket);
+
 /* Opens a gate that has been closed for too long; for the watch thread. True while a gate is closed. */
 bool hami_gate_watch(void);
 

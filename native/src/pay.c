@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "bulk.h"
 #include "burst.h"
 #include "buy.h"
 #include "capture.h"
@@ -156,6 +157,15 @@ static uint32_t count(hami_lane *lane, const hami_work *w, hami_cost *cost, int6
     return number;
 }
 
+/* Those that the lane counted ahead are none of it. */
+static void count_in_bulk(hami_card *card, const hami_work *w, hami_cost *cost, int64_t price)
+{
+    hami_lane *lane = hami_lane_take(card);
+    if (lane != NULL)
+        hami_lane_drop(lane, w->what, w->amount);
+    hami_bulk_counted(cost, price, hami_cost_want(cost, price));
+}
+
 enum { SAMPLED_BURSTS = 32 }; /* of so many bursts the first launch of one is measured */
 
 /* Its price is checked where nothing of ours is on the card, and that of an unknown key at once. NULL: not measured. */
@@ -174,7 +184,8 @@ struct hami_sample *hami_pay(const hami_work *w)
     hami_card *card = hami_card_now();
     if (card == NULL || hami_captured(w->stream))
         return NULL;
-    keep_out();
+    if (!hami_bulk_mine())
+        keep_out();
     const CUstream stream = w->per_thread && w->stream == NULL ? CU_STREAM_PER_THREAD : w->stream;
     hami_yield(card, stream);
     const bool limited = atomic_load_explicit(&card->percent, memory_order_relaxed) < 100;
@@ -186,6 +197,10 @@ struct hami_sample *hami_pay(const hami_work *w)
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
+    if (hami_bulk_mine() && hami_bulk_takes(card, cost, stream, price)) {
+        count_in_bulk(card, w, cost, price);
+        return NULL;
+    }
     if (hami_burst_goes(card, crowded(card), price)) {
         const hami_burst_part part = hami_burst_join(card, stream, price);
         if (part != HAMI_BURST_NONE)
@@ -196,6 +211,11 @@ struct hami_sample *hami_pay(const hami_work *w)
     const uint32_t number = count(lane, w, cost, price);
     if (number == 0 || hami_capturing() || (well_known(cost) && hami_sample_rests()))
         return NULL;
+    if (known && !w->waits && hami_bulk_wanted(card, cost, price)) {
+        spend(card, NULL, HAMI_BULK_NS, stream);
+        hami_bulk_begin(card, cost, stream, price, number, HAMI_BULK_NS);
+        return NULL;
+    }
     if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
         return NULL;
     /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
@@ -207,5 +227,6 @@ CUresult hami_paid(struct hami_sample *sample, CUresult result)
     if (sample != NULL)
         hami_sample_end(sample, result == CUDA_SUCCESS);
     hami_burst_made();
+    hami_bulk_made();
     return result;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "bulk.h"
 #include "burst.h"
 #include "intercept/intercept.h"
 #include "lane.h"
@@ -76,6 +77,7 @@ static void in_child(void)
     hami_routes_update();
     atomic_store(&hami_hot.measuring, false);
     hami_burst_forget();
+    hami_bulk_forget(NULL);
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
     pthread_mutex_init(&starting, NULL);

@@ -93,27 +93,53 @@ def hostbound(bench: Bench) -> None:
             )
 
 
+FULL_BLOCKS = 4224
+"""Blocks of 32 threads that fill a card of 132 multiprocessors: kernels of so many do not run side by side."""
+
+
+def overlapping(bench: Bench, name: str, ns: int, limits: tuple[int, ...], *program: object) -> None:
+    """Rows of one program of several streams: its share of what it has without a limit."""
+    chosen = [limit for limit in limits if re.search(bench.match, f"{name} {ns} at {limit}")]
+    if not chosen:
+        return
+    full = bench.probe(*program, env=bench.environment())["rate"]
+    at_once = full * ns / 1e9
+    bench.add("streams", f"{name}, {ns / 1000:g} us, no limit", f"{at_once:.2f} kernels at once", "", None)
+    for limit in chosen:
+        held = bench.probe(*program, env=bench.environment(limit))["rate"]
+        share = held / full * 100
+        bench.add(
+            "streams",
+            f"{name}, {ns / 1000:g} us at {limit}",
+            f"{share:.1f} (kernels' time {held * ns / 1e7:.1f})",
+            f"{limit} +- 1",
+            abs(share - limit) <= 1,
+            full=full,
+            held=held,
+        )
+
+
+def in_phases(bench: Bench, ns: int, limit: int, phase_ms: int) -> None:
+    """All four streams for a while, then one alone: what it occupies, by how many run at once when all do."""
+    if not re.search(bench.match, f"in phases {ns} at {limit}"):
+        return
+    threads = ("streams", 4, 1, bench.seconds, ns, 1)
+    at_once = bench.probe(*threads, env=bench.environment())["rate"] * ns / 1e9
+    got = bench.probe(*threads, phase_ms, env=bench.environment(limit))
+    occupied = (got["together"] / at_once + got["alone"]) * ns / got["seconds"] / 1e7
+    name = f"4 streams and 1 in turn, {phase_ms} ms each, {ns / 1000:g} us at {limit}"
+    bench.add("streams", name, f"{occupied:.1f} occupied", f"<= {limit + 1}", occupied <= limit + 1, **got)
+
+
 def streams(bench: Bench) -> None:
-    """Four threads, each with a stream of its own: kernels of several streams may run at the same time."""
+    """Kernels of several streams may run at the same time: a program is charged what it occupies."""
     for ns in (20_000, 100_000, 1_000_000):
-        seconds = bench.seconds
-        full = bench.probe("threads", 4, seconds, ns, env=bench.environment())["rate"]
-        at_once = full * ns / 1e9
-        bench.add("streams", f"4 streams, {ns / 1000:g} us, no limit", f"{at_once:.2f} kernels at once", "", None)
-        for limit in (20, 50, 80):
-            if not re.search(bench.match, f"streams {ns} at {limit}"):
-                continue
-            held = bench.probe("threads", 4, seconds, ns, env=bench.environment(limit))["rate"]
-            share = held / full * 100
-            bench.add(
-                "streams",
-                f"4 streams, {ns / 1000:g} us at {limit}",
-                f"{share:.1f} (kernels' time {held * ns / 1e7:.1f})",
-                f"{limit} +- 1",
-                abs(share - limit) <= 1,
-                full=full,
-                held=held,
-            )
+        overlapping(bench, "4 streams", ns, (20, 50, 80), "threads", 4, bench.seconds, ns)
+    overlapping(bench, "2 streams", 100_000, (50,), "streams", 2, 1, bench.seconds, 100_000, 1)
+    overlapping(bench, "4 streams of 1 thread", 100_000, (50,), "streams", 1, 4, bench.seconds, 100_000, 1)
+    overlapping(bench, "4 streams that fill it", 100_000, (50,), "streams", 4, 1, bench.seconds, 100_000, FULL_BLOCKS)
+    for phase_ms in (20, 200):
+        in_phases(bench, 100_000, 50, phase_ms)
 
 
 def pair(
