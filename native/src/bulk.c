@@ -186,9 +186,10 @@ bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stre
     int i = 0;
     while (i < bulk.keys && bulk.of[i].cost != cost)
         i++;
-    const bool fits = card == bulk.card && stream == bulk.stream && i < KEYS && bulk.launches < HAMI_BULK && hami_cost_calm(cost) &&
-                      bulk.prices_ns + price_ns <= bulk.prepaid_ns && price_ns > 0 && !hami_capturing() &&
-                      hami_now_ns() < atomic_load(&bulk.begun_ns) + 2 * GATE_NS; /* else it was forced open */
+    const bool forced = hami_now_ns() > atomic_load(&bulk.begun_ns) + 2 * GATE_NS;
+    const bool room = i < KEYS && bulk.launches < HAMI_BULK && bulk.prices_ns + price_ns <= bulk.prepaid_ns;
+    const bool fits = room && !forced && !hami_capturing() && cost != NULL && hami_cost_calm(cost) && price_ns > 0 &&
+                      card == bulk.card && stream == bulk.stream;
     if (!fits)
         end();
     return fits;

@@ -31,7 +31,10 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
 /* True: this thread's launches are being measured. */
 bool hami_bulk_mine(void);
 
-/* True: the launch is in and paid for, and is to be counted; false: it does not fit, and the measurement is over. */
+/*
+ * True: the launch is in and paid for, and is to be counted; false: it does not fit, and the measurement is over. `cost` NULL: it may wait
+ * for the card.
+ */
 bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stream, int64_t price_ns);
 
 /* It was counted under that number. */
@@ -46,8 +49,9 @@ void hami_bulk_forced(void);
 /* True: one is under way, so no other measurement may be begun. */
 bool hami_bulk_under_way(void);
 
-/* Ends it where it is of this bench, or of any for NULL: its events are gone. */
 struct hami_bench;
+
+/* Ends it where it is of this bench, or of any for NULL: its events are gone. */
 void hami_bulk_forget(const struct hami_bench *bench);
 
 #endif

@@ -197,7 +197,7 @@ struct hami_sample *hami_pay(const hami_work *w)
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
-    if (hami_bulk_mine() && hami_bulk_takes(card, cost, stream, price)) {
+    if (hami_bulk_mine() && hami_bulk_takes(card, w->waits ? NULL : cost, stream, price)) {
         count_in_bulk(card, w, cost, price);
         return NULL;
     }
