@@ -8,7 +8,7 @@ VENV   := .venv/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lab demo test lab check fix chaos mutants bench gpu-bundle lock clean
+.PHONY: help setup setup-lab demo test lab check fix chaos mutants fuzz bench gpu-bundle lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ chaos: setup-lab  ## 100,000 random schedules of lost, doubled, reordered and la
 MODULE ?= hami.plan.charge
 mutants: setup  ## break MODULE in small ways and see whether its tests notice
 	@$(VENV)/python tools/mutants.py $(MODULE) $(ARGS)
+
+fuzz: setup  ## parsers and packets under libFuzzer, where clang has one; ARGS="--minutes 10"
+	@$(VENV)/python tools/fuzz.py $(ARGS)
 
 bench: setup-lab  ## every benchmark, as tables
 	@$(VENV)/python -m benchmarks
