@@ -10,7 +10,7 @@ from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.plan import Plan
 from hami.plan.fit import fit, wants
 from hami.plan.policies import chain
-from hami.plan.rules import WHOLE, refuse
+from hami.plan.rules import refuse
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
 
@@ -51,7 +51,7 @@ def seats_left(ask: CardAsk, state: CardState, idle_only: bool) -> int:
         seats = min(seats, state.free_mem_mib // mem)
     if ask.core_percent:
         seats = min(seats, state.free_core_percent // ask.core_percent)
-    return min(seats, 1) if ask.core_percent == WHOLE == state.card.core_percent else seats
+    return seats
 
 
 def grouped(ask: CardAsk, seats: Iterable[tuple[int, int]]) -> int:

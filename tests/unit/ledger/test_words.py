@@ -92,7 +92,7 @@ CHARGE = "(Charge(card='n1-a', slots=1, mem_mib=500, core_percent=0, instances=(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (drifted, ["node n1: state is ", ", its records make "]),
+        (drifted, ["node n1: state is NodeState(", ", its records make NodeState("]),
         (doubled, ["pod q is both bound and reserved"]),
         (lambda one: one._accounts[N1].holders.clear(), [f"node n1: holders are {{}}, records say {{'p': {CHARGE}}}"]),
         (
@@ -105,7 +105,7 @@ CHARGE = "(Charge(card='n1-a', slots=1, mem_mib=500, core_percent=0, instances=(
         ),
         (
             lambda one: one._index.columns.usable.__setitem__(one._index.rows["n1"], False),
-            ["node n1: score, use or number of cards differs from its state"],
+            ["node n1: score, use or number of cards differs from its state\n"],
         ),
         (lambda one: one._accounts.pop(NodeName("n2")), ["node n2 has a row and no account"]),
         (swapped, ["row 1 belongs to n1 and holds n2", "row 0 belongs to n2 and holds n1"]),
@@ -115,6 +115,6 @@ def test_a_recount_names_every_kind_of_drift(damage: Act, words: list[str]) -> N
     one = two()
     assert one.recount() == []
     damage(one)
-    told = "\n".join(one.recount())
+    told = "".join(f"{each}\n" for each in one.recount())
     for each in words:
         assert each in told, told

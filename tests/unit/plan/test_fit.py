@@ -224,6 +224,8 @@ def test_the_documented_examples_have_the_documented_scores() -> None:
     own, ask = card(slots=10), want(1000, cores=20)
     assert score.card(own, (2, 2000, 10), ask, Weights()) == pytest.approx(9.75)
     assert score.card(own, (6, 6000, 70), ask, Weights()) == pytest.approx(24.75)
+    for nothing in ({"slots": 0}, {"mem_mib": 0}, {"core_percent": 0}):
+        assert score.card(card(**nothing), (0, 0, 0), ask, Weights()) == 0, "a card without capacity"
 
 
 def test_a_word_said_twice_counts_once() -> None:

@@ -250,3 +250,4 @@ def test_a_limit_of_nothing_names_the_largest_percentage_that_was_asked() -> Non
     assert refusal.text == "ResourceQuotaNotFit: namespace ns: limits.nvidia.com/gpumem: asked 30 % of a card, limit 0"
     assert refused(ledger(Limit(CORES, 0)), pod(app(want(percent=30)))) is None
     assert refused(ledger(Limit(MEM, 0)), pod(app(want(percent=0)))) is None
+    assert refused(ledger(Limit(MEM, 0)), pod(app(want(0)))) is None, "no MiB are within it, too"

@@ -9,6 +9,8 @@ from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
 from hami.plan.refusals import NOTHING, SAID, Refusals, Words, distinct, sorts
 
+from . import builders as make
+
 Pair = tuple[int, int]
 
 
@@ -95,3 +97,15 @@ def test_each_value_is_told_which_of_the_different_ones_it_is(
     found, which = sorts(np.array(values, np.int64))
     assert sorted(found) == sorted(set(values))
     assert [found[place] for place in which.tolist()] == values
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (refuse.unusable("silent"), Reason.UNREGISTERED),
+        (refuse.no_family(make.NVIDIA), Reason.NO_SUCH_FAMILY),
+        (refuse.too_few(3, 1), Reason.INSUFFICIENT_CARDS),
+    ],
+)
+def test_a_reason_that_is_no_card_s_counts_once(refusal: Refusal, reason: Reason) -> None:
+    assert (refusal.counts, refusal.total, refusal.reason) == (((reason, 1),), 0, reason)

@@ -75,3 +75,21 @@ def test_groups_are_as_many_as_taking_from_the_fullest_makes(seats: list[int], c
         left = sorted((one - (place < cards) for place, one in enumerate(left)), reverse=True)
         groups += 1
     assert grouped(want(cards=cards), [(one, 0) for one in seats]) == groups
+
+
+@pytest.mark.parametrize(
+    ("seats", "cards", "groups"),
+    [
+        ([8, 1], 2, 1),  # the many seats of one card are of no use alone
+        ([8, 2], 2, 2),
+        ([8, 3], 2, 3),
+        ([9, 9], 2, 9),
+        ([1, 1], 3, 0),
+        ([7, 1, 1, 1], 2, 3),
+        ([], 2, 0),
+    ],
+)
+def test_groups_of_different_cards_are_as_many_as_the_others_have_seats_for(
+    seats: list[int], cards: int, groups: int
+) -> None:
+    assert grouped(want(1, cards=cards), [(each, 0) for each in seats]) == groups

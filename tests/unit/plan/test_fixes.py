@@ -1,0 +1,54 @@
+"""Fixes for pods of several containers, which ask unlike each other."""
+
+from hami.model.ask import Ask
+from hami.plan.fixes import Change, Fix, fixes
+from hami.plan.snapshot import CardState
+from hami.plan.steps import finish
+
+from .builders import app, node, pod, used, want
+
+
+def found(ask: Ask, *cards: CardState) -> dict[Change, Fix]:
+    return {fix.change: fix for fix in finish(fixes(ask, node(*cards)))}
+
+
+def test_the_most_that_fits_is_below_the_largest_of_all_asks() -> None:
+    """The small one is no bound: the large one may ask up to what is left beside it."""
+    fix = found(pod(app(want(9000)), app(want(500))), used("d0"))[Change.LESS_MEMORY]
+    assert (fix.value, fix.effort) == (7500, 1 - 7500 / 9000)
+    fix = found(pod(app(want(percent=90)), app(want(percent=20))), used("d0"))[Change.LESS_MEMORY]
+    assert (fix.value, fix.text) == (80, "ask at most 80 % of a card's memory")
+    fix = found(pod(app(want(1, cores=90)), app(want(1, cores=20))), used("d0"))[Change.LESS_CORES]
+    assert fix.value == 80
+    fix = found(pod(app(want(8000, cards=3)), app(want(8000, cards=1))), used("d0"), used("d1"), used("d2"))[
+        Change.FEWER_CARDS
+    ]
+    assert (fix.value, fix.text) == (2, "ask at most 2 cards")
+
+
+def test_one_percent_of_the_cores_is_something() -> None:
+    fix = found(pod(app(want(8001, cores=50))), used("d0", 1, 0, 99))[Change.LESS_OF_BOTH]
+    assert (fix.value, fix.cores) == (8000, 1)
+
+
+def test_one_binding_of_several_containers_can_be_dropped() -> None:
+    cards = (used("d0", numa=0), used("d1", numa=1))
+    ask = pod(app(want(1000)), app(want(1000, cards=2, numa_bind=True)))
+    assert Change.ANY_NUMA in found(ask, *cards)
+    assert Change.ANY_NUMA not in found(pod(app(want(9000)), app(want(1000, cards=2))), *cards)
+
+
+def test_a_type_that_one_container_accepts_and_the_other_does_not_is_named() -> None:
+    ask = pod(app(want(1000)), app(want(1000, use_types=("H100",))))
+    assert found(ask, used("d0"))[Change.OTHER_TYPE].model == "NVIDIA-A100"
+    both = pod(app(want(9000, use_types=("A100",))), app(want(1000)))
+    assert Change.OTHER_TYPE not in found(both, used("d0"))
+
+
+def test_a_mode_alone_makes_no_type_a_stranger() -> None:
+    ask = pod(app(want(9000, modes=("hami-core",))))
+    assert set(found(ask, used("d0"))) == {Change.LESS_MEMORY}
+
+
+def test_a_node_without_cards_has_nothing_to_be_changed() -> None:
+    assert finish(fixes(pod(app(want(1000, cores=5, cards=2))), node())) == []

@@ -1,0 +1,105 @@
+"""Pods of several containers: groups of two families, wants of other rules, cards of two modes."""
+
+import pytest
+from msgspec.structs import replace
+
+from hami.ledger.index import Index
+from hami.model.ask import Ask
+from hami.model.card import Instance
+from hami.model.plan import Plan
+from hami.model.quota import Budget, Measure, Quantum
+from hami.model.refusal import Reason, Refusal
+from hami.plan.choose import choose
+from hami.plan.fit import fit
+from hami.plan.snapshot import CardState, NodeState
+
+from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
+from .test_mig import mig_card
+
+
+def feasible(ask: Ask, *nodes: NodeState) -> list[str]:
+    """What the columns and the exact look say, which is the same."""
+    index = Index()
+    for state in nodes:
+        index.put(state)
+    found = choose(ask, index).feasible
+    assert found == [state.name for state in nodes if isinstance(fit(ask, state), Plan)]
+    return found
+
+
+def test_a_second_family_that_does_not_fit_together_refuses_the_node_too() -> None:
+    def of(name: str, spare: int) -> NodeState:
+        own = [used(f"{name}{place}") for place in range(2)]
+        return node(*own, *(used(f"{name}x{place}", family=OTHER) for place in range(spare)), name=name)
+
+    both = (want(5000), want(5000, family=OTHER))
+    ask = pod(app(*both), app(*both))
+    assert feasible(ask, of("good", 2), of("bad", 1), of("better", 3)) == ["good", "better"]
+    assert feasible(ask, of("bad", 1)) == []
+
+
+def test_containers_whose_rules_differ_do_not_count_against_each_other() -> None:
+    cards = [used(f"d{place}", model=model) for place, model in enumerate(("A100", "A100", "V100", "V100"))]
+    by_type = [app(want(5000, cards=2, use_types=(model,))) for model in ("A100", "V100")]
+    assert feasible(pod(*by_type), node(*cards), node(*cards[:3], name="few")) == ["node"]
+
+
+def test_who_asks_no_memory_has_seats_on_cards_that_are_full() -> None:
+    """Two of 60 % and two of 50 % on four cards without free memory, two of which have half of their time left."""
+    cards = [used(f"d{place}", 1, 8000, busy) for place, busy in enumerate((0, 0, 50, 50))]
+    ask = pod(app(want(0, cores=60, cards=2)), app(want(0, cores=50, cards=2)))
+    assert feasible(ask, node(*cards), node(*cards[:3], name="few")) == ["node"]
+
+
+def test_on_cards_of_two_modes_instances_count_beside_cards() -> None:
+    state = node(CardState(mig_card("d0")), used("d1"))
+    assert isinstance(fit(pod(app(want(8000, cards=4))), state), Plan)
+    refusal = fit(pod(app(want(8000, cards=5))), state)
+    assert isinstance(refusal, Refusal)
+    assert refusal.text.endswith(
+        ": asks 5 cards, 4 of 2 fit; no place for another 2g.10gb (8000 MiB) on card d0 beside no other; "
+        "the largest that still has one is 7g.40gb"
+    )
+    assert isinstance(fit(pod(app(want(8000, cards=2))), node(CardState(mig_card("d0")), used("d1", 10))), Plan)
+
+
+def test_what_lacks_of_a_card_that_has_nothing_left_is_all_of_it() -> None:
+    refusal = fit(pod(app(want(1000))), node(used("d0", 1, 8000)))
+    assert isinstance(refusal, Refusal)
+    assert refusal.text.endswith("missing 1000 MiB on the best card")
+
+
+def test_a_container_that_meets_an_instance_of_its_own_pod_is_told_what_is_left_beside_it() -> None:
+    refusal = fit(pod(app(want(19_000)), app(want(40_000))), node(CardState(mig_card("d0"))))
+    assert isinstance(refusal, Refusal)
+    assert [(one.reason, one.needed, one.had) for one in refusal.cards] == [(Reason.MIG_INFEASIBLE, 40_000, 19_968)]
+
+
+def test_instances_on_two_numa_nodes_are_no_lack_of_places() -> None:
+    state = node(CardState(mig_card("d0", numa=0)), CardState(mig_card("d1", numa=1)))
+    refusal = fit(pod(app(want(40_000, cards=2, numa_bind=True))), state)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is not Reason.MIG_INFEASIBLE
+    assert "CardMigTopologyInfeasible" not in refusal.text
+
+
+def test_mutex_takes_no_card_with_a_single_instance_of_another() -> None:
+    held = CardState(mig_card("d0"), 1, 4864, 15, instances=(Instance("1g.5gb", 0, 1),))
+    ask = pod(app(want(4000)), cards=("mutex", "binpack"))
+    assert isinstance(fit(ask, node(held)), Refusal)
+    plan = fit(ask, node(held, CardState(mig_card("d1"))))
+    assert isinstance(plan, Plan)
+    assert [one.card for one in plan.containers[0]] == ["d1"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_init_container_takes_another_card_where_its_first_choice_costs_too_much(order: tuple[int, int]) -> None:
+    """Half a card's memory is 4000 or 2000 MiB; the namespace may spend 3000."""
+    ask = replace(
+        pod(init(want(percent=50)), app(want(1)), cards=("binpack",)),
+        budgets=(Budget("ns", Quantum("nvidia.com/gpumem", NVIDIA, Measure.MEMORY), 3000, 0),),
+    )
+    cards = [used("d0", 5), used("d1", mem_mib=4000)]
+    plan = fit(ask, node(*(cards[place] for place in order)))
+    assert isinstance(plan, Plan)
+    assert [one.mem_mib for one in plan.containers[0]] == [2000]
