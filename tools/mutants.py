@@ -2,7 +2,6 @@
 
     make mutants MODULE=hami.plan.charge
     python tools/mutants.py hami.plan hami.ledger                 # every module of both
-    python tools/mutants.py hami.plan --sample 25 --seed 1        # a first score of each
     python tools/mutants.py hami.plan hami.ledger -o markdown     # the table of docs/reference/mutants.md
 
 The tree is not touched. Only tests that run a changed line are run against it, the likeliest first; which those are,
@@ -291,7 +290,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
     parser.add_argument("--least", type=float, default=85.0, help="percent that must be noticed (85)")
     parser.add_argument("--fresh", action="store_true", help="use no result of an earlier run")
-    parser.add_argument("--survivors", action="store_true", help="try only those again that survived before")
+    parser.add_argument("--survivors", action="store_true", help="try only those again that survived unexplained")
     parser.add_argument("--untried", action="store_true", help="try only those that no run has tried so far")
     parser.add_argument("--kept", action="store_true", help="try nothing, report what earlier runs found")
     parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text")
@@ -300,13 +299,14 @@ def main() -> int:
     files = modules_of(given.module)
     modules = {name: Module(name, Path(file).read_text()) for name, file in files.items()}
     chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
-    cache = Cache(KEPT, given.tests)
+    cache, known = Cache(KEPT, given.tests), explained()
     if given.kept or given.survivors:
         chosen = {name: [one for one in some if cache.tried(one)] for name, some in chosen.items()}
     every = [] if given.kept else [one for some in chosen.values() for one in some]
     todo = [one for one in every if given.fresh or not cache.known(one)]
     if given.survivors or given.untried:
-        todo = [one for one in todo if cache.hint(one) is None and cache.tried(one) == given.survivors]
+        due = [one for one in todo if cache.hint(one) is None and cache.tried(one) == given.survivors]
+        todo = [one for one in due if given.untried or one.name not in known]
     random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:
@@ -358,8 +358,8 @@ def scores(modules: dict[str, Module], results: dict[str, Outcome]) -> list[Scor
         survivors = tuple(one for one, by in outcome.items() if by is None)
         told = sum(one.name in known for one in survivors)
         if outcome:
-            killed = len(outcome) - len(survivors)
-            found.append(Score(name, len(modules[name].mutants), len(outcome), killed, told, survivors))
+            every, tried = len(modules[name].mutants), len(outcome)
+            found.append(Score(name, every, tried, tried - len(survivors), told, survivors))
     return found
 
 
