@@ -16,6 +16,7 @@ from hami.agent import cdi, library
 from hami.agent.bound import AgentPod, BoundPods
 from hami.agent.broker import usage
 from hami.agent.broker.look import Look
+from hami.agent.broker.mirror import Mirror
 from hami.agent.broker.server import Broker
 from hami.agent.broker.tenants import of_seats
 from hami.agent.cards import xids
@@ -210,6 +211,8 @@ class Agent:
         ]
         if settings.broker:
             duties += [self.broker.run(), self.look.run()]
+        if settings.broker and settings.monitor_mirror:
+            duties.append(Mirror(self.broker, Path(settings.hook_path) / "vgpu/containers").run())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_duty(duty)) for duty in duties]

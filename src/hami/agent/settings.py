@@ -67,6 +67,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What happens to a process of a sliced container that uses its card and has not registered."""
     exceeded: Literal["report", "stop"] = "report"
     """What happens to a registered process with memory past its slice that its library did not give it."""
+    monitor_mirror: bool = False
+    """Whether what containers use is also written where HAMi's vGPUmonitor looks, below the hook path, in its form."""
 
     scheduler_names: tuple[str, ...] = ("hami-scheduler",)
     """Pods of other schedulers get no card, whatever their annotations say. Empty trusts every scheduler."""
