@@ -33,7 +33,7 @@ def grant(node: Node, uuids: list[str]) -> dict[str, str]:
         f"card {uuid} mem_mib {mib} core_percent {cores}" for uuid, mib, cores in zip(uuids, MIB, CORES, strict=True)
     ]
     node.policy().write_text("\n".join([*lines, "end", ""]))
-    return node.bench.environment() | {"LD_PRELOAD": str(node.library())}
+    return node.bench.environment() | {"LD_PRELOAD": str(node.library()), "LIBCUDA_LOG_LEVEL": "2"}
 
 
 def budgets(node: Node, uuids: list[str]) -> None:
@@ -47,12 +47,29 @@ def budgets(node: Node, uuids: list[str]) -> None:
     running = [on(bench, at, env, "run", "spin", bench.seconds, 100_000) for at in (0, 1)]
     parts = [steady(finish(each), 1.0) / full * 100 for each, full in zip(running, alone, strict=True)]
     judge(bench, "two processes, 100 us kernels, 30 and 70", parts)
+    one_thread(bench, env)
     if without_torch(bench):
         return
     full = torch_program(bench, "cards", bench.seconds, env=plain)["rates"]
     got = torch_program(bench, "cards", bench.seconds, env=env)
     parts = [rate / most * 100 for rate, most in zip(got["rates"], full, strict=True)]
     judge(bench, "one process, PyTorch, a thread a card, 30 and 70", parts)
+    # The CUDA runtime changes contexts by what lookups gave it: were there another way, the library would say so.
+    said = str(got.get("stderr", ""))
+    bench.add("cards", "PyTorch's contexts change unseen", "unseen" in said, "no", "unseen" not in said, said=said)
+
+
+def one_thread(bench: Bench, env: dict[str, str]) -> None:
+    """One launch of 0.1 ms on the first card, three on the second; and what a launch costs that need not wait."""
+    got = bench.probe("cards", bench.seconds, 100_000, env=env)
+    due = min(CORES[0] / 1, CORES[1] / 3) * 4 / 100 / 100e-6
+    measured = f"{got['rate'] / due * 100:.1f} % of what both let through"
+    bench.add(
+        "cards", "one thread on both, 1 and 3 launches", measured, "100 +- 2 %", abs(got["rate"] / due - 1) <= 0.02
+    )
+    got = bench.probe("launches", 200_000, env=env | {"PROBE_DEVICE": "1"})
+    added = got["added_ns"]
+    bench.add("cards", "null launch, limit 70, two cards seen", f"+{added:.0f} ns", "<= 40 ns", added <= 40, got=got)
 
 
 def judge(bench: Bench, name: str, parts: list[float]) -> None:
