@@ -17,6 +17,7 @@
  *   probe cards SECONDS NS [unseen]        one launch on the first card, three on the second; `unseen`: changed past all hooks
  *   probe streams THREADS EACH SECONDS NS BLOCKS [PHASE_MS]
  *                                          so many threads with EACH streams, kernels of NS; of two phases one with a single stream at work
+ *   probe strangers COUNT SECONDS NS       so many functions in turn, kernels of NS
  *   probe storm THREADS ROUNDS [SEED]      so many threads that take, give back, launch and ask, all at once
  *   probe kills COUNT                      so many processes killed anywhere, and how long a neighbour waited at most
  *   probe defects                          frees of nothing, references to contexts, a second card (simulated driver)
@@ -47,6 +48,7 @@ static void do_closes(int count, char **words) { (void)count, closes(atoi(words[
 static void do_run(int count, char **words) { run(words[0], atof(words[1]), atoll(words[2]), count > 3 ? atoll(words[3]) : 0); }
 static void do_threads(int count, char **words) { (void)count, threads(atoi(words[0]), atof(words[1]), atoll(words[2])); }
 static void do_cards(int count, char **words) { cards(atof(words[0]), atoll(words[1]), count > 2); }
+static void do_strangers(int count, char **words) { (void)count, strangers(atoi(words[0]), atof(words[1]), atoll(words[2])); }
 static void do_streams(int count, char **words)
 {
     streams(atoi(words[0]), atoi(words[1]), atof(words[2]), atoll(words[3]), (unsigned int)atol(words[4]), count > 5 ? 1000000 * atoll(words[5]) : 0);
@@ -66,7 +68,7 @@ static const struct {
     int least; /* words after the name */
     void (*act)(int count, char **words);
 } acts[] = {
-    {"streams", 5, do_streams},
+    {"streams", 5, do_streams}, {"strangers", 3, do_strangers},
     {"info", 0, do_info},       {"init", 0, do_init},     {"mem", 1, do_mem},           {"hold", 2, do_hold},
     {"watch", 1, do_watch},     {"forks", 1, do_forks},   {"closes", 1, do_closes},     {"run", 3, do_run},
     {"threads", 3, do_threads}, {"full", 1, do_full},     {"pairs", 1, do_pairs},       {"queued", 1, do_queued},

@@ -162,6 +162,7 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns);        
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */
 void streams(int threads, int each, double seconds, int64_t ns, unsigned int blocks, int64_t phase_ns); /* streams.c */
+void strangers(int count, double seconds, int64_t ns);                                /* strangers.c */
 void storm(int threads, long rounds, uint64_t seed);                                 /* storm.c */
 void kills(int count);                                                               /* kills.c */
 void defects(void);                                                                  /* defects.c */

@@ -24,6 +24,18 @@ enum {
 
 static _Atomic(hami_cost *) table;
 
+/* What launches of kernels share for which there is no more room. */
+static uint64_t crowd(uint64_t card)
+{
+    return hami_cost_key(0, 0, card);
+}
+
+static void make_room_for_the_crowd(hami_cost *all)
+{
+    for (uint64_t card = 0; card < HAMI_MAX_CARDS; card++)
+        hami_cost_find(all, crowd(card));
+}
+
 static hami_cost *costs(void)
 {
     hami_cost *keys = atomic_load_explicit(&table, memory_order_acquire);
@@ -32,6 +44,7 @@ static hami_cost *costs(void)
         void *fresh = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (fresh == MAP_FAILED)
             return NULL;
+        make_room_for_the_crowd(fresh);
         if (!atomic_compare_exchange_strong(&table, &keys, fresh))
             munmap(fresh, bytes);
         keys = atomic_load(&table);
@@ -39,7 +52,7 @@ static hami_cost *costs(void)
     return keys;
 }
 
-/* The key's figures, made if need be; of the function alone where the table is full. NULL: none at all. */
+/* The key's figures, made if need be; where the table is full of the function alone, or of all that have none. NULL: none at all. */
 static hami_cost *cost_of(const hami_work *w, hami_card *card)
 {
     hami_cost *all = costs();
@@ -47,7 +60,9 @@ static hami_cost *cost_of(const hami_work *w, hami_card *card)
         return NULL;
     const uint64_t index = (uint64_t)(card - hami_state.cards);
     hami_cost *cost = hami_cost_find(all, hami_cost_key(w->what, w->amount, index));
-    return cost != NULL ? cost : hami_cost_find(all, hami_cost_key(w->what, 0, index));
+    if (cost == NULL)
+        cost = hami_cost_find(all, hami_cost_key(w->what, 0, index));
+    return cost != NULL ? cost : hami_cost_find(all, crowd(index));
 }
 
 /* An unknown key: wait for the figures of its earlier launches, so that a thousand long kernels are not queued unseen. */

@@ -138,6 +138,14 @@ def test_a_program_whose_prices_are_known_is_seldom_measured(container: Containe
     assert until_known < str(got["stderr"]).count(": pair ") < until_known + 1.5 * 4 / 0.1
 
 
+def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: Container) -> None:
+    """More functions than the table of prices has room for."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "20", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    rate = container.probe("strangers", 3000, 10, 10_000, **wanted)["rate"]
+    assert isinstance(rate, float)
+    assert rate * 10_000 / 1e7 <= 21.5
+
+
 def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
     outs = {"CUDA_DEVICE_MEMORY_LIMIT": "99g", "CUDA_DISABLE_CONTROL": "true", "CUDA_DEVICE_SM_LIMIT": "0"}
     with policy(container, limits(container)):
