@@ -18,17 +18,17 @@ FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 10.0
 
 
 class Waiting:
-    """A job, how often it was tried in vain, when last, and when it may be tried again."""
+    """A job, when it was last tried in vain, and when it may be tried again."""
 
     def __init__(self, job: Job, now: float) -> None:
         self.job = job
-        self.attempts = 0
+        self._back_off = FIRST_BACK_OFF
         self.failed(now)
 
     def failed(self, now: float) -> None:
         self.tried = now
-        self.ready = now + min(FIRST_BACK_OFF * 2**self.attempts, LONGEST_BACK_OFF)
-        self.attempts += 1
+        self.ready = now + self._back_off
+        self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
 
     def __lt__(self, other: "Waiting") -> bool:
         return self.job.name < other.job.name

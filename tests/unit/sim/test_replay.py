@@ -138,6 +138,13 @@ def test_back_off_doubles_up_to_ten_seconds() -> None:
     assert gaps == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
+def test_a_pod_may_be_tried_in_vain_for_as_long_as_the_replay_lasts() -> None:
+    waiting = Waiting(whole("w"), 0.0)
+    for _ in range(2000):
+        waiting.failed(waiting.ready)
+    assert waiting.ready - waiting.tried == 10.0
+
+
 def test_of_jobs_that_wait_the_one_goes_first_that_was_not_looked_at_for_longest() -> None:
     cluster = Cluster(MACHINES, NodePolicy.PACK)
     queue = Queue(EnginePlacer(cluster), patience=float("inf"))
