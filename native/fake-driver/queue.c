@@ -20,13 +20,31 @@ static stream streams[STREAMS];
 static unsigned int in_flight;
 
 #define STREAM_0 (&streams[0])
-#define STREAM_THREAD (&streams[1])
+
+/* NULL: none is left. With the lock or without it. */
+static stream *unused_stream(void)
+{
+    for (int i = 1; i < STREAMS; i++) {
+        if (!atomic_exchange(&streams[i].used, true))
+            return &streams[i];
+    }
+    return NULL;
+}
+
+/* A thread's own, made at its first use; it is never given back, and the last threads share the legacy one. */
+static stream *own_stream(void)
+{
+    static __thread stream *own;
+    if (own == NULL)
+        own = unused_stream();
+    return own != NULL ? own : STREAM_0;
+}
 
 stream *fake_stream_of(CUstream handle)
 {
     if (handle == NULL || handle == CU_STREAM_LEGACY)
         return STREAM_0;
-    return handle == CU_STREAM_PER_THREAD ? STREAM_THREAD : (stream *)handle;
+    return handle == CU_STREAM_PER_THREAD ? own_stream() : (stream *)handle;
 }
 
 static bool opened(const op *gate)
@@ -122,16 +140,8 @@ API CUresult cuStreamCreate(CUstream *out, unsigned int flags)
 {
     (void)flags;
     pthread_mutex_lock(&fake_lock);
-    for (int i = 2; i < STREAMS; i++) {
-        if (!streams[i].used) {
-            streams[i].used = true;
-            streams[i].head = streams[i].tail = 0;
-            streams[i].ready_ns = 0;
-            *out = (CUstream)&streams[i];
-            return fake_leave(CUDA_SUCCESS);
-        }
-    }
-    return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+    *out = (CUstream)unused_stream();
+    return fake_leave(*out == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS);
 }
 
 API CUresult cuStreamSynchronize(CUstream handle)

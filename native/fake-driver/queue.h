@@ -25,7 +25,7 @@ typedef struct {
 } op;
 
 typedef struct CUstream_st {
-    bool used;
+    _Atomic bool used;
     op ops[DEPTH * 4];
     unsigned int head, tail;
     int64_t ready_ns; /* end of the last operation worked out */

@@ -16,7 +16,7 @@
  *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
  *   probe cards SECONDS NS [unseen]        one launch on the first card, three on the second; `unseen`: changed past all hooks
  *   probe streams THREADS EACH SECONDS NS BLOCKS [PHASE_MS]
- *                                          so many threads with EACH streams, kernels of NS; of two phases one with a single stream at work
+ *                                          so many threads with EACH streams (0: their own default streams), kernels of NS; PHASE_MS: all, then one alone
  *   probe strangers COUNT SECONDS NS       so many functions in turn, kernels of NS
  *   probe storm THREADS ROUNDS [SEED]      so many threads that take, give back, launch and ask, all at once
  *   probe kills COUNT                      so many processes killed anywhere, and how long a neighbour waited at most

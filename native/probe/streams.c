@@ -15,15 +15,17 @@ typedef struct {
 
 typedef struct {
     int number, streams;
+    bool own; /* the stream is the thread's default one */
     unsigned int blocks;
     int64_t rounds, from, until, phase_ns;
     long long launches[2]; /* in phases of all, of one alone */
     lane lanes[MOST_STREAMS];
 } worker;
 
-static void make(lane *l)
+static void make(lane *l, bool own)
 {
-    MUST(cuStreamCreate, &l->stream, 1);
+    if (!own)
+        MUST(cuStreamCreate, &l->stream, 1);
     for (int i = 0; i < RING; i++)
         MUST(cuEventCreate, &l->ring[i], 2 | 1);
 }
@@ -46,7 +48,7 @@ static void *work_in_phases(void *argument)
     worker *w = argument;
     MUST(cuCtxSetCurrent, context);
     for (int i = 0; i < w->streams; i++)
-        make(&w->lanes[i]);
+        make(&w->lanes[i], w->own);
     for (int64_t now = now_ns(); now < w->until; now = now_ns()) {
         const bool alone = w->phase_ns > 0 && (now - w->from) / w->phase_ns % 2 == 1;
         const int streams = !alone ? w->streams : w->number == 0;
@@ -67,12 +69,16 @@ void streams(int threads, int each, double seconds, int64_t ns, unsigned int blo
     static worker workers[MOST_THREADS];
     pthread_t running[MOST_THREADS];
     long long launches[2] = {0};
+    const bool own = each == 0;
+    if (own)
+        load(true);
     start(true);
+    each = own ? 1 : each;
     threads = threads > MOST_THREADS ? MOST_THREADS : threads;
     each = each > MOST_STREAMS ? MOST_STREAMS : each;
     const int64_t from = now_ns();
     for (int i = 0; i < threads; i++) {
-        workers[i] = (worker){.number = i, .streams = each, .blocks = blocks, .rounds = rounds_of((double)ns), .from = from,
+        workers[i] = (worker){.number = i, .streams = each, .own = own, .blocks = blocks, .rounds = rounds_of((double)ns), .from = from,
                               .until = from + (int64_t)(seconds * 1e9), .phase_ns = phase_ns};
         if (pthread_create(&running[i], NULL, work_in_phases, &workers[i]) != 0)
             fail("pthread_create", 0);

@@ -98,7 +98,7 @@ static int64_t price_of_new(hami_cost *cost, const hami_work *w, const hami_card
 /* Launches come from several streams: what else of ours runs beside a kernel would be in its measurement. */
 static void note_stream(hami_card *card, CUstream stream)
 {
-    const uintptr_t ours = (uintptr_t)stream + 1;
+    const uintptr_t ours = stream == CU_STREAM_PER_THREAD ? (uintptr_t)&hami_mine : (uintptr_t)stream + 1;
     const uintptr_t last = atomic_load_explicit(&card->last_stream, memory_order_relaxed);
     if (last == ours)
         return;

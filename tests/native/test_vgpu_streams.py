@@ -25,6 +25,13 @@ def test_streams_that_overlap_are_charged_what_they_occupy(
     assert share >= limit * 0.7  # a busy machine may keep the threads from launching
 
 
+def test_default_streams_that_are_each_threads_own_are_streams_like_others(container: Container) -> None:
+    """No other thread can mark their ends."""
+    rate = got(container, 50, "streams", STREAMS, 0, 4, 100_000, 1)["rate"]
+    share = rate * 100_000 / STREAMS / 1e7
+    assert 35 <= share <= 51.5
+
+
 def test_kernels_that_fill_the_card_gain_nothing_by_several_streams(container: Container) -> None:
     rate = got(container, 50, "streams", STREAMS, 1, 5, 100_000, 132)["rate"]
     assert 35 <= rate * 100_000 / 1e7 <= 51.5
