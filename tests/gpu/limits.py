@@ -20,7 +20,7 @@ from bench import Bench, build, card
 from cost_rows import init, kills, overhead
 from memory_rows import at_once, loans, names, routes
 from time_rows import hostbound, shares, streams, tenants
-from torch_rows import fill, paired, torch_speed
+from torch_rows import fill, paired
 
 SECTIONS = {
     "names": names,
@@ -35,7 +35,6 @@ SECTIONS = {
     "init": init,
     "kills": kills,
     "fill": fill,
-    "torch": torch_speed,
     "paired": paired,
 }
 
@@ -49,7 +48,7 @@ def main() -> int:
     parser.add_argument(
         "--match",
         default="",
-        help="of shares, hostbound and torch, only rows like this: 'spin 2000 at 50', 'layer at 20'",
+        help="of shares, hostbound and paired, only rows like this: 'spin 2000 at 50', 'decode'",
     )
     parser.add_argument("--simulated", type=Path, help="folder with the simulated libcuda.so.1 and libnvidia-ml.so.1")
     chosen = parser.parse_args()

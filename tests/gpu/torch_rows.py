@@ -46,29 +46,6 @@ def fill(bench: Bench) -> None:
         )
 
 
-def torch_speed(bench: Bench) -> None:
-    """PyTorch: steps a second at a limit, against what the card has room for."""
-    if without_torch(bench):
-        return
-    works = ("layer", "train", "decode", "matmul")
-    wanted = [
-        (work, limit)
-        for work in works
-        for limit in (80, 50, 20)
-        if re.search(bench.match, f"{work} at {limit}") and not (bench.quick and limit != 50)
-    ]
-    names = sorted({work for work, _ in wanted})
-    solos = torch_program(bench, "speed", ",".join(names), bench.seconds, env=bench.environment())
-    for work, limit in wanted:
-        env = bench.environment(limit, memory="64g")
-        got = torch_program(bench, "speed", work, bench.seconds, env=env).get(work)
-        solo = solos.get(work)
-        if got is None or solo is None:
-            bench.add("torch", f"{work} at {limit}", "error", "", False, got=got, solos=solos)
-            continue
-        judge_speed(bench, work, limit, got, solo)
-
-
 def paired(bench: Bench) -> None:
     """What the library costs where it holds nothing back: several processes without it, without a limit of time, and at
     99, all on the same two cores, one running at a time, in slices of 80 ms in any order."""
@@ -110,18 +87,3 @@ def judge_cost(bench: Bench, work: str, rates: dict[tuple[str, int], list[float]
         bench.add("paired", f"{work}, {kind}", measured, f"<= {most} % lost", ok, rates=told)
     scatter = f"processes by {processes:.1f} %, slices by {moments:.1f}"
     bench.add("paired", f"{work}: without the library it scatters", scatter, "", None)
-
-
-def judge_speed(bench: Bench, work: str, limit: int, got: dict[str, Any], solo: dict[str, Any]) -> None:
-    occupied = solo["busy"] * 100
-    ideal = min(100.0, limit / occupied * 100)
-    speed = got["rate"] / solo["rate"] * 100
-    measured, target, ok = f"{speed:.1f} (ideal {ideal:.1f})", "within 4 % of ideal", abs(speed / ideal - 1) <= 0.04
-    if ideal == 100.0:
-        target, ok = ">= 96 % of solo", speed >= 96
-    elif work == "matmul":  # alone it is held by the card's power, throttled it clocks higher: its time counts
-        used = got["occupied"] * 100
-        measured = f"{used:.1f} of the time ({speed:.1f} of speed)"
-        target, ok = f"{limit} +- 2 of the time", abs(used - limit) <= 2
-    name = f"{work} at {limit} (alone {occupied:.0f} % busy)"
-    bench.add("torch", name, measured, target, ok, got=got, solo=solo)

@@ -1,7 +1,6 @@
 """PyTorch programs that know nothing of any limit; `limits.py` runs them. One line of JSON on stdout.
 
 torch_work.py fill                    fills the card, catches the error, frees, goes on
-torch_work.py speed WORK,... SECONDS  one after the other: layer, train, decode, matmul, small; iterations a second
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
 torch_work.py live WORK,...           does what stdin says, a line each (see `live`), answers with a number in a line
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
@@ -175,13 +174,6 @@ def rate_of(go: Callable[[], object], seconds: float) -> float:
     return count / (time.monotonic() - begun)
 
 
-def speed(work: str, seconds: float) -> dict[str, object]:
-    go = warmed(work)
-    rate = rate_of(go, seconds)
-    busy = 1.0 if "LD_PRELOAD" in os.environ else min(1.0, statistics.median(queued(go) for _ in range(5)) * rate)
-    return {"work": work, "rate": rate, "busy": busy, "occupied": rate * one_launch(go) if work == "matmul" else None}
-
-
 def wait_for(go_file: str, meanwhile: Callable[[], object]) -> None:
     """Until the time in the file, which somebody writes once all are ready."""
     there = Path(go_file)
@@ -204,14 +196,17 @@ def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
 
 
 def live(works: list[str]) -> None:
-    """`queued WORK`: seconds of one iteration's launches queued back to back. `run WORK BEGIN SECONDS`: runs on until
-    CLOCK_MONOTONIC is BEGIN, is measured for so long, and runs on a little: iterations a second."""
+    """`queued WORK`: seconds of one iteration's launches queued back to back. `one WORK`: seconds that a call takes on
+    the card under the limit that holds. `run WORK BEGIN SECONDS`: runs on until CLOCK_MONOTONIC is BEGIN, is measured
+    for so long, and runs on a little: iterations a second. Works: layer, train, decode, matmul, small."""
     ready = {work: warmed(work) for work in works}
     print(len(ready), flush=True)
     for line in sys.stdin:
         match line.split():
             case ["queued", work]:
                 print(statistics.median(queued(ready[work]) for _ in range(5)), flush=True)
+            case ["one", work]:
+                print(one_launch(ready[work]), flush=True)
             case ["run", work, begin, seconds]:
                 rate_of(ready[work], float(begin) - time.monotonic())
                 rate = rate_of(ready[work], float(seconds))
@@ -272,8 +267,6 @@ def main(words: list[str]) -> int:
     match words:
         case ["fill"]:
             answer = fill()
-        case ["speed", works, seconds]:
-            answer = {work: speed(work, float(seconds)) for work in works.split(",")}
         case ["beside", work, seconds, go_file]:
             answer = beside(work, float(seconds), go_file)
         case ["live", works]:
