@@ -9,6 +9,8 @@ from typing import Any
 
 from bench import NATIVE, Bench, finish
 
+from hami.cli.limits.program import ROUTES, STAY
+
 
 def names(bench: Bench) -> None:
     """Every export of the driver and of NVML has a class, and cuGetProcAddress answers with exported addresses only."""
@@ -58,30 +60,6 @@ def names(bench: Bench) -> None:
     )
 
 
-ROUTES = (
-    "linear",
-    "small",
-    "pitch",
-    "managed",
-    "async",
-    "async_free_sync",
-    "own_pool",
-    "graph_node",
-    "captured",
-    "vmm",
-    "vmm_mapped",
-    "vmm_retained",
-    "array",
-    "array3d",
-    "mipmap",
-    "context",
-    "module",
-    "library",
-    "heap",
-    "mixed",
-)
-
-
 def routes(bench: Bench) -> None:
     """Every way to take memory stays within 4 GiB by NVML's own account, and the program can go on afterwards."""
     control = bench.probe("mem", "linear", env=bench.environment())
@@ -96,7 +74,7 @@ def routes(bench: Bench) -> None:
         got = bench.probe("mem", route, env=bench.environment(memory="4g"))
         held = got.get("nvml_mib", -1)
         ok = "error" not in got and 0 < held <= 4096 + 64 and got["refused_with"] == 2 and got["total_mib"] == 4096
-        ok = ok and (got["again"] == 1 or route == "heap")
+        ok = ok and got["again"] == int(route not in STAY)
         bench.add("routes", route, f"{held} MiB", "<= 4160 MiB, OOM, goes on", ok, **got)
 
 

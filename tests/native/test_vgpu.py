@@ -1,6 +1,7 @@
 """libvgpu on the simulated driver: every lookup, every way to take memory, shares of time, policy, manners."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,35 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from hami.cli.limits.program import ROUTES, STAY
 from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
 from .conftest import NATIVE, Container, Tools
-
-ROUTES = (
-    "linear",
-    "small",
-    "pitch",
-    "managed",
-    "async",
-    "async_free_sync",
-    "own_pool",
-    "graph_node",
-    "captured",
-    "vmm",
-    "vmm_mapped",
-    "vmm_retained",
-    "array",
-    "array3d",
-    "mipmap",
-    "context",
-    "module",
-    "library",
-    "heap",
-    "fifo",
-    "async_ptds",
-    "external",
-    "mixed",
-)
 
 
 @contextmanager
@@ -64,12 +40,17 @@ def test_every_name_by_every_lookup_gives_what_the_table_says(tools: Tools, cont
     assert process.returncode == 0, out
 
 
+def test_the_ways_to_take_memory_are_those_that_the_probe_knows() -> None:
+    source = (NATIVE / "probe/routes.c").read_text()
+    assert (*re.findall(r'^    \{"(\w+)", take_', source, re.MULTILINE), "mixed") == ROUTES
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_way_to_take_memory_ends_at_the_limit_and_goes_on(container: Container, route: str) -> None:
     got = container.probe("mem", route, CUDA_DEVICE_MEMORY_LIMIT="4g")
     assert (got["refused_with"], got["total_mib"]) == (2, 4096)
     assert 3000 < got["nvml_mib"] <= 4096  # type: ignore[operator]
-    assert got["again"] == (0 if route in ("heap", "fifo") else 1)
+    assert got["again"] == int(route not in STAY)
     assert got["stderr"] == ""
 
 

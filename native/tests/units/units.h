@@ -9,13 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CHECK(what)                                                       \
-    do {                                                                  \
-        if (!(what)) {                                                    \
-            printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #what);     \
-            exit(1);                                                      \
-        }                                                                 \
-    } while (0)
+#include "../check.h"
 
 uint64_t dice(void); /* the same each run; main.c */
 

@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 Answer = dict[str, Any]
+ROUTES = (
+    "linear", "small", "pitch", "managed", "async", "async_free_sync", "own_pool", "graph_node", "captured", "vmm",
+    "vmm_mapped", "vmm_retained", "array", "array3d", "mipmap", "context", "module", "library", "heap", "fifo",
+    "async_ptds", "external", "mixed",
+)  # fmt: skip
+"""Ways to take memory that the program knows, and all of those that can be mixed."""
+STAY = ("heap", "fifo")
+"""Those that take for as long as the context is there: nothing can be given back and taken again."""
 OURS = ("CUDA_DEVICE_", "CUDA_TASK_PRIORITY", "GPU_CORE_UTILIZATION_POLICY", "LD_PRELOAD")
 """Variables that set a limit by hand: none of them is passed on by accident."""
 
