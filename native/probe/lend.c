@@ -63,7 +63,7 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
 {
     ipc_start();
     CUdeviceptr p = 0;
-    CUmemGenericAllocationHandle handle = 0;
+    CUmemGenericAllocationHandle handle = 0, other = 0;
     CUipcMemHandle token;
     const bool by_handle = strcmp(kind, "ipc") == 0;
     if (by_handle) {
@@ -77,13 +77,17 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
         int fd = -1;
         const CUmemAllocationProp prop = {.type = 1, .handle_types = BY_DESCRIPTOR, .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
         MUST(cuMemCreate, &handle, mib * MIB, &prop, 0);
+        if (strcmp(after, "other") == 0) {
+            MUST(cuMemCreate, &other, mib * MIB, &prop, 0);
+            must("cuMemExportToShareableHandle", ipc.out(&fd, other, BY_DESCRIPTOR, 0));
+        }
         must("cuMemExportToShareableHandle", ipc.out(&fd, handle, BY_DESCRIPTOR, 0));
         printf("{\"mib\": %zu, \"token\": \"%d:%d:%zu\"}\n", mib, (int)getpid(), fd, mib);
     }
     fflush(stdout);
     usleep((useconds_t)(seconds * 1e6));
-    if (strcmp(after, "free") == 0) {
-        must("free", by_handle ? cu.cuMemFree(p) : cu.cuMemRelease(handle));
+    if (strcmp(after, "keep") != 0) {
+        must("free", by_handle ? cu.cuMemFree(p) : cu.cuMemRelease(other != 0 ? other : handle));
         usleep((useconds_t)(seconds * 1e6));
     }
 }

@@ -7,7 +7,8 @@
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on
  *   probe hold MIB SECONDS                 takes so much, says so, keeps it
  *   probe module KIND MIB SECONDS          loads a module of so much, `text` or `cubin`, keeps it, unloads it
- *   probe lend KIND MIB AFTER SECONDS      makes memory and tells by which token others can map it; AFTER that: `free` or `keep`
+ *   probe lend KIND MIB AFTER SECONDS      makes memory and tells by which token others can map it; then: AFTER
+ *                                          is `keep`, `free`, or `other`: frees another as large that it lent as well (fd)
  *   probe borrow TOKEN SECONDS THEN        maps it, says what is held, gives it back, says what is held then
  *   probe watch SECONDS                    the card's total memory, whenever it is another
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits

@@ -43,19 +43,13 @@ static void drop(hami_ledger *ledger, hami_loan *loan)
     settle(ledger, gone.key, gone.card);
 }
 
-/* Offers end with their owner, and loans become somebody's. `key`: 0 for all of them. */
-static void disown(hami_ledger *ledger, int owner, int card, uint64_t key)
+static void orphan(hami_ledger *ledger, hami_loan *loan)
 {
-    for (int i = 0; i < HAMI_LOANS; i++) {
-        hami_loan *loan = &ledger->loans[i];
-        if (loan->owner != owner + 1 || (key != 0 && (loan->key != key || loan->card != card)))
-            continue;
-        loan->owner = 0;
-        if (taken(loan))
-            settle(ledger, loan->key, loan->card);
-        else
-            *loan = (hami_loan){0};
-    }
+    loan->owner = 0;
+    if (taken(loan))
+        settle(ledger, loan->key, loan->card);
+    else
+        *loan = (hami_loan){0};
 }
 
 void hami_loans_leave(hami_ledger *ledger, int slot)
@@ -64,7 +58,10 @@ void hami_loans_leave(hami_ledger *ledger, int slot)
         if (ledger->loans[i].borrower == slot + 1)
             drop(ledger, &ledger->loans[i]);
     }
-    disown(ledger, slot, 0, 0);
+    for (int i = 0; i < HAMI_LOANS; i++) {
+        if (ledger->loans[i].owner == slot + 1)
+            orphan(ledger, &ledger->loans[i]);
+    }
 }
 
 static bool alive(const hami_ledger *ledger, int slot)
@@ -151,10 +148,19 @@ void hami_loan_return(hami_ledger *ledger, int borrower, int row)
     hami_ledger_unlock(ledger);
 }
 
+/* Keys are not always of one allocation alone: of each who has some under it mapped, one loan is of the one that ends. */
 void hami_loan_end(hami_ledger *ledger, int owner, int card, uint64_t key, hami_kind kind, int64_t bytes)
 {
+    bool seen[HAMI_SLOTS + 1] = {false};
     hami_ledger_lock(ledger);
     hami_ledger_release_locked(ledger, owner, card, kind, bytes);
-    disown(ledger, owner, card, key);
+    for (int i = 0; i < HAMI_LOANS; i++) {
+        hami_loan *loan = &ledger->loans[i];
+        const int borrower = taken(loan) ? loan->borrower : 0;
+        if (loan->owner != owner + 1 || loan->key != key || loan->card != card || seen[borrower])
+            continue;
+        seen[borrower] = true;
+        orphan(ledger, loan);
+    }
     hami_ledger_unlock(ledger);
 }

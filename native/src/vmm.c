@@ -3,7 +3,8 @@
  *
  * Physical memory lives as long as anything holds it: its handle (and every retain of it) or a mapping. So the charge is
  * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing. What another
- * process of the container made is a loan (loans.h): its descriptor tells by its owner (F_SETOWN) whose it is.
+ * process of the container made is a loan (loans.h). Which it is its descriptor tells, where the kernel keeps two numbers for
+ * signals that nobody asked for: the maker's pid (F_SETOWN), and a small number for each allocation (F_SETSIG).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 
 #include "ipc.h"
 #include "loans.h"
+#include "log.h"
 #include "map.h"
 #include "state.h"
 
@@ -22,17 +24,19 @@ typedef struct {
     int holders;
     int owner; /* slot of the process that made it, -1: this one */
     int loan;  /* row, -1: none */
-    bool lent; /* exported */
+    int mark;  /* of its maker's, 1 to MARKS; 0: not exported */
 } block;
+
+enum { MARKS = 64 /* as there are signals */ };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the holders, and both maps together */
 static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references through this handle */
 static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
 
-/* By its maker and its size: what else could tell it is the driver's secret. */
+/* By its maker, its mark and its size: of 64 of the same size, two may be taken for one another. */
 static uint64_t loan_key(const block *b, int owner)
 {
-    const int64_t words[] = {owner, (int64_t)hami_state.ledger->slots[owner].start, b->card->ledger_index, b->bytes};
+    const int64_t words[] = {owner, (int64_t)hami_state.ledger->slots[owner].start, b->card->ledger_index, b->bytes, b->mark};
     return hami_loan_key(words, sizeof words);
 }
 
@@ -44,7 +48,7 @@ static void drop(block *b, int count)
         return;
     if (b->owner >= 0 && b->loan >= 0)
         hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
-    else if (b->owner < 0 && b->lent)
+    else if (b->owner < 0 && b->mark != 0)
         hami_loan_end(hami_state.ledger, hami_state.slot, b->card->ledger_index, loan_key(b, hami_state.slot), HAMI_VMM, b->bytes);
     else if (b->owner < 0)
         hami_give(b->card, HAMI_VMM, b->bytes);
@@ -165,16 +169,27 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 
 /* ---- between processes ---- */
 
+/* Under the lock. */
+static void mark(block *b, const void *descriptor)
+{
+    static int last;
+    int fd;
+    memcpy(&fd, descriptor, sizeof fd);
+    if (b->owner >= 0)
+        return;
+    if (b->mark == 0)
+        b->mark = last = last % MARKS + 1;
+    if (fcntl(fd, F_SETOWN, getpid()) != 0 || fcntl(fd, F_SETSIG, b->mark) != 0)
+        hami_log(HAMI_LOG_WARN, "exported memory cannot be marked: who maps it will not be known");
+}
+
 CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
 {
     hami_entry entry;
-    int fd;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemExportToShareableHandle, out, handle, type, flags);
-    if (result == CUDA_SUCCESS && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && hami_map_get(&handles, handle, false, &entry)) {
-        memcpy(&fd, out, sizeof fd);
-        block_of(&entry)->lent |= block_of(&entry)->owner < 0 && fcntl(fd, F_SETOWN, getpid()) == 0;
-    }
+    if (result == CUDA_SUCCESS && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && hami_map_get(&handles, handle, false, &entry))
+        mark(block_of(&entry), out);
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -188,7 +203,7 @@ static hami_card *card_of(CUmemGenericAllocationHandle handle)
 }
 
 /* Under the lock. What this process made itself it pays for anyway; what nobody of the container made NVML shows. */
-static void imported(CUmemGenericAllocationHandle handle, int owner)
+static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
 {
     hami_entry entry;
     if (hami_map_get(&handles, handle, false, &entry)) {
@@ -201,7 +216,7 @@ static void imported(CUmemGenericAllocationHandle handle, int owner)
     block *b = card == NULL ? NULL : malloc(sizeof *b);
     if (b == NULL)
         return;
-    *b = (block){.card = card, .holders = 1, .owner = owner, .loan = -1};
+    *b = (block){.card = card, .holders = 1, .owner = owner, .loan = -1, .mark = marked};
     hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
 }
 
@@ -209,11 +224,12 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void 
 {
     const bool active = atomic_load(&hami_active) && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     const int pid = active ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
+    const int marked = active ? fcntl((int)(intptr_t)shareable, F_GETSIG) : 0;
     const int owner = pid > 0 ? hami_ledger_slot_of(hami_state.ledger, pid) : -1;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemImportFromShareableHandle, out, shareable, type);
     if (result == CUDA_SUCCESS && active)
-        imported(*out, owner);
+        imported(*out, owner, marked);
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -70,6 +70,16 @@ def test_it_stays_charged_when_its_maker_frees_it(container: Container, blind: d
     assert (set(had), set(then)) == ({MIB}, {0})
 
 
+def test_what_the_maker_frees_besides_is_not_taken_for_what_is_mapped(
+    container: Container, blind: dict[str, str]
+) -> None:
+    """Both are as large, and both were lent."""
+    maker, token = lender(container, "fd", MIB, "other", 1.5, **blind)
+    had, _ = held(container.start("probe", "borrow", token, 2.5, 0, **blind))
+    maker.communicate(timeout=60)
+    assert (had[0], had[-1]) == (2 * MIB, MIB)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_who_have_it_one_pays_and_the_other_after_it(
     container: Container, blind: dict[str, str], kind: str

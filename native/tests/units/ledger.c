@@ -160,12 +160,17 @@ void loans(const char *path)
     CHECK(hami_ledger_held(ledger, CARD) == BYTES && hami_ledger_own(ledger, others[1], CARD) == BYTES);
     hami_loan_return(ledger, others[1], rows[1]);
     CHECK(hami_ledger_held(ledger, CARD) == 0 && slots_sum(CARD) == 0);
-    /* Freed by an owner that lives: the same. */
-    CHECK(hami_ledger_reserve(ledger, slot, CARD, HAMI_VMM, BYTES, LIMIT));
-    rows[0] = hami_loan_take(ledger, others[1], slot, CARD, KEY, BYTES);
-    hami_loan_end(ledger, slot, CARD, KEY, HAMI_VMM, BYTES);
-    CHECK(hami_ledger_held(ledger, CARD) == BYTES && hami_ledger_own(ledger, slot, CARD) == 0);
+    /* Freed by an owner that lives: the same. Two under one key are two. */
+    CHECK(hami_ledger_reserve(ledger, slot, CARD, HAMI_VMM, 2 * BYTES, LIMIT));
+    for (int i = 0; i < 2; i++)
+        rows[i] = hami_loan_take(ledger, others[1], slot, CARD, KEY, BYTES);
+    for (int freed = 1; freed <= 2; freed++) {
+        hami_loan_end(ledger, slot, CARD, KEY, HAMI_VMM, BYTES);
+        CHECK(hami_ledger_held(ledger, CARD) == 2 * BYTES && hami_ledger_own(ledger, others[1], CARD) == freed * BYTES);
+    }
     hami_loan_return(ledger, others[1], rows[0]);
+    CHECK(hami_ledger_held(ledger, CARD) == BYTES);
+    hami_loan_return(ledger, others[1], rows[1]);
     CHECK(hami_ledger_held(ledger, CARD) == 0);
 }
 
