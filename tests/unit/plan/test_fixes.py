@@ -1,7 +1,7 @@
 """Fixes for pods of several containers, which ask unlike each other."""
 
 from hami.model.ask import Ask
-from hami.plan.fixes import Change, Fix, fixes
+from hami.plan.fixes import Change, Fix, applied, fits, fixes
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 
@@ -29,6 +29,16 @@ def test_the_most_that_fits_is_below_the_largest_of_all_asks() -> None:
 def test_one_percent_of_the_cores_is_something() -> None:
     fix = found(pod(app(want(8001, cores=50))), used("d0", 1, 0, 99))[Change.LESS_OF_BOTH]
     assert (fix.value, fix.cores) == (8000, 1)
+
+
+def test_less_memory_and_fewer_cores_together_fit_whether_they_are_mib_or_percent() -> None:
+    state = used("d0", 1, 4000, 60)
+    for wanted, words in ((want(9000, cores=50), "4000 MiB"), (want(percent=90, cores=50), "50 % of its memory")):
+        ask = pod(app(wanted))
+        fix = found(ask, state)[Change.LESS_OF_BOTH]
+        assert fix.text == f"ask at most {words} and 40 % of the cores a card"
+        assert fits(applied(fix, ask), node(state))
+        assert applied(fix, ask) != ask
 
 
 def test_one_binding_of_several_containers_can_be_dropped() -> None:

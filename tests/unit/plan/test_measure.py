@@ -85,8 +85,9 @@ def test_what_blocks_most_memory_is_told_first() -> None:
 
 def test_the_larger_of_two_asks_counts_every_card_it_takes() -> None:
     nodes = [node(used("d0"), used("d1"), used("d2"), used("d3"))]
-    four, one = Typical("four", pod(app(want(1600, cards=4))), 1), Typical("one", pod(app(want(6000))), 1)
-    assert [room.name for room in finish(measure([one, four], nodes)).rooms] == ["four", "one"]
+    one, small = Typical("one", pod(app(want(6000))), 1), Typical("small", pod(app(want(500, cards=4))), 1)
+    four = Typical("four", pod(app(want(1600, cards=4))), 1)
+    assert [room.name for room in finish(measure([small, one, four], nodes)).rooms] == ["four", "one", "small"]
 
 
 def test_nothing_is_asked_and_nothing_is_fragmented() -> None:

@@ -1,6 +1,7 @@
 """Moves that free an ask, case by case: whom they name, where to, in which order, and whom they leave alone."""
 
 import pytest
+from msgspec.structs import replace
 
 from hami.model.ask import Ask
 from hami.model.ids import NodeName
@@ -145,3 +146,25 @@ def test_one_card_with_room_among_full_ones_is_enough_to_go_to() -> None:
     world = World(node(used("d0"), name="a")).put("p", "a", on="d0")
     mixed = node(used("d1", mem=8000), used("d2"), used("d3", slots=10), name="b")
     assert finish(elsewhere(world.residents[0], [mixed])) == "b"
+
+
+def test_who_leaves_gives_back_once_what_he_holds() -> None:
+    """4000 MiB lack: the small one gives half of it."""
+    world = World(node(used("d0"), name="a"), node(used("d1", mem_mib=6000), name="b"))
+    world.put("small", "a", on="d0", mem=2000).put("large", "a", on="d0", mem=5000)
+    assert world.moves(pod(app(want(5000, use_ids=("d0",))))) == [("large", "b")]
+
+
+def test_nobody_goes_back_to_a_card_that_is_asked_for_alone() -> None:
+    """Beside the ask there would be room for him; but then the card is not idle."""
+    world = World(node(used("d0"), name="a")).put("p", "a", on="d0", mem=1000)
+    assert world.freed(pod(app(want(2000)), cards=("mutex", "binpack"))) == NoRelief(searched_all=True)
+
+
+def test_pods_of_a_node_that_is_gone_or_silent_hide_no_other() -> None:
+    world = World(node(used("d9"), name="gone"), node(used("d8"), name="out"), node(used("d0"), name="a"))
+    world.put("p", "gone", on="d9").put("q", "out", on="d8").put("r", "a", on="d0")
+    del world.nodes[NodeName("gone")]
+    world.nodes[NodeName("out")] = replace(world.nodes[NodeName("out")], problem="silent")
+    world.nodes[NodeName("b")] = node(used("d1", 1, 4000), name="b")
+    assert world.moves(whole("d0")) == [("r", "b")]
