@@ -44,8 +44,10 @@ def random_places(random: Random, cards: int, rows: int) -> Longs:
 @pytest.mark.parametrize("cards", [1, 2, 3, FEW, FEW + 1, 6])
 def test_those_are_taken_that_lose_least_of_equal_ones_the_fullest_then_the_first(seed: int, cards: int) -> None:
     random, scale = Random(seed), scale_of(demand_of(*SHAPES), *CARDS)
+    if seed % 2:  # losses that differ by parts of a thousandth of a card
+        scale.of_card = np.cumsum(np.random.default_rng(seed).random(len(scale.of_card)) / 1000)
     mem = random.choice((0, 1, 2, 110, 300, 470, 777))
-    lending, place = Lending(scale, want(mem, family=GPU)), random_places(random, 8, 40)
+    lending, place = Lending(scale, want(mem, family=GPU)), random_places(random, random.choice((cards, 8)), 40)
     found, able = lending.cards(place, cards)
     assert found.shape == (cards, 40)
     for row in range(40):

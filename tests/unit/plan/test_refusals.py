@@ -7,7 +7,7 @@ import pytest
 
 from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
-from hami.plan.refusals import NOTHING, SAID, Refusals, Words, distinct, sorts
+from hami.plan.refusals import NOTHING, SAID, SHORT, Refusals, Words, distinct, sorts
 
 from . import builders as make
 
@@ -109,3 +109,15 @@ def test_each_value_is_told_which_of_the_different_ones_it_is(
 )
 def test_a_reason_that_is_no_card_s_counts_once(refusal: Refusal, reason: Reason) -> None:
     assert (refusal.counts, refusal.total, refusal.reason) == (((reason, 1),), 0, reason)
+
+
+@pytest.mark.parametrize(("many", "different"), [(SHORT + 1, 2), (5000, 1), (5000, 40)])
+def test_few_sorts_among_many_are_told_apart_without_sorting(
+    many: int, different: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(different)
+    own = [random.randrange(2**62) for _ in range(different)]
+    values = [random.choice(own) for _ in range(many)]
+    monkeypatch.setattr("hami.plan.refusals.distinct", None)
+    found, which = sorts(np.array(values, np.int64))
+    assert [found[place] for place in which.tolist()] == values

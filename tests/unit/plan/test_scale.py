@@ -179,7 +179,7 @@ def test_what_is_told_has_three_decimals() -> None:
 def test_what_is_known_of_nodes_stays_when_room_is_made_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them and wider ones, while the prices are the old ones."""
     monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
-    ledger = ledger_of(*[(f"n{number}", 1 + number % 3, "A", 4000.0 + 900 * number) for number in range(6)])
+    ledger = ledger_of(*[(f"n{number}", 1 + number % 3, "A", 1000.0 + 700 * number) for number in range(6)])
     for number in range(12):
         ledger.decide(ask(f"s{number}", (300, 470)[number % 2], cpu=900))
     for number in (0, 2, 3):
@@ -198,3 +198,11 @@ def test_what_is_known_of_nodes_stays_when_room_is_made_for_more(monkeypatch: py
     assert told() == before
     assert ledger._index.pack._families[GPU] is family
     assert ledger.worth(ask("next", 300, cpu=900), NodeName("wide")) is not None
+
+
+def test_by_itself_a_card_is_worth_its_seats_for_one_and_six_times_its_residue() -> None:
+    scale = scale_of(demand_of((300, 1, 0, 2), (470, 1, 0, 1), (1000, 2, 0, 1)), card("n", 0))
+    for room in (0, 299, 300, 470, 700, 999, 1000):
+        place = 1001 + room
+        seats = room // 300 * 0.5 * 300 + room // 470 * 0.25 * 470
+        assert scale.of_card[place] == pytest.approx(seats + 6 * scale.residue[place], rel=1e-6)
