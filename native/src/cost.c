@@ -142,12 +142,22 @@ static bool stray(int64_t sample_ns, const int64_t *sorted, int count)
     return count >= HAMI_COST_LEARNING && sample_ns > usual && sample_ns < usual + STRAY_MOST_NS && sorted[count - 2] <= usual;
 }
 
+/*
+ * Beside others' time slices, of a launch long enough to be cut by them: what it takes uncut. So long ones that nearly all are cut the least of late;
+ * a quarter of shorter ones are not, and their least would be a tenth too low where the card's clock goes up and down.
+ */
+static int64_t uncut(const int64_t *sorted, int count)
+{
+    const int64_t quartile = sorted[count / 4];
+    return quartile > HAMI_COST_MIDDLE_NS ? sorted[0] : quartile;
+}
+
 /* What the launch really took. */
 static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
 {
     const int64_t quartile = reference(sorted, count, trust);
     if (trust == HAMI_COST_SHARED && quartile > SLICED_NS)
-        return sorted[0];
+        return uncut(sorted, count);
     if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
         return quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
     return sample_ns;
@@ -168,7 +178,7 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
             kept++;
         }
     }
-    cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? sorted[0] : sum / kept;
+    cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? uncut(sorted, count) : sum / kept;
 }
 
 /*

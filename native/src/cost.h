@@ -7,8 +7,8 @@
  * A launch is charged the key's price, a slow mean. Each sample then settles what was charged since the one before: so many
  * launches, so much a launch, against what they were charged. That makes the sum right whatever the spread, since samples are drawn
  * without regard to it, and right at once when a kernel begins to take longer; the price itself only needs to be near.
- * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short,
- * and for long ones the least of the last 15 counts. Whatever a sample says, what it settles is bounded.
+ * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short, for longer ones
+ * the lower quartile of the last 15 counts, and for long ones the least. Whatever a sample says, what it settles is bounded.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H

@@ -145,6 +145,15 @@ void cost(void)
     CHECK(hami_cost_learn(c, 5000, 3000000, 5000 * (int64_t)1000000, HAMI_COST_ALONE) == 100 * 1000 * 1000);
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
+    /* Kernels of 300 us that a changing clock makes a tenth longer or shorter, one of five cut by a slice: what they take, nearly. */
+    c = hami_cost_find(table, hami_cost_key(0x7e, 1, 0));
+    charged = owed = 0;
+    for (uint32_t i = 0; i < 2000; i++) {
+        charged += i == 0 ? 0 : 64 * c->price_ns;
+        owed += hami_cost_learn(c, 1 + i * 64, 270000 + (int64_t)(dice() % 60000) + (dice() % 5 == 0 ? 2000000 : 0), charged, HAMI_COST_SHARED);
+    }
+    const double of_used = (double)(charged + owed) / (1999 * 64 * 300000.0);
+    CHECK(of_used > 0.93 && of_used < 1.01);
     /* A full neighbourhood says so instead of looping. */
     for (uint64_t i = 0; i < 3 * HAMI_COST_KEYS; i++)
         hami_cost_find(table, hami_cost_key(i, 9, 0));
