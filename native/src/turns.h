@@ -27,7 +27,7 @@ enum {
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
-    HAMI_DRY_PERCENT = 10, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
+    HAMI_DRY_PERCENT = 15, /* of its turns that a tenant leaves the card idle, as reckoned from prices: to overlap costs 7 to 9 */
     HAMI_JUDGED_NS = 5 * 1000 * 1000 /* of turns, before that is said of it */
 };
 
