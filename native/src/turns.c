@@ -107,7 +107,7 @@ static void begin(hami_pacer *p, uint64_t word, int64_t now)
     p->had.waited_ns += p->waiting_ns == 0 ? 0 : now - p->waiting_ns;
     p->waiting_ns = 0;
     p->defied = 0;
-    p->excused = true;
+    p->excused = false;
     atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
     atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
