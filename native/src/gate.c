@@ -21,7 +21,7 @@ enum {
     HOLD_MOST_NS = 2000 * 1000,
     HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
     NOISE_NS = 1000,
-    REST_TIMES = 200, /* one part in so many of a program's time is spent on measuring */
+    REST_TIMES = 400, /* one part in so many of a program's time is spent on measuring */
     REST_MOST_NS = 100 * 1000 * 1000 /* but a launch that takes longer than before is seen as soon */
 };
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from bench import HERE, NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
 from grants import Node
+from torch_cost import paired
 from torch_single import single
 from torch_tenants import serve, torch
 
@@ -254,7 +255,7 @@ def exceeded(node: Node) -> None:
 
 SECTIONS = {
     each.__name__: each
-    for each in (turns, hostbound, idle, priority, live, cost, kills, single, torch, serve, exceeded)
+    for each in (turns, hostbound, idle, priority, live, cost, kills, paired, single, torch, serve, exceeded)
 }
 
 
@@ -273,7 +274,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--seconds", type=float, default=6, help="that two tenants are measured for")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--match", default="", help="of single and torch, only programs like this: 'four layers'")
+    parser.add_argument("--match", default="", help="of those with PyTorch, only programs like this")
     parser.add_argument(
         "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS, HAMI_SIM_UUID"
     )

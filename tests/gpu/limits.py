@@ -20,7 +20,7 @@ from bench import Bench, build, card
 from cost_rows import init, kills, overhead
 from memory_rows import at_once, loans, names, routes
 from time_rows import hostbound, shares, streams, tenants
-from torch_rows import fill, paired
+from torch_rows import fill
 
 SECTIONS = {
     "names": names,
@@ -35,7 +35,6 @@ SECTIONS = {
     "init": init,
     "kills": kills,
     "fill": fill,
-    "paired": paired,
 }
 
 
@@ -48,7 +47,7 @@ def main() -> int:
     parser.add_argument(
         "--match",
         default="",
-        help="of shares, hostbound and paired, only rows like this: 'spin 2000 at 50', 'decode'",
+        help="of shares and hostbound, only rows like this: 'spin 2000 at 50'",
     )
     parser.add_argument("--simulated", type=Path, help="folder with the simulated libcuda.so.1 and libnvidia-ml.so.1")
     chosen = parser.parse_args()

@@ -5,8 +5,6 @@ its host holds it back. So what is compared is measured in turn, in slices of a 
 """
 
 import os
-import random
-import statistics
 import subprocess
 import sys
 import time
@@ -15,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import HERE
+
+HEARD_S = 2.6
+"""The broker reads a changed policy once a second, and the library hears of it a second later at most."""
 
 
 @dataclass
@@ -75,17 +76,3 @@ def together(programs: Sequence[tuple[Live, str]], seconds: float, warm: float) 
     for program, work in programs:
         program.ask("run", work, at, seconds)
     return [program.answer() for program, _ in programs]
-
-
-def interval(base: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """By how many percent the median of `other` is below that of `base`, and the 95 % interval: drawn again 2000 times.
-
-    A value is a process: what belongs to a process, as where its memory lies, is in all its slices.
-    """
-    dice = random.Random(1)
-
-    def lost(a: Sequence[float], b: Sequence[float]) -> float:
-        return (1 - statistics.median(b) / statistics.median(a)) * 100
-
-    drawn = sorted(lost(dice.choices(base, k=len(base)), dice.choices(other, k=len(other))) for _ in range(2000))
-    return lost(base, other), drawn[50], drawn[1949]

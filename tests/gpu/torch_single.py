@@ -7,13 +7,11 @@ from typing import Any
 
 from bench import Bench
 from grants import Node
-from torch_live import Live, alone, begin, cores
+from torch_live import HEARD_S, Live, alone, begin, cores
 from torch_rows import without_torch
 
 WORKS = ("layer", "train", "decode", "matmul")
 LIMITS = (80, 50, 20)
-HEARD_S = 2.6
-"""The broker reads a changed policy once a second, and the library hears of it a second later at most."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import HERE, finish
 from grants import Node
-from torch_live import Live, alone, begin, cores, together
+from torch_live import HEARD_S, Live, alone, begin, cores, together
 from torch_rows import without_torch
 
 GROUPS = (
@@ -76,7 +76,7 @@ class Crowd:
         before = False
         for limited in (False, True, True, False) * rounds:
             self.limit(caps if limited else (0,) * len(caps))
-            got = together(everybody, seconds, warm=2.6 if limited != before else 0.3)
+            got = together(everybody, seconds, warm=HEARD_S if limited != before else 0.3)
             (self.capped if limited else self.free).append(got)
             before = limited
 

@@ -197,14 +197,21 @@ def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
 
 def live(works: list[str]) -> None:
     """`queued WORK`: seconds of one iteration's launches queued back to back. `one WORK`: seconds that a call takes on
-    the card under the limit that holds. `run WORK BEGIN SECONDS`: runs on until CLOCK_MONOTONIC is BEGIN, is measured
-    for so long, and runs on a little: iterations a second. Works: layer, train, decode, matmul, small."""
+    the card under the limit that holds. `anew WORK`: makes what it works on anew, elsewhere in memory. `run WORK BEGIN
+    SECONDS`: runs on until CLOCK_MONOTONIC is BEGIN, is measured for so long, runs on a little: iterations a second.
+    Works: layer, train, decode, matmul, small."""
     ready = {work: warmed(work) for work in works}
     print(len(ready), flush=True)
     for line in sys.stdin:
         match line.split():
             case ["queued", work]:
                 print(statistics.median(queued(ready[work]) for _ in range(5)), flush=True)
+            case ["anew", work]:
+                ready.pop(work)
+                torch.cuda.empty_cache()
+                ready[work] = WORKS[work]()
+                rate_of(ready[work], 0.01)
+                print(0, flush=True)
             case ["one", work]:
                 print(one_launch(ready[work]), flush=True)
             case ["run", work, begin, seconds]:
