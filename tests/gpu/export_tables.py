@@ -2,9 +2,9 @@
 """Which private tables of the driver (cuGetExportTable) programs ask for, and what they do when they are refused.
 
 Needs a card, gcc and Python 3.11; programs whose Python package is missing are left out. All programs run at once: what
-they ask for; then under `strict`, where each must work as before. With --each, once more: PyTorch (where it is missing, a
-program that needs a single table) under `strict` with one table struck from the list, for each table that was asked for;
-that is 47 processes. Prints what it saw, writes export_tables.json.
+they ask for; then under `strict`, where each must work as before. With --each, PyTorch (where it is missing, a program
+that needs a single table) once more under `strict` with one table struck from the list, for each table that was asked
+for; that is 47 processes. Prints what it saw, writes export_tables.json.
 
     python3 tests/gpu/export_tables.py [--each] [--out FOLDER] [--simulated FOLDER]
 """
