@@ -23,15 +23,15 @@ static bool is_ours(unsigned int pid)
     return atomic_load(&hami_active) ? hami_ledger_has(hami_state.ledger, (int)pid) : hami_onlook_has((int)pid);
 }
 
-/* The host's pid, as the broker told it; our own number where there is no broker, or where NVML does not know that pid. */
+/* Our own, which is what drivers tell in a pid namespace; the host's, as the broker told it, where NVML does not know that one. */
 static unsigned int own_pid(const nvmlProcessInfo_t *list, unsigned int count)
 {
-    const unsigned int host = (unsigned int)atomic_load(&hami_state.host_pid);
-    for (unsigned int i = 0; host != 0 && i < count; i++) {
-        if (list[i].pid == host)
-            return host;
+    const unsigned int own = (unsigned int)getpid(), host = (unsigned int)atomic_load(&hami_state.host_pid);
+    for (unsigned int i = 0; i < count; i++) {
+        if (list[i].pid == own)
+            return own;
     }
-    return (unsigned int)getpid();
+    return host != 0 ? host : own;
 }
 
 bool hami_nvml_read(nvmlDevice_t card, hami_nvml_view *view)
