@@ -136,6 +136,8 @@ static bool enter_self(void)
 
 static void leave(void)
 {
+    if (self != NULL && getenv("FAKE_CUDA_BUSY") != NULL)
+        fprintf(stderr, "simulated CUDA: busy for %lld ns\n", (long long)atomic_load(&self->busy_ns[0]));
     if (self != NULL && atomic_load(&self->pid) == (int32_t)getpid())
         atomic_store(&self->pid, 0);
 }

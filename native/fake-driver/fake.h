@@ -4,7 +4,7 @@
  * device.c has cards, context.c contexts and modules, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
  * memory, ipc.c that of another process; queue.c streams, events and their time, launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us
  * ends 5 us after it could start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
- * its first parameter points to, every other for 2 us. Knows nothing of the library that is tested on it.
+ * its first parameter points to, every other for 2 us. FAKE_CUDA_BUSY: says at its end for how long the first card was busy with it. Knows nothing of the library that is tested on it.
  */
 #ifndef HAMI_FAKE_H
 #define HAMI_FAKE_H

@@ -145,8 +145,10 @@ static void make_word(hami_bench *b)
 
 static bool fill(hami_bench *b)
 {
-    if (USE(cuEventCreate, &b->bulk_start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->bulk_end, 0) != CUDA_SUCCESS)
-        return false;
+    for (int i = 0; i < HAMI_BULK_MARKS; i++) {
+        if (USE(cuEventCreate, &b->bulk[i], 0) != CUDA_SUCCESS)
+            return false;
+    }
     if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
         return false;
     for (int i = 0; i < HAMI_FENCES; i++) {

@@ -16,7 +16,8 @@
 
 enum {
     HAMI_BENCHES = 16,       /* contexts of a process that are measured */
-    HAMI_BENCH_SAMPLES = 16  /* measurements not read yet, a context */
+    HAMI_BENCH_SAMPLES = 16, /* measurements not read yet, a context */
+    HAMI_BULK_MARKS = 3      /* events among launches that are measured in bulk (bulk.h) */
 };
 
 typedef struct hami_sample {
@@ -49,7 +50,7 @@ typedef struct hami_bench {
     int64_t offsets[3]; /* ns, the last ones */
     hami_sample own; /* its events are for calibration */
     CUevent fences[HAMI_FENCES];
-    CUevent bulk_start, bulk_end; /* around many launches (bulk.h) */
+    CUevent bulk[HAMI_BULK_MARKS];
     hami_sample samples[HAMI_BENCH_SAMPLES];
 } hami_bench;
 

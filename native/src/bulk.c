@@ -1,5 +1,8 @@
-/* See bulk.h. */
+/* See bulk.h. Hooks of events that a program records. */
 #include "bulk.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 #include "bench.h"
 #include "capture.h"
@@ -8,16 +11,21 @@
 #include "prim/prim.h"
 
 enum {
-    LEAST = 8, /* launches; fewer tell no more than pairs do */
+    WARM = 8, /* launches before the first event */
+    FEW = 4,  /* to the second */
+    MANY = 20, /* to the last, */
+    LEAST = 12, /* or at least so many */
     KEYS = 8,
-    GATE_NS = 150 * 1000,
-    AGAIN_NS = 100 * 1000 * 1000,
+    GATE_NS = 500 * 1000,
+    PATIENCE_NS = 600 * 1000,
+    AGAIN_NS = 50 * 1000 * 1000,
     SELDOM_NS = 500 * 1000 * 1000,
-    SOON = 4,                    /* measurements until they become seldom */
-    MOST_FAILED = 4,             /* each failure in a row doubles the pause, so often */
+    TIMES = 7,                   /* of which the median counts; until there are so many they are soon */
+    TIMES_LEAST = 3,
+    MOST_FAILED = 5,             /* each failure in a row doubles the pause, so often */
     LOST_NS = 50 * 1000 * 1000,  /* one whose thread has not come back for so long is over */
     HOLD_NS = 3 * 1000 * 1000,
-    WRONG_MOST_NS = 1500         /* a price that is wrong by more is wrong for another reason */
+    WRONG_MOST_NS = 2000         /* a price that is wrong by more is wrong for another reason */
 };
 
 typedef struct {
@@ -25,6 +33,12 @@ typedef struct {
     uint32_t number;  /* of its last launch */
     int64_t total_ns; /* what all up to that were charged */
 } counted;
+
+/* Launches up to an event, their prices, and what of these prices was corrected before. */
+typedef struct {
+    int launches;
+    int64_t prices_ns, bias_ns;
+} stretch;
 
 /* The one under way. Its thread alone touches it, but for `serial`; 0 there: none. */
 static struct {
@@ -34,14 +48,19 @@ static struct {
     hami_card *card;
     CUstream stream;
     uint32_t ticket;
-    int launches, keys;
+    int keys;
     counted of[KEYS];
-    int64_t prices_ns, prepaid_ns;
+    stretch all, marks[HAMI_BULK_MARKS]; /* so far; and at each event */
+    int marked;
+    bool refused;   /* by the driver, at an event */
+    bool disturbed; /* by an event of the program's own */
+    int64_t prepaid_ns;
 } bulk;
 
 static _Atomic int64_t again_ns;
 static _Atomic uint32_t last_serial;
-static int done, failed; /* under hami_bench_busy */
+static int done, failed;            /* these under hami_bench_busy */
+static int64_t wrong_ns[TIMES];     /* what single pairs show too much, the last times */
 static __thread uint32_t mine __attribute__((tls_model("initial-exec")));
 
 bool hami_bulk_under_way(void)
@@ -84,17 +103,17 @@ void hami_bulk_counted(hami_cost *cost, int64_t price_ns, uint32_t number)
         i++;
     bulk.of[i] = (counted){.cost = cost, .number = number, .total_ns = atomic_load(&cost->charged_ns)};
     bulk.keys = i == bulk.keys ? i + 1 : bulk.keys;
-    bulk.prices_ns += price_ns;
-    bulk.launches++;
+    bulk.all.prices_ns += price_ns;
+    bulk.all.bias_ns += hami_cost_bias(cost);
+    bulk.all.launches++;
 }
 
 /* Under hami_bench_busy. */
-static bool close_gate(hami_bench *b, CUstream stream)
+static bool close_gate(const hami_bench *b, CUstream stream)
 {
     bulk.ticket = hami_bench_ticket();
-    hami_gate_close(b->word, bulk.ticket);
-    return USE(cuStreamWaitValue32_v2, stream, b->word_device, bulk.ticket, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS &&
-           USE(cuEventRecord, b->bulk_start, stream) == CUDA_SUCCESS;
+    hami_gate_close(b->word, bulk.ticket, PATIENCE_NS);
+    return USE(cuStreamWaitValue32_v2, stream, b->word_device, bulk.ticket, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS;
 }
 
 void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t price_ns, uint32_t number, int64_t prepaid_ns)
@@ -107,14 +126,15 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
         bulk.bench = b;
         bulk.card = card;
         bulk.stream = stream;
-        bulk.launches = bulk.keys = 0;
-        bulk.prices_ns = 0;
+        bulk.keys = bulk.marked = 0;
+        bulk.disturbed = false;
+        bulk.all = (stretch){0};
         bulk.prepaid_ns = prepaid_ns + price_ns;
         mine = atomic_fetch_add(&last_serial, 1) + 1;
         atomic_store(&bulk.begun_ns, hami_now_ns());
         atomic_store(&hami_hot.measuring, true);
         atomic_store(&bulk.serial, mine);
-        close_gate(b, stream);
+        bulk.refused = !close_gate(b, stream);
         hami_bulk_counted(cost, price_ns, number);
     } else {
         hami_budget_correct(&card->purse, -prepaid_ns);
@@ -125,51 +145,85 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
 
 /* ---- the end ---- */
 
-/* Nothing may be queued behind what is measured until it is through; it is, in a moment. */
-static bool passed(CUevent end)
+static void mark(void)
 {
-    const int64_t until = hami_now_ns() + HOLD_NS + 2 * bulk.prices_ns;
+    bulk.refused |= hami_capturing() || USE(cuEventRecord, bulk.bench->bulk[bulk.marked], bulk.stream) != CUDA_SUCCESS;
+    bulk.marks[bulk.marked++] = bulk.all;
+}
+
+/* Nothing may be queued behind what is measured until it is through; it is, in a moment. */
+static bool passed(CUevent last)
+{
+    const int64_t until = hami_now_ns() + HOLD_NS + 2 * bulk.all.prices_ns;
     while (!hami_capturing() && hami_now_ns() < until) {
-        if (USE(cuEventQuery, end) != CUDA_ERROR_NOT_READY)
+        if (USE(cuEventQuery, last) != CUDA_ERROR_NOT_READY)
             return true;
         hami_relax();
     }
     return false;
 }
 
-/* Under hami_bench_busy. How much too high the prices were, a launch; false: that cannot be said. */
-static bool wrong_by(int64_t *wrong_ns)
+static stretch between(int first)
 {
-    const int64_t pair = hami_bench_elapsed(bulk.bench->bulk_start, bulk.bench->bulk_end);
-    const int64_t took = pair - atomic_load(&bulk.card->event_offset_ns);
-    *wrong_ns = (bulk.prices_ns - took) / bulk.launches;
-    hami_log(HAMI_LOG_ALL, "%d launches in bulk: pair %lld ns, charged %lld", bulk.launches, (long long)pair, (long long)bulk.prices_ns);
-    return pair > 0 && *wrong_ns < WRONG_MOST_NS && -*wrong_ns < WRONG_MOST_NS &&
-           4 * *wrong_ns < bulk.prices_ns / bulk.launches && -4 * *wrong_ns < bulk.prices_ns / bulk.launches;
+    const stretch *from = &bulk.marks[first], *to = &bulk.marks[first + 1];
+    return (stretch){to->launches - from->launches, to->prices_ns - from->prices_ns, to->bias_ns - from->bias_ns};
+}
+
+/* What single pairs show too much, a launch; false: that cannot be said. */
+static bool wrong_by(int64_t *wrong)
+{
+    const hami_bench *b = bulk.bench;
+    const stretch few = between(0), many = between(1);
+    const int64_t few_ns = hami_bench_elapsed(b->bulk[0], b->bulk[1]), many_ns = hami_bench_elapsed(b->bulk[1], b->bulk[2]);
+    const int launches = many.launches - few.launches;
+    const int64_t prices_ns = many.prices_ns - few.prices_ns, took_ns = many_ns - few_ns;
+    hami_log(HAMI_LOG_ALL, "%d launches in bulk: took %lld ns, charged %lld", launches, (long long)took_ns, (long long)prices_ns);
+    *wrong = (prices_ns - took_ns + many.bias_ns - few.bias_ns) / launches;
+    return few_ns > 0 && many_ns > few_ns && *wrong < WRONG_MOST_NS && -*wrong < WRONG_MOST_NS;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const int64_t first = *(const int64_t *)a, second = *(const int64_t *)b;
+    return (first > second) - (first < second);
+}
+
+static int64_t median_of_late(void)
+{
+    int64_t sorted[TIMES];
+    const int count = done < TIMES ? done : TIMES;
+    memcpy(sorted, wrong_ns, sizeof sorted);
+    qsort(sorted, (size_t)count, sizeof sorted[0], by_size);
+    return sorted[count / 2];
 }
 
 static void learn(bool measured)
 {
     int64_t wrong = 0;
-    if (!measured || bulk.launches < LEAST || !wrong_by(&wrong)) {
+    if (bulk.disturbed) {
+        atomic_store(&again_ns, hami_now_ns() + AGAIN_NS / 2);
+        return;
+    }
+    if (!measured || !wrong_by(&wrong)) {
         failed += failed < MOST_FAILED;
         atomic_store(&again_ns, hami_now_ns() + ((int64_t)AGAIN_NS << failed));
         return;
     }
-    const int64_t shift = done < 2 ? wrong : wrong / 2;
-    for (int i = 0; i < bulk.keys; i++)
-        hami_budget_correct(&bulk.card->purse, hami_cost_shift(bulk.of[i].cost, bulk.of[i].number, bulk.of[i].total_ns, shift));
+    wrong_ns[done++ % TIMES] = wrong;
+    for (int i = 0; i < bulk.keys && done >= TIMES_LEAST; i++)
+        hami_budget_correct(&bulk.card->purse, hami_cost_unbias(bulk.of[i].cost, bulk.of[i].number, bulk.of[i].total_ns, median_of_late()));
     failed = 0;
-    done++;
-    atomic_store(&again_ns, hami_now_ns() + (done < SOON ? AGAIN_NS : SELDOM_NS));
+    atomic_store(&again_ns, hami_now_ns() + (done < TIMES ? AGAIN_NS : SELDOM_NS));
 }
 
 static void end(void)
 {
     hami_bench *b = bulk.bench;
-    const bool marked = !hami_capturing() && USE(cuEventRecord, b->bulk_end, bulk.stream) == CUDA_SUCCESS;
+    const bool enough = bulk.marked == HAMI_BULK_MARKS - 1 && bulk.all.launches >= WARM + FEW + LEAST;
+    if (enough)
+        mark();
     const bool unforced = hami_gate_open(b->word, bulk.ticket);
-    const bool measured = marked && unforced && passed(b->bulk_end);
+    const bool measured = enough && !bulk.refused && !bulk.disturbed && unforced && passed(b->bulk[HAMI_BULK_MARKS - 1]);
     pthread_mutex_lock(&hami_bench_busy);
     if (hami_bulk_mine()) {
         learn(measured);
@@ -177,7 +231,7 @@ static void end(void)
         atomic_store(&hami_hot.measuring, false);
     }
     pthread_mutex_unlock(&hami_bench_busy);
-    hami_budget_correct(&bulk.card->purse, bulk.prices_ns - bulk.prepaid_ns);
+    hami_budget_correct(&bulk.card->purse, bulk.all.prices_ns - bulk.prepaid_ns);
     mine = 0;
 }
 
@@ -187,7 +241,7 @@ bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stre
     while (i < bulk.keys && bulk.of[i].cost != cost)
         i++;
     const bool forced = hami_now_ns() > atomic_load(&bulk.begun_ns) + 2 * GATE_NS;
-    const bool room = i < KEYS && bulk.launches < HAMI_BULK && bulk.prices_ns + price_ns <= bulk.prepaid_ns;
+    const bool room = i < KEYS && bulk.all.prices_ns + price_ns <= bulk.prepaid_ns;
     const bool fits = room && !forced && !hami_capturing() && cost != NULL && hami_cost_calm(cost) && price_ns > 0 &&
                       card == bulk.card && stream == bulk.stream;
     if (!fits)
@@ -197,6 +251,24 @@ bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stre
 
 void hami_bulk_made(void)
 {
-    if (hami_bulk_mine() && (bulk.launches == HAMI_BULK || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS))
+    if (!hami_bulk_mine())
+        return;
+    const int launches = bulk.all.launches;
+    if (launches == WARM || launches == WARM + FEW)
+        mark();
+    if (launches == WARM + FEW + MANY || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS)
         end();
 }
+
+/* A program's event takes the card as long as a short kernel. */
+#define RECORD(name, parameters, ...)           \
+    CUresult name parameters                    \
+    {                                           \
+        if (hami_bulk_mine())                   \
+            bulk.disturbed = true;              \
+        return BEHIND(name, __VA_ARGS__);       \
+    }
+RECORD(cuEventRecord, (CUevent event, CUstream stream), event, stream)
+RECORD(cuEventRecord_ptsz, (CUevent event, CUstream stream), event, stream)
+RECORD(cuEventRecordWithFlags, (CUevent event, CUstream stream, unsigned int flags), event, stream, flags)
+RECORD(cuEventRecordWithFlags_ptsz, (CUevent event, CUstream stream, unsigned int flags), event, stream, flags)

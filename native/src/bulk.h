@@ -2,11 +2,13 @@
  * Prices of short kernels, measured in bulk.
  *
  * A pair of events around one launch shows some tenths of a microsecond too much or too little, other ones from process to process: little of
- * 100 us, but some percent of 2. So now and then 32 launches of a thread, one after the other in one stream, go behind one gate and between
- * one pair of events: that is a full queue, in which the pair's error is a 32nd. By how much their prices were wrong, a launch, is taken off
- * those prices, and off what single pairs show from then on (hami_cost_shift).
+ * 100 us, but some percent of 2. So now and then 32 launches of a thread, one after the other in one stream, go behind one gate: eight until the
+ * card fetches launches at its usual pace, then four and then twenty between events. What the twenty took more than the four is a full queue,
+ * and nothing of the events is in it. By how much the prices of these launches are wrong is taken off them, and off what single pairs show from
+ * then on (hami_cost_unbias); as the median of the last times. A program's own event takes the card 3 us:
+ * what one came into says nothing.
  *
- * The gate stays closed for 150 us of launching at most; whoever waits for the card meanwhile is let go by the watch thread.
+ * The gate stays closed for half a millisecond of launching at most; whoever waits for the card meanwhile is let go by the watch thread.
  */
 #ifndef HAMI_BULK_H
 #define HAMI_BULK_H
@@ -17,10 +19,7 @@
 #include "cost.h"
 #include "state.h"
 
-enum {
-    HAMI_BULK = 32,            /* launches */
-    HAMI_BULK_NS = 400 * 1000 /* GPU time that is paid for in advance; what is not used is given back */
-};
+enum { HAMI_BULK_NS = 640 * 1000 /* GPU time that is paid for in advance; what is not used is given back */ };
 
 /* True: it is time for one that begins with a launch at this price, of a key of these figures. */
 bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns);

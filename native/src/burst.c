@@ -12,7 +12,6 @@ enum {
     EARLY_NS = 200 * 1000,               /* a stream may be through so long before what was reckoned from prices */
     LOOK_NS = 20 * 1000,
     SLOW_LOOK_NS = 100 * 1000,
-    LONGEST_NS = 100 * 1000 * 1000,      /* a burst of a program that launches seldom */
     PATIENCE_NS = 100 * 1000 * 1000,     /* what is waited for may depend on a launch that we keep waiting */
     WAIT_NS = 5 * 1000 * 1000            /* longest sleep of who is not told */
 };
@@ -29,7 +28,7 @@ typedef struct {
     CUcontext context; /* of the events; NULL: none are made */
     hami_strands strands;
     int inside; /* launches that have joined and are not made */
-    int64_t begun_ns, stream_ns, prepaid_ns, prices_ns;
+    int64_t begun_ns, until_ns, prepaid_ns, prices_ns;
     bool opening, watched, unpriced;
     hami_overlap overlap;
 } burst;
@@ -117,8 +116,8 @@ static bool usable(const burst *b)
 static bool open_burst(burst *b, CUstream stream)
 {
     hami_card *card = b->card;
-    const int64_t stream_ns = hami_burst_stream_ns(&b->overlap, atomic_load(&card->percent));
-    const int64_t prepaid = b->overlap.charged_ns > 0 ? b->overlap.charged_ns : stream_ns;
+    const int64_t length_ns = hami_burst_length_ns(&b->overlap, atomic_load(&card->percent));
+    const int64_t prepaid = b->overlap.charged_ns > 0 ? b->overlap.charged_ns : length_ns;
     b->opening = true;
     pthread_mutex_unlock(&b->lock);
     const int64_t need = hami_purse_spend(&card->purse, prepaid);
@@ -128,13 +127,13 @@ static bool open_burst(burst *b, CUstream stream)
     b->opening = false;
     b->prepaid_ns = prepaid;
     b->prices_ns = 0;
-    b->stream_ns = stream_ns;
     b->unpriced = false;
     if (atomic_load(&b->phase) != BETWEEN || !hami_strands_begin(&b->strands)) {
         give_up(b);
         return false;
     }
     b->begun_ns = hami_now_ns();
+    b->until_ns = b->begun_ns + length_ns;
     turn_to(b, OPEN);
     return true;
 }
@@ -198,7 +197,7 @@ static bool is_open(const burst *b, int64_t begun_ns)
 static void wait_for_end(burst *b, hami_strand *s)
 {
     b->watched = true;
-    const int64_t reckoned = b->begun_ns + s->prices_ns, burst_ns = b->begun_ns;
+    const int64_t reckoned = s->through_ns, burst_ns = b->begun_ns;
     pthread_mutex_unlock(&b->lock);
     hami_sleep_until_ns(reckoned - EARLY_NS);
     pthread_mutex_lock(&b->lock);
@@ -212,8 +211,9 @@ static void wait_for_end(burst *b, hami_strand *s)
 
 /* ---- launches ---- */
 
-static void enter(burst *b, hami_strand *s, int64_t price_ns)
+static void enter(burst *b, hami_strand *s, int64_t price_ns, int64_t now)
 {
+    s->through_ns = (s->through_ns > now ? s->through_ns : now) + price_ns;
     s->prices_ns += price_ns;
     s->launches++;
     s->inside++;
@@ -236,22 +236,20 @@ static void wait_for_change(burst *b)
 /* True: the launch is in. */
 static bool try_to_join(burst *b, CUstream stream, int64_t price_ns)
 {
+    const int64_t now = hami_now_ns();
     hami_strand *s = hami_strand_of(&b->strands, stream);
-    const bool over = hami_now_ns() > b->begun_ns + LONGEST_NS;
-    if (s == NULL)
+    if (s == NULL) {
         give_up(b);
-    else if (s->prices_ns < b->stream_ns && !over) {
-        enter(b, s, price_ns);
+    } else if (now < b->until_ns && s->through_ns < b->until_ns) {
+        enter(b, s, price_ns, now);
         return true;
-    }
-    if (s != NULL)
+    } else {
         hami_strand_end(s); /* now: an event is passed no sooner than it is recorded */
-    if (s != NULL && over)
-        close_burst(b);
-    else if (s != NULL && b->watched)
-        wait_for_change(b);
-    else if (s != NULL)
-        wait_for_end(b, s);
+        if (b->watched)
+            wait_for_change(b);
+        else
+            wait_for_end(b, s);
+    }
     return false;
 }
 

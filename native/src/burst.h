@@ -1,7 +1,7 @@
 /*
  * Bursts: launches of a program of several streams, from a dry card to a dry card.
  *
- * In a burst each stream may launch 20 ms of kernels, by their prices. Whoever wants more waits until its stream is through, closes the burst,
+ * In a burst of 40 ms each stream may launch what is through by its end, reckoned from prices. Whoever wants more waits until its stream is, closes the burst,
  * and sees to it that all streams are marked by an event and have run dry; the time from the start to the last of these events is what the
  * burst is charged (overlap.h). Whoever comes first after that buys the next one. Every launch of a burst is seen, so lanes are not used.
  * No event is recorded while anything is being captured: then bursts end, and launches are paid for one by one.

@@ -208,14 +208,20 @@ bool hami_cost_calm(const hami_cost *cost)
     return atomic_load_explicit(&cost->calm, memory_order_relaxed);
 }
 
-int64_t hami_cost_shift(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t wrong_ns)
+int64_t hami_cost_bias(const hami_cost *cost)
 {
-    if (!hami_cost_calm(cost) || wrong_ns >= cost->mean_ns)
+    return atomic_load_explicit(&cost->bias_ns, memory_order_relaxed);
+}
+
+int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns)
+{
+    const int64_t more = bias_ns - hami_cost_bias(cost);
+    if (!hami_cost_calm(cost) || more >= cost->mean_ns)
         return 0;
-    cost->bias_ns += wrong_ns;
-    cost->mean_ns -= wrong_ns;
+    atomic_store_explicit(&cost->bias_ns, bias_ns, memory_order_relaxed);
+    cost->mean_ns -= more;
     for (int i = 0; i < HAMI_COST_RING; i++)
-        cost->ring_ns[i] -= wrong_ns; /* places not filled yet are never read */
+        cost->ring_ns[i] -= more; /* places not filled yet are never read */
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
     return settle(cost, number, cost->mean_ns, charged_ns);
 }
@@ -223,7 +229,7 @@ int64_t hami_cost_shift(hami_cost *cost, uint32_t number, int64_t charged_ns, in
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
-    sample_ns = sample_ns > cost->bias_ns ? sample_ns - cost->bias_ns : 0;
+    sample_ns = sample_ns > hami_cost_bias(cost) ? sample_ns - hami_cost_bias(cost) : 0;
     cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
     const int count = seen + 1 < HAMI_COST_RING ? (int)seen + 1 : HAMI_COST_RING;
     int64_t sorted[HAMI_COST_RING];

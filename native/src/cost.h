@@ -51,7 +51,7 @@ typedef struct hami_cost {
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t settled_ns;           /* what those were charged */
     int64_t mean_ns;              /* slow mean */
-    int64_t bias_ns;              /* what a sample shows too much, as measured in bulk */
+    _Atomic int64_t bias_ns;      /* what a sample shows too much, as measured in bulk */
     _Atomic bool calm;            /* the last samples are one length */
     int64_t ring_ns[HAMI_COST_RING];
 } hami_cost;
@@ -85,10 +85,13 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
 /* True: so much the same are its samples that what is in bulk shows how wrong they are. */
 bool hami_cost_calm(const hami_cost *cost);
 
+/* What its samples show too much, as far as that is known. Under the sampler's lock, or about. */
+int64_t hami_cost_bias(const hami_cost *cost);
+
 /*
- * Its price is `wrong_ns` too high a launch (below 0: too low), and so is what its samples show. Returns what is still owed for launches up to
- * `number`, which were charged `charged_ns` in all, as hami_cost_learn.
+ * Its samples show `bias_ns` too much (below 0: too little), and its price with them. Returns what is still owed for launches up to `number`,
+ * which were charged `charged_ns` in all, as hami_cost_learn.
  */
-int64_t hami_cost_shift(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t wrong_ns);
+int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns);
 
 #endif

@@ -28,7 +28,7 @@ enum {
 /* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
 static _Atomic(uint32_t *) closed_word;
 static _Atomic uint32_t closed_ticket;
-static _Atomic int64_t closed_since_ns;
+static _Atomic int64_t closed_until_ns; /* then it is opened by force */
 static _Atomic uint32_t forced_ticket;
 static _Atomic int64_t rest_until_ns;
 
@@ -38,7 +38,7 @@ bool hami_gate_watch(void)
     if (word == NULL)
         return false;
     const uint32_t ticket = atomic_load(&closed_ticket);
-    if (hami_now_ns() - atomic_load(&closed_since_ns) > GATE_PATIENCE_NS && atomic_load(&closed_word) == word) {
+    if (hami_now_ns() > atomic_load(&closed_until_ns) && atomic_load(&closed_word) == word) {
         atomic_store(&forced_ticket, ticket);
         /* An older ticket only repeats what its owner wrote; the word never needs to go back, and never does: */
         uint32_t there = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -50,10 +50,10 @@ bool hami_gate_watch(void)
     return true;
 }
 
-void hami_gate_close(uint32_t *word, uint32_t ticket)
+void hami_gate_close(uint32_t *word, uint32_t ticket, int64_t patience_ns)
 {
     atomic_store(&closed_ticket, ticket);
-    atomic_store(&closed_since_ns, hami_now_ns());
+    atomic_store(&closed_until_ns, hami_now_ns() + patience_ns);
     atomic_store(&closed_word, word);
     hami_watch_gate();
 }
@@ -243,7 +243,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->ticket = 0;
     if (gated && b->word != NULL) {
         s->ticket = hami_bench_ticket();
-        hami_gate_close(b->word, s->ticket);
+        hami_gate_close(b->word, s->ticket, GATE_PATIENCE_NS);
         if (USE(cuStreamWaitValue32_v2, stream, b->word_device, s->ticket, CU_STREAM_WAIT_VALUE_GEQ) != CUDA_SUCCESS)
             s->spoilt = true;
     }

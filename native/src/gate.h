@@ -40,7 +40,7 @@ void hami_samples_read(void);
 void hami_calibrate(hami_card *card);
 
 /* The stream that waits on `word` is let go when `ticket` is there: by hami_gate_open, or by the watch thread when that takes too long. */
-void hami_gate_close(uint32_t *word, uint32_t ticket);
+void hami_gate_close(uint32_t *word, uint32_t ticket, int64_t patience_ns);
 
 /* False: it was opened by force. */
 bool hami_gate_open(uint32_t *word, uint32_t ticket);

@@ -8,9 +8,9 @@ enum {
     SWEEP = 1          /* the first burst may find earlier work on the card: it says nothing */
 };
 
-int64_t hami_burst_stream_ns(const hami_overlap *o, int percent)
+int64_t hami_burst_length_ns(const hami_overlap *o, int percent)
 {
-    const int64_t share = (int64_t)percent * HAMI_BURST_A_PERCENT_NS;
+    const int64_t share = (int64_t)percent * HAMI_BURST_PAUSE_NS / (percent < 100 ? 100 - percent : 1);
     const int64_t most = o->seen > SWEEP && o->dull == 0 ? HAMI_BURST_MOST_NS : HAMI_BURST_LOOK_NS;
     return share < most ? share : most;
 }

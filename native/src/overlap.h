@@ -15,9 +15,9 @@
 #include <stdint.h>
 
 enum {
-    HAMI_BURST_MOST_NS = 20 * 1000 * 1000,     /* kernels' time a stream may launch in one burst */
-    HAMI_BURST_LOOK_NS = 5 * 1000 * 1000,      /* likewise, until it is known that streams overlap */
-    HAMI_BURST_A_PERCENT_NS = 1000 * 1000,     /* and no more than this for each percent of the limit: ten bursts a second at least */
+    HAMI_BURST_MOST_NS = 40 * 1000 * 1000,  /* a burst */
+    HAMI_BURST_LOOK_NS = 5 * 1000 * 1000,   /* likewise, until it is known that streams overlap */
+    HAMI_BURST_PAUSE_NS = 80 * 1000 * 1000, /* what follows on a burst at a low limit */
     HAMI_OVERLAP_AGAIN_NS = 250 * 1000 * 1000 /* a program that gained nothing is looked at again after so long, */
 };
 
@@ -37,8 +37,8 @@ typedef struct {
     int64_t again_ns;   /* after which it is looked at again */
 } hami_overlap;
 
-/* What one stream may launch in the next burst, by its kernels' prices. */
-int64_t hami_burst_stream_ns(const hami_overlap *overlap, int percent);
+/* Length of the next burst. */
+int64_t hami_burst_length_ns(const hami_overlap *overlap, int percent);
 
 /* Begins anew: what it was before says how soon it is to be looked at again. */
 void hami_overlap_begin(hami_overlap *overlap);

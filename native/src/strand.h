@@ -19,6 +19,7 @@ typedef struct {
     uint32_t thread; /* whose, of a per-thread default stream */
     CUevent end;
     int64_t prices_ns; /* sum, of its launches in this burst */
+    int64_t through_ns; /* when they are through, as reckoned from prices */
     int launches;
     int inside; /* of these, such as have joined and are not made */
     bool gone;  /* the stream is destroyed */

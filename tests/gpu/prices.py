@@ -15,7 +15,7 @@ from pathlib import Path
 from bench import Bench, build, steady
 
 PAIR = re.compile(r"launch \d+ of (\w+): pair (\d+) ns, charged (\d+)")
-BULK = re.compile(r"(\d+) launches in bulk: pair (\d+) ns, charged (\d+)")
+BULK = re.compile(r"(\d+) launches in bulk: took (\d+) ns, charged (\d+)")
 OFFSET = re.compile(r"a pair of events adds (\d+) ns")
 EVERYTHING = {"LIBCUDA_LOG_LEVEL": "4"}
 
@@ -26,11 +26,11 @@ def tell(bench: Bench, ns: int, limit: int, full_ns: float) -> None:
     tenths = [int(each) for each in out.split("[")[-1].split("]")[0].split(",")]
     share = steady({"tenths": tenths}, 1.0) * full_ns / 1e7
     pairs = [(int(pair), int(charged)) for _, pair, charged in PAIR.findall(log)]
-    bulks = [(int(count), int(pair), int(charged)) for count, pair, charged in BULK.findall(log)]
+    bulks = [(int(count), int(took), int(charged)) for count, took, charged in BULK.findall(log)]
     offsets = [int(each) for each in OFFSET.findall(log)]
     price = pairs[-1][1] if pairs else 0
     median = statistics.median(pair for pair, _ in pairs) if pairs else 0
-    in_bulk = [f"{(pair - offsets[-1]) / count:.0f}/{charged / count:.0f}" for count, pair, charged in bulks]
+    in_bulk = [f"{took / count:.0f}/{charged / count:.0f}" for count, took, charged in bulks]
     print(f"{ns} ns at {limit}: {share:.2f}; price {price} ({price / full_ns * 100 - 100:+.1f} %)", end="; ")
     print(f"{len(pairs)} pairs of {median:.0f}, offset {offsets[-1:]}", end="; ")
     print(f"in bulk, measured/charged: {' '.join(in_bulk)}", flush=True)
