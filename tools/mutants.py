@@ -203,7 +203,7 @@ class Session:
             or kept["states"].get(_file(test)) != states[_file(test)]
             or changed & set(runs[test][0])
         ]
-        tracer = Tracer(set(_all_files()))
+        tracer = Tracer({str(path) for path in SOURCES.rglob("*.py")})
         for number, test in enumerate(due):
             item = items[test]
             runs[test] = json.loads(forked(lambda tell: tell(self._traced(tracer, item))) or "null")  # noqa: B023
@@ -227,7 +227,8 @@ def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
     """Try a mutant outside of any function, or in one that runs only at import: with everything imported again."""
     taken = found.seconds_of_files()
     tests: list[Path] = []
-    for test in sorted(found.of_file(file), key=lambda test: (Path(file).stem not in test.stem, taken[test])):
+    named = {test for test in taken if test.stem[5:] in Path(file).with_suffix("").parts[-2:]}  # where nothing is run
+    for test in sorted(found.of_file(file) or named, key=lambda test: (Path(file).stem not in test.stem, taken[test])):
         if not tests or sum(taken[one] for one in (*tests, test)) < ANEW_S:
             tests.append(test)
     finder = Finder(mutant.module, file, module.code(mutant, file))
@@ -241,10 +242,6 @@ def _cpu() -> float:
 
 def _file(test: str) -> str:
     return test.partition("::")[0]
-
-
-def _all_files() -> list[str]:
-    return [str(path) for path in SOURCES.rglob("*.py")]
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

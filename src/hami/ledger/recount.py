@@ -9,9 +9,8 @@ from hami.ledger.index import Index
 from hami.ledger.records import PodRecord
 from hami.model.ids import NodeName, PodUid
 from hami.model.reservation import Reservation
+from hami.plan.columns import CELLS
 from hami.plan.snapshot import NodeState
-
-_CELLS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa", "kind", "standing")
 
 
 def differences(
@@ -61,7 +60,7 @@ def _row(index: Index, name: str, row: int) -> list[str]:
     fresh = columns.empty(1)
     fresh.write(0, state)
     found = []
-    for cell in _CELLS:
+    for cell in CELLS:
         have, due = getattr(columns, cell)[:, row], getattr(fresh, cell)[:, 0]
         if cell not in ("standing", "kind"):  # where there is no card, what is left there does not matter
             have, due = have[: len(state.cards)], due[: len(state.cards)]

@@ -27,6 +27,12 @@ ANY_CPU = 1e9
 ABSENT, SICK, CORDONED, WRONG_TYPE, WRONG_ID = 1, 2, 3, 4, 5
 """What a card is, in the low three bits of a byte; 0 is a card in good order. The last two depend on who asks."""
 
+CELLS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa", "kind", "standing")
+"""Columns with a cell a card, `[card][node]`."""
+_OF_ROWS = ("version", "registered", "mig", "usable", "cards", "host_cpu", "node_score")
+_EMPTY = {"standing": ABSENT, "host_cpu": ANY_CPU}
+"""What stands in new room; 0 in all other columns."""
+
 
 class Columns:
     """Room for `rows` nodes of `cards` cards; both grow when more is written."""
@@ -59,7 +65,7 @@ class Columns:
         self.standing = np.zeros((cards, rows), np.uint8)
         self.kinds: list[tuple[str, str, str]] = [("", "", "")]
         """Distinct (family, model, mode); number 0 is no card."""
-        self._kind_numbers: dict[tuple[str, str, str], int] = {("", "", ""): 0}
+        self._kind_numbers: dict[tuple[str, str, str], int] = {}
         self.places: dict[CardId, tuple[tuple[int, int], ...]] = {}
         """Where a card id stands; more than once only if two nodes claim it."""
         self._row_ids: list[tuple[CardId, ...]] = []
@@ -154,19 +160,12 @@ class Columns:
         have_cards, have_rows = self.standing.shape
         if rows <= have_rows and cards <= have_cards:
             return
-        shape = (max(cards, have_cards), max(rows, have_rows if rows <= have_rows else 2 * have_rows))
-        for name in ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa", "kind", "standing"):
+        shape = (max(cards, have_cards), have_rows if rows <= have_rows else max(rows, 2 * have_rows))
+        for name in (*CELLS, *_OF_ROWS):
             old = getattr(self, name)
-            new = np.full(shape, ABSENT if name == "standing" else 0, old.dtype)
-            new[:have_cards, :have_rows] = old
+            new = np.full(shape[-old.ndim :], _EMPTY.get(name, 0), old.dtype)
+            new[tuple(map(slice, old.shape))] = old
             setattr(self, name, new)
-        self.version = np.concatenate([self.version, np.zeros(shape[1] - have_rows, np.int64)])
-        self.registered = np.concatenate([self.registered, np.zeros(shape[1] - have_rows, np.bool_)])
-        self.cards = np.concatenate([self.cards, np.zeros(shape[1] - have_rows, np.int32)])
-        self.mig = np.concatenate([self.mig, np.zeros(shape[1] - have_rows, np.bool_)])
-        self.host_cpu = np.concatenate([self.host_cpu, np.full(shape[1] - have_rows, ANY_CPU)])
-        self.usable = np.concatenate([self.usable, np.zeros(shape[1] - have_rows, np.bool_)])
-        self.node_score = np.concatenate([self.node_score, np.zeros(shape[1] - have_rows)])
 
 
 def _cell(value: int) -> int:

@@ -34,6 +34,7 @@ def test_few_names_are_looked_up_in_the_dictionary(asked: int, by_table: bool, m
 def test_the_table_has_roomy_places_and_uses_all_of_it(count: int) -> None:
     table = Table(rows_of(numbered(count)))
     assert ROOMY * count <= len(table._places) < 2 * ROOMY * count
+    assert table._own.shape == (2, count), "two words a name, a column a row"
     taken = np.flatnonzero(table._places >= 0)
     assert taken.min() < len(table._places) // 8
     assert taken.max() > len(table._places) * 7 // 8

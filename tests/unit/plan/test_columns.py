@@ -7,14 +7,14 @@ from hypothesis import given, settings
 
 from hami.ledger.index import Index
 from hami.plan import score
-from hami.plan.columns import ANY_CPU, TOP, Columns
+from hami.plan.columns import ABSENT, ANY_CPU, CELLS, TOP, Columns
 from hami.plan.scan import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
-from .builders import card, node, used
+from .builders import NVIDIA, card, node, used
 from .test_mig import mig_card
 
-CELLS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa")
+NUMBERS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa")
 
 
 @settings(max_examples=100, deadline=None)
@@ -34,7 +34,7 @@ def test_cells_say_what_the_cards_say_whatever_was_there_before(seed: int) -> No
                 one.free_slots, one.free_mem_mib, one.free_core_percent, one.used_slots,
                 one.card.mem_mib, one.card.core_percent, one.card.numa,
             )  # fmt: skip
-            assert tuple(int(getattr(columns, cell)[place, row]) for cell in CELLS) == want
+            assert tuple(int(getattr(columns, cell)[place, row]) for cell in NUMBERS) == want
             assert columns.kinds[columns.kind[place, row]] == (one.card.family, one.card.model, one.card.mode)
         absent = columns.standing[len(state.cards) :, row]
         assert set(absent.tolist()) <= {1}
@@ -136,3 +136,39 @@ def test_an_index_tells_row_and_rank_of_each_node() -> None:
     assert sorted(ranks, key=lambda name: ranks[name]) == ["a", "b", "d"]
     assert index.find(make.NodeName("c")) is None
     assert [state.name for state in index.states()] == ["b", "d", "a"], "a freed row is used again"
+
+
+def test_room_is_made_for_twice_as_many_nodes_or_as_many_as_there_are_and_for_wider_ones_alone() -> None:
+    columns = Columns(rows=4, cards=2)
+    assert columns.rows == 0
+    widths = []
+    for row, cards in ((3, 2), (4, 2), (7, 3), (8, 1), (50, 1)):
+        columns.write(row, node(*(used(f"{row}-{place}") for place in range(cards))))
+        widths.append(columns.standing.shape)
+        assert columns.rows == row + 1
+    assert widths == [(2, 4), (2, 8), (3, 8), (3, 16), (3, 51)]
+    for name in (*CELLS, "version", "registered", "mig", "usable", "cards", "host_cpu", "node_score"):
+        column = getattr(columns, name)
+        assert column.shape == (widths[-1] if name in CELLS else widths[-1][1:]), name
+    assert not columns.registered[[0, 1, 2, 5, 6, *range(9, 50)]].any()
+    assert columns.standing[:, 9:50].min() == columns.standing[2, 50] == ABSENT
+    assert columns.host_cpu.min() == ANY_CPU
+    assert columns.version[9:50].max() == columns.node_score[9:50].max() == 0
+
+
+def test_what_there_is_room_for_moves_no_column() -> None:
+    columns = Columns(rows=4, cards=2)
+    version, mem = columns.version, columns.mem
+    columns.write(3, node(used("d0"), used("d1")))
+    assert columns.version is version
+    assert columns.mem is mem
+    columns.write(3, node())
+    assert columns.mem is mem
+
+
+def test_number_0_is_no_card() -> None:
+    columns = Columns()
+    columns.write(0, node(used("d0")))
+    assert columns.kinds == [("", "", ""), (NVIDIA, "NVIDIA-A100", "hami-core")]
+    columns.write(0, None)
+    assert columns.kind.max() == 0
