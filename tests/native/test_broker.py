@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -160,6 +161,42 @@ def test_time_used_is_seen_as_it_is_used(node: Node) -> None:
     assert node.value("hami_container_device_utilization_ratio", pod="a", vdevice_index="0") == pytest.approx(40, abs=8)
     assert node.value("hami_container_last_kernel_elapsed_seconds", pod="a", vdevice_index="0") < 2
     result(process)
+
+
+LISTED = """
+import json, pynvml
+pynvml.nvmlInit()
+card = pynvml.nvmlDeviceGetHandleByIndex(0)
+print(json.dumps([one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses(card)]))
+"""
+INSIDE = """
+"$PROBE" hold 1000 60 >/dev/null & holder=$!
+until [ "$("$PYTHON" -c "$LISTED")" = "[$holder]" ]; do sleep 0.2; done
+echo listed; wait
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
+def test_in_a_pid_namespace_its_own_processes_are_listed_and_no_others(node: Node) -> None:
+    """As nvidia-smi in a pod asks: NVML tells the pids of there, the broker has told those of the host."""
+    policy = node.grant("a")
+    node.start_agent(nvml=True)
+    node.started.append(node.container.start("probe", "hold", 500, 60, LD_PRELOAD=""))
+    node.mounted(policy)
+    words = {"PROBE": str(node.container.tools.folder / "probe"), "PYTHON": sys.executable, "LISTED": LISTED}
+    namespace = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", INSIDE]
+    inside = subprocess.Popen(namespace, env=node.container.environment() | words, stdout=subprocess.PIPE, text=True)
+    node.started.append(inside)
+    assert result_line(inside) == "listed\n"
+    shown = {"pod": "a", "vdevice_index": "0"}
+    node.until(lambda: node.value("hami_vgpu_memory_shown_bytes", **shown) == (1000 + 480) * MIB, "its memory, outside")
+
+
+def result_line(process: "subprocess.Popen[str]", seconds: float = 30.0) -> str:
+    """The first that it says."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    return process.stdout.readline() if ready else f"nothing within {seconds} s"
 
 
 def test_time_that_nobody_charges_is_seen_as_nvml_shows_it(node: Node) -> None:

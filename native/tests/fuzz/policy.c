@@ -1,5 +1,6 @@
 /* Fuzz target: the policy file, and the variables of hand use. What is accepted is within its bounds, whatever was in the text. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,13 +28,21 @@ static void check(const hami_policy *p)
     must(!p->from_file || p->ledger[0] == '/');
 }
 
-static char value[256];
+static char text[512];
 
-/* The input stands in every variable. */
+/* The input is an environment, a line a variable; one without names stands in every variable. */
 static const char *variable(const char *name)
 {
-    (void)name;
-    return value;
+    static char value[sizeof text];
+    const size_t length = strlen(name);
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, length) != 0 || line[length] != '=')
+            continue;
+        snprintf(value, sizeof value, "%.*s", (int)strcspn(line + length + 1, "\n"), line + length + 1);
+        return value;
+    }
+    return strchr(text, '=') == NULL ? text : NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -44,10 +53,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         check(&p);
     else
         must(why[0] != '\0');
-    const size_t length = size < sizeof value ? size : sizeof value - 1;
-    memcpy(value, bytes, length);
-    value[length] = '\0';
-    must(hami_parse_size(value) >= -1);
+    const size_t length = size < sizeof text ? size : sizeof text - 1;
+    memcpy(text, bytes, length);
+    text[length] = '\0';
+    must(hami_parse_size(text) >= -1);
     if (hami_policy_from_env(variable, 7, &p, why, sizeof why))
         check(&p);
     return 0;
