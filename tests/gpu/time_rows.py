@@ -139,7 +139,7 @@ def streams(bench: Bench) -> None:
     overlapping(bench, "4 streams of 1 thread", 100_000, (50,), "streams", 1, 4, bench.seconds, 100_000, 1)
     overlapping(bench, "4 default streams", 100_000, (50,), "streams", 4, 0, bench.seconds, 100_000, 1)
     overlapping(bench, "4 streams that fill it", 100_000, (50,), "streams", 4, 1, bench.seconds, 100_000, FULL_BLOCKS)
-    for phase_ms in (20, 200):
+    for phase_ms in (200, 1000):
         in_phases(bench, 100_000, 50, phase_ms)
 
 

@@ -1,10 +1,18 @@
 """Programs of several streams on the simulated driver, which runs small kernels of a process side by side."""
 
+import json
 import re
 
 import pytest
 
+from hami.wire.policy import CorePolicy
+
 from .conftest import Container
+from .node import Node, node, result
+
+__all__ = ["node"]
+
+pytestmark = pytest.mark.realtime
 
 STREAMS = 4
 
@@ -63,3 +71,22 @@ def test_threads_that_come_and_go_with_streams_of_their_own_get_the_limit_togeth
     share = rate * ns / STREAMS / 1e7
     assert share <= limit + 1.5
     assert share >= limit * 0.35  # their streams stand still while they begin and end; a busy machine makes that long
+
+
+def test_a_tenant_of_several_streams_takes_turns_too_and_is_charged_what_it_occupies(node: Node) -> None:
+    streams = node.grant("streams", mem=None, cores=30, core_policy=CorePolicy.FORCE)
+    queued = node.grant("queued", mem=None, cores=70, core_policy=CorePolicy.FORCE)
+    node.start_agent()
+    plain = {"PROBE_ROUNDS_A_NS": "1"}
+    first = node.start(streams, "probe", "streams", 4, 1, 8, 100_000, 1, FAKE_CUDA_BUSY="1", **plain)
+    second = node.start(queued, "probe", "run", "spin", 8, 1_000_000, **plain)
+    share = sum(result(second)["tenths"][20:70]) / 50  # type: ignore[index]
+    out, told = first.communicate(timeout=60)
+    got, busy = json.loads(out), re.search(r"busy for (\d+) ns", told)
+    assert busy is not None
+    occupied = int(busy[1]) / got["seconds"] / 1e7
+    assert occupied <= 32
+    assert share <= 72
+    kernels = got["rate"] * 100_000 / 1e7
+    assert kernels > 2 * occupied  # they do overlap
+    assert occupied > 5
