@@ -12,7 +12,7 @@ from hami.plan.scan import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
 from .builders import NVIDIA, card, node, used
-from .test_mig import mig_card
+from .migs import mig_card
 
 NUMBERS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa")
 

@@ -17,7 +17,7 @@ from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import ENOUGH, Judged, judging
 from hami.plan.steps import finish
 
-from .test_pack import GPU, ask, bind, card, ledger_of
+from .packs import GPU, ask, bind, card, ledger_of
 
 
 def judged(ledger: Ledger) -> Judged:

@@ -14,7 +14,7 @@ from hami.plan.pack.lend import FEW, Lending
 from hami.plan.pack.worth import LEVELS, Scale
 
 from .builders import want
-from .test_pack import GPU, ask, card, ledger_of
+from .packs import GPU, ask, card, ledger_of
 from .test_scale import demand_of, scale_of
 
 CARDS = (card("n", 0), card("n", 1, "B"))

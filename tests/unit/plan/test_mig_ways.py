@@ -15,7 +15,7 @@ from hami.plan.snapshot import CardState
 
 from . import builders as make
 from .builders import node, want
-from .test_mig import A100, brute, mig_card, one, profile, refusal
+from .migs import A100, brute, mig_card, one, profile, refusal
 
 WIDE = profile("2g.20gb", 19900, 29, 4, 0, 4, slices=2)
 """As much memory as 3g.20gb but for a little, and fewer cores."""

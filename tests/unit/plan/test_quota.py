@@ -20,7 +20,7 @@ from hami.plan.fit import fit
 from . import builders as make
 from . import oracle
 from .builders import NVIDIA, OTHER, app, card, init, node, pod, sidecar, used, want
-from .test_mig import mig_card
+from .migs import mig_card
 
 MEM = Quantum("nvidia.com/gpumem", NVIDIA, Measure.MEMORY)
 CORES = Quantum("nvidia.com/gpucores", NVIDIA, Measure.CORES)

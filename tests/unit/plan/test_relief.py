@@ -12,7 +12,7 @@ from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import finish
 
 from .builders import app, node, pod, used, want
-from .test_mig import mig_card
+from .migs import mig_card
 
 Nodes = dict[NodeName, NodeState]
 

@@ -18,7 +18,7 @@ from hami.plan.pack.worth import A_STEP, Rows, Scale, capacities, residue_of, sh
 from hami.plan.steps import Steps, finish
 
 from .builders import node, used, want
-from .test_pack import GPU, ask, bind, card, ledger_of
+from .packs import GPU, ask, bind, card, ledger_of
 from .test_worth import N, busy, taught
 
 DCU = Family("DCU")

@@ -8,7 +8,7 @@ from hami.plan.seats import capacity, closed, grouped, seats_on
 from hami.plan.snapshot import CardState
 
 from .builders import app, init, node, pod, used, want
-from .test_mig import mig_card
+from .migs import mig_card
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hami.plan.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
-from .test_mig import mig_card
+from .migs import mig_card
 
 
 def feasible(ask: Ask, *nodes: NodeState) -> list[str]:

@@ -20,7 +20,7 @@ from hami.plan.pack.worth import RESIDUES, SEVERAL, share_of
 from hami.plan.policies import chain
 
 from .builders import app, pod, want
-from .test_pack import GPU, SIZES, ask, card, fresh
+from .packs import GPU, SIZES, ask, card, fresh
 
 N = NodeName("n")
 SEEN = 28

@@ -20,7 +20,7 @@ from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
 from .builders import NVIDIA, OTHER
-from .test_mig import profile
+from .migs import profile
 
 PROFILES = (
     profile("1g", 3, 15, 1, *range(7)),
