@@ -9,6 +9,7 @@ enum {
     STRAY_LEAST_NS = 2000,
     STRAY_MOST_NS = 18 * 1000,
     SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
+    MOST_BIAS_PART = 8,     /* of what samples show no more is taken off: a program may know that it is measured in bulk */
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
     MOST_POSTPONED = 512,
     SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
@@ -215,8 +216,10 @@ int64_t hami_cost_bias(const hami_cost *cost)
 
 int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns)
 {
+    const int64_t most = (cost->mean_ns + hami_cost_bias(cost)) / MOST_BIAS_PART;
+    bias_ns = bias_ns > most ? most : bias_ns < -most ? -most : bias_ns;
     const int64_t more = bias_ns - hami_cost_bias(cost);
-    if (!hami_cost_calm(cost) || more >= cost->mean_ns)
+    if (!hami_cost_calm(cost))
         return 0;
     atomic_store_explicit(&cost->bias_ns, bias_ns, memory_order_relaxed);
     cost->mean_ns -= more;

@@ -81,6 +81,9 @@ static void pairs_that_are_wrong(hami_cost *c)
     CHECK(c->price_ns > 3380 && c->price_ns < 3420);
     const double each = (double)charged / number;
     CHECK(each > 3380 && each < 3420);
+    /* Whatever is said to have been seen in bulk, no more than an eighth is taken off. */
+    hami_cost_unbias(c, number, c->charged_ns, 3000);
+    CHECK(c->price_ns > 3700 * 7 / 8 - 30 && c->price_ns < 3700 * 7 / 8 + 30);
     /* Of one whose length varies nothing is taken off: what is in bulk is then no more than another sample. */
     for (int i = 0; i < HAMI_COST_RING; i++)
         hami_cost_learn(c, ++number, i % 2 == 0 ? 2000 : 9000, c->charged_ns, HAMI_COST_ALONE);
