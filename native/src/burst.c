@@ -71,10 +71,11 @@ bool hami_burst_goes(hami_card *card, bool crowded, int64_t price_ns)
     burst *b = burst_of(card);
     if (atomic_load_explicit(&b->phase, memory_order_relaxed) != OFF)
         return true;
+    if (!crowded || atomic_load(&card->purse.credit_ns) >= price_ns)
+        return false;
     const int64_t now = hami_now_ns();
     const hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
-    const bool waits = atomic_load(&card->purse.credit_ns) < price_ns && atomic_load(&shared->paid_until_ns) > now;
-    if (!crowded || !waits || now < atomic_load(&b->again_ns) || pthread_mutex_trylock(&b->lock) != 0)
+    if (atomic_load(&shared->paid_until_ns) <= now || now < atomic_load(&b->again_ns) || pthread_mutex_trylock(&b->lock) != 0)
         return false;
     b->card = card;
     if (atomic_load(&b->phase) == OFF && b->inside == 0) {
