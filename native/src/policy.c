@@ -105,10 +105,12 @@ static bool take_choice(const char *value, const char *const *choices, int *inde
 
 static bool take_card(hami_policy *policy, const char *value)
 {
-    char uuid[96], memory[24], core[8], rest[2];
-    if (policy->card_count == HAMI_MAX_CARDS || strstr(value, "  ") != NULL)
+    char uuid[96], memory[13], core[4], again[160];
+    if (policy->card_count == HAMI_MAX_CARDS || sscanf(value, "%95s mem_mib %12s core_percent %3s", uuid, memory, core) != 3)
         return false;
-    if (sscanf(value, "%95s mem_mib %23s core_percent %7s%1s", uuid, memory, core, rest) != 3)
+    /* Each space counts, and nothing follows: sscanf would also take no space, or several. */
+    snprintf(again, sizeof again, "%s mem_mib %s core_percent %s", uuid, memory, core);
+    if (strcmp(again, value) != 0)
         return false;
     hami_card_limit *card = &policy->cards[policy->card_count];
     int64_t mib = 0, percent = 0;
@@ -187,6 +189,16 @@ static bool take_line(reading *state, const char *line)
     return false;
 }
 
+/* Printable ASCII, as the format has it: what is said of a line may be shown as it is. */
+static bool is_text(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] < ' ' || text[i] > '~')
+            return false;
+    }
+    return true;
+}
+
 bool hami_policy_parse(const char *text, size_t length, hami_policy *policy, char *why, size_t why_size)
 {
     const unsigned int needed = 1u << KEY_VERSION | 1u << KEY_CONTAINER | 1u << KEY_CARD | 1u << KEY_END;
@@ -201,8 +213,8 @@ bool hami_policy_parse(const char *text, size_t length, hami_policy *policy, cha
         if (end == NULL)
             return refuse(why, why_size, "line %d has no end: the file is cut short", number);
         const size_t size = (size_t)(end - (text + at));
-        if (size >= sizeof line || memchr(text + at, '\0', size) != NULL)
-            return refuse(why, why_size, "line %d is no text of at most %d letters", number, MAX_LINE - 1);
+        if (size >= sizeof line || !is_text(text + at, size))
+            return refuse(why, why_size, "line %d is no ASCII text of at most %d letters", number, MAX_LINE - 1);
         memcpy(line, text + at, size);
         line[size] = '\0';
         if (!take_line(&state, line))
