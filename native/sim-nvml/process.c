@@ -1,4 +1,7 @@
 /* The processes on a card: who they are, what memory they hold. */
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "live.h"
 #include "rack.h"
 
@@ -60,10 +63,19 @@ static nvmlReturn_t list(const char *function, nvmlDevice_t device, enum process
     return leave(result);
 }
 
+/* HAMI_SIM_NVML_MS: how old an answer is when it comes. */
+static nvmlReturn_t late(nvmlReturn_t result)
+{
+    const char *ms = getenv("HAMI_SIM_NVML_MS");
+    if (ms != NULL)
+        usleep((useconds_t)(1000 * atoi(ms)));
+    return result;
+}
+
 #define LIST(function, kind, entry, old)                                                                               \
     NVML_API nvmlReturn_t function(nvmlDevice_t device, unsigned int *count, entry *entries)                           \
     {                                                                                                                  \
-        return list(__func__, device, kind, count, entries, old);                                                      \
+        return late(list(__func__, device, kind, count, entries, old));                                                \
     }
 
 LIST(nvmlDeviceGetComputeRunningProcesses, PROCESS_COMPUTE, nvmlProcessInfo_v1_t, true)

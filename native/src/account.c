@@ -7,6 +7,7 @@
 #define MIB ((int64_t)1 << 20)
 
 enum { RECONCILE_EVERY_NS = 100 * 1000 * 1000 }; /* at most, on the way of an allocation: 0.3 ms each */
+enum { LOOKS = 2 };                              /* once more where memory was taken or given back meanwhile */
 enum { SLACK_BYTES = 64 << 20 };                 /* what an estimate may be off by before something is undone for it */
 
 int64_t hami_linear_bytes(size_t bytes)
@@ -19,6 +20,7 @@ int64_t hami_linear_bytes(size_t bytes)
 
 static bool reserve(hami_card *card, hami_kind kind, int64_t bytes)
 {
+    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
     return hami_ledger_reserve(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes, atomic_load(&card->limit));
 }
 
@@ -50,6 +52,7 @@ bool hami_take(hami_card *card, hami_kind kind, int64_t bytes)
 
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes)
 {
+    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
     hami_ledger_release(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes);
 }
 
@@ -75,28 +78,59 @@ void hami_unclaim(hami_card *card, bool *claimed)
     *claimed = false;
 }
 
+/* What the ledger has of this process, read before NVML's answer and after it. */
+typedef struct {
+    hami_nvml_view view;
+    int64_t before, after; /* bytes */
+    bool read, quiet;      /* quiet: nothing was taken or given back meanwhile */
+} look;
+
+static int64_t own(hami_card *card)
+{
+    return hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
+}
+
+static look look_at(hami_card *card)
+{
+    const unsigned int changes = atomic_load(&card->changes);
+    look l = {.before = own(card)};
+    l.read = hami_nvml_read(atomic_load(&card->nvml), &l.view);
+    l.after = own(card);
+    l.quiet = atomic_load(&card->changes) == changes;
+    return l;
+}
+
+/*
+ * Only what exceeds both readings is unexplained: an allocation or a free of another thread may have come between. But where
+ * one has, that is too little by as much as was taken meanwhile, so it takes nothing off what was unexplained before.
+ */
+static void settle(hami_card *card, const look *l)
+{
+    const int64_t known = l->before > l->after ? l->before : l->after;
+    const int64_t found = l->view.own_bytes > known ? l->view.own_bytes - known : 0;
+    const int64_t so_far = hami_state.ledger->slots[hami_state.slot].cards[card->ledger_index].held[HAMI_UNATTRIBUTED];
+    if (l->quiet || found > so_far)
+        hami_ledger_settle(hami_state.ledger, hami_state.slot, card->ledger_index, HAMI_UNATTRIBUTED, found);
+}
+
 bool hami_reconcile(hami_card *card)
 {
-    hami_nvml_view view;
     atomic_store(&card->reconcile_due, false);
-    const int64_t before = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
     /* Late: starting NVML takes milliseconds, and seconds where 64 processes do it at once. */
     if (!atomic_exchange(&card->nvml_asked, true))
         atomic_store(&card->nvml, hami_nvml_card(card->uuid));
-    const bool read = hami_nvml_read(atomic_load(&card->nvml), &view);
+    look l = look_at(card);
+    for (int again = 0; again < LOOKS && l.read && !l.quiet; again++)
+        l = look_at(card);
     atomic_store(&card->reconciled_ns, hami_now_ns());
     const int told = atomic_load(&card->told_others);
-    if (read || told >= 0)
-        atomic_store(&card->alone, told >= 0 ? told == 0 : view.others == 0);
-    if (read)
-        atomic_store(&card->nvml_shows_us, view.own_bytes >= 0);
-    if (!read || view.own_bytes < 0)
+    if (l.read || told >= 0)
+        atomic_store(&card->alone, told >= 0 ? told == 0 : l.view.others == 0);
+    if (l.read)
+        atomic_store(&card->nvml_shows_us, l.view.own_bytes >= 0);
+    if (!l.read || l.view.own_bytes < 0)
         return false;
-    /* An allocation or a free of another thread may have come between: only what exceeds both readings is unexplained. */
-    const int64_t after = hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
-    const int64_t known = before > after ? before : after;
-    hami_ledger_settle(hami_state.ledger, hami_state.slot, card->ledger_index, HAMI_UNATTRIBUTED,
-                       view.own_bytes > known ? view.own_bytes - known : 0);
+    settle(card, &l);
     return true;
 }
 

@@ -19,7 +19,7 @@ static int64_t unattributed(hami_card *card)
 
 typedef struct {
     hami_card *card;
-    int64_t estimate, before; /* bytes */
+    int64_t estimate, before, took; /* bytes */
     bool claimed;             /* nobody else makes one of unknown size */
 } making;
 
@@ -47,19 +47,21 @@ static bool context_begin(making *m, CUdevice device)
 }
 
 /* How large a context is that nobody knew the size of. False: larger than what is left. */
-static bool measured(const making *m)
+static bool measured(making *m)
 {
     int64_t nobody = 0;
     if (!hami_reconcile(m->card)) {
         atomic_compare_exchange_strong(size_known(m->card), &nobody, -1); /* for the next not to wait for it either */
         return true;
     }
-    const int64_t took = unattributed(m->card) - m->before;
-    if (took > 0)
-        atomic_store(size_known(m->card), took);
+    m->took = unattributed(m->card) - m->before;
+    if (m->took > 0) {
+        atomic_store(size_known(m->card), m->took);
+        hami_ledger_explain(hami_state.ledger, hami_state.slot, m->card->ledger_index, HAMI_CONTEXT, m->took);
+    }
     if (!hami_overdrawn(m->card))
         return true;
-    hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)took);
+    hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)m->took);
     return false;
 }
 
@@ -83,6 +85,8 @@ static bool context_end(making *m, CUresult result)
 
 static CUresult context_undone(making *m)
 {
+    if (m->took > 0)
+        hami_give(m->card, HAMI_CONTEXT, m->took);
     hami_reconcile(m->card);
     hami_unclaim(m->card, &m->claimed);
     return CUDA_ERROR_OUT_OF_MEMORY;

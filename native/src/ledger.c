@@ -309,6 +309,15 @@ void hami_ledger_settle(hami_ledger *ledger, int slot, int card, hami_kind kind,
     hami_ledger_unlock(ledger);
 }
 
+void hami_ledger_explain(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)
+{
+    hami_ledger_lock(ledger);
+    const int64_t held = ledger->slots[slot].cards[card].held[HAMI_UNATTRIBUTED], moved = bytes < held ? bytes : held;
+    add(ledger, slot, card, HAMI_UNATTRIBUTED, -moved);
+    add(ledger, slot, card, kind, moved);
+    hami_ledger_unlock(ledger);
+}
+
 int64_t hami_ledger_held(hami_ledger *ledger, int card)
 {
     hami_ledger_lock(ledger);

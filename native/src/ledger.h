@@ -133,6 +133,9 @@ void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, in
 /* Sets what this process holds of a kind to what was measured, limit or not: truth is not refused. */
 void hami_ledger_settle(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
 
+/* Moves so much of what was HAMI_UNATTRIBUTED to the kind that explains it. */
+void hami_ledger_explain(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
+
 int64_t hami_ledger_held(hami_ledger *ledger, int card);          /* all processes, bytes */
 int64_t hami_ledger_own(hami_ledger *ledger, int slot, int card); /* this process without HAMI_UNATTRIBUTED, bytes */
 

@@ -32,8 +32,10 @@ static bool capturing(CUstream stream)
 /* Moves the charge of a kind from `charged` to `now`, whatever the limit: it is what the driver holds. */
 static void move(hami_card *card, hami_kind kind, int64_t charged, int64_t now)
 {
-    if (now != charged)
-        hami_ledger_add(hami_state.ledger, hami_state.slot, card->ledger_index, kind, now - charged);
+    if (now == charged)
+        return;
+    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
+    hami_ledger_add(hami_state.ledger, hami_state.slot, card->ledger_index, kind, now - charged);
 }
 
 /* Under `settling`. */

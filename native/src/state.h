@@ -33,6 +33,7 @@ typedef struct {
     _Atomic bool alone;              /* no process of others was seen on the card at the last look */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
+    _Atomic unsigned int changes;    /* goes up with each take and give of this process */
     _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
     _Atomic(CUcontext) primary;      /* the primary context while it is active */
     hami_purse purse;

@@ -115,3 +115,17 @@ def test_ten_thousand_kills_anywhere_leak_nothing_and_keep_no_neighbour_waiting(
     assert told["longest_wait_ms"] < 1000
     assert container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")["taken_mib"] == 7680
     assert on_card(container) == 0
+
+
+def test_what_only_nvml_shows_stays_charged_while_threads_take_memory_as_it_is_read(container: Container) -> None:
+    """Its answer is old when it comes: what was taken since must not be taken for the context, which it shows too."""
+    limit = 2048
+    held = {"CUDA_DEVICE_MEMORY_LIMIT": f"{limit}m", "HAMI_SIM_NVML_MS": "40", **WORK}
+    process = container.start("probe", "storm", 8, 2000, 1, **held)
+    most = 0
+    while process.poll() is None:
+        most = max(most, on_card(container))
+        time.sleep(0.005)
+    told = json.loads(process.communicate()[0].splitlines()[-1])
+    assert told["faults"] == 0
+    assert limit - 300 < most <= limit + 4
