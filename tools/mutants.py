@@ -50,7 +50,7 @@ JUDGES = (
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
-ANEW_S = 8.0
+ANEW_S = 5.0
 """CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
 first, then the quickest."""
 

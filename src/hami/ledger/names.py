@@ -23,7 +23,7 @@ ROOMY = 8
 LONGEST = 256
 """Bytes of a name that the table is made for; Kubernetes allows 253."""
 _UNKNOWN = -1
-_FACTORS: Words = np.random.default_rng(1).integers(0, 1 << 63, (8, LONGEST // 8), np.uint64) * 2 + 1
+_FACTORS: Words = np.random.default_rng(1).integers(0, 1 << 63, (8, LONGEST // 8), np.uint64) | np.uint64(1)
 """[choice][word]: odd numbers. Of eight choices one suits names that are numbered much better than chance would."""
 
 
@@ -70,12 +70,12 @@ class Table:
         bits = (ROOMY * len(rows) - 1).bit_length()
         self._shift = np.uint64(64 - bits)
         words = self._words(list(rows))
+        self._places = np.full(1 << bits, _UNKNOWN, np.int32)
         self._factors = max((one[: words.shape[1]] for one in _FACTORS), key=lambda one: self._apart(words, one))
         numbers = np.fromiter(rows.values(), np.int64, len(rows))
         self._own = np.zeros((words.shape[1], int(numbers.max()) + 1), np.uint64)
         """[word][row]: the name of each row."""
         self._own[:, numbers] = words.T
-        self._places = np.full(1 << bits, _UNKNOWN, np.int32)
         self._places[self._hash(words, self._factors)] = numbers
 
     def find(self, names: Sequence[str]) -> tuple[Longs, Longs]:
@@ -93,7 +93,7 @@ class Table:
 
     def _apart(self, words: Words, factors: Words) -> int:
         """How many places are taken if these factors are."""
-        taken = np.zeros(1 << 64 - int(self._shift), np.bool_)
+        taken = np.zeros(len(self._places), np.bool_)
         taken[self._hash(words, factors)] = True
         return int(np.count_nonzero(taken))
 

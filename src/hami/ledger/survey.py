@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask, CardAsk, NodePolicy, PodRef
-from hami.model.card import Card
-from hami.model.ids import CardId, Family, NodeName
+from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan import quota
@@ -167,14 +166,11 @@ def _nearest(ledger: Ledger, ask: Ask, names: Sequence[str]) -> Steps[list[NodeS
         state = _without_own(ledger, ask, NodeName(name))
         if state is not None:
             yield
-            alike = (state.problem, tuple((_kind(one), replace(one, card=_ANY)) for one in state.cards))
+            alike = (state.problem, tuple((*_kind(one), one.use, one.cordoned, one.instances) for one in state.cards))
             entry = (distance(ask, state), name, state)
             if alike not in ranked or entry[:2] < ranked[alike][:2]:
                 ranked[alike] = entry
     return [state for _, _, state in sorted(ranked.values(), key=lambda entry: entry[:2])]
-
-
-_ANY = Card(CardId(""), Family(""), "", 0, 0, 0, 0)
 
 
 def _kind(state: CardState) -> tuple[object, ...]:

@@ -114,7 +114,7 @@ class Refusals(Mapping[str, Refusal]):
 
     def by_number(self, said: Mapping[int, T]) -> list[T]:
         """What `said` has for each node's number, in the order of `names`."""
-        table = np.empty(max(said, default=0) + 1, object)
+        table = np.empty(len(self._words), object)
         for number, one in said.items():
             table[number] = one
         found: list[T] = table[self._numbers].tolist()

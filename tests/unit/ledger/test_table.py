@@ -45,7 +45,7 @@ def test_of_eight_ways_the_one_is_taken_by_which_fewest_names_meet() -> None:
     table = Table(rows_of(names))
     words = table._words(names)
     apart = [len(set(table._hash(words, one[: words.shape[1]]).tolist())) for one in _FACTORS]
-    assert len(apart) == 8
+    assert _FACTORS.shape == (8, 32), "a factor for each word of the longest name"
     assert (table._places >= 0).sum() == max(apart) > min(apart)
     rows, unsure = table.find(names)
     assert len(unsure) == len(names) - max(apart) < 3000 // 100

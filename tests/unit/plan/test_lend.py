@@ -106,3 +106,12 @@ def test_what_a_pod_without_cards_costs_follows_what_is_used(seed: int) -> None:
         assert told is not None
         assert due is not None
         assert told[1:].tolist() == pytest.approx(due[1:].tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize("cards", [1, FEW])
+def test_for_a_few_cards_nothing_is_sorted(cards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = scale_of(demand_of(*SHAPES), *CARDS)
+    lending, place = Lending(scale, want(300, family=GPU)), random_places(Random(2), 8, 40)
+    found, _ = lending.cards(place, cards)
+    monkeypatch.setattr("hami.plan.pack.lend.np.sort", None)
+    assert lending.cards(place, cards)[0].tolist() == found.tolist()

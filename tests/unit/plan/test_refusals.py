@@ -7,7 +7,8 @@ import pytest
 
 from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
-from hami.plan.refusals import NOTHING, SAID, SHORT, Refusals, Words, distinct, sorts
+from hami.plan.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct, sorts
+from hami.plan.refuse import Form
 
 from . import builders as make
 
@@ -121,3 +122,30 @@ def test_few_sorts_among_many_are_told_apart_without_sorting(
     monkeypatch.setattr("hami.plan.refusals.distinct", None)
     found, which = sorts(np.array(values, np.int64))
     assert [found[place] for place in which.tolist()] == values
+
+
+def test_a_few_values_are_told_apart_by_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.array([place % 7 for place in range(SHORT)], np.int64)
+    monkeypatch.setattr("hami.plan.refusals.np.unique", None)
+    assert distinct(values) == list(range(7))
+    assert sorts(values)[0] == list(range(7)), "sorted, since no table was made"
+
+
+def test_the_first_number_says_nothing_and_the_second_that_nobody_knows_the_node() -> None:
+    words = Words()
+    assert words.forms == [Form((), 0, "", ""), Form(((Reason.UNREGISTERED, 1),), 0, "", "")]
+    assert (FEASIBLE, UNKNOWN) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "text"),
+    [
+        (refuse.UNKNOWN_NODE, "node unregistered"),
+        (
+            refuse.NOT_TOGETHER,
+            "AllocatedCardsInsufficientRequest: each container fits by itself, but not all that run at the same time",
+        ),
+    ],
+)
+def test_what_is_said_of_a_whole_node(refusal: Refusal, text: str) -> None:
+    assert (refusal.text, refusal.total, refusal.counts[0][1]) == (text, 0, 1)
