@@ -1,5 +1,6 @@
 /*
- * Packets of the broker: the same bytes as Python's, and nothing else is taken. `wire VECTORS`, `wire fuzz ROUNDS SEED VECTORS`
+ * Packets of the broker: the same bytes as Python's, and nothing else is taken. `wire VECTORS`, `wire fuzz ROUNDS SEED VECTORS`,
+ * `wire taken PACKETS`
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +120,25 @@ static void fuzz(long rounds)
     printf("%ld rounds, %ld taken\n", rounds, taken);
 }
 
+/* A digit for each line of hexadecimal: whether the packet would be taken. */
+static void each_taken(const char *path)
+{
+    char line[1026];
+    FILE *file = fopen(path, "re");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned char bytes[512];
+        size_t size = 0;
+        for (unsigned int byte; size < sizeof bytes && sscanf(line + 2 * size, "%2x", &byte) == 1; size++)
+            bytes[size] = (unsigned char)byte;
+        hami_packet packet;
+        memset(&packet, 0xee, sizeof packet);
+        memcpy(&packet, bytes, size < sizeof packet ? size : sizeof packet);
+        printf("%d\n", hami_wire_good(&packet, size));
+    }
+    fclose(file);
+}
+
 int main(int words, char **word)
 {
     if (words == 2) {
@@ -130,6 +150,10 @@ int main(int words, char **word)
         read_vectors(word[4]);
         state ^= strtoull(word[3], NULL, 10) * 0x9e3779b97f4a7c15u;
         fuzz(atol(word[2]));
+        return 0;
+    }
+    if (words == 3 && strcmp(word[1], "taken") == 0) {
+        each_taken(word[2]);
         return 0;
     }
     return 2;

@@ -1,4 +1,4 @@
-"""Agent and library each read policy files: both take the same texts, and read the same in them."""
+"""What agent and library each read, policy files and packets: both take the same, and read the same in them."""
 
 import random
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hami.model.errors import Malformed
+from hami.wire import broker
 from hami.wire.policy import decode
 
 from .conftest import NATIVE, SANITIZERS, Tools
@@ -85,3 +86,43 @@ def test_an_edited_policy_is_read_alike_or_refused_by_both(tools: Tools, tmp_pat
 def test_what_is_not_exactly_right_is_refused(tools: Tools, tmp_path: Path) -> None:
     assert librarys(tools, tmp_path, list(KNOWN)) == ["refused"] * len(KNOWN)
     assert [agents(text) for text in KNOWN] == ["refused"] * len(KNOWN)
+
+
+VECTORS = NATIVE / "tests/broker.vectors"
+NUMBERS = (0, 1, 2, 15, 16, 63, 64, 100, 101, 255, 256, 1 << 31, (1 << 32) - 1)
+"""Bounds of fields, and what is beyond."""
+
+
+def taken(packet: bytes) -> bool:
+    """By the agent's reader, as if it were the library."""
+    try:
+        broker.decode(packet, from_library=False)
+    except Malformed:
+        return False
+    return True
+
+
+def edited_packet(dice: random.Random, good: list[bytes]) -> bytes:
+    packet = bytearray(dice.choice(good))
+    for _ in range(dice.randint(0, 3)):
+        at = dice.randrange(len(packet))
+        if dice.random() < 0.4:
+            packet[at] = dice.choice((0, 1, 0x7F, 0x80, 0xFF, dice.randrange(256)))
+        elif dice.random() < 0.9:
+            packet[at - at % 4 : at - at % 4 + 4] = dice.choice(NUMBERS).to_bytes(4, "little")
+        else:
+            packet = packet[: max(at, 1)]
+    return bytes(packet)
+
+
+def test_a_packet_of_the_broker_is_taken_by_both_or_by_neither(tools: Tools, tmp_path: Path) -> None:
+    dice = random.Random(1)
+    lines = [line.split() for line in VECTORS.read_text().splitlines() if line and not line.startswith("#")]
+    good = [bytes.fromhex(packet) for _, packet in lines]
+    packets = [*good, *(edited_packet(dice, good) for _ in range(100_000))]
+    (tmp_path / "packets").write_text("".join(f"{packet.hex()}\n" for packet in packets))
+    program = tools.part("wire", ["src/wire.c"], SANITIZERS["asan"])
+    told = subprocess.run([program, "taken", tmp_path / "packets"], capture_output=True, text=True, check=True).stdout
+    differ = [packet for packet, one in zip(packets, told.split(), strict=True) if (one == "1") != taken(packet)]
+    assert differ == []
+    assert 0.1 < told.count("1") / len(packets) < 0.9
