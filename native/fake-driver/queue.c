@@ -191,8 +191,11 @@ API CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr address, uint32
     (void)flags;
     pthread_mutex_lock(&fake_lock);
     op gate = {.kind = OP_GATE, .word = (const uint32_t *)(uintptr_t)address, .value = value};
-    gate.held = !opened(&gate); /* it may be opened before anybody looks again: what is behind it does not begin before that all the same */
-    fake_push(fake_stream_of(handle), gate);
+    stream *s = fake_stream_of(handle);
+    pump();
+    /* On an idle stream it may be opened before anybody looks again: what is behind it does not begin before that all the same. */
+    gate.held = !opened(&gate) && done(s);
+    fake_push(s, gate);
     return fake_leave(CUDA_SUCCESS);
 }
 

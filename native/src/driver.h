@@ -23,6 +23,7 @@
     X(cuStreamCreate, (CUstream * out, unsigned int flags))                                                \
     X(cuStreamDestroy_v2, (CUstream stream))                                                               \
     X(cuStreamSynchronize, (CUstream stream))                                                              \
+    X(cuStreamQuery, (CUstream stream))                                                                    \
     X(cuStreamWaitValue32_v2, (CUstream stream, CUdeviceptr address, uint32_t value, unsigned int flags))  \
     X(cuThreadExchangeStreamCaptureMode, (int *mode))                                                      \
     X(cuEventCreate, (CUevent * out, unsigned int flags))                                                  \

@@ -140,7 +140,8 @@ static bool take(hami_pacer *p, int64_t now)
 /* What was queued in our turn is through before there is more: once that is too much of our turns, we go without. */
 static void judge_host(hami_pacer *p, int64_t now)
 {
-    if (!p->excused && now > p->queue_end_ns)
+    const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
+    if (!p->excused && (p->dry || lost) && now > p->queue_end_ns)
         p->dry_ns += now - p->queue_end_ns;
     p->excused = false;
     const int64_t all = p->busy_ns + p->dry_ns;

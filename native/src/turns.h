@@ -27,7 +27,7 @@ enum {
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
-    HAMI_DRY_PERCENT = 15, /* of its turns that a tenant leaves the card idle, as reckoned from prices: to overlap costs 7 to 9 */
+    HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
     HAMI_JUDGED_NS = 5 * 1000 * 1000 /* of turns, before that is said of it */
 };
 
@@ -50,6 +50,7 @@ typedef struct {
     int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
     int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
     int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
+    bool dry;              /* nothing of ours is left on the card: looked at where `queue_end_ns` has passed; likewise */
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */

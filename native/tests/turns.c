@@ -133,6 +133,7 @@ static int64_t price_of(const tenant *t)
 static void pace(tenant *t)
 {
     int64_t until = 0;
+    t->pacer.dry = t->queued == 0;
     const hami_step step = hami_pace(&t->pacer, &t->paid, &t->purse, t->need, t->percent, now, &until);
     t->waits_for_turn = false;
     if (step == HAMI_GO) {
