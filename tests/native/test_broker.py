@@ -204,7 +204,7 @@ def test_time_that_nobody_charges_is_seen_as_nvml_shows_it(node: Node) -> None:
     name, alone = "hami_container_device_utilization_ratio", {"pod": "a", "vdevice_index": "0"}
     policy, other = (node.grant(key, mem=None, cores=40) for key in ("a", "b"))
     node.start_agent(nvml=True)
-    process = node.start(policy, "probe", "run", "sync", 14, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
+    process = node.start(policy, "probe", "run", "sync", 12, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
     node.until(lambda: node.value(name, **alone) > 0, "its time")
     time.sleep(1)
     since, shown = time.monotonic(), []

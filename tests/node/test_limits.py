@@ -131,8 +131,8 @@ def test_what_it_uses_is_seen_on_the_node_and_gone_with_it(agent: AgentNode, pod
 @pytest.mark.parametrize(
     ("core_policy", "work", "word"),
     [
-        ("force", ("spin", "14", "1000000"), "charge"),
-        ("default", ("sync", "14", "2000000", "3000000"), "NVML"),  # alone on its card: nothing is charged
+        ("force", ("spin", "11", "1000000"), "charge"),
+        ("default", ("sync", "11", "2000000", "3000000"), "NVML"),  # alone on its card: nothing is charged
     ],
 )
 def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(
@@ -152,7 +152,7 @@ def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(
         while not running.done():
             shown += [one for one in slices(agent.page("/metrics")) if one.pod == pod]
             time.sleep(0.5)
-        had = running.result()["tenths"][40:120]
+        had = running.result()["tenths"][40:105]
     assert all((one.limit_mib, one.limit_percent) == (4000, 30) for one in shown)
     busy = [one for one in shown if one.time_percent][2:-2]
     assert {one.time_by for one in busy} == {word}
