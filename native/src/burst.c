@@ -9,6 +9,7 @@
 #include "strand.h"
 
 enum {
+    BRISK_TRIES = 100,
     EARLY_NS = 200 * 1000,               /* a stream may be through so long before what was reckoned from prices */
     LOOK_NS = 20 * 1000,
     SLOW_LOOK_NS = 100 * 1000,
@@ -44,6 +45,17 @@ static __thread struct {
 static burst *burst_of(const hami_card *card)
 {
     return &bursts[card - hami_state.cards];
+}
+
+/* For launches: it is had for some tens of ns at a time, by several threads at once, and sleeping for it would take a hundred times that. */
+static void lock_briskly(burst *b)
+{
+    for (int i = 0; i < BRISK_TRIES; i++) {
+        if (pthread_mutex_trylock(&b->lock) == 0)
+            return;
+        hami_relax();
+    }
+    pthread_mutex_lock(&b->lock);
 }
 
 static void turn_to(burst *b, phase next)
@@ -259,7 +271,7 @@ hami_burst_part hami_burst_join(hami_card *card, CUstream stream, int64_t price_
     burst *b = burst_of(card);
     hami_burst_part part = HAMI_BURST_NONE;
     bool first = false;
-    pthread_mutex_lock(&b->lock);
+    lock_briskly(b);
     while (part == HAMI_BURST_NONE && atomic_load(&b->phase) != OFF) {
         if (!usable(b))
             give_up(b);
@@ -283,7 +295,7 @@ void hami_burst_made(void)
     if (b == NULL)
         return;
     joined.of = NULL;
-    pthread_mutex_lock(&b->lock);
+    lock_briskly(b);
     b->inside--;
     s->inside--;
     if (s->stream == CU_STREAM_PER_THREAD)
