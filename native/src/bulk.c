@@ -15,14 +15,14 @@ enum {
     FEW = 4,  /* to the second */
     MANY = 20, /* to the last, */
     LEAST = 12, /* or at least so many */
-    KEYS = 8,
+    KEYS = WARM + FEW + MANY,
     GATE_NS = 500 * 1000,
     PATIENCE_NS = 600 * 1000,
     AGAIN_NS = 50 * 1000 * 1000,
     SELDOM_NS = 500 * 1000 * 1000,
     TIMES = 7,                   /* of which the median counts; until there are so many they are soon */
     TIMES_LEAST = 3,
-    MOST_FAILED = 5,             /* each failure in a row doubles the pause, so often */
+    MOST_FAILED = 7,             /* each failure in a row doubles the pause, so often */
     LOST_NS = 50 * 1000 * 1000,  /* one whose thread has not come back for so long is over */
     HOLD_NS = 3 * 1000 * 1000,
     WRONG_MOST_NS = 2000         /* a price that is wrong by more is wrong for another reason */
