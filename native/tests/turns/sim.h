@@ -1,0 +1,64 @@
+/*
+ * Tenants on a simulated card, in simulated time.
+ *
+ * The card runs one kernel at a time, shares itself out in slices of 1 ms where several tenants have work queued, and pays 70 us
+ * for each change of tenant: so two queued tenants get 93 % together, as on a real card, and taking turns of 10 ms costs what it
+ * cost there. Waking a thread takes 50 us. Each tenant is one thread that launches kernels of one length with some host work
+ * between them, as buy.c does it.
+ */
+#ifndef HAMI_TEST_TURNS_SIM_H
+#define HAMI_TEST_TURNS_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "turns.h"
+
+enum { MOST = 8 };
+#define SECOND ((int64_t)1000000000)
+#define MILLI ((int64_t)1000000)
+#define NEVER INT64_MAX
+#define BOOT (1000 * SECOND)
+
+typedef enum { LAUNCH, PACE, DRAIN, ROOM, SYNC, DEAD } state;
+
+typedef struct {
+    int percent;
+    int64_t kernel_ns, host_ns;
+    int priced; /* percent of what a kernel takes; 0: 100 */
+    int every;  /* launches after which all are waited for; 0: never */
+    bool sync;
+    bool borrows;
+    int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
+    /* from here on: now */
+    hami_pacer pacer;
+    hami_purse purse;
+    _Atomic int64_t paid;
+    int64_t need;
+    state at;
+    int64_t wake_ns;
+    bool waits_for_turn;
+    int queued, launched;
+    int64_t head_left_ns;
+    int64_t done_ns, wait_most_ns, waiting_since;
+    int64_t windows_ns[20000]; /* done, by millisecond */
+} tenant;
+
+extern tenant tenants[MOST];
+extern int count; /* of them */
+extern hami_turns_page page;
+extern int64_t now; /* CLOCK_MONOTONIC there */
+
+uint64_t dice(void); /* the same each run */
+
+typedef void (*meddler)(void); /* called each millisecond */
+
+/* From BOOT on; the first second is not counted. `turns`: they have a page. */
+void simulate(int seconds, bool turns, meddler meddle);
+
+void tenants_are(int number, const tenant *list);
+
+/* Percent of the card that a tenant had. */
+double share(int i, int seconds);
+
+#endif
