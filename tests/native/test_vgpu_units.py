@@ -95,9 +95,10 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 2 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies in
     the shared page gains nothing."""
-    told = run(tools.part("turns", ["tests/turns/sim.c", "src/turns.c", "src/budget.c"], SANITIZERS["asan"]), case)
+    sources = ["tests/turns/sim.c", "src/turns.c", "src/budget.c"]
+    told = run(tools.part("turns", sources, SANITIZERS["asan"]), case)
     assert "NO " not in told
-    assert told == run(tools.part("turns", ["tests/turns/sim.c", "src/turns.c", "src/budget.c"], SANITIZERS["plain"]), case)
+    assert told == run(tools.part("turns", sources, SANITIZERS["plain"]), case)
 
 
 def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
