@@ -50,7 +50,7 @@ JUDGES = (
 OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
-ANEW_S = 5.0
+ANEW_S = 4.0
 """CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
 first, then the quickest."""
 
@@ -297,13 +297,14 @@ def main() -> int:
     modules = {name: Module(name, Path(file).read_text()) for name, file in files.items()}
     chosen = {name: _sampled(name, module.mutants, given) for name, module in modules.items()}
     cache, known = Cache(KEPT, given.tests), explained()
-    if given.kept or given.survivors:
+    if given.kept or (given.survivors and not given.untried):
         chosen = {name: [one for one in some if cache.tried(one)] for name, some in chosen.items()}
     every = [] if given.kept else [one for some in chosen.values() for one in some]
     todo = [one for one in every if given.fresh or not cache.known(one)]
     if given.survivors or given.untried:
-        due = [one for one in todo if cache.hint(one) is None and cache.tried(one) == given.survivors]
-        todo = [one for one in due if given.untried or one.name not in known]
+        due = [one for one in todo if cache.hint(one) is None]
+        again = [one for one in due if given.survivors and cache.tried(one) and one.name not in known]
+        todo = again + [one for one in due if given.untried and not cache.tried(one)]
     random.Random(given.seed).shuffle(todo)  # a run that is cut short has tried a fair part
     session = Session(modules, files, cache, given.tests)
     if todo:
@@ -313,7 +314,7 @@ def main() -> int:
             return 2
         cache.reread()
         found = session.lines()
-        for one in todo:
+        for one in sorted(todo, key=lambda one: one.name in known):  # they take the longest
             if not one.unit or not found.of(files[one.module], one.lines):
                 cache.put(one, anew(modules[one.module], one, files[one.module], found))
                 cache.save()

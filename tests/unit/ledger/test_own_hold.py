@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 from tests.unit.plan.builders import app, card, node, pod, used, want
+from tests.unit.plan.test_mig import mig_card
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
@@ -51,6 +52,20 @@ def test_a_plan_for_more_than_that_is_a_bug() -> None:
         ledger.reserve(ask, replace(plan, charges=(Charge(CardId("d0"), 1, 6001, 0),)), 0, 30)
     ledger.reserve(ask, plan, 0, 30)
     assert ledger.recount() == []
+
+
+def test_a_plan_for_an_instance_that_another_has_is_a_bug() -> None:
+    ledger = Ledger()
+    ledger.set_node(NodeRecord(N, (mig_card("d0"),)))
+    first, second = (pod(app(want(4000)), uid=uid) for uid in ("a", "b"))
+    plan = ledger.decide(first).plan
+    assert plan is not None
+    ledger.reserve(first, plan, 0, 30)
+    again = ledger.decide(second).plan
+    assert again is not None
+    words = "the plan of ns/pod-b has no places of its own on card d0 of n$"
+    with pytest.raises(Bug, match=words):
+        ledger.reserve(second, replace(again, charges=plan.charges), 0, 30)
 
 
 @pytest.mark.parametrize(

@@ -297,3 +297,21 @@ def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pyte
     learn()
     assert taken() == [0]
     assert judged(ledger) is own
+
+
+def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.pack.judged.SHAPES", 3)
+    monkeypatch.setattr("hami.plan.pack.judged.LENT", 2)
+    own = finish(judging(demand_of({500: 3}), GPU, columns_of(idle(1))))
+    kept = {name: own.keep(name) for name in "abc"}
+    assert own.keep("a") is kept["a"]
+    own.keep("d")
+    assert own.keep("a") is kept["a"]
+    assert own.keep("b") is not kept["b"], "not used for the longest time"
+    asks = [ask("one", mem).containers[0].cards[0] for mem in (100, 200, 300)]
+    lent = [own.lending(one) for one in asks[:2]]
+    assert own.lending(asks[0]) is lent[0]
+    own.lending(asks[2])
+    assert own.lending(asks[0]) is lent[0]
+    assert own.lending(asks[1]) is not lent[1]
+    assert (len(own._kept), len(own._lent)) == (3, 2)
