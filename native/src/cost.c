@@ -13,6 +13,8 @@ enum {
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
     MOST_POSTPONED = 512,
     SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
+    ALIKE_PART = 32,            /* samples that differ by less are of one length */
+    ALIKE_LEAST = 3,            /* of a ring, to be a length that recurs */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
 };
@@ -118,6 +120,18 @@ static int64_t reference(const int64_t *sorted, int count, hami_cost_trust trust
 }
 
 /*
+ * True: one length among others that launches of this key have, as matrix products of the same grid and another depth. Time slices of others are of
+ * any length.
+ */
+static bool recurs(int64_t sample_ns, const int64_t *sorted, int count)
+{
+    int alike = 0;
+    for (int i = 0; i < count; i++)
+        alike += sorted[i] > sample_ns - sample_ns / ALIKE_PART && sorted[i] < sample_ns + sample_ns / ALIKE_PART;
+    return alike >= ALIKE_LEAST;
+}
+
+/*
  * True: somebody else's time is in it, as far as the samples of late can tell. A slice of another with its two changes of context is
  * longer than SLICE_LEAST_NS. Fewer than half of the samples are taken for such: what most launches take is what they take.
  */
@@ -130,7 +144,7 @@ static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_co
         return sample_ns > least + least / 2 + JITTER_NS;
     if (least > SLICED_NS)
         return trust == HAMI_COST_OURS && sample_ns > 2 * least;
-    return sample_ns > median + median / 2 + SLICE_LEAST_NS;
+    return sample_ns > median + median / 2 + SLICE_LEAST_NS && !recurs(sample_ns, sorted, count);
 }
 
 /*

@@ -157,6 +157,16 @@ void cost(void)
     }
     const double of_used = (double)(charged + owed) / (1999 * 64 * 300000.0);
     CHECK(of_used > 0.93 && of_used < 1.01);
+    /* Launches of one key that take 45 us, and a third of them 170, as matrix products of two depths do, one of five with a slice in it: both are charged. */
+    c = hami_cost_find(table, hami_cost_key(0x7f, 1, 0));
+    charged = owed = 0;
+    for (uint32_t i = 0; i < 2000; i++) {
+        charged += i == 0 ? 0 : 65 * c->price_ns;
+        const int64_t took = (i % 3 != 0 ? 45000 : 170000) + (int64_t)(dice() % 2000) + (dice() % 5 == 0 ? 300000 + (int64_t)(dice() % 1500000) : 0);
+        owed += hami_cost_learn(c, 1 + i * 65, took, charged, HAMI_COST_SHARED);
+    }
+    const double of_both = (double)(charged + owed) / (1999 * 65 * 87700.0);
+    CHECK(of_both > 0.93 && of_both < 1.07);
     /* A full neighbourhood says so instead of looping. */
     for (uint64_t i = 0; i < 3 * HAMI_COST_KEYS; i++)
         hami_cost_find(table, hami_cost_key(i, 9, 0));
