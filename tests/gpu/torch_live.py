@@ -5,6 +5,7 @@ its host holds it back. So what is compared is measured in turn, in slices of a 
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -28,15 +29,17 @@ class Live:
         assert self.process.stdin is not None
         print(*words, file=self.process.stdin, flush=True)
 
-    def answer(self) -> float:
+    def answers(self) -> list[float]:
         """Raises ValueError when it has ended instead, with what it said last."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        try:
-            return float(line)
-        except ValueError:
+        if not line:
             self.process.kill()
-            raise ValueError(f"a program ended: {self.end()[-300:]}") from None
+            raise ValueError(f"a program ended: {self.end()[-300:]}")
+        return [float(word) for word in line.split()]
+
+    def answer(self) -> float:
+        return self.answers()[0]
 
     def end(self) -> str:
         """What it said on stderr."""
@@ -64,15 +67,15 @@ def cores(seat: int, each: int) -> list[int]:
     return [mine[(seat * each + i) % len(mine)] for i in range(each)]
 
 
-def alone(program: Live, work: str, seconds: float, warm: float = 0.01) -> float:
-    """Iterations a second while nobody else is told to run."""
-    program.ask("run", work, time.monotonic() + warm, seconds)
-    return program.answer()
+def alone(program: Live, work: str, seconds: float, warm: float = 0.01, slices: int = 1) -> float:
+    """Iterations a second while nobody else is told to run; the median of so many slices without a pause."""
+    program.ask("run", work, time.monotonic() + warm, seconds, slices)
+    return statistics.median(program.answers())
 
 
-def together(programs: Sequence[tuple[Live, str]], seconds: float, warm: float) -> list[float]:
-    """Iterations a second of programs that run at the same time."""
+def together(programs: Sequence[tuple[Live, str]], seconds: float, warm: float, slices: int) -> list[list[float]]:
+    """Iterations a second of programs that run at the same time, slice by slice."""
     at = time.monotonic() + warm
     for program, work in programs:
-        program.ask("run", work, at, seconds)
-    return [program.answer() for program, _ in programs]
+        program.ask("run", work, at, seconds, slices)
+    return [list(each) for each in zip(*(program.answers() for program, _ in programs), strict=True)]

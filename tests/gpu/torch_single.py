@@ -24,7 +24,7 @@ class Program:
     """What one call takes on the card by limit: a program that the card's power holds back is faster when it rests."""
 
     def measure(self, limit: int) -> None:
-        self.rates.setdefault(limit, []).append(alone(self.live, self.work, 1.2, warm=0.6))
+        self.rates.setdefault(limit, []).append(alone(self.live, self.work, 0.3, warm=0.6, slices=5))
         if self.work == "matmul":
             self.live.ask("one", self.work)
             self.one_s[limit] = self.live.answer()

@@ -65,7 +65,7 @@ class Crowd:
 
     def measure_alone(self) -> None:
         for program, work in zip(self.programs, self.works, strict=True):
-            self.solo.append(statistics.median(alone(program, work, 0.5, warm=0.2) for _ in range(3)))
+            self.solo.append(alone(program, work, 0.3, warm=0.2, slices=7))
             program.ask("queued", work)
             self.busy.append(min(1.0, program.answer() * self.solo[-1]))
 
@@ -80,10 +80,8 @@ class Crowd:
         before = False
         for limited in (False, True, True, False) * rounds:
             self.limit(caps if limited else (0,) * len(caps))
-            for part in range(SLICES):
-                late = part == 0 and limited != before
-                got = together(everybody, seconds / SLICES, warm=HEARD_S if late else 0.1)
-                (self.capped if limited else self.free).append(got)
+            warm = HEARD_S if limited != before else 0.3
+            (self.capped if limited else self.free).extend(together(everybody, seconds / SLICES, warm, SLICES))
             before = limited
 
     def told(self) -> dict[str, Any]:

@@ -198,8 +198,8 @@ def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
 def live(works: list[str]) -> None:
     """`queued WORK`: seconds of one iteration's launches queued back to back. `one WORK`: seconds that a call takes on
     the card under the limit that holds. `anew WORK`: makes what it works on anew, elsewhere in memory. `run WORK BEGIN
-    SECONDS`: runs on until CLOCK_MONOTONIC is BEGIN, is measured for so long, runs on a little: iterations a second.
-    Works: layer, train, decode, matmul, small."""
+    SECONDS SLICES`: runs on until CLOCK_MONOTONIC is BEGIN, is measured for so long, so often, runs on a little:
+    iterations a second of each slice. Works: layer, train, decode, matmul, small."""
     ready = {work: warmed(work) for work in works}
     print(len(ready), flush=True)
     for line in sys.stdin:
@@ -214,11 +214,11 @@ def live(works: list[str]) -> None:
                 print(0, flush=True)
             case ["one", work]:
                 print(one_launch(ready[work]), flush=True)
-            case ["run", work, begin, seconds]:
+            case ["run", work, begin, seconds, slices]:
                 rate_of(ready[work], float(begin) - time.monotonic())
-                rate = rate_of(ready[work], float(seconds))
+                rates = [rate_of(ready[work], float(seconds)) for _ in range(int(slices))]
                 rate_of(ready[work], float(seconds) / 10)  # nobody is measured alone at the end
-                print(rate, flush=True)
+                print(*rates, flush=True)
 
 
 def serve(seconds: float, go_file: str) -> dict[str, object]:
