@@ -69,11 +69,8 @@ class Mirror:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             file = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             with contextlib.closing(os.fdopen(file, "wb", buffering=0)):
-                fresh = os.fstat(file).st_size != BYTES
                 os.ftruncate(file, BYTES)
-                os.pwrite(
-                    file, region.slots(PROCESSES if fresh else max(filled, self._slots.get(name, 0))), PROCESSES_AT
-                )
+                os.pwrite(file, region.slots(max(filled, self._slots.get(name, PROCESSES))), PROCESSES_AT)
                 os.pwrite(file, region.tail(), TAIL_AT)
                 os.pwrite(file, region.head(), 0)
         except OSError as fault:

@@ -1,7 +1,8 @@
-"""HAMi-core's region as its monitor reads it: decoded here by the layout that HAMi's documents give, with ctypes."""
+"""HAMi-core's region as its monitor reads it: decoded by the layout that HAMi's documents give."""
 
-import ctypes as c
 import os
+
+from tests.unit.wire.region_layout import Region
 
 from hami.agent.broker.mirror import Mirror
 from hami.wire.broker import Usage
@@ -9,49 +10,6 @@ from hami.wire.broker import Usage
 from .conftest import CARD, OTHER, UID
 
 MIB = 1 << 20
-
-
-class Memory(c.Structure):
-    _fields_ = [(name, c.c_uint64) for name in ("context", "module", "buffer", "offset", "total", "a", "b", "c")]
-
-
-class Time(c.Structure):
-    _fields_ = [(name, c.c_uint64) for name in ("decode", "encode", "sm", "a", "b", "c")]
-
-
-class Slot(c.Structure):
-    _fields_ = (
-        ("pid", c.c_int32),
-        ("host_pid", c.c_int32),
-        ("used", Memory * 16),
-        ("monitor_used", c.c_uint64 * 16),
-        ("device_util", Time * 16),
-        ("status", c.c_int32),
-        ("sequence", c.c_uint64),
-        ("spare", c.c_uint64 * 2),
-    )
-
-
-class Region(c.Structure):
-    _fields_ = (
-        ("magic", c.c_int32),
-        ("major", c.c_int32),
-        ("minor", c.c_int32),
-        ("sm_init_flag", c.c_int32),
-        ("owner_pid", c.c_uint64),
-        ("semaphore", c.c_char * 32),
-        ("device_num", c.c_uint64),
-        ("uuids", (c.c_char * 96) * 16),
-        ("limit", c.c_uint64 * 16),
-        ("sm_limit", c.c_uint64 * 16),
-        ("procs", Slot * 1024),
-        ("proc_num", c.c_int32),
-        ("utilization_switch", c.c_int32),
-        ("recent_kernel", c.c_int32),
-        ("priority", c.c_int32),
-        ("last_kernel_time", c.c_int64),
-        ("semaphore_after", c.c_char * 32),
-    )
 
 
 WALL = 1_700_000_000
@@ -68,11 +26,6 @@ def read(tmp_path, number=0):
     assert name.suffix == ".cache"
     assert len(text) == 2_008_952 + 1
     return Region.from_buffer_copy(text)
-
-
-def test_the_layout_is_the_documented_one():
-    assert (c.sizeof(Slot), c.sizeof(Region)) == (1960, 2_008_952)
-    assert (Region.procs.offset, Region.proc_num.offset, Slot.device_util.offset) == (1856, 2_008_896, 1160)
 
 
 async def test_the_monitor_finds_each_containers_limits_and_what_its_processes_use(stage, tmp_path):
@@ -147,6 +100,9 @@ async def test_containers_that_are_gone_leave_nothing_and_what_others_put_there_
     stage.broker.round()
     made.round()
     assert [one.name for one in (tmp_path / "containers").iterdir()] == ["somebody_else"]
+    stage.grant("a")  # a container of that name whose first process has not come
+    made.round()
+    assert [one.name for one in (tmp_path / "containers").iterdir()] == ["somebody_else"]
 
 
 async def test_a_folder_that_cannot_be_written_is_told_once(stage, tmp_path, caplog):
@@ -157,3 +113,54 @@ async def test_a_folder_that_cannot_be_written_is_told_once(stage, tmp_path, cap
     for _ in range(3):
         made.round()
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
+
+
+async def test_a_container_without_limits_and_without_launches_is_idle_and_may_use_all(stage, tmp_path):
+    stage.grant("a", mem=None, cores=0)
+    client = await stage.joined("a")
+    made = mirror(stage, tmp_path)
+    client.send(Usage(0, (0,) * 7, 0, 0, 0, 0))
+    await stage.settle()
+    made.round()
+    region = read(tmp_path)
+    assert (region.limit[0], region.sm_limit[0], region.priority) == (0, 100, 1)
+    assert (region.recent_kernel, region.last_kernel_time, region.procs[0].device_util[0].sm) == (0, 0, 0)
+
+
+async def test_activity_and_time_end_with_the_last_launch_and_the_last_word(stage, tmp_path):
+    stage.grant("a", cards=(CARD, OTHER))
+    client = await stage.joined("a", cards=2)
+    made = mirror(stage, tmp_path)
+    for card, launched in ((0, stage.now - 3), (1, stage.now + 2)):
+        for busy in (0, 5_000_000_000):  # more than there was: of two clocks
+            stage.now += 1
+            client.send(Usage(card, (0,) * 7, busy, int(launched * 1e9), 0, 0))
+            await stage.settle()
+    made.round()  # the last launch, on the second card, is 2 s ago
+    assert (read(tmp_path).recent_kernel, read(tmp_path).last_kernel_time) == (2, WALL - 2)
+    assert [read(tmp_path).procs[0].device_util[card].sm for card in (0, 1, 2)] == [100, 100, 0]
+    stage.now += 1
+    made.round()
+    assert [read(tmp_path).procs[0].device_util[card].sm for card in (0, 1)] == [0, 100]
+    stage.now += 2
+    made.round()  # 5 s after the launch
+    assert (read(tmp_path).recent_kernel, read(tmp_path).procs[0].device_util[1].sm) == (0, 0)
+
+
+async def test_a_folder_that_fails_again_is_told_again(stage, tmp_path, caplog):
+    stage.grant("a")
+    await stage.joined("a")
+    made, root = mirror(stage, tmp_path), tmp_path / "containers"
+    for _ in range(2):
+        root.touch()
+        made.round()
+        root.unlink()
+        made.round()
+        (root / f"{UID.format(0)}_main" / "mirror.cache").unlink()
+        (root / f"{UID.format(0)}_main").rmdir()
+        root.rmdir()
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [(record.folder, "File exists" in record.why or "Not a dir" in record.why) for record in told] == [
+        (str(root / f"{UID.format(0)}_main"), True)
+    ] * 2
+    assert "HAMi's monitor" in told[0].message
