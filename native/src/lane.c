@@ -9,7 +9,8 @@
 
 enum { LANES = 512 }; /* threads that launch at once, times cards; more of them pay without a lane */
 
-static_assert(HAMI_LANE_KEYS == 64, "the index is the top six bits of the hash");
+static_assert(HAMI_LANE_SETS == 128, "the index is the top seven bits of the hash");
+static_assert(sizeof(hami_lane_set) == 64, "a set is one line");
 
 __thread hami_mine_t hami_mine;
 
@@ -41,8 +42,8 @@ static void give_back(void *first)
     leave();
     for (hami_lane *lane = first, *next; lane != NULL; lane = next) {
         next = lane->other;
-        for (int i = 0; i < HAMI_LANE_KEYS; i++)
-            drop(&lane->keys[i]);
+        for (int i = 0; i < HAMI_LANE_SETS * HAMI_LANE_WAYS; i++)
+            drop(&lane->sets[i / HAMI_LANE_WAYS].keys[i % HAMI_LANE_WAYS]);
         hami_budget_correct(&lane->card->purse, -lane->kept_ns);
         lane->kept_ns = 0;
         atomic_store(&lane->taken, false);
@@ -115,13 +116,19 @@ hami_lane *hami_lane_take(hami_card *card)
 
 void hami_lane_drop(hami_lane *lane, uint64_t what, uint64_t amount)
 {
-    drop(hami_lane_key_of(lane, what, amount));
+    hami_lane_key *key = hami_lane_find(lane, what, amount);
+    if (key->what == what && key->amount == amount)
+        drop(key);
 }
 
 void hami_lane_fill(hami_lane *lane, uint64_t what, uint64_t amount, struct hami_cost *cost, int64_t price_ns, uint32_t left)
 {
-    hami_lane_key *key = hami_lane_key_of(lane, what, amount);
-    *key = (hami_lane_key){.what = what, .amount = amount, .price_ns = price_ns, .cost = cost, .left = left};
+    hami_lane_set *set = hami_lane_set_of(lane, what, amount);
+    hami_lane_key *key = set->keys;
+    for (int i = 1; i < HAMI_LANE_WAYS; i++)
+        key = set->keys[i].left < key->left ? &set->keys[i] : key;
+    drop(key);
+    *key = (hami_lane_key){.what = what, .amount = amount, .price_ns = (int32_t)price_ns, .cost = cost, .left = left};
 }
 
 /* ---- which card a thread launches on ---- */
