@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from hami.ledger.index import Index
 from hami.plan import score
-from hami.plan.columns import ABSENT, ANY_CPU, CELLS, TOP, Columns
+from hami.plan.columns import ABSENT, ANY_CPU, CELLS, CORDONED, SICK, TOP, WRONG_ID, WRONG_TYPE, Columns
 from hami.plan.scan import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
@@ -172,3 +172,8 @@ def test_number_0_is_no_card() -> None:
     assert columns.kinds == [("", "", ""), (NVIDIA, "NVIDIA-A100", "hami-core")]
     columns.write(0, None)
     assert columns.kind.max() == 0
+
+
+def test_what_a_card_is_has_five_numbers_in_three_bits() -> None:
+    assert sorted((ABSENT, SICK, CORDONED, WRONG_TYPE, WRONG_ID)) == [1, 2, 3, 4, 5]
+    assert np.iinfo(np.int32).max == TOP + 1, "one more is the most that an ask is compared as"

@@ -116,3 +116,7 @@ def test_turnover_is_what_part_of_a_tenth_has_left(asked: int, left: int, turnov
 def test_of_asks_for_several_cards_the_twelve_most_frequent_count() -> None:
     demand = seen(*((want(size, cards=2), size) for size in range(1, 15)))
     assert [one.shape.ask.mem_mib for one in demand.frequent(NVIDIA)] == list(range(14, 2, -1))
+
+
+def test_of_asks_for_one_card_the_thirty_two_most_frequent_count() -> None:
+    assert len(seen(*((want(size), 1) for size in range(1, 41))).frequent(NVIDIA)) == 32

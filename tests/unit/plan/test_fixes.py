@@ -63,3 +63,12 @@ def test_a_mode_alone_makes_no_type_a_stranger() -> None:
 
 def test_a_node_without_cards_has_nothing_to_be_changed() -> None:
     assert finish(fixes(pod(app(want(1000, cores=5, cards=2))), node())) == []
+
+
+def test_each_change_is_told_in_words() -> None:
+    assert [change.value for change in Change] == [
+        "ask less memory", "ask fewer cores", "ask less memory and fewer cores", "ask fewer cards",
+        "accept another type", "drop the type, uuid and mode rules", "drop the NUMA binding",
+        "uncordon a card", "move a pod away", "end a pod",
+    ]  # fmt: skip
+    assert Fix(Change.END_POD, "end it").effort == 0

@@ -14,7 +14,7 @@ from hami.plan.columns import Columns
 from hami.plan.pack import Pack
 from hami.plan.pack.chooser import MANY_SEEN
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import ENOUGH, Judged, judging
+from hami.plan.pack.judged import ENOUGH, NO_ROOM, UNWEIGHED, Judged, judging
 from hami.plan.steps import finish
 
 from .packs import GPU, ask, bind, card, ledger_of
@@ -315,3 +315,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkey
     assert own.lending(asks[0]) is lent[0]
     assert own.lending(asks[1]) is not lent[1]
     assert (len(own._kept), len(own._lent)) == (3, 2)
+
+
+def test_no_room_is_worse_than_not_weighed_and_that_is_worse_than_any_loss() -> None:
+    assert NO_ROOM < UNWEIGHED < -1e12

@@ -10,8 +10,6 @@ from hami.plan import refuse
 from hami.plan.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct, sorts
 from hami.plan.refuse import Form
 
-from . import builders as make
-
 Pair = tuple[int, int]
 
 
@@ -100,18 +98,6 @@ def test_each_value_is_told_which_of_the_different_ones_it_is(
     assert [found[place] for place in which.tolist()] == values
 
 
-@pytest.mark.parametrize(
-    ("refusal", "reason"),
-    [
-        (refuse.unusable("silent"), Reason.UNREGISTERED),
-        (refuse.no_family(make.NVIDIA), Reason.NO_SUCH_FAMILY),
-        (refuse.too_few(3, 1), Reason.INSUFFICIENT_CARDS),
-    ],
-)
-def test_a_reason_that_is_no_card_s_counts_once(refusal: Refusal, reason: Reason) -> None:
-    assert (refusal.counts, refusal.total, refusal.reason) == (((reason, 1),), 0, reason)
-
-
 @pytest.mark.parametrize(("many", "different"), [(SHORT + 1, 2), (5000, 1), (5000, 40)])
 def test_few_sorts_among_many_are_told_apart_without_sorting(
     many: int, different: int, monkeypatch: pytest.MonkeyPatch
@@ -137,17 +123,3 @@ def test_the_first_number_says_nothing_and_the_second_that_nobody_knows_the_node
     words = Words()
     assert words.forms == [Form((), 0, "", ""), Form(((Reason.UNREGISTERED, 1),), 0, "", "")]
     assert (FEASIBLE, UNKNOWN) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("refusal", "text"),
-    [
-        (refuse.UNKNOWN_NODE, "node unregistered"),
-        (
-            refuse.NOT_TOGETHER,
-            "AllocatedCardsInsufficientRequest: each container fits by itself, but not all that run at the same time",
-        ),
-    ],
-)
-def test_what_is_said_of_a_whole_node(refusal: Refusal, text: str) -> None:
-    assert (refusal.text, refusal.total, refusal.counts[0][1]) == (text, 0, 1)

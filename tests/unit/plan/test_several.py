@@ -34,7 +34,7 @@ def test_a_second_family_that_does_not_fit_together_refuses_the_node_too() -> No
 
     both = (want(5000), want(5000, family=OTHER))
     ask = pod(app(*both), app(*both))
-    assert feasible(ask, of("good", 2), of("bad", 1), of("better", 3)) == ["good", "better"]
+    assert feasible(ask, of("good", 2), of("lacking", 1), of("better", 3)) == ["good", "better"]
     assert feasible(ask, of("bad", 1)) == []
 
 
