@@ -70,6 +70,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     monitor_mirror: bool = False
     """Whether what containers use is also written where HAMi's vGPUmonitor looks, below the hook path, in its form."""
 
+    strict: bool = False
+    """Deny driver entry points and private tables that the library does not know; else they pass, counted."""
+
     scheduler_names: tuple[str, ...] = ("hami-scheduler",)
     """Pods of other schedulers get no card, whatever their annotations say. Empty trusts every scheduler."""
     allocate_wait: float = 5.0

@@ -68,8 +68,8 @@ def test_a_slice_gets_hamis_environment_and_the_library():
 def test_without_a_broker_there_is_no_word_of_one():
     made = grant(one(2), host(broker=False))
     assert "/usr/local/vgpu/broker" not in mounts(made)
-    assert policy_of(made, share(one(2)), CARDS, NvidiaConfig()).broker is None
-    assert policy_of(grant(one(2)), share(one(2)), CARDS, NvidiaConfig()).broker == "/usr/local/vgpu/broker/sock"
+    assert policy_of(made, share(one(2)), CARDS, host()).broker is None
+    assert policy_of(grant(one(2)), share(one(2)), CARDS, host()).broker == "/usr/local/vgpu/broker/sock"
 
 
 def test_limits_stand_in_the_order_of_the_visible_cards_which_is_by_index():
@@ -173,13 +173,19 @@ def test_an_answer_can_be_read_back_from_what_kubelet_keeps():
 def test_the_policy_finds_limits_by_card_and_takes_the_priority_from_the_resource():
     made = grant([*one(3, 300, 30), *one(1, 40960, 50)])
     spec, _ = ask(priority=0, env=[("CUDA_TASK_PRIORITY", "1")])
-    policy = policy_of(made, Share(spec, ContainerKind.APP, made.slices), CARDS, NvidiaConfig(gpu_core_policy="force"))
+    forced = host(NvidiaConfig(gpu_core_policy="force"))
+    policy = policy_of(made, Share(spec, ContainerKind.APP, made.slices), CARDS, forced)
     assert policy.container == "uid-1/main"
     assert policy.cards == (CardLimit(uuid(1), None, 50), CardLimit(uuid(3), 300, 30))
     assert policy.core_policy is CorePolicy.FORCE
     assert policy.priority == 0
-    disabled = policy_of(made, share(one(1)), CARDS, NvidiaConfig(disable_core_limit=True))
+    disabled = policy_of(made, share(one(1)), CARDS, host(NvidiaConfig(disable_core_limit=True)))
     assert (disabled.core_policy, disabled.priority) == (CorePolicy.DISABLE, 1)
+
+
+def test_entry_points_that_the_library_does_not_know_are_denied_where_the_agent_is_told_so():
+    assert not policy_of(grant(one(1)), share(one(1)), CARDS, host()).strict
+    assert policy_of(grant(one(1)), share(one(1)), CARDS, host(strict=True)).strict
 
 
 def test_the_cdi_spec_has_every_card_and_only_nodes_that_are_there(tmp_path):

@@ -211,7 +211,7 @@ class Allocator:
         key = key_of(found.pod.ref, found.share.name, ids)
         cards = parts.cards.cards()
         grant = build(found.pod.ref, found.share, ids, key=key, cards=cards, host=parts.host)
-        policy = policy_of(grant, found.share, cards, parts.host.config) if needs_policy(grant) else None
+        policy = policy_of(grant, found.share, cards, parts.host) if needs_policy(grant) else None
 
         def prepare() -> None:
             if policy is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hami.agent.bound import Share
 from hami.agent.files import replace_file
-from hami.agent.grant import BROKER_FOLDER
+from hami.agent.grant import BROKER_FOLDER, Host
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
 from hami.model.grant import Grant
@@ -19,8 +19,9 @@ from hami.model.plan import Slice
 from hami.wire.policy import BROKER_PATH, POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
 
 
-def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], config: NvidiaConfig) -> LibraryPolicy:
+def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], host: Host) -> LibraryPolicy:
     """What the container is held to. Limits are found by card id, never by position."""
+    config = host.config
     full = {card.id: card.mem_mib for card in cards}
     return LibraryPolicy(
         container=f"{grant.pod.uid}/{grant.container}",
@@ -31,6 +32,7 @@ def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], config: Nvidi
         core_policy=CorePolicy.DISABLE if config.disable_core_limit else CorePolicy(config.gpu_core_policy),
         priority=_priority(share, config),
         broker=BROKER_PATH if has_broker(grant) else None,
+        strict=host.settings.strict,
     )
 
 

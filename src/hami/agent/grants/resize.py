@@ -65,7 +65,7 @@ def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | N
 async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> None:
     grant = replace(seat.grant, slices=slices)
     try:
-        policy = policy_of(grant, share, parts.cards.cards(), parts.host.config)
+        policy = policy_of(grant, share, parts.cards.cards(), parts.host)
         await parts.seats.change(put=[replace(seat, grant=grant)])
         await asyncio.to_thread(parts.folders.write, seat.key, policy)
     except Malformed as fault:

@@ -210,7 +210,7 @@ class Verifier:
             raise NotVerified(f"pod {place.pod.ref} was given up and its slice released: delete it")
         if not needs_policy(seat.grant):
             return None
-        return policy_of(seat.grant, place.share, parts.cards.cards(), parts.host.config)
+        return policy_of(seat.grant, place.share, parts.cards.cards(), parts.host)
 
     async def _leave(
         self, ids: frozenset[str], seats: Sequence[Seat], policies: Sequence[LibraryPolicy | None]
