@@ -6,15 +6,32 @@
 #include "intercept/elf.h"
 #include "probe.h"
 
+enum { KERNELS_MOST = 64 };
+
+/* So many empty kernels, each of a module of its own, their handles at distances that nobody knows, as in a large program. */
+static void load_kernels(CUfunction *kernels, int count)
+{
+    for (int i = 0; i < count; i++) {
+        CUmodule module;
+        if (malloc((size_t)(now_ns() % 20011)) == NULL)
+            fail("malloc", 0);
+        MUST(cuModuleLoadData, &module, ptx);
+        MUST(cuModuleGetFunction, &kernels[i], module, "nothing");
+    }
+}
+
 /* Both ways in turn, in one process: the driver's own entry point, read from its symbol table, and what lookups give. */
-void launches(long count)
+void launches(long count, int kernels)
 {
     enum { BATCH = 200, MOST = 20000 };
+    static CUfunction each[KERNELS_MOST];
     static double direct[MOST], looked_up[MOST], added[MOST];
     CUresult (*entry)(CUfunction, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,
                       CUstream, void **, void **) = NULL;
     int batches = 0;
     start(true);
+    kernels = kernels < 1 ? 1 : kernels > KERNELS_MOST ? KERNELS_MOST : kernels;
+    load_kernels(each, kernels);
     void *address = hami_elf_find("libcuda.so", "cuLaunchKernel");
     memcpy(&entry, &address, sizeof entry);
     if (entry == NULL)
@@ -25,7 +42,7 @@ void launches(long count)
             MUST(cuCtxSynchronize);
             const int64_t from = now_ns();
             for (int i = 0; i < BATCH; i++)
-                (ours ? cu.cuLaunchKernel : entry)(nothing, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL);
+                (ours ? cu.cuLaunchKernel : entry)(each[i % kernels], 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL);
             (ours ? looked_up : direct)[batches] = (double)(now_ns() - from) / (double)BATCH;
         }
         added[batches] = looked_up[batches] - direct[batches];

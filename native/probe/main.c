@@ -25,7 +25,7 @@
  *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
  *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
- *   probe launches COUNT                   host time of a null launch through a lookup and without, in turn
+ *   probe launches COUNT [KERNELS]         host time of a null launch through a lookup and without, in turn; of so many kernels in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB, likewise
  *   probe symbols FILE                     every name of FILE by dlsym and by cuGetProcAddress with versions and flags
  */
@@ -60,7 +60,7 @@ static void do_defects(int count, char **words) { (void)count, (void)words, defe
 static void do_full(int count, char **words) { (void)count, full(atoll(words[0])); }
 static void do_pairs(int count, char **words) { (void)count, pairs(atoll(words[0])); }
 static void do_queued(int count, char **words) { (void)count, queued(atoll(words[0])); }
-static void do_launches(int count, char **words) { (void)count, launches(atol(words[0])); }
+static void do_launches(int count, char **words) { launches(atol(words[0]), count > 1 ? atoi(words[1]) : 1); }
 static void do_allocs(int count, char **words) { (void)count, allocs(atoi(words[0])); }
 static void do_symbols(int count, char **words) { (void)count, symbols(words[0]); }
 

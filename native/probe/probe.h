@@ -169,7 +169,7 @@ void defects(void);                                                             
 void full(int64_t ns);                                                               /* queue.c */
 void pairs(int64_t ns);                                                              /* queue.c */
 void queued(int64_t ns);                                                             /* queue.c */
-void launches(long count);                                                           /* added.c */
+void launches(long count, int kernels);                                                           /* added.c */
 void allocs(int count);                                                              /* added.c */
 void watch(double seconds);                                                          /* life.c */
 void forks(int seconds);                                                             /* life.c */

@@ -10,11 +10,12 @@ from bench import Bench, finish
 def overhead(bench: Bench) -> None:
     """Host time that the library adds."""
     count = 200_000 if bench.quick else 1_000_000
-    for label, env, most in (
-        ("unlimited slice", bench.environment(0, memory="64g"), 10),
-        ("limit 99, not blocked", bench.environment(99), 40),
+    for label, kernels, env, most in (
+        ("unlimited slice", 1, bench.environment(0, memory="64g"), 10),
+        ("limit 99, not blocked", 1, bench.environment(99), 40),
+        ("limit 99, a dozen kernels in turn", 12, bench.environment(99), 40),
     ):
-        got = bench.probe("launches", count, env=env)
+        got = bench.probe("launches", count, kernels, env=env)
         added = got["added_ns"]
         ok = added <= most and not got["same_address"]
         bench.add(

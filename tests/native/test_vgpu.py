@@ -127,6 +127,17 @@ def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: C
     assert rate * 10_000 / 1e7 <= 21.5
 
 
+def test_a_launch_costs_the_same_whether_a_program_has_one_kernel_or_a_dozen(container: Container) -> None:
+    """Prices that a thread keeps to itself do not push each other out; by chance of addresses, so in several processes."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force"}
+
+    def added(kernels: int) -> float:
+        told = [container.probe("launches", 60_000, kernels, **wanted)["added_ns"] for _ in range(9)]
+        return sorted(float(str(each)) for each in told)[6]
+
+    assert added(12) < 2 * added(1)
+
+
 def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
     outs = {"CUDA_DEVICE_MEMORY_LIMIT": "99g", "CUDA_DISABLE_CONTROL": "true", "CUDA_DEVICE_SM_LIMIT": "0"}
     with policy(container, limits(container)):
