@@ -128,7 +128,7 @@ def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: C
 
 
 def test_a_launch_costs_the_same_whether_a_program_has_one_kernel_or_a_dozen(container: Container) -> None:
-    """Prices that a thread keeps to itself do not push each other out; by chance of addresses, so in several processes."""
+    """Prices that a thread keeps to itself do not push each other out: by chance of addresses, so in nine processes."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force"}
 
     def added(kernels: int) -> float:
