@@ -29,8 +29,8 @@ KEPT = ROOT / "build/fuzz"
 FLAGS = ["-std=gnu11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 MOST_BYTES = 4096
 TARGETS = {
-    "policy": ("src/policy.c", "src/prim/linux.c"),
-    "wire": ("src/wire.c",),
+    "policy": ("src/limits/policy.c", "src/prim/linux.c"),
+    "wire": ("src/limits/wire.c",),
 }
 """By the name of their file, with what they test."""
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "policy.h"
+#include "limits/policy.h"
 
 static void tell(const char *text, size_t size)
 {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "wire.h"
+#include "limits/wire.h"
 
 enum { MOST = 16 };
 

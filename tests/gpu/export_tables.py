@@ -98,7 +98,7 @@ class Libraries:
         folder = self.work / name
         self.generate(folder, text)
         path = f'-DHAMI_POLICY_PATH="{policy}"'
-        rest = [folder / "hooks.c", NATIVE / "src/policy.c", f"-Wl,--version-script={folder / 'exports.map'}"]
+        rest = [folder / "hooks.c", NATIVE / "src/limits/policy.c", f"-Wl,--version-script={folder / 'exports.map'}"]
         link = ["-Wl,-Bsymbolic", "-ldl", "-lpthread", "-o", folder / "libvgpu.so"]
         command = ["gcc", *self.flags, f"-I{folder}", path, "-shared", *self.objects, *rest, *link]
         subprocess.run(command, check=True)

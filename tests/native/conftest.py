@@ -21,13 +21,13 @@ SANITIZERS = {
     "tsan": ["-O1", "-fsanitize=thread"],
 }
 UNITS = [
-    "src/policy.c",
-    "src/map.c",
-    "src/ledger.c",
-    "src/loans.c",
-    "src/budget.c",
-    "src/cost.c",
-    "src/overlap.c",
+    "src/limits/policy.c",
+    "src/memory/map.c",
+    "src/memory/ledger.c",
+    "src/memory/loans.c",
+    "src/pay/budget.c",
+    "src/price/cost.c",
+    "src/price/overlap.c",
     "src/prim/linux.c",
 ]
 

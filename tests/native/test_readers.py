@@ -44,7 +44,7 @@ def agents(text: bytes) -> str:
 
 
 def librarys(tools: Tools, folder: Path, texts: list[bytes]) -> list[str]:
-    program = tools.part("policy", ["src/policy.c", "src/prim/linux.c"], SANITIZERS["asan"])
+    program = tools.part("policy", ["src/limits/policy.c", "src/prim/linux.c"], SANITIZERS["asan"])
     (folder / "policies").write_bytes(b"".join(text + b"\0" for text in texts))
     done = subprocess.run([program, folder / "policies"], capture_output=True, check=True)
     return done.stdout.decode("latin1").splitlines()
@@ -121,7 +121,7 @@ def test_a_packet_of_the_broker_is_taken_by_both_or_by_neither(tools: Tools, tmp
     good = [bytes.fromhex(packet) for _, packet in lines]
     packets = [*good, *(edited_packet(dice, good) for _ in range(100_000))]
     (tmp_path / "packets").write_text("".join(f"{packet.hex()}\n" for packet in packets))
-    program = tools.part("wire", ["src/wire.c"], SANITIZERS["asan"])
+    program = tools.part("wire", ["src/limits/wire.c"], SANITIZERS["asan"])
     told = subprocess.run([program, "taken", tmp_path / "packets"], capture_output=True, text=True, check=True).stdout
     differ = [packet for packet, one in zip(packets, told.split(), strict=True) if (one == "1") != taken(packet)]
     assert differ == []

@@ -48,7 +48,7 @@ VECTORS = NATIVE / "tests/broker.vectors"
 @pytest.mark.parametrize("sanitizer", ["plain", "asan"])
 @pytest.mark.parametrize("words", [f"{VECTORS}", f"fuzz 500000 1 {VECTORS}", f"fuzz 500000 2 {VECTORS}"])
 def test_packets_are_the_same_in_c_and_nothing_else_is_taken(tools: Tools, words: str, sanitizer: str) -> None:
-    run(tools.part("wire", ["src/wire.c"], SANITIZERS[sanitizer]), words)
+    run(tools.part("wire", ["src/limits/wire.c"], SANITIZERS[sanitizer]), words)
 
 
 FUZZ = NATIVE / "tests/fuzz"
@@ -62,14 +62,14 @@ def found(target: str) -> list[Path]:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_policy_parser(tools: Tools, seed: int) -> None:
     """`make fuzz` runs the same targets under libFuzzer."""
-    program = tools.fuzzer("policy", "src/policy.c", "src/prim/linux.c")
+    program = tools.fuzzer("policy", "src/limits/policy.c", "src/prim/linux.c")
     seeds = [*sorted(FUZZ.glob("seeds/policy/*")), *found("policy")]
     told = json.loads(run(program, f"60000 {seed} {' '.join(map(str, seeds))}"))
     assert told["kept"] > 10 * told["seeds"]
 
 
 def test_a_fuzzer_guided_by_what_it_reaches_finds_nothing_in_the_packets(tools: Tools, tmp_path: Path) -> None:
-    program = tools.fuzzer("wire", "src/wire.c")
+    program = tools.fuzzer("wire", "src/limits/wire.c")
     seeds = []
     for number, line in enumerate(VECTORS.read_text().splitlines()):
         if line and not line.startswith("#"):
@@ -86,7 +86,8 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
     broken.write_text(sound.replace("        check(&p);\n    else", f"        check(&p), {dies};\n    else"))
     (tmp_path / "good").write_text((FUZZ / "seeds/policy/good").read_text().replace("8000", "7777"))
     flags = [*SANITIZERS["asan"], "-fsanitize-coverage=trace-pc,trace-cmp"]
-    compile_c([broken, "tests/fuzz/guided.c", "src/policy.c", "src/prim/linux.c"], tmp_path / "fuzz", [*flags, "-O1"])
+    sources = [broken, "tests/fuzz/guided.c", "src/limits/policy.c", "src/prim/linux.c"]
+    compile_c(sources, tmp_path / "fuzz", [*flags, "-O1"])
     done = subprocess.run([tmp_path / "fuzz", "60000", "1", tmp_path / "good"], capture_output=True, check=False)
     assert done.returncode != 0
 
@@ -95,7 +96,7 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 2 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies in
     the shared page gains nothing."""
-    sources = ["tests/turns/sim.c", "src/turns.c", "src/budget.c"]
+    sources = ["tests/turns/sim.c", "src/pay/turns.c", "src/pay/budget.c"]
     told = run(tools.part("turns", sources, SANITIZERS["asan"]), case)
     assert "NO " not in told
     assert told == run(tools.part("turns", sources, SANITIZERS["plain"]), case)

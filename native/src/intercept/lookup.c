@@ -16,8 +16,8 @@
 #include "hooks.h"
 #include "intercept/elf.h"
 #include "intercept/intercept.h"
-#include "log.h"
-#include "policy.h"
+#include "process/log.h"
+#include "limits/policy.h"
 
 #if defined(__clang__)
 #define TAIL_CALL __attribute__((musttail)) return

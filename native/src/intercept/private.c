@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "driver.h"
+#include "process/driver.h"
 #include "intercept/elf.h"
 #include "intercept/intercept.h"
-#include "log.h"
+#include "process/log.h"
 
 static _Atomic unsigned long unknown_count;
 

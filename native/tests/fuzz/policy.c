@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy.h"
+#include "limits/policy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

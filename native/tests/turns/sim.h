@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "turns.h"
+#include "pay/turns.h"
 
 enum { MOST = 8 };
 #define SECOND ((int64_t)1000000000)

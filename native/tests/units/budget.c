@@ -1,5 +1,5 @@
 /* The budget: a program that launches whenever it may, on a card that is always fast enough. See units.h. */
-#include "budget.h"
+#include "pay/budget.h"
 #include "units.h"
 
 static double share(int percent, int64_t kernel_ns, int64_t host_ns, int64_t seconds)

@@ -1,5 +1,5 @@
 /* Prices of kernels: what is charged against what was used. See units.h. */
-#include "cost.h"
+#include "price/cost.h"
 #include "units.h"
 
 /* Of a key whose length varies, and becomes five times as long. */

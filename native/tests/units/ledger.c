@@ -7,8 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ledger.h"
-#include "loans.h"
+#include "memory/ledger.h"
+#include "memory/loans.h"
 #include "prim/prim.h"
 #include "units.h"
 

@@ -1,7 +1,7 @@
 /* The map, against a plain list. See units.h. */
 #include <string.h>
 
-#include "map.h"
+#include "memory/map.h"
 #include "units.h"
 
 void map(void)

@@ -1,5 +1,5 @@
 /* Programs of several streams, burst by burst: what they are charged, and when bursts end. See units.h. */
-#include "overlap.h"
+#include "price/overlap.h"
 #include "units.h"
 
 #define MS 1000000

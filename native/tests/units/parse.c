@@ -1,7 +1,7 @@
 /* Policy file and environment: what is read, what is refused, and edits of it at random. See units.h. */
 #include <string.h>
 
-#include "policy.h"
+#include "limits/policy.h"
 #include "units.h"
 
 static const char good[] = "version 1\ncontainer a/b\ncore_policy force\npriority 0\nfail closed\nstrict 1\nledger /l\nbroker /b\n"

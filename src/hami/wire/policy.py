@@ -1,6 +1,6 @@
 """The policy file: what a sliced container may use, as the preloaded library reads it.
 
-The agent writes it on the host (root-owned) and mounts it read-only; `native/src/policy.c` reads
+The agent writes it on the host (root-owned) and mounts it read-only; `native/src/limits/policy.c` reads
 it. `docs/reference/policy-file.md` is the format. Knows nothing of where files lie on the host.
 """
 

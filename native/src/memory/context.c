@@ -1,0 +1,233 @@
+/*
+ * Hooks of contexts and the device heap, which the driver takes without being asked for bytes.
+ *
+ * A context's size is known only afterwards, from NVML. So the first of a container is made alone, whatever its processes
+ * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone.
+ */
+#include "pay/lane.h"
+#include "process/log.h"
+#include "process/state.h"
+
+enum { MEASURE_NS = 5ll * 1000 * 1000 * 1000 }; /* a context is made in a tenth of a second; on a busy host in a few */
+
+static int64_t unattributed(hami_card *card)
+{
+    return hami_state.ledger->slots[hami_state.slot].cards[card->ledger_index].held[HAMI_UNATTRIBUTED];
+}
+
+/* ---- contexts ---- */
+
+typedef struct {
+    hami_card *card;
+    int64_t estimate, before, took; /* bytes */
+    bool claimed;             /* nobody else makes one of unknown size */
+} making;
+
+static _Atomic int64_t *size_known(hami_card *card)
+{
+    return &hami_state.ledger->cards[card->ledger_index].context_bytes;
+}
+
+static bool context_begin(making *m, CUdevice device)
+{
+    *m = (making){.card = atomic_load(&hami_active) ? hami_card_of(device) : NULL};
+    if (m->card == NULL)
+        return true;
+    if (atomic_load(size_known(m->card)) == 0)
+        m->claimed = hami_claim(m->card, MEASURE_NS);
+    const int64_t known = atomic_load(size_known(m->card)); /* by now, perhaps */
+    m->estimate = known > 0 ? known : 0;
+    if (known != 0)
+        hami_unclaim(m->card, &m->claimed);
+    if (m->estimate > 0)
+        return hami_take(m->card, HAMI_CONTEXT, m->estimate);
+    hami_reconcile(m->card);
+    m->before = unattributed(m->card);
+    return true;
+}
+
+/* How large a context is that nobody knew the size of. False: larger than what is left. */
+static bool measured(making *m)
+{
+    int64_t nobody = 0;
+    if (!hami_reconcile(m->card)) {
+        atomic_compare_exchange_strong(size_known(m->card), &nobody, -1); /* for the next not to wait for it either */
+        return true;
+    }
+    m->took = unattributed(m->card) - m->before;
+    if (m->took > 0) {
+        atomic_store(size_known(m->card), m->took);
+        hami_ledger_explain(hami_state.ledger, hami_state.slot, m->card->ledger_index, HAMI_CONTEXT, m->took);
+    }
+    if (!hami_overdrawn(m->card))
+        return true;
+    hami_log(HAMI_LOG_WARN, "a context of %lld bytes does not fit into the slice", (long long)m->took);
+    return false;
+}
+
+/*
+ * True when the context fits; otherwise the caller undoes it, and says so. One that was estimated is set right by the next
+ * look at NVML, which so does not stand in the way of 64 processes starting.
+ */
+static bool context_end(making *m, CUresult result)
+{
+    if (m->card == NULL)
+        return true;
+    if (m->estimate > 0 && result == CUDA_SUCCESS)
+        atomic_store(&m->card->reconcile_due, true);
+    else if (m->estimate > 0)
+        hami_give(m->card, HAMI_CONTEXT, m->estimate);
+    else if (result == CUDA_SUCCESS && !measured(m))
+        return false;
+    hami_unclaim(m->card, &m->claimed);
+    return true;
+}
+
+static CUresult context_undone(making *m)
+{
+    if (m->took > 0)
+        hami_give(m->card, HAMI_CONTEXT, m->took);
+    hami_reconcile(m->card);
+    hami_unclaim(m->card, &m->claimed);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* A context has ended: give back what an estimate charged for it. The next look at NVML has the last word. */
+static void context_gone(hami_card *card)
+{
+    const int64_t known = atomic_load(size_known(card));
+    hami_give(card, HAMI_CONTEXT, known > 0 ? known : 0);
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+{
+    unsigned int flags = 0;
+    int active = 0;
+    if (USE(cuDevicePrimaryCtxGetState, device, &flags, &active) != CUDA_SUCCESS || active)
+        return BEHIND(cuDevicePrimaryCtxRetain, out, device); /* another reference takes nothing */
+    making m;
+    if (!context_begin(&m, device))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult result = BEHIND(cuDevicePrimaryCtxRetain, out, device);
+    if (context_end(&m, result)) {
+        if (result == CUDA_SUCCESS && m.card != NULL)
+            atomic_store(&m.card->primary, *out);
+        return result;
+    }
+    BEHIND(cuDevicePrimaryCtxRelease_v2, device);
+    return context_undone(&m);
+}
+
+#define CREATE(name, parameters, ...)                       \
+    CUresult name parameters                                \
+    {                                                       \
+        making m;                                           \
+        if (!context_begin(&m, device))                     \
+            return CUDA_ERROR_OUT_OF_MEMORY;                \
+        const CUresult result = BEHIND(name, __VA_ARGS__);  \
+        hami_lane_follow(NULL);                             \
+        if (context_end(&m, result))                        \
+            return result;                                  \
+        BEHIND(cuCtxDestroy_v2, *out);                      \
+        return context_undone(&m);                          \
+    }
+CREATE(cuCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
+CREATE(cuCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
+CREATE(cuCtxCreate_v3, (CUcontext * out, void *affinity, int count, unsigned int flags, CUdevice device), out, affinity, count,
+       flags, device)
+CREATE(cuCtxCreate_v4, (CUcontext * out, void *params, unsigned int flags, CUdevice device), out, params, flags, device)
+
+/* ---- their end: what a context held goes with it ---- */
+
+static void all_due(void)
+{
+    for (int i = 0; i < hami_state.card_count; i++)
+        atomic_store(&hami_state.cards[i].reconcile_due, true);
+}
+
+#define DESTROY(name)                              \
+    CUresult name(CUcontext context)               \
+    {                                              \
+        hami_card *card = hami_card_now();         \
+        hami_context_gone(context);                \
+        const CUresult result = BEHIND(name, context); \
+        hami_lane_context_gone();                  \
+        if (result == CUDA_SUCCESS) {              \
+            hami_memory_gone(context);             \
+            if (card != NULL)                      \
+                context_gone(card);                \
+        }                                          \
+        all_due();                                 \
+        return result;                             \
+    }
+DESTROY(cuCtxDestroy)
+DESTROY(cuCtxDestroy_v2)
+
+/* Only the last reference ends a primary context. */
+static CUresult primary_end(CUresult result, CUdevice device)
+{
+    hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
+    unsigned int flags = 0;
+    int active = 1;
+    if (card == NULL || USE(cuDevicePrimaryCtxGetState, device, &flags, &active) != CUDA_SUCCESS || active)
+        return result;
+    CUcontext context = atomic_exchange(&card->primary, NULL);
+    if (context != NULL) {
+        hami_context_gone(context);
+        hami_lane_context_gone();
+        hami_memory_gone(context);
+        context_gone(card);
+    }
+    all_due();
+    return result;
+}
+
+#define PRIMARY_END(name)                                  \
+    CUresult name(CUdevice device)                         \
+    {                                                      \
+        return primary_end(BEHIND(name, device), device);  \
+    }
+PRIMARY_END(cuDevicePrimaryCtxRelease)
+PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
+
+/* A reset ends it whoever else holds it; another holder may bring it back at once, so drop first. */
+#define PRIMARY_RESET(name)                                                                      \
+    CUresult name(CUdevice device)                                                               \
+    {                                                                                            \
+        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;               \
+        CUcontext context = card == NULL ? NULL : atomic_load(&card->primary);                   \
+        if (context != NULL)                                                                     \
+            hami_context_gone(context);                                                          \
+        const CUresult result = BEHIND(name, device);                                            \
+        hami_lane_context_gone();                                                                \
+        if (result == CUDA_SUCCESS && context != NULL) {                                         \
+            hami_memory_gone(context);                                                           \
+            context_gone(card);                                                                  \
+        }                                                                                        \
+        all_due();                                                                               \
+        return result;                                                                           \
+    }
+PRIMARY_RESET(cuDevicePrimaryCtxReset)
+PRIMARY_RESET(cuDevicePrimaryCtxReset_v2)
+
+/* ---- device heap ---- */
+
+/* The heap is taken at the next module load or launch; the charge stands from now on. */
+CUresult cuCtxSetLimit(int limit, size_t value)
+{
+    hami_card *card = hami_card_now();
+    size_t now = 0;
+    if (card == NULL || (limit != CU_LIMIT_MALLOC_HEAP_SIZE && limit != CU_LIMIT_PRINTF_FIFO_SIZE) ||
+        USE(cuCtxGetLimit, &now, limit) != CUDA_SUCCESS || value <= now) {
+        if (card != NULL)
+            atomic_store(&card->reconcile_due, true);
+        return BEHIND(cuCtxSetLimit, limit, value);
+    }
+    const int64_t more = hami_linear_bytes(value - now);
+    if (!hami_take(card, HAMI_CONTEXT, more))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult result = BEHIND(cuCtxSetLimit, limit, value);
+    if (result != CUDA_SUCCESS)
+        hami_give(card, HAMI_CONTEXT, more);
+    return result;
+}

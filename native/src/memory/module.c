@@ -1,0 +1,166 @@
+/*
+ * Hooks of modules and libraries: code and global data.
+ *
+ * What a plain cubin takes can be read from it, and is reserved beforehand. Of PTX, of what is packed or in a file the size
+ * shows only afterwards, by NVML: where little is left such loads are made one at a time, and what overdraws the slice is
+ * undone.
+ */
+#include "memory/image.h"
+#include "memory/map.h"
+#include "process/state.h"
+
+enum { NEAR_BYTES = 1 << 30, PATIENCE_NS = 1000 * 1000 * 1000 }; /* as soon as the watch sees it, anyway */
+
+static hami_map modules = HAMI_MAP_INIT; /* module -> what was reserved for it; tag: its context */
+
+typedef struct {
+    hami_card *card;
+    int64_t reserved; /* bytes */
+    bool claimed;
+} loading;
+
+/* Less than one part in `parts` of the limit is left, or less than 1 GiB. */
+static bool scarce(hami_card *card, int parts)
+{
+    const int64_t limit = atomic_load(&card->limit), left = limit - hami_used(card);
+    return limit != HAMI_UNLIMITED && (left < NEAR_BYTES || left < limit / parts);
+}
+
+/* `image`: NULL where it cannot be looked at. */
+static bool load_begin(loading *l, const void *image)
+{
+    *l = (loading){.card = hami_card_now()};
+    if (l->card == NULL)
+        return true;
+    l->reserved = hami_image_bytes(image);
+    if (l->reserved > 0)
+        return hami_take(l->card, HAMI_CONTEXT, l->reserved);
+    l->claimed = scarce(l->card, 2) && hami_claim(l->card, PATIENCE_NS);
+    return true;
+}
+
+static void remember(const loading *l, const void *module)
+{
+    CUcontext context = NULL;
+    USE(cuCtxGetCurrent, &context);
+    hami_map_put(&modules, (hami_entry){.key = (uint64_t)(uintptr_t)module,
+                                        .bytes = l->reserved,
+                                        .tag = (uint64_t)(uintptr_t)context,
+                                        .card = (int16_t)(l->card - hami_state.cards)});
+}
+
+static void forget(hami_entry entry)
+{
+    hami_give(&hami_state.cards[entry.card], HAMI_CONTEXT, entry.bytes);
+}
+
+static void gone(const void *module)
+{
+    hami_entry entry;
+    if (hami_map_get(&modules, (uint64_t)(uintptr_t)module, true, &entry))
+        forget(entry);
+}
+
+void hami_modules_gone(CUcontext context)
+{
+    hami_entry entry;
+    while (hami_map_take_tag(&modules, (uint64_t)(uintptr_t)context, &entry))
+        forget(entry);
+}
+
+/* True when what was loaded fits; otherwise the caller undoes it, and says so. */
+static bool load_end(loading *l, CUresult result, const void *module)
+{
+    if (l->card == NULL)
+        return true;
+    if (result != CUDA_SUCCESS)
+        hami_give(l->card, HAMI_CONTEXT, l->reserved);
+    else if (l->reserved > 0)
+        remember(l, module);
+    if (result == CUDA_SUCCESS && atomic_load(&l->card->limit) == HAMI_UNLIMITED)
+        atomic_store(&l->card->reconcile_due, true);
+    else if (result == CUDA_SUCCESS && hami_reconcile(l->card) && hami_overdrawn(l->card))
+        return false;
+    hami_unclaim(l->card, &l->claimed);
+    return true;
+}
+
+static CUresult undone(loading *l, const void *module)
+{
+    gone(module);
+    hami_reconcile(l->card);
+    hami_unclaim(l->card, &l->claimed);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+#define LOAD(name, undo, image, after, parameters, ...)    \
+    CUresult name parameters                               \
+    {                                                      \
+        loading l;                                         \
+        if (!load_begin(&l, image))                        \
+            return CUDA_ERROR_OUT_OF_MEMORY;               \
+        const CUresult result = BEHIND(name, __VA_ARGS__); \
+        after;                                             \
+        if (load_end(&l, result, result == CUDA_SUCCESS ? (const void *)*out : NULL)) \
+            return result;                                 \
+        BEHIND(undo, *out);                                \
+        return undone(&l, *out);                           \
+    }
+LOAD(cuModuleLoad, cuModuleUnload, NULL, (void)0, (CUmodule * out, const char *path), out, path)
+LOAD(cuModuleLoadData, cuModuleUnload, image, (void)0, (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadFatBinary, cuModuleUnload, NULL, (void)0, (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadDataEx, cuModuleUnload, image, (void)0,
+     (CUmodule * out, const void *image, unsigned int count, int *options, void **values), out, image, count, options, values)
+
+/* Libraries load late, at the first use of their module: near the limit at once, so that too much can still be undone. */
+static void load_now(const loading *l, CUresult result, CUlibrary *library)
+{
+    CUmodule module;
+    if (result == CUDA_SUCCESS && l->card != NULL && scarce(l->card, 4))
+        BEHIND(cuLibraryGetModule, &module, *library);
+}
+
+LOAD(cuLibraryLoadData, cuLibraryUnload, NULL, load_now(&l, result, out),
+     (CUlibrary * out, const void *code, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
+      unsigned int count),
+     out, code, jit, jit_values, jit_count, options, values, count)
+LOAD(cuLibraryLoadFromFile, cuLibraryUnload, NULL, load_now(&l, result, out),
+     (CUlibrary * out, const char *path, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
+      unsigned int count),
+     out, path, jit, jit_values, jit_count, options, values, count)
+
+/* Loads the library; what that overdraws cannot be undone here, but nothing more is had until it is unloaded. */
+CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
+{
+    loading l;
+    load_begin(&l, NULL);
+    const CUresult result = BEHIND(cuLibraryGetModule, out, library);
+    return load_end(&l, result, NULL) ? result : undone(&l, NULL);
+}
+
+static void all_due(void)
+{
+    for (int i = 0; i < hami_state.card_count; i++)
+        atomic_store(&hami_state.cards[i].reconcile_due, true);
+}
+
+/* The entry leaves the map first: once the driver has unloaded, another thread may get the handle. */
+CUresult cuModuleUnload(CUmodule module)
+{
+    hami_entry entry;
+    const bool ours = hami_map_get(&modules, (uint64_t)(uintptr_t)module, true, &entry);
+    const CUresult result = BEHIND(cuModuleUnload, module);
+    if (ours && result == CUDA_SUCCESS)
+        forget(entry);
+    else if (ours)
+        hami_map_put(&modules, entry);
+    all_due();
+    return result;
+}
+
+CUresult cuLibraryUnload(CUlibrary library)
+{
+    const CUresult result = BEHIND(cuLibraryUnload, library);
+    all_due();
+    return result;
+}

@@ -1,0 +1,235 @@
+/*
+ * Hooks of virtual memory management.
+ *
+ * Physical memory lives as long as anything holds it: its handle (and every retain of it) or a mapping. So the charge is
+ * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing. What another
+ * process of the container made is a loan (loans.h). Which it is its descriptor tells, where the kernel keeps two numbers for
+ * signals that nobody asked for: the maker's pid (F_SETOWN), and a small number for each allocation (F_SETSIG).
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memory/ipc.h"
+#include "memory/loans.h"
+#include "process/log.h"
+#include "memory/map.h"
+#include "process/state.h"
+
+typedef struct {
+    int64_t bytes;
+    hami_card *card;
+    int holders;
+    int owner; /* slot of the process that made it, -1: this one */
+    int loan;  /* row, -1: none */
+    int mark;  /* of its maker's, 1 to MARKS; 0: not exported */
+} block;
+
+enum { MARKS = 64 /* as there are signals */ };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the holders, and both maps together */
+static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references through this handle */
+static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
+
+/* By its maker, its mark and its size: of 64 of the same size, two may be taken for one another. */
+static uint64_t loan_key(const block *b, int owner)
+{
+    const int64_t words[] = {owner, (int64_t)hami_state.ledger->slots[owner].start, b->card->ledger_index, b->bytes, b->mark};
+    return hami_loan_key(words, sizeof words);
+}
+
+/* Under the lock. */
+static void drop(block *b, int count)
+{
+    b->holders -= count;
+    if (b->holders > 0)
+        return;
+    if (b->owner >= 0 && b->loan >= 0)
+        hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
+    else if (b->owner < 0 && b->mark != 0)
+        hami_loan_end(hami_state.ledger, hami_state.slot, b->card->ledger_index, loan_key(b, hami_state.slot), HAMI_VMM, b->bytes);
+    else if (b->owner < 0)
+        hami_give(b->card, HAMI_VMM, b->bytes);
+    free(b);
+}
+
+static block *block_of(const hami_entry *entry)
+{
+    return (block *)(uintptr_t)entry->tag;
+}
+
+static bool on_card(const CUmemAllocationProp *prop)
+{
+    return prop != NULL && (prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE ||
+                            prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN);
+}
+
+/* The card is the one that the properties name; the current context does not matter, there may be none. */
+CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long flags)
+{
+    const bool active = atomic_load(&hami_active) && out != NULL && on_card(prop);
+    /* A locality domain's id holds the device in its low byte. */
+    hami_card *card = !active ? NULL : hami_card_of(prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop->location.id
+                                                                                                      : prop->location.id & 0xff);
+    if (card == NULL)
+        return BEHIND(cuMemCreate, out, bytes, prop, flags);
+    const int64_t charge = bytes > (size_t)1 << 60 ? INT64_MAX : (int64_t)bytes;
+    block *b = malloc(sizeof *b);
+    if (b == NULL || !hami_take(card, HAMI_VMM, charge)) {
+        free(b);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *b = (block){.bytes = charge, .card = card, .holders = 1, .owner = -1, .loan = -1};
+    const CUresult result = BEHIND(cuMemCreate, out, bytes, prop, flags);
+    pthread_mutex_lock(&lock);
+    if (result != CUDA_SUCCESS)
+        drop(b, 1);
+    else
+        hami_map_put(&handles, (hami_entry){.key = *out, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const bool ours = hami_map_get(&handles, handle, true, &entry);
+    const CUresult result = BEHIND(cuMemRelease, handle);
+    if (ours && result == CUDA_SUCCESS) {
+        if (--entry.bytes > 0)
+            hami_map_put(&handles, entry);
+        drop(block_of(&entry), 1);
+    } else if (ours) {
+        hami_map_put(&handles, entry);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *address)
+{
+    hami_entry mapped, entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemRetainAllocationHandle, out, address);
+    if (result == CUDA_SUCCESS && hami_map_get(&mappings, (uint64_t)(uintptr_t)address, false, &mapped)) {
+        if (!hami_map_get(&handles, *out, false, &entry))
+            entry = (hami_entry){.key = *out, .tag = mapped.tag};
+        entry.bytes++;
+        block_of(&entry)->holders++;
+        hami_map_put(&handles, entry);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* How large another's memory is shows when it is mapped. Under the lock. */
+static void borrow(block *b, int64_t bytes)
+{
+    if (b->owner < 0 || bytes <= b->bytes)
+        return;
+    if (b->loan >= 0)
+        hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
+    b->bytes = bytes;
+    b->loan = hami_loan_take(hami_state.ledger, hami_state.slot, b->owner, b->card->ledger_index, loan_key(b, b->owner), bytes);
+}
+
+CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemMap, address, bytes, offset, handle, flags);
+    if (result == CUDA_SUCCESS && hami_map_get(&handles, handle, false, &entry)) {
+        block_of(&entry)->holders++;
+        borrow(block_of(&entry), (int64_t)(offset + bytes));
+        hami_map_put(&mappings, (hami_entry){.key = address, .bytes = (int64_t)bytes, .tag = entry.tag});
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* One call may undo several mappings. */
+CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemUnmap, address, bytes);
+    if (result == CUDA_SUCCESS && hami_map_get(&mappings, address, true, &entry)) {
+        drop(block_of(&entry), 1);
+        const bool more = (uint64_t)entry.bytes < bytes;
+        while (more && hami_map_take_range(&mappings, address, address + bytes, &entry))
+            drop(block_of(&entry), 1);
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* ---- between processes ---- */
+
+/* Under the lock. */
+static void mark(block *b, const void *descriptor)
+{
+    static int last;
+    int fd;
+    memcpy(&fd, descriptor, sizeof fd);
+    if (b->owner >= 0)
+        return;
+    if (b->mark == 0)
+        b->mark = last = last % MARKS + 1;
+    if (fcntl(fd, F_SETOWN, getpid()) != 0 || fcntl(fd, F_SETSIG, b->mark) != 0)
+        hami_log(HAMI_LOG_WARN, "exported memory cannot be marked: who maps it will not be known");
+}
+
+CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemExportToShareableHandle, out, handle, type, flags);
+    if (result == CUDA_SUCCESS && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && hami_map_get(&handles, handle, false, &entry))
+        mark(block_of(&entry), out);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+static hami_card *card_of(CUmemGenericAllocationHandle handle)
+{
+    CUmemAllocationProp prop;
+    if (USE(cuMemGetAllocationPropertiesFromHandle, &prop, handle) != CUDA_SUCCESS || !on_card(&prop))
+        return NULL;
+    return hami_card_of(prop.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop.location.id : prop.location.id & 0xff);
+}
+
+/* Under the lock. What this process made itself it pays for anyway; what nobody of the container made NVML shows. */
+static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
+{
+    hami_entry entry;
+    if (hami_map_get(&handles, handle, false, &entry)) {
+        entry.bytes++;
+        block_of(&entry)->holders++;
+        hami_map_put(&handles, entry);
+        return;
+    }
+    hami_card *card = owner < 0 || owner == hami_state.slot ? NULL : card_of(handle);
+    block *b = card == NULL ? NULL : malloc(sizeof *b);
+    if (b == NULL)
+        return;
+    *b = (block){.card = card, .holders = 1, .owner = owner, .loan = -1, .mark = marked};
+    hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
+}
+
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
+{
+    const bool active = atomic_load(&hami_active) && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    const int pid = active ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
+    const int marked = active ? fcntl((int)(intptr_t)shareable, F_GETSIG) : 0;
+    const int owner = pid > 0 ? hami_ledger_slot_of(hami_state.ledger, pid) : -1;
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemImportFromShareableHandle, out, shareable, type);
+    if (result == CUDA_SUCCESS && active)
+        imported(*out, owner, marked);
+    pthread_mutex_unlock(&lock);
+    return result;
+}

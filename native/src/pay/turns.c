@@ -1,0 +1,308 @@
+/* See turns.h. */
+#include "pay/turns.h"
+
+enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
+#define BOUND_NS ((int64_t)1000 * 1000 * 1000)
+
+static int64_t load(const _Atomic int64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* Of a time that anybody may have written: was it within `span` before now? */
+static bool within(int64_t then_ns, int64_t span_ns, int64_t now_ns)
+{
+    return then_ns > now_ns - span_ns && then_ns < now_ns + span_ns;
+}
+
+static bool others_full(const hami_pacer *p, int64_t now)
+{
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        if (t != p->tenant && within(load(&p->page->full_ns[t]), HAMI_LINGER_NS, now))
+            return true;
+    }
+    return false;
+}
+
+/* When what was launched is through. */
+static int64_t queue_end(const hami_pacer *p)
+{
+    return p->queue_end_ns - p->spare_ns;
+}
+
+/* Nobody else wants the card. What stands in the page may be of a clock that nobody has: then it counts for nothing. */
+static bool others_idle(const hami_pacer *p, int64_t now)
+{
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        const int64_t until = load(&p->page->used_ns[t]);
+        if (t != p->tenant && until > now - HAMI_LINGER_NS && until < now + HAMI_USED_MOST_NS)
+            return false;
+    }
+    return true;
+}
+
+void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
+{
+    if (p->page != NULL)
+        atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
+}
+
+/* One that cannot fill its turns is none of those that wait for each other, nor one that others have to wait for. */
+static void mark_full(hami_pacer *p, int64_t now)
+{
+    if (p->page != NULL && now >= p->bound_ns)
+        atomic_store_explicit(&p->page->full_ns[p->tenant], now, memory_order_relaxed);
+}
+
+static int tenant_of(const hami_turns_page *page, int member)
+{
+    return atomic_load_explicit(&page->tenant_of[member], memory_order_relaxed) % HAMI_TENANTS;
+}
+
+/* Who of those that wait has had the least for its weight; -1: nobody waits. */
+static int next_member(const hami_turns_page *page, int64_t now)
+{
+    int best = -1;
+    for (int m = 0; m < HAMI_MEMBERS; m++) {
+        if (!within(load(&page->asked_ns[m]), HAMI_FRESH_NS, now))
+            continue;
+        const int64_t had = load(&page->virtual_ns[tenant_of(page, m)]);
+        const int64_t least = best < 0 ? 0 : load(&page->virtual_ns[tenant_of(page, best)]);
+        if (best < 0 || had < least || (had == least && load(&page->had_ns[m]) < load(&page->had_ns[best])))
+            best = m;
+    }
+    return best;
+}
+
+/* One that was away does not come back with the time it did not use. */
+static void enter(hami_pacer *p, int64_t now)
+{
+    int64_t floor = INT64_MAX;
+    for (int m = 0; m < HAMI_MEMBERS; m++) {
+        const int64_t had = load(&p->page->virtual_ns[tenant_of(p->page, m)]);
+        if (m != p->member && had < floor && within(load(&p->page->asked_ns[m]), HAMI_LINGER_NS, now))
+            floor = had;
+    }
+    atomic_store_explicit(&p->page->tenant_of[p->member], (uint16_t)p->tenant, memory_order_relaxed);
+    if (floor != INT64_MAX && load(&p->page->virtual_ns[p->tenant]) < floor)
+        atomic_store_explicit(&p->page->virtual_ns[p->tenant], floor, memory_order_relaxed);
+}
+
+static void ask(hami_pacer *p, int64_t now)
+{
+    if (!within(load(&p->page->asked_ns[p->member]), HAMI_LINGER_NS, now) &&
+        !within(load(&p->page->had_ns[p->member]), HAMI_LINGER_NS, now))
+        enter(p, now);
+    if (p->waiting_ns == 0)
+        p->waiting_ns = now;
+    mark_full(p, now);
+    atomic_store_explicit(&p->page->asked_ns[p->member], now, memory_order_relaxed);
+}
+
+static void begin(hami_pacer *p, uint64_t word, int64_t now)
+{
+    p->word = word;
+    p->left_ns = HAMI_TURN_NS;
+    p->had.turns++;
+    p->had.waited_ns += p->waiting_ns == 0 ? 0 : now - p->waiting_ns;
+    p->waiting_ns = 0;
+    p->defied = 0;
+    p->excused = false;
+    atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
+    atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
+}
+
+static uint64_t word_of(uint64_t before, int member)
+{
+    return ((before >> MEMBER_BITS) + 1) << MEMBER_BITS | (uint64_t)(member + 1);
+}
+
+/* Is it our turn, or can it be made so? */
+static bool take(hami_pacer *p, int64_t now)
+{
+    uint64_t word = atomic_load(&p->page->holder);
+    const int holder = (int)(word & MEMBER_MASK) - 1;
+    if (holder == p->member) {
+        begin(p, word, now);
+        return true;
+    }
+    const int64_t until = load(&p->page->until_ns);
+    const bool over = holder < 0 || !(until > now - HAMI_PATIENCE_NS && until < now + 2 * HAMI_TURN_BURST_NS);
+    if (!over || next_member(p->page, now) != p->member)
+        return false;
+    const uint64_t ours = word_of(word, p->member);
+    if (!atomic_compare_exchange_strong(&p->page->holder, &word, ours))
+        return false;
+    begin(p, ours, now);
+    return true;
+}
+
+/* What was queued in our turn is through before there is more: once that is too much of our turns, we go without. */
+static void judge_host(hami_pacer *p, int64_t now)
+{
+    const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
+    if (!p->excused && (p->dry || lost) && now > p->queue_end_ns)
+        p->dry_ns += now - p->queue_end_ns;
+    p->excused = false;
+    const int64_t all = p->busy_ns + p->dry_ns;
+    if (all < HAMI_JUDGED_NS)
+        return;
+    if (p->dry_ns * 100 > all * HAMI_DRY_PERCENT) {
+        p->bound_ns = now + (BOUND_NS << p->times_bound);
+        p->times_bound += p->times_bound < MOST_BOUND;
+        p->had.bound++;
+        p->busy_ns = p->dry_ns = 0;
+    } else if (all > 4 * (int64_t)HAMI_JUDGED_NS) {
+        p->busy_ns /= 2;
+        p->dry_ns /= 2;
+        p->times_bound = 0;
+    }
+}
+
+static bool mine(hami_pacer *p)
+{
+    if (p->word != 0 && atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word) {
+        p->word = 0; /* somebody found our queue dry */
+        p->had.lost++;
+    }
+    return p->word != 0;
+}
+
+/* By work queued, not by time passed: a turn's launches are made in a moment and run for long. */
+static void charge(hami_pacer *p, int64_t gpu_ns)
+{
+    atomic_fetch_add_explicit(&p->page->virtual_ns[p->tenant], gpu_ns * 100 / p->weight, memory_order_relaxed);
+}
+
+static void hand_on(hami_pacer *p, bool want, int64_t now)
+{
+    uint64_t word = p->word;
+    p->word = 0;
+    p->waiting_ns = want ? now : 0;
+    atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
+    atomic_store_explicit(&p->page->asked_ns[p->member], want ? now : 0, memory_order_relaxed);
+    if (atomic_load(&p->page->holder) == word)
+        atomic_store(&p->page->until_ns, now + HAMI_CLAIM_NS);
+    if (!atomic_compare_exchange_strong(&p->page->holder, &word, word_of(word, next_member(p->page, now))))
+        return;
+    atomic_fetch_add(&p->page->handed, 1);
+    p->handed = true;
+}
+
+void hami_turn_over(hami_pacer *p, int64_t now)
+{
+    p->queue_end_ns = now;
+    if (p->page != NULL && p->word != 0)
+        hand_on(p, p->left_ns <= 0, now); /* else it was the budget that ended it */
+}
+
+void hami_turn_draining(hami_pacer *p, int64_t now)
+{
+    if (p->page != NULL && mine(p) && load(&p->page->until_ns) < now)
+        atomic_store(&p->page->until_ns, now);
+}
+
+bool hami_turn_ours(const hami_pacer *p)
+{
+    return p->page != NULL && p->word != 0;
+}
+
+/* A turn that does not come is not waited for for ever, whatever stands in the page. */
+static bool waited_too_long(hami_pacer *p, int64_t now)
+{
+    const int64_t most = HAMI_LINGER_NS + 2 * (int64_t)HAMI_TURN_NS * 100 / p->weight;
+    if (p->waiting_ns == 0 || now - p->waiting_ns < most)
+        return false;
+    p->defiant_ns = now + ((int64_t)DEFIANCE_NS << p->defied);
+    p->defied += p->defied < MOST_DEFIED;
+    p->had.defiances++;
+    p->had.waited_ns += now - p->waiting_ns;
+    p->waiting_ns = 0;
+    atomic_store_explicit(&p->page->asked_ns[p->member], 0, memory_order_relaxed);
+    return true;
+}
+
+/* True: go on. False: wait or drain, as `step` says. */
+static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *until)
+{
+    *until = now + HAMI_POLL_NS;
+    *step = HAMI_WAIT;
+    if (mine(p)) {
+        if (p->left_ns > 0)
+            return true;
+        atomic_store_explicit(&p->page->asked_ns[p->member], now, memory_order_relaxed);
+        if (next_member(p->page, now) == p->member) {
+            p->left_ns = HAMI_TURN_NS;
+            return true;
+        }
+        *step = HAMI_DRAIN;
+        *until = queue_end(p);
+        atomic_store(&p->page->until_ns, *until > now ? *until : now);
+        return false;
+    }
+    if (waited_too_long(p, now))
+        return true;
+    ask(p, now);
+    if (take(p, now))
+        return true;
+    const int64_t dry = load(&p->page->until_ns);
+    if (dry > now - HAMI_PATIENCE_NS && dry < *until - HAMI_PATIENCE_NS)
+        *until = dry + HAMI_PATIENCE_NS;
+    return false;
+}
+
+static bool contended(hami_pacer *p, int64_t now)
+{
+    return p->page != NULL && now >= p->defiant_ns && now >= p->bound_ns && within(load(&p->page->full_ns[p->tenant]), HAMI_LINGER_NS, now) &&
+           others_full(p, now);
+}
+
+static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64_t *until)
+{
+    mark_full(p, now);
+    p->waiting_ns = 0;
+    p->excused = true;
+    if (p->page != NULL && mine(p) && when - now > HAMI_BRIEF_NS) {
+        *until = queue_end(p);
+        return HAMI_DRAIN; /* the card is free for others meanwhile */
+    }
+    if (p->page != NULL && p->word == 0)
+        atomic_store_explicit(&p->page->asked_ns[p->member], 0, memory_order_relaxed);
+    *until = when;
+    return HAMI_WAIT;
+}
+
+hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent, int64_t now,
+                    int64_t *until)
+{
+    hami_turn_used(p, 0, now);
+    if (p->borrows && p->page != NULL && others_idle(p, now))
+        percent = 100;
+    if (p->word != 0)
+        judge_host(p, now);
+    const int64_t paid = load(paid_until_ns);
+    if (paid > now)
+        return wait_for_budget(p, paid, now, until);
+    const bool turns = contended(p, now);
+    hami_step step = HAMI_GO;
+    if (turns && !have_turn(p, now, &step, until))
+        return step;
+    if (!turns && p->page != NULL && p->word != 0)
+        hand_on(p, false, now);
+    if (p->queue_end_ns - now > HAMI_FULL_NS)
+        mark_full(p, now);
+    const int64_t bought = need_ns + (turns ? HAMI_SLAB_NS : hami_budget_slab(paid, percent, now));
+    const int64_t when =
+        hami_budget_buy(paid_until_ns, purse, bought, percent, turns ? HAMI_TURN_BURST_NS : HAMI_BURST_NS, now);
+    if (when != 0)
+        return wait_for_budget(p, when, now, until);
+    p->bought_ns = bought;
+    p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought - p->debt_ns;
+    p->left_ns -= bought;
+    if (turns && p->word != 0) {
+        atomic_store(&p->page->until_ns, p->queue_end_ns);
+        p->busy_ns += bought - p->debt_ns;
+        charge(p, bought);
+    }
+    return HAMI_GO;
+}

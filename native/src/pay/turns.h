@@ -1,0 +1,92 @@
+/*
+ * When a process may launch: its budget, and turns on the card where several tenants have full queues.
+ *
+ * Native time slicing costs 7 % of the card and puts neighbours' slices into each other's measurements. So tenants whose queues are full run one
+ * after the other, 20 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
+ * bound by their hosts take no turns: they overlap. Whether a tenant is, is seen in its turns: who cannot fill them takes none for a while.
+ * A turn is measured in work queued, and is over as soon as that has run dry.
+ * Who may use idle time has all of the card while no other tenant has wanted any for 50 ms, and its percent from the moment one does.
+ *
+ * Pure: the clock is passed in, and waiting is the caller's. The rules about others' numbers are in hami/turns.h.
+ */
+#ifndef HAMI_SRC_TURNS_H
+#define HAMI_SRC_TURNS_H
+
+#include <stdbool.h>
+
+#include "pay/budget.h"
+#include "hami/turns.h"
+
+enum {
+    HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
+    HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
+    HAMI_CLAIM_NS = 1000 * 1000,           /* who is handed the turn has so long to begin */
+    HAMI_POLL_NS = 2 * 1000 * 1000,        /* who waits asks again at least so often */
+    HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
+    HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
+    HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
+    HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
+    HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
+    HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
+    HAMI_JUDGED_NS = 5 * 1000 * 1000 /* of turns, before that is said of it */
+};
+
+#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
+
+/* What has been so far, for people who look into it. */
+typedef struct {
+    uint32_t turns, drains, lost, defiances; /* `lost`: turns that another took from us, having found our queue dry */
+    uint32_t bound;                          /* how often our host was found not to fill our turns */
+    int64_t waited_ns, drained_ns;           /* for our turn; for the end of it */
+} hami_turns_had;
+
+/* One process on one card; the caller sees to it that one thread at a time is in here. */
+typedef struct {
+    hami_turns_page *page; /* NULL: no broker, no turns */
+    int member, tenant;
+    int weight; /* percent of the card */
+    uint64_t word;         /* `holder` as it was when our turn began; 0: it is not our turn */
+    int64_t left_ns;       /* GPU time left in our turn */
+    int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
+    int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
+    int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
+    bool dry;              /* nothing of ours is left on the card: looked at where `queue_end_ns` has passed; likewise */
+    int64_t bought_ns;     /* by the last that went on */
+    bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
+    int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
+    int64_t defiant_ns;    /* until when we take no turns, having waited too long */
+    int defied;            /* how often that has been so in a row */
+    int64_t busy_ns, dry_ns; /* of our turns of late: what was queued in them, and for how long nothing was though our host could have */
+    bool excused;            /* the next that is queued could not have been before */
+    int64_t bound_ns;        /* until when we take no turns, since our host does not fill them */
+    int times_bound;         /* in a row */
+    bool handed;           /* a turn was handed on: wake those who wait */
+    hami_turns_had had;
+} hami_pacer;
+
+typedef enum {
+    HAMI_GO,    /* bought: launch */
+    HAMI_WAIT,  /* ask again at *until_ns, or when `handed` changes */
+    HAMI_DRAIN, /* wait until what was launched is through (reckoned at *until_ns), call hami_turn_over, ask again */
+} hami_step;
+
+/* What a launch of `need_ns` does next. GO has moved `paid_until_ns` and the purse, as hami_budget_buy does. */
+hami_step hami_pace(hami_pacer *pacer, _Atomic int64_t *paid_until_ns, hami_purse *purse, int64_t need_ns, int percent,
+                    int64_t now_ns, int64_t *until_ns);
+
+/*
+ * Leaves word that the tenant uses the card for `span_ns` from now. hami_pace does it; this is for those whose launches are not paid for,
+ * and so are not seen.
+ */
+void hami_turn_used(hami_pacer *pacer, int64_t span_ns, int64_t now_ns);
+
+/* While draining, at least every 200 us: the queue is not through yet, though it was reckoned to be. */
+void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);
+
+/* The queue is drained, or the process leaves: hand the turn on. */
+void hami_turn_over(hami_pacer *pacer, int64_t now_ns);
+
+/* True while it is our turn, and so nobody else's slices are in what we measure. */
+bool hami_turn_ours(const hami_pacer *pacer);
+
+#endif

@@ -1,0 +1,205 @@
+/* See bench.h. */
+#include "price/bench.h"
+
+#include <string.h>
+
+#include "process/log.h"
+#include "prim/prim.h"
+
+enum {
+    OFFSET_DEFAULT_NS = 1300, /* H100, H200; used where calibration is not possible */
+    OFFSET_MOST_NS = 20000,
+    PAIRS = 16,
+    SCATTER_NS = 400, /* a launch */
+    FIFTIES = 5
+};
+
+pthread_mutex_t hami_bench_busy = PTHREAD_MUTEX_INITIALIZER;
+hami_bench hami_benches[HAMI_BENCHES];
+static uint32_t last_ticket;
+
+uint32_t hami_bench_ticket(void)
+{
+    return ++last_ticket;
+}
+
+/* ---- calibration ---- */
+
+/*
+ * Runs for some 4 us, as what is measured does: how long an empty kernel takes in a queue is the pace at which the card fetches launches, and
+ * that is not the same from one time to the next (1.27 to 1.57 us on an H200).
+ */
+static const char yardstick_text[] =
+    ".version 6.4\n.target sm_50\n.address_size 64\n.visible .entry hami_yardstick()\n{\n"
+    " .reg .u32 %n; .reg .f32 %f; .reg .pred %p;\n mov.u32 %n, 400;\n mov.f32 %f, 0f3F800000;\n"
+    "again:\n fma.rn.f32 %f, %f, %f, %f;\n fma.rn.f32 %f, %f, %f, %f;\n fma.rn.f32 %f, %f, %f, %f;\n fma.rn.f32 %f, %f, %f, %f;\n"
+    " sub.u32 %n, %n, 1;\n setp.gt.u32 %p, %n, 0;\n @%p bra again;\n"
+    " setp.eq.f32 %p, %f, 0f3F8CCCCD;\n @%p trap;\n ret;\n}\n";
+
+static CUresult launch_yardstick(CUfunction f, CUstream stream)
+{
+    return BEHIND(cuLaunchKernel, f, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+}
+
+int64_t hami_bench_elapsed(CUevent start, CUevent end)
+{
+    float ms = 0;
+    return USE(cuEventElapsedTime, &ms, start, end) == CUDA_SUCCESS ? (int64_t)((double)ms * 1e6) : -1;
+}
+
+/* Time of `count` launches of the yardstick queued behind a gate. */
+static int64_t time_launches(hami_bench *b, CUfunction f, CUstream stream, int count)
+{
+    hami_sample *s = &b->own;
+    const uint32_t ticket = hami_bench_ticket();
+    USE(cuStreamWaitValue32_v2, stream, b->word_device, ticket, CU_STREAM_WAIT_VALUE_GEQ);
+    USE(cuEventRecord, s->start, stream);
+    for (int i = 0; i < count; i++)
+        launch_yardstick(f, stream);
+    USE(cuEventRecord, s->end, stream);
+    hami_bench_open(b->word, ticket);
+    if (USE(cuStreamSynchronize, stream) != CUDA_SUCCESS)
+        return -1;
+    return hami_bench_elapsed(s->start, s->end);
+}
+
+/*
+ * The mean of `times` measurements, ns. A pair of the same launch is either of two values 0.2 us apart, so the median would be one of them
+ * by chance; what is further above the least was disturbed, and is left out.
+ */
+static int64_t typical(hami_bench *b, CUfunction f, CUstream stream, int count, int times)
+{
+    int64_t values[PAIRS], least = INT64_MAX, sum = 0;
+    for (int i = 0; i < times; i++) {
+        values[i] = time_launches(b, f, stream, count);
+        if (values[i] >= 0 && values[i] < least)
+            least = values[i];
+    }
+    int kept = 0;
+    for (int i = 0; i < times; i++) {
+        if (values[i] >= least && values[i] <= least + (int64_t)count * SCATTER_NS) {
+            sum += values[i];
+            kept++;
+        }
+    }
+    return kept == 0 ? -1 : sum / kept;
+}
+
+/* pair(n) = n * queued + offset, so the offset is what one pair shows beyond a 49th of the growth to 50. -1: cannot say. */
+static int64_t measure_offset(hami_bench *b)
+{
+    if (b->yardstick == NULL || b->side == NULL)
+        return -1;
+    const int64_t one = typical(b, b->yardstick, b->side, 1, PAIRS);
+    const int64_t fifty = typical(b, b->yardstick, b->side, 50, FIFTIES);
+    hami_log(HAMI_LOG_DECISION, "one launch %lld ns, fifty %lld", (long long)one, (long long)fifty);
+    return one - (fifty - one) / 49;
+}
+
+static int64_t middle(int64_t a, int64_t b, int64_t c)
+{
+    const int64_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
+}
+
+/* With captures relaxed. */
+static void calibrate(hami_bench *b, hami_card *card)
+{
+    static const int64_t again_ns[] = {150000000, 300000000, 1000000000, 5000000000, 60000000000};
+    const int64_t offset = measure_offset(b);
+    b->calibrate_ns = hami_now_ns() + again_ns[b->calibrations < 4 ? b->calibrations : 4];
+    if (offset <= 0 || offset > OFFSET_MOST_NS) {
+        if (atomic_load(&card->event_offset_ns) == 0)
+            atomic_store(&card->event_offset_ns, OFFSET_DEFAULT_NS);
+        return;
+    }
+    /* The first comes from a card that may have been asleep, at a slow clock: the next replaces it. */
+    b->offsets[b->calibrations % 3] = offset;
+    b->calibrations++;
+    const int64_t now = b->calibrations < 4 ? offset : middle(b->offsets[0], b->offsets[1], b->offsets[2]);
+    atomic_store(&card->event_offset_ns, now);
+    hami_log(HAMI_LOG_DECISION, "a pair of events adds %lld ns, measured %lld", (long long)now, (long long)offset);
+}
+
+static void make_yardstick(hami_bench *b)
+{
+    CUmodule module = NULL;
+    if (b->word == NULL || BEHIND(cuModuleLoadData, &module, yardstick_text) != CUDA_SUCCESS ||
+        USE(cuModuleGetFunction, &b->yardstick, module, "hami_yardstick") != CUDA_SUCCESS ||
+        USE(cuStreamCreate, &b->side, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS ||
+        launch_yardstick(b->yardstick, b->side) != CUDA_SUCCESS || USE(cuStreamSynchronize, b->side) != CUDA_SUCCESS)
+        b->yardstick = NULL;
+}
+
+/* ---- making one ---- */
+
+static void make_word(hami_bench *b)
+{
+    void *host = NULL;
+    if (USE(cuMemHostAlloc, &host, 64, CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS ||
+        USE(cuMemHostGetDevicePointer_v2, &b->word_device, host, 0) != CUDA_SUCCESS || hami_use.cuStreamWaitValue32_v2 == NULL)
+        return;
+    b->word = host;
+    *b->word = last_ticket;
+}
+
+static bool fill(hami_bench *b)
+{
+    for (int i = 0; i < HAMI_BULK_MARKS; i++) {
+        if (USE(cuEventCreate, &b->bulk[i], 0) != CUDA_SUCCESS)
+            return false;
+    }
+    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
+        return false;
+    for (int i = 0; i < HAMI_FENCES; i++) {
+        if (USE(cuEventCreate, &b->fences[i], CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
+            return false;
+    }
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
+        if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
+            USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
+            return false;
+    }
+    return true;
+}
+
+/* Makes it when there is a `context`, and calibrates it. */
+static void prepare(hami_bench *b, hami_card *card, CUcontext context)
+{
+    /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
+    if (context != NULL && fill(b)) {
+        b->context = context;
+        make_word(b);
+        make_yardstick(b);
+    }
+    if (b->context != NULL)
+        calibrate(b, card);
+    if (relaxed)
+        USE(cuThreadExchangeStreamCaptureMode, &mode);
+}
+
+void hami_bench_calibrate(hami_bench *b, hami_card *card)
+{
+    prepare(b, card, NULL);
+}
+
+hami_bench *hami_bench_now(hami_card *card)
+{
+    CUcontext context = NULL;
+    hami_bench *empty = NULL;
+    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
+        return NULL;
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        if (hami_benches[i].context == context)
+            return &hami_benches[i];
+        if (hami_benches[i].context == NULL && empty == NULL)
+            empty = &hami_benches[i];
+    }
+    if (empty == NULL)
+        return NULL;
+    memset(empty, 0, sizeof *empty);
+    prepare(empty, card, context);
+    return empty->context == NULL ? NULL : empty;
+}

@@ -1,0 +1,274 @@
+/* See bulk.h. Hooks of events that a program records. */
+#include "price/bulk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "price/bench.h"
+#include "pay/capture.h"
+#include "price/gate.h"
+#include "process/log.h"
+#include "prim/prim.h"
+
+enum {
+    WARM = 8, /* launches before the first event */
+    FEW = 4,  /* to the second */
+    MANY = 20, /* to the last, */
+    LEAST = 12, /* or at least so many */
+    KEYS = WARM + FEW + MANY,
+    GATE_NS = 500 * 1000,
+    PATIENCE_NS = 600 * 1000,
+    AGAIN_NS = 50 * 1000 * 1000,
+    SELDOM_NS = 500 * 1000 * 1000,
+    TIMES = 7,                   /* of which the median counts; until there are so many they are soon */
+    TIMES_LEAST = 3,
+    MOST_FAILED = 7,             /* each failure in a row doubles the pause, so often */
+    LOST_NS = 50 * 1000 * 1000,  /* one whose thread has not come back for so long is over */
+    HOLD_NS = 3 * 1000 * 1000,
+    WRONG_MOST_NS = 2000         /* a price that is wrong by more is wrong for another reason */
+};
+
+typedef struct {
+    hami_cost *cost;
+    uint32_t number;  /* of its last launch */
+    int64_t total_ns; /* what all up to that were charged */
+} counted;
+
+/* Launches up to an event, their prices, and what of these prices was corrected before. */
+typedef struct {
+    int launches;
+    int64_t prices_ns, bias_ns;
+} stretch;
+
+/* The one under way. Its thread alone touches it, but for `serial`; 0 there: none. */
+static struct {
+    _Atomic uint32_t serial;
+    _Atomic int64_t begun_ns;
+    hami_bench *bench;
+    hami_card *card;
+    CUstream stream;
+    uint32_t ticket;
+    int keys;
+    counted of[KEYS];
+    stretch all, marks[HAMI_BULK_MARKS]; /* so far; and at each event */
+    int marked;
+    bool refused;   /* by the driver, at an event */
+    bool disturbed; /* by an event of the program's own */
+    int64_t prepaid_ns;
+} bulk;
+
+static _Atomic int64_t again_ns;
+static _Atomic uint32_t last_serial;
+static int done, failed;            /* these under hami_bench_busy */
+static int64_t wrong_ns[TIMES];     /* what single pairs show too much, the last times */
+static __thread uint32_t mine __attribute__((tls_model("initial-exec")));
+
+bool hami_bulk_under_way(void)
+{
+    uint32_t serial = atomic_load_explicit(&bulk.serial, memory_order_acquire);
+    if (serial != 0 && hami_now_ns() > atomic_load(&bulk.begun_ns) + LOST_NS)
+        atomic_compare_exchange_strong(&bulk.serial, &serial, 0);
+    return atomic_load(&bulk.serial) != 0;
+}
+
+bool hami_bulk_mine(void)
+{
+    return mine != 0 && atomic_load_explicit(&bulk.serial, memory_order_relaxed) == mine;
+}
+
+void hami_bulk_forced(void)
+{
+    if (hami_bulk_under_way())
+        atomic_store(&hami_hot.measuring, false);
+}
+
+void hami_bulk_forget(const hami_bench *bench)
+{
+    if (bench == NULL || bulk.bench == bench)
+        atomic_store(&bulk.serial, 0);
+}
+
+bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns)
+{
+    const int64_t now = hami_now_ns();
+    return price_ns > 0 && price_ns < HAMI_COST_SHORT_NS && now >= atomic_load(&again_ns) && hami_cost_calm(cost) &&
+           atomic_load(&card->alone) && atomic_load(&card->event_offset_ns) > 0 &&
+           now - atomic_load(&card->crowded_ns) > HAMI_CROWDED_NS && !hami_bulk_under_way();
+}
+
+void hami_bulk_counted(hami_cost *cost, int64_t price_ns, uint32_t number)
+{
+    int i = 0;
+    while (i < bulk.keys && bulk.of[i].cost != cost)
+        i++;
+    bulk.of[i] = (counted){.cost = cost, .number = number, .total_ns = atomic_load(&cost->charged_ns)};
+    bulk.keys = i == bulk.keys ? i + 1 : bulk.keys;
+    bulk.all.prices_ns += price_ns;
+    bulk.all.bias_ns += hami_cost_bias(cost);
+    bulk.all.launches++;
+}
+
+/* Under hami_bench_busy. */
+static bool close_gate(const hami_bench *b, CUstream stream)
+{
+    bulk.ticket = hami_bench_ticket();
+    hami_gate_close(b->word, bulk.ticket, PATIENCE_NS);
+    return USE(cuStreamWaitValue32_v2, stream, b->word_device, bulk.ticket, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS;
+}
+
+void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t price_ns, uint32_t number, int64_t prepaid_ns)
+{
+    hami_bench *b = NULL;
+    const bool locked = pthread_mutex_trylock(&hami_bench_busy) == 0;
+    if (locked && !hami_bulk_under_way())
+        b = hami_bench_now(card);
+    if (b != NULL && b->word != NULL) {
+        bulk.bench = b;
+        bulk.card = card;
+        bulk.stream = stream;
+        bulk.keys = bulk.marked = 0;
+        bulk.disturbed = false;
+        bulk.all = (stretch){0};
+        bulk.prepaid_ns = prepaid_ns + price_ns;
+        mine = atomic_fetch_add(&last_serial, 1) + 1;
+        atomic_store(&bulk.begun_ns, hami_now_ns());
+        atomic_store(&hami_hot.measuring, true);
+        atomic_store(&bulk.serial, mine);
+        bulk.refused = !close_gate(b, stream);
+        hami_bulk_counted(cost, price_ns, number);
+    } else {
+        hami_budget_correct(&card->purse, -prepaid_ns);
+    }
+    if (locked)
+        pthread_mutex_unlock(&hami_bench_busy);
+}
+
+/* ---- the end ---- */
+
+static void mark(void)
+{
+    bulk.refused |= hami_capturing() || USE(cuEventRecord, bulk.bench->bulk[bulk.marked], bulk.stream) != CUDA_SUCCESS;
+    bulk.marks[bulk.marked++] = bulk.all;
+}
+
+/* Nothing may be queued behind what is measured until it is through; it is, in a moment. */
+static bool passed(CUevent last)
+{
+    const int64_t until = hami_now_ns() + HOLD_NS + 2 * bulk.all.prices_ns;
+    while (!hami_capturing() && hami_now_ns() < until) {
+        if (USE(cuEventQuery, last) != CUDA_ERROR_NOT_READY)
+            return true;
+        hami_relax();
+    }
+    return false;
+}
+
+static stretch between(int first)
+{
+    const stretch *from = &bulk.marks[first], *to = &bulk.marks[first + 1];
+    return (stretch){to->launches - from->launches, to->prices_ns - from->prices_ns, to->bias_ns - from->bias_ns};
+}
+
+/* What single pairs show too much, a launch; false: that cannot be said. */
+static bool wrong_by(int64_t *wrong)
+{
+    const hami_bench *b = bulk.bench;
+    const stretch few = between(0), many = between(1);
+    const int64_t few_ns = hami_bench_elapsed(b->bulk[0], b->bulk[1]), many_ns = hami_bench_elapsed(b->bulk[1], b->bulk[2]);
+    const int launches = many.launches - few.launches;
+    const int64_t prices_ns = many.prices_ns - few.prices_ns, took_ns = many_ns - few_ns;
+    hami_log(HAMI_LOG_ALL, "%d launches in bulk: took %lld ns, charged %lld", launches, (long long)took_ns, (long long)prices_ns);
+    *wrong = (prices_ns - took_ns + many.bias_ns - few.bias_ns) / launches;
+    return few_ns > 0 && many_ns > few_ns && *wrong < WRONG_MOST_NS && -*wrong < WRONG_MOST_NS;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const int64_t first = *(const int64_t *)a, second = *(const int64_t *)b;
+    return (first > second) - (first < second);
+}
+
+static int64_t median_of_late(void)
+{
+    int64_t sorted[TIMES];
+    const int count = done < TIMES ? done : TIMES;
+    memcpy(sorted, wrong_ns, sizeof sorted);
+    qsort(sorted, (size_t)count, sizeof sorted[0], by_size);
+    return sorted[count / 2];
+}
+
+static void learn(bool measured)
+{
+    int64_t wrong = 0;
+    if (bulk.disturbed) {
+        atomic_store(&again_ns, hami_now_ns() + AGAIN_NS / 2);
+        return;
+    }
+    if (!measured || !wrong_by(&wrong)) {
+        failed += failed < MOST_FAILED;
+        atomic_store(&again_ns, hami_now_ns() + ((int64_t)AGAIN_NS << failed));
+        return;
+    }
+    wrong_ns[done++ % TIMES] = wrong;
+    for (int i = 0; i < bulk.keys && done >= TIMES_LEAST; i++)
+        hami_budget_correct(&bulk.card->purse, hami_cost_unbias(bulk.of[i].cost, bulk.of[i].number, bulk.of[i].total_ns, median_of_late()));
+    failed = 0;
+    atomic_store(&again_ns, hami_now_ns() + (done < TIMES ? AGAIN_NS : SELDOM_NS));
+}
+
+static void end(void)
+{
+    hami_bench *b = bulk.bench;
+    const bool enough = bulk.marked == HAMI_BULK_MARKS - 1 && bulk.all.launches >= WARM + FEW + LEAST;
+    if (enough)
+        mark();
+    const bool unforced = hami_gate_open(b->word, bulk.ticket);
+    const bool measured = enough && !bulk.refused && !bulk.disturbed && unforced && passed(b->bulk[HAMI_BULK_MARKS - 1]);
+    pthread_mutex_lock(&hami_bench_busy);
+    if (hami_bulk_mine()) {
+        learn(measured);
+        atomic_store(&bulk.serial, 0);
+        atomic_store(&hami_hot.measuring, false);
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
+    hami_budget_correct(&bulk.card->purse, bulk.all.prices_ns - bulk.prepaid_ns);
+    mine = 0;
+}
+
+bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stream, int64_t price_ns)
+{
+    int i = 0;
+    while (i < bulk.keys && bulk.of[i].cost != cost)
+        i++;
+    const bool forced = hami_now_ns() > atomic_load(&bulk.begun_ns) + 2 * GATE_NS;
+    const bool room = i < KEYS && bulk.all.prices_ns + price_ns <= bulk.prepaid_ns;
+    const bool fits = room && !forced && !hami_capturing() && cost != NULL && hami_cost_calm(cost) && price_ns > 0 &&
+                      card == bulk.card && stream == bulk.stream;
+    if (!fits)
+        end();
+    return fits;
+}
+
+void hami_bulk_made(void)
+{
+    if (!hami_bulk_mine())
+        return;
+    const int launches = bulk.all.launches;
+    if (launches == WARM || launches == WARM + FEW)
+        mark();
+    if (launches == WARM + FEW + MANY || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS)
+        end();
+}
+
+/* A program's event takes the card as long as a short kernel. */
+#define RECORD(name, parameters, ...)           \
+    CUresult name parameters                    \
+    {                                           \
+        if (hami_bulk_mine())                   \
+            bulk.disturbed = true;              \
+        return BEHIND(name, __VA_ARGS__);       \
+    }
+RECORD(cuEventRecord, (CUevent event, CUstream stream), event, stream)
+RECORD(cuEventRecord_ptsz, (CUevent event, CUstream stream), event, stream)
+RECORD(cuEventRecordWithFlags, (CUevent event, CUstream stream, unsigned int flags), event, stream, flags)
+RECORD(cuEventRecordWithFlags_ptsz, (CUevent event, CUstream stream, unsigned int flags), event, stream, flags)

@@ -1,0 +1,267 @@
+/* See cost.h. */
+#include "price/cost.h"
+
+#include <string.h>
+
+enum {
+    PROBES = 8,
+    JITTER_NS = 1500,       /* samples so near each other are one length */
+    STRAY_LEAST_NS = 2000,
+    STRAY_MOST_NS = 18 * 1000,
+    SLICED_NS = 200 * 1000, /* keys longer than this are likely to be cut by a time slice */
+    MOST_BIAS_PART = 8,     /* of what samples show no more is taken off: a program may know that it is measured in bulk */
+    MOST_SETTLED = 8192,    /* launches that one sample may speak for */
+    MOST_POSTPONED = 512,
+    SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
+    ALIKE_PART = 32,            /* samples that differ by less are of one length */
+    ALIKE_LEAST = 3,            /* of a ring, to be a length that recurs */
+    MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
+    UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
+};
+
+uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card)
+{
+    uint64_t key = what * 0x9e3779b97f4a7c15u;
+    key ^= (how_much + card * 0x632be59bd9b4e019u) * 0xc2b2ae3d27d4eb4fu;
+    key ^= key >> 29;
+    key *= 0xbf58476d1ce4e5b9u;
+    key ^= key >> 32;
+    return key | 1; /* 0 means free */
+}
+
+hami_cost *hami_cost_find(hami_cost *table, uint64_t key)
+{
+    for (unsigned int i = 0; i < PROBES; i++) {
+        hami_cost *cost = &table[((key >> 1) + i) & (HAMI_COST_KEYS - 1)];
+        uint64_t there = atomic_load_explicit(&cost->key, memory_order_relaxed);
+        if (there == 0 && atomic_compare_exchange_strong(&cost->key, &there, key))
+            return cost;
+        if (there == key)
+            return cost;
+    }
+    return NULL;
+}
+
+static uint32_t next_period(const hami_cost *cost, uint32_t number)
+{
+    if (atomic_load_explicit(&cost->samples, memory_order_relaxed) < HAMI_COST_LEARNING ||
+        atomic_load_explicit(&cost->price_ns, memory_order_relaxed) >= HAMI_COST_LONG_NS)
+        return 1;
+    /* Jitter, so that a program's own rhythm cannot hide from the samples. */
+    const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
+    const uint32_t usual = atomic_load_explicit(&cost->period, memory_order_relaxed);
+    return usual / 2 + (mixed >> 16) % (usual | 1);
+}
+
+uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run)
+{
+    const uint32_t next = atomic_load_explicit(&cost->next_sample, memory_order_relaxed);
+    const int32_t ahead = (int32_t)(next - atomic_load_explicit(&cost->launches, memory_order_relaxed)) - 2;
+    if (ahead < (int32_t)*run)
+        *run = ahead < 0 ? 0 : (uint32_t)ahead;
+    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1 + *run, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&cost->charged_ns, price_ns * (1 + (int64_t)*run), memory_order_relaxed);
+    if ((int32_t)(number - next) < 0)
+        return 0;
+    atomic_store_explicit(&cost->next_sample, number + next_period(cost, number), memory_order_relaxed);
+    return number == 0 ? 1 : number;
+}
+
+uint32_t hami_cost_want(hami_cost *cost, int64_t price_ns)
+{
+    const uint32_t number = atomic_fetch_add_explicit(&cost->launches, 1, memory_order_relaxed) + 1;
+    atomic_fetch_add_explicit(&cost->charged_ns, price_ns, memory_order_relaxed);
+    return number == 0 ? 1 : number;
+}
+
+void hami_cost_return(hami_cost *cost, int64_t price_ns, uint32_t count)
+{
+    atomic_fetch_sub_explicit(&cost->launches, count, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&cost->charged_ns, price_ns * (int64_t)count, memory_order_relaxed);
+}
+
+bool hami_cost_postpone(hami_cost *cost, uint32_t number)
+{
+    if (atomic_fetch_add_explicit(&cost->postponed, 1, memory_order_relaxed) >= MOST_POSTPONED)
+        return false;
+    atomic_store_explicit(&cost->next_sample, number + 1, memory_order_relaxed);
+    return true;
+}
+
+static void sort(int64_t *values, int count)
+{
+    for (int i = 1; i < count; i++) {
+        const int64_t value = values[i];
+        int at = i;
+        for (; at > 0 && values[at - 1] > value; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
+    }
+}
+
+/* Samples that agree come ever more seldom; one that does not halves the period. */
+static void adapt(hami_cost *cost, bool calm)
+{
+    const int64_t mean = cost->mean_ns > 0 ? cost->mean_ns : 1;
+    const int64_t least = mean < HAMI_COST_SHORT_NS    ? HAMI_COST_SHORT_PERIOD
+                          : mean < HAMI_COST_MIDDLE_NS ? HAMI_COST_PERIOD
+                                                       : HAMI_COST_MIDDLE_PERIOD;
+    int64_t most = UNSEEN_NS / mean < HAMI_COST_CALM_PERIOD ? UNSEEN_NS / mean : HAMI_COST_CALM_PERIOD;
+    most = most < least ? least : most;
+    const int64_t period = atomic_load_explicit(&cost->period, memory_order_relaxed);
+    const int64_t next = calm ? period + period / 2 : period / 2;
+    atomic_store_explicit(&cost->period, (uint32_t)(next < least ? least : next > most ? most : next), memory_order_relaxed);
+}
+
+/* What the samples of late are held against: the lower quartile; where launches get into each other's way nearly the least. */
+static int64_t reference(const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    return sorted[trust == HAMI_COST_CROWDED ? count / 8 : count / 4];
+}
+
+/*
+ * True: one length among others that launches of this key have, as matrix products of the same grid and another depth. Time slices of others are of
+ * any length.
+ */
+static bool recurs(int64_t sample_ns, const int64_t *sorted, int count)
+{
+    int alike = 0;
+    for (int i = 0; i < count; i++)
+        alike += sorted[i] > sample_ns - sample_ns / ALIKE_PART && sorted[i] < sample_ns + sample_ns / ALIKE_PART;
+    return alike >= ALIKE_LEAST;
+}
+
+/*
+ * True: somebody else's time is in it, as far as the samples of late can tell. A slice of another with its two changes of context is
+ * longer than SLICE_LEAST_NS. Fewer than half of the samples are taken for such: what most launches take is what they take.
+ */
+static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    const int64_t least = reference(sorted, count, trust), median = sorted[count / 2];
+    if (trust == HAMI_COST_ALONE)
+        return false;
+    if (trust == HAMI_COST_CROWDED)
+        return sample_ns > least + least / 2 + JITTER_NS;
+    if (least > SLICED_NS)
+        return trust == HAMI_COST_OURS && sample_ns > 2 * least;
+    return sample_ns > median + median / 2 + SLICE_LEAST_NS && !recurs(sample_ns, sorted, count);
+}
+
+/*
+ * True: one of some thirty pairs on a card shows 5 to 15 us more than all others, and no queue of such launches does: the measurement's own.
+ * Believed, it is charged to hundreds of launches. At most one of a ring is taken for such, so what takes that long more often is paid for.
+ */
+static bool stray(int64_t sample_ns, const int64_t *sorted, int count)
+{
+    const int64_t usual = sorted[count / 2] + STRAY_LEAST_NS;
+    return count >= HAMI_COST_LEARNING && sample_ns > usual && sample_ns < usual + STRAY_MOST_NS && sorted[count - 2] <= usual;
+}
+
+/*
+ * Beside others' time slices, of a launch long enough to be cut by them: what it takes uncut. So long ones that nearly all are cut the least of late;
+ * a quarter of shorter ones are not, and their least would be a tenth too low where the card's clock goes up and down.
+ */
+static int64_t uncut(const int64_t *sorted, int count)
+{
+    const int64_t quartile = sorted[count / 4];
+    return quartile > HAMI_COST_MIDDLE_NS ? sorted[0] : quartile;
+}
+
+/* What the launch really took. */
+static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    const int64_t quartile = reference(sorted, count, trust);
+    if (trust == HAMI_COST_SHARED && quartile > SLICED_NS)
+        return uncut(sorted, count);
+    if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
+        return quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
+    return sample_ns;
+}
+
+/* The slow mean. Of the first samples one may hold another's time before that can be told: the mean is then made anew of the others. */
+static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t truth, uint32_t seen, hami_cost_trust trust)
+{
+    if (seen >= HAMI_COST_RING) {
+        cost->mean_ns += (truth - cost->mean_ns) / 16;
+        return;
+    }
+    int64_t sum = 0;
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        if (!foreign(sorted[i], sorted, count, trust)) {
+            sum += sorted[i];
+            kept++;
+        }
+    }
+    cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? uncut(sorted, count) : sum / kept;
+}
+
+/*
+ * What the launches up to `number` owe, being `truth` long. Two threads may read their samples out of order: then a later one has settled the
+ * earlier. What was charged too much is given back in full: it was paid.
+ */
+static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t charged_ns)
+{
+    const int32_t launches = (int32_t)(number - cost->settled);
+    if (launches <= 0)
+        return 0;
+    const int64_t charged = charged_ns - cost->settled_ns;
+    cost->settled = number;
+    cost->settled_ns = charged_ns;
+    const int64_t owed = launches <= MOST_SETTLED ? truth * launches - charged : (truth - charged / launches) * MOST_SETTLED;
+    return owed < MOST_OWED_NS ? owed : MOST_OWED_NS;
+}
+
+/* All but one of the samples of late, which may be a stray, are within a pair's own scatter. */
+static bool one_length(const int64_t *sorted, int count)
+{
+    return count >= HAMI_COST_LEARNING && sorted[count - 2] - sorted[0] < JITTER_NS;
+}
+
+bool hami_cost_calm(const hami_cost *cost)
+{
+    return atomic_load_explicit(&cost->calm, memory_order_relaxed);
+}
+
+int64_t hami_cost_bias(const hami_cost *cost)
+{
+    return atomic_load_explicit(&cost->bias_ns, memory_order_relaxed);
+}
+
+int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns)
+{
+    const int64_t most = (cost->mean_ns + hami_cost_bias(cost)) / MOST_BIAS_PART;
+    bias_ns = bias_ns > most ? most : bias_ns < -most ? -most : bias_ns;
+    const int64_t more = bias_ns - hami_cost_bias(cost);
+    if (!hami_cost_calm(cost))
+        return 0;
+    atomic_store_explicit(&cost->bias_ns, bias_ns, memory_order_relaxed);
+    cost->mean_ns -= more;
+    for (int i = 0; i < HAMI_COST_RING; i++)
+        cost->ring_ns[i] -= more; /* places not filled yet are never read */
+    atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
+    return settle(cost, number, cost->mean_ns, charged_ns);
+}
+
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
+{
+    const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
+    sample_ns = sample_ns > hami_cost_bias(cost) ? sample_ns - hami_cost_bias(cost) : 0;
+    cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
+    const int count = seen + 1 < HAMI_COST_RING ? (int)seen + 1 : HAMI_COST_RING;
+    int64_t sorted[HAMI_COST_RING];
+    memcpy(sorted, cost->ring_ns, (size_t)count * sizeof sorted[0]);
+    sort(sorted, count);
+    atomic_store_explicit(&cost->calm, one_length(sorted, count), memory_order_relaxed);
+    if (seen < UINT32_MAX)
+        atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
+    atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);
+    if (foreign(sample_ns, sorted, count, trust) || stray(sample_ns, sorted, count))
+        return 0; /* the next sample settles these launches too */
+    const int64_t truth = truth_of(sample_ns, sorted, count, trust);
+    const int64_t away = truth - cost->mean_ns;
+    adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
+    average(cost, sorted, count, truth, seen, trust);
+    atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
+    return settle(cost, number, truth, charged_ns);
+}

@@ -1,0 +1,292 @@
+/* See gate.h. */
+#include "price/gate.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "price/bench.h"
+#include "price/bulk.h"
+#include "price/burst.h"
+#include "pay/capture.h"
+#include "pay/lane.h"
+#include "process/log.h"
+#include "prim/prim.h"
+
+enum {
+    GATE_PATIENCE_NS = 200000, /* a gate closed for longer is opened: somebody else filled the queue behind it */
+    DRAIN_NS = 1500 * 1000,
+    RETRY_NS = 50 * 1000 * 1000,
+    HOLD_NS = 200 * 1000,       /* kernels shorter than this are measured with nothing behind them */
+    CROWDED_HOLD_NS = 5 * 1000 * 1000, /* and these where launches come from several streams */
+    HOLD_MOST_NS = 2000 * 1000,
+    HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
+    NOISE_NS = 1000,
+    REST_TIMES = 400, /* one part in so many of a program's time is spent on measuring */
+    REST_MOST_NS = 100 * 1000 * 1000 /* but a launch that takes longer than before is seen as soon */
+};
+
+/* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
+static _Atomic(uint32_t *) closed_word;
+static _Atomic uint32_t closed_ticket;
+static _Atomic int64_t closed_until_ns; /* then it is opened by force */
+static _Atomic uint32_t forced_ticket;
+static _Atomic int64_t rest_until_ns;
+
+bool hami_gate_watch(void)
+{
+    uint32_t *word = atomic_load(&closed_word);
+    if (word == NULL)
+        return false;
+    const uint32_t ticket = atomic_load(&closed_ticket);
+    if (hami_now_ns() > atomic_load(&closed_until_ns) && atomic_load(&closed_word) == word) {
+        atomic_store(&forced_ticket, ticket);
+        /* An older ticket only repeats what its owner wrote; the word never needs to go back, and never does: */
+        uint32_t there = __atomic_load_n(word, __ATOMIC_RELAXED);
+        while ((int32_t)(ticket - there) > 0 &&
+               !__atomic_compare_exchange_n(word, &there, ticket, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+        }
+        hami_bulk_forced();
+    }
+    return true;
+}
+
+void hami_gate_close(uint32_t *word, uint32_t ticket, int64_t patience_ns)
+{
+    atomic_store(&closed_ticket, ticket);
+    atomic_store(&closed_until_ns, hami_now_ns() + patience_ns);
+    atomic_store(&closed_word, word);
+    hami_watch_gate();
+}
+
+bool hami_gate_open(uint32_t *word, uint32_t ticket)
+{
+    hami_bench_open(word, ticket);
+    atomic_store(&closed_word, NULL);
+    return atomic_load(&forced_ticket) != ticket;
+}
+
+void hami_context_gone(CUcontext context)
+{
+    hami_burst_context_gone(context);
+    pthread_mutex_lock(&hami_bench_busy);
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        for (int j = 0; hami_benches[i].context == context && j < HAMI_BENCH_SAMPLES; j++) {
+            hami_sample *s = &hami_benches[i].samples[j];
+            if (s->pending)
+                atomic_fetch_sub(&s->cost->in_flight, 1);
+            s->pending = false;
+        }
+        if (hami_benches[i].context == context)
+            hami_bulk_forget(&hami_benches[i]);
+        if (hami_benches[i].context == context)
+            memset(&hami_benches[i], 0, sizeof hami_benches[i]);
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
+/*
+ * Launches that were queued behind it make a short kernel's pair up to 0.8 us longer, now and then: a sample that is so much above the
+ * price says nothing.
+ */
+static bool doubtful(const hami_sample *s, int64_t cost_ns)
+{
+    return s->charged_ns > 0 && s->charged_ns < HOLD_NS && atomic_load(&s->cost->samples) >= HAMI_COST_LEARNING &&
+           cost_ns > s->charged_ns && cost_ns < s->charged_ns + NOISE_NS;
+}
+
+static void read_one(hami_sample *s)
+{
+    const CUresult state = USE(cuEventQuery, s->end);
+    if (state == CUDA_ERROR_NOT_READY)
+        return;
+    s->pending = false;
+    atomic_fetch_sub_explicit(&s->cost->in_flight, 1, memory_order_relaxed);
+    const int64_t pair = state == CUDA_SUCCESS && !s->spoilt ? hami_bench_elapsed(s->start, s->end) : -1;
+    if (pair < 0)
+        return;
+    const int64_t offset = atomic_load(&s->card->event_offset_ns);
+    const int64_t cost = pair - s->host_ns > offset ? pair - s->host_ns - offset : 0;
+    if (!s->quiet && doubtful(s, cost))
+        return;
+    const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
+    const hami_cost_trust trust = alone     ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
+                                  : s->ours ? HAMI_COST_OURS
+                                            : HAMI_COST_SHARED;
+    hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
+             (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
+    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust));
+}
+
+bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind)
+{
+    pthread_mutex_lock(&hami_bench_busy);
+    hami_bench *b = hami_bench_now(card);
+    const bool marked = b != NULL && USE(cuEventRecord, b->fences[kind], stream) == CUDA_SUCCESS;
+    pthread_mutex_unlock(&hami_bench_busy);
+    return marked;
+}
+
+bool hami_fence_passed(hami_card *card, hami_fence_kind kind)
+{
+    pthread_mutex_lock(&hami_bench_busy);
+    hami_bench *b = hami_bench_now(card);
+    const bool passed = b == NULL || USE(cuEventQuery, b->fences[kind]) != CUDA_ERROR_NOT_READY;
+    pthread_mutex_unlock(&hami_bench_busy);
+    return passed;
+}
+
+static void read_all(hami_bench *b)
+{
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
+        if (b->samples[i].pending)
+            read_one(&b->samples[i]);
+    }
+}
+
+void hami_calibrate(hami_card *card)
+{
+    CUcontext context = NULL;
+    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&hami_bench_busy) != 0)
+        return;
+    hami_bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? hami_bench_now(card) : NULL;
+    if (b != NULL && hami_now_ns() > b->calibrate_ns && !hami_bulk_under_way()) {
+        /* What was launched so far is short and measured: give it the time to end. What this costs is caught up later. */
+        hami_sleep_coarse_ns(DRAIN_NS);
+        read_all(b);
+        bool idle = true;
+        for (int i = 0; i < HAMI_BENCH_SAMPLES; i++)
+            idle &= !b->samples[i].pending;
+        if (idle)
+            hami_bench_calibrate(b, card);
+        else
+            b->calibrate_ns = hami_now_ns() + RETRY_NS;
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
+/* ---- measurements ---- */
+
+void hami_samples_read(void)
+{
+    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
+        return;
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        if (hami_benches[i].context != NULL)
+            read_all(&hami_benches[i]);
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
+bool hami_sample_rests(void)
+{
+    return hami_now_ns() < atomic_load_explicit(&rest_until_ns, memory_order_relaxed);
+}
+
+static void rest(int64_t begun_ns)
+{
+    const int64_t now = hami_now_ns(), pause = REST_TIMES * (now - begun_ns);
+    atomic_store_explicit(&rest_until_ns, now + (pause < REST_MOST_NS ? pause : REST_MOST_NS), memory_order_relaxed);
+}
+
+static hami_sample *free_sample(hami_bench *b)
+{
+    for (int i = 0; b != NULL && i < HAMI_BENCH_SAMPLES; i++) {
+        if (!b->samples[i].pending)
+            return &b->samples[i];
+    }
+    if (b != NULL)
+        read_all(b);
+    return NULL;
+}
+
+/* Under the lock. Other threads keep out, or wait for its figures, from here on: making the bench of a context takes ms. */
+static void close_doors(hami_cost *cost, bool held)
+{
+    atomic_fetch_add(&cost->in_flight, 1);
+    atomic_store(&hami_hot.measuring, held);
+}
+
+static void open_doors(hami_cost *cost, bool pending)
+{
+    if (!pending)
+        atomic_fetch_sub(&cost->in_flight, 1);
+    atomic_store(&hami_hot.measuring, false);
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
+hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
+                               int64_t charged_ns)
+{
+    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
+        return NULL;
+    const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed), begun_ns = hami_now_ns();
+    const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
+    const bool held = charged_ns < (crowded ? CROWDED_HOLD_NS : HOLD_NS);
+    close_doors(cost, held);
+    hami_bench *b = hami_bulk_under_way() ? NULL : hami_bench_now(card);
+    hami_sample *s = free_sample(b);
+    if (s == NULL) {
+        open_doors(cost, false);
+        return NULL;
+    }
+    s->begun_ns = begun_ns;
+    s->card = card;
+    s->cost = cost;
+    s->stream = stream;
+    s->charged_ns = charged_ns;
+    s->total_ns = total_ns;
+    s->number = number;
+    s->spoilt = s->quiet = false;
+    s->crowded = crowded;
+    s->held = held;
+    s->ours = hami_turn_ours(&card->pacer);
+    s->ticket = 0;
+    if (gated && b->word != NULL) {
+        s->ticket = hami_bench_ticket();
+        hami_gate_close(b->word, s->ticket, GATE_PATIENCE_NS);
+        if (USE(cuStreamWaitValue32_v2, stream, b->word_device, s->ticket, CU_STREAM_WAIT_VALUE_GEQ) != CUDA_SUCCESS)
+            s->spoilt = true;
+    }
+    if (USE(cuEventRecord, s->start, stream) != CUDA_SUCCESS)
+        s->spoilt = true;
+    s->host_ns = s->ticket != 0 ? 0 : hami_now_ns();
+    return s;
+}
+
+/*
+ * Waits for the end of a short kernel that is being measured, so that nothing is queued behind it. Not where much is queued before it, not
+ * while others capture, and not for long: it may depend on a later launch.
+ */
+static void hold(hami_sample *s)
+{
+    const int64_t begun = hami_now_ns();
+    pthread_mutex_lock(&s->card->pacing);
+    const int64_t queued_until = s->card->pacer.queue_end_ns;
+    pthread_mutex_unlock(&s->card->pacing);
+    if (!s->held || queued_until > begun + HOLD_QUEUE_NS)
+        return;
+    const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS + 2 * s->charged_ns;
+    while (!hami_capturing() && hami_now_ns() < until) {
+        if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
+            s->quiet = true;
+            read_one(s);
+            return;
+        }
+        hami_relax();
+    }
+}
+
+void hami_sample_end(hami_sample *s, bool launched)
+{
+    if (s->ticket == 0)
+        s->host_ns = hami_now_ns() - s->host_ns;
+    const bool ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
+    if (s->ticket != 0)
+        s->spoilt |= !hami_gate_open(atomic_load(&closed_word), s->ticket);
+    s->pending = ended && launched && !s->spoilt;
+    const bool pending = s->pending;
+    if (pending)
+        hold(s);
+    rest(s->begun_ns);
+    open_doors(s->cost, pending); /* reading it has counted it out */
+}

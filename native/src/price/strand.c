@@ -1,0 +1,89 @@
+/* See strand.h. */
+#include "price/strand.h"
+
+#include "price/bench.h"
+#include "pay/capture.h"
+
+/* Unlike the system's numbers, never another thread's later. */
+static uint32_t this_thread(void)
+{
+    static _Atomic uint32_t last;
+    static __thread uint32_t own __attribute__((tls_model("initial-exec")));
+    return own != 0 ? own : (own = atomic_fetch_add(&last, 1) + 1);
+}
+
+bool hami_strands_make(hami_strands *all)
+{
+    bool made = USE(cuEventCreate, &all->start, 0) == CUDA_SUCCESS &&
+                USE(cuStreamCreate, &all->side, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS;
+    for (int i = 0; made && i < HAMI_STRANDS; i++)
+        made = USE(cuEventCreate, &all->all[i].end, 0) == CUDA_SUCCESS;
+    return made;
+}
+
+bool hami_strands_begin(hami_strands *all)
+{
+    all->count = 0;
+    return !hami_capturing() && USE(cuEventRecord, all->start, all->side) == CUDA_SUCCESS;
+}
+
+hami_strand *hami_strand_of(hami_strands *all, CUstream stream)
+{
+    if (stream == CU_STREAM_LEGACY)
+        stream = NULL;
+    for (int i = 0; i < all->count; i++) {
+        hami_strand *s = &all->all[i];
+        if (s->stream == stream && !s->gone && (stream != CU_STREAM_PER_THREAD || s->thread == this_thread()))
+            return s;
+    }
+    if (all->count == HAMI_STRANDS)
+        return NULL;
+    hami_strand *s = &all->all[all->count++];
+    *s = (hami_strand){.stream = stream, .thread = this_thread(), .end = s->end};
+    return s;
+}
+
+bool hami_strand_end(hami_strand *s)
+{
+    const bool ours = !s->gone && (s->stream != CU_STREAM_PER_THREAD || s->thread == this_thread());
+    if (ours && !s->ended && s->launches > 0 && s->inside == 0 && !hami_capturing())
+        s->ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
+    return s->ended || s->launches == 0;
+}
+
+bool hami_strand_passed(const hami_strand *s)
+{
+    return s->launches == 0 || USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY;
+}
+
+int64_t hami_strands_span(const hami_strands *all)
+{
+    int64_t span = 0;
+    for (int i = 0; i < all->count; i++) {
+        const hami_strand *s = &all->all[i];
+        const int64_t here = s->launches == 0 ? 1 : hami_bench_elapsed(all->start, s->end);
+        if (here <= 0)
+            return 0;
+        span = here > span ? here : span;
+    }
+    return span;
+}
+
+int hami_strands_used(const hami_strands *all)
+{
+    int used = 0;
+    for (int i = 0; i < all->count; i++)
+        used += all->all[i].launches > 0;
+    return used;
+}
+
+void hami_strands_gone(hami_strands *all, CUstream stream)
+{
+    for (int i = 0; i < all->count; i++) {
+        hami_strand *s = &all->all[i];
+        if (s->stream == stream && stream != NULL && stream != CU_STREAM_PER_THREAD) {
+            hami_strand_end(s);
+            s->gone = true;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+/*
+ * The watch thread: one a process, started by cuInit, all signals blocked.
+ *
+ * Once a second it sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed it looks
+ * every millisecond that none stays so; otherwise it sleeps.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "limits/broker.h"
+#include "price/gate.h"
+#include "process/log.h"
+#include "prim/prim.h"
+#include "process/state.h"
+
+enum { ROUND_NS = 1000 * 1000 * 1000, GATE_TICK_NS = 1000 * 1000, GATE_LINGER_NS = 20 * 1000 * 1000 };
+
+static _Atomic uint32_t wanted;    /* 1: gates are in use */
+static _Atomic int64_t gate_at_ns; /* last time a gate was closed */
+static _Atomic int running_pid;
+
+void hami_watch_gate(void)
+{
+    atomic_store_explicit(&gate_at_ns, hami_now_ns(), memory_order_relaxed);
+    if (atomic_exchange(&wanted, 1) == 0)
+        hami_futex_wake(&wanted);
+}
+
+static void say_turns(hami_card *card)
+{
+    pthread_mutex_lock(&card->pacing);
+    const hami_turns_had had = card->pacer.page == NULL ? (hami_turns_had){0} : card->pacer.had;
+    pthread_mutex_unlock(&card->pacing);
+    if (had.turns > 0)
+        hami_say(HAMI_LOG_DECISION, "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without, %u times bound", had.turns,
+                 (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances, had.bound);
+}
+
+/* A tenant without a compute limit pays for nothing, so what it launches is not seen: it counts as using the card all the time. */
+static void speak_for_the_unlimited(hami_card *card)
+{
+    if (atomic_load(&card->percent) < 100 && atomic_load(&hami_state.core_policy) != HAMI_CORE_DISABLE)
+        return;
+    pthread_mutex_lock(&card->pacing);
+    hami_turn_used(&card->pacer, 2 * (int64_t)ROUND_NS, hami_now_ns());
+    pthread_mutex_unlock(&card->pacing);
+}
+
+static void round_of_looks(void)
+{
+    hami_ledger_reap(hami_state.ledger);
+    for (int i = 0; i < hami_state.card_count; i++) {
+        hami_reconcile(&hami_state.cards[i]);
+        speak_for_the_unlimited(&hami_state.cards[i]);
+        if (hami_log_level >= HAMI_LOG_DECISION)
+            say_turns(&hami_state.cards[i]);
+    }
+    hami_pools_refresh(false);
+    hami_broker_round();
+    hami_throttle_update();
+}
+
+/* Until no gate has been used for a while, or it is time for a round: a program that is always measured must not put that off. */
+static void watch_gates(int64_t until)
+{
+    while ((hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS) && hami_now_ns() < until)
+        hami_sleep_coarse_ns(GATE_TICK_NS);
+}
+
+static void *watch(void *unused)
+{
+    /* Not all processes of a container at the same moment: each starts NVML at its first look. */
+    int64_t next = hami_now_ns() + ROUND_NS / 2 + (int64_t)(getpid() % 64) * (ROUND_NS / 128);
+    for (;;) {
+        const int64_t left = next - hami_now_ns();
+        if (left > 0)
+            hami_futex_wait(&wanted, 0, left);
+        if (atomic_load(&wanted) != 0) {
+            watch_gates(next);
+            atomic_store(&wanted, 0);
+            /* One may have been closed between the last look and this store. */
+            if (hami_gate_watch())
+                atomic_store(&wanted, 1);
+        }
+        if (hami_now_ns() >= next) {
+            round_of_looks();
+            next = hami_now_ns() + ROUND_NS;
+        }
+    }
+    return unused;
+}
+
+void hami_watch_start(void)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, kept;
+    if (atomic_exchange(&running_pid, (int)getpid()) == (int)getpid())
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &kept); /* inherited by the thread: the program's handlers never run in it */
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 256 * 1024);
+    if (pthread_create(&thread, &attributes, watch, NULL) != 0)
+        atomic_store(&running_pid, 0);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &kept, NULL);
+}
