@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 LOGS = Path(__file__).resolve().parent.parent / "logs"
 CLUSTERS = {"lab", "lab_node", "new_lab"}
-TESTS = Path(__file__).resolve().parent
-MEASURING = TESTS / "native"
-REAL = tuple(f"tests/{name}/" for name in ("contract", "flow", "lab", "native", "node"))
+PARTS = {"contract": "clusters", "flow": "clusters", "lab": "clusters", "node": "clusters", "native": "measuring"}
+ORDER = ("clusters", "", "measuring")
 
 
 def pytest_configure() -> None:
@@ -37,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Dozens of processes on two cores that others use too: what waits for real time gets a second
     chance, and the last lines of a run say which did. Nothing else does.
     """
-    items.sort(key=lambda item: item.path.is_relative_to(MEASURING))
+    items.sort(key=lambda item: ORDER.index(_part(item.nodeid)))
     for item in items:
         names = set(getattr(item, "fixturenames", ()))
         if names & CLUSTERS:
@@ -48,17 +47,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2 if any(item.iter_markers("realtime")) else 1))
 
 
+def _part(nodeid: str) -> str:
+    return PARTS.get(nodeid.removeprefix("tests/").partition("/")[0], "")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Two workers (`make test`) share a run so: one has all that uses the machine's real parts, clusters first, then
-    what measures time, by then alone; the other has the rest, file by file.
+    """Two workers (`make test`) share a run so: one has all clusters, which mostly wait; the other the rest, file by
+    file, and at its end what measures time, by then beside little else. Never two start clusters, never two measure.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPart(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "machine" if nodeid.startswith(REAL) else nodeid.partition("::")[0]
+            return _part(nodeid) or nodeid.partition("::")[0]
 
+    config.option.loadscopereorder = False  # in the order of pytest_collection_modifyitems, not the largest first
     return ByPart(config, log)
 
 
