@@ -77,8 +77,8 @@ def routes(bench: Bench) -> None:
         ok: bool | None = fits and got["refused_with"] == 2 and got["total_mib"] == 4096
         ok = ok and got["again"] == int(route not in STAY)
         shown: object = f"{held} MiB"
-        # Memory of another interface, where there is none: the driver refuses the first with CUDA_ERROR_UNKNOWN.
-        if got.get("taken_mib") == 0 and got.get("refused_with") == 999:
+        # Memory of another interface, where there is none: then the driver refuses the first without the library, too.
+        if got.get("taken_mib") == 0 and bench.probe("mem", route, env=bench.environment()).get("taken_mib") == 0:
             shown, ok = "not to be had here", None
         bench.add("routes", route, shown, "<= 4160 MiB, OOM, goes on", ok, **got)
 

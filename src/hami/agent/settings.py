@@ -69,7 +69,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What happens to a registered process with memory past its slice that its library did not give it."""
     monitor_mirror: bool = False
     """Whether what containers use is also written where HAMi's vGPUmonitor looks, below the hook path, in its form."""
-
     strict: bool = False
     """Deny driver entry points and private tables that the library does not know; else they pass, counted."""
 

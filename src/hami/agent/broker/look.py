@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 LOOK_WITHIN_S = 10.0
 DESCRIBE_WITHIN_S = 2.0
+"""All of them together: many processes that cannot be looked into must not put off that they are stopped."""
 GRACE_S = 30.0
 """After our start: processes of before register again, with pauses of up to 10 s."""
 UNATTRIBUTED = KINDS.index("unattributed")
@@ -124,11 +125,14 @@ class Look:
         """Those that the next look may be the last for. A process that cannot be looked into is told of as it is."""
         due = {pid for (pid, _), times in self._strange.items() if times == PATIENCE - 1}
         self._described = {}
+        clock = asyncio.get_running_loop().time
+        until = clock() + DESCRIBE_WITHIN_S
         for pid in due:
+            left = until - clock()
+            if left <= 0:
+                break
             with contextlib.suppress(HamiError):
-                self._described[pid] = await self._describer.run(
-                    partial(described, pid, self._proc), timeout=DESCRIBE_WITHIN_S
-                )
+                self._described[pid] = await self._describer.run(partial(described, pid, self._proc), timeout=left)
 
     def _read(self, cards: Iterable[str], busy: Container[str]) -> tuple[Shown, load.Loads]:
         """In the driver's thread, loads of `busy` alone. A card that does not answer is left out."""

@@ -56,7 +56,8 @@ class Mirror:
             names.add(name)
             if name in self._slots or any(True for _ in place.known()):
                 self._write(name, self._region(place))
-        if self._root.is_dir():
+        self._slots = {name: filled for name, filled in self._slots.items() if name in names}
+        with contextlib.suppress(OSError):  # not there yet, or not to be read: no reason for the agent to end
             for folder in self._root.iterdir():
                 if folder.name not in names and (folder / NAME).is_file():
                     self._remove(folder)
@@ -84,7 +85,6 @@ class Mirror:
         self._slots[name] = filled
 
     def _remove(self, folder: Path) -> None:
-        self._slots.pop(folder.name, None)
         with contextlib.suppress(OSError):  # the monitor tidies up as well
             (folder / NAME).unlink()
             folder.rmdir()
