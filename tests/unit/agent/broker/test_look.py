@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -106,6 +107,22 @@ async def test_a_process_that_cannot_be_looked_into_is_reported_all_the_same(sta
     assert len(told.texts) == 1
     assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 2
     (tmp_path / "proc/7/comm").open("w").close()  # lets its reader go
+
+
+async def test_many_that_are_slow_to_look_into_do_not_put_off_the_report(stage, tmp_path, monkeypatch):
+    stage.grant("a")
+    pids = range(7, 27)
+    for pid in pids:
+        process(tmp_path, pid, UID.format(0))
+    made, told = look(stage, tmp_path)
+    made._nvml, made._worker = Card(), Inline()
+    made._nvml.processes = lambda _: [type("Shown", (), {"pid": pid, "mem_bytes": None}) for pid in pids]
+    monkeypatch.setattr("hami.agent.broker.look.described", lambda *_: time.sleep(0.5) or "slow")
+    begun = asyncio.get_running_loop().time()
+    for _ in range(PATIENCE):
+        await made.once()
+    assert len(told.texts) == len(pids)
+    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 2
 
 
 async def test_registered_processes_strangers_of_the_host_and_cards_of_others_are_no_concern(stage, tmp_path):

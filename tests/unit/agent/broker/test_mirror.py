@@ -105,6 +105,14 @@ async def test_containers_that_are_gone_leave_nothing_and_what_others_put_there_
     assert [one.name for one in (tmp_path / "containers").iterdir()] == ["somebody_else"]
 
 
+async def test_a_place_that_is_no_folder_does_not_end_the_agent(stage, tmp_path):
+    (tmp_path / "containers").touch()
+    stage.grant("a")
+    await stage.joined("a")
+    mirror(stage, tmp_path).round()
+    assert (tmp_path / "containers").read_bytes() == b""
+
+
 async def test_a_folder_that_cannot_be_written_is_told_once(stage, tmp_path, caplog):
     stage.grant("a")
     await stage.joined("a")
