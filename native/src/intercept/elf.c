@@ -107,6 +107,18 @@ static uint32_t find_sysv(const tables *t, const char *name)
     return index;
 }
 
+const char *hami_elf_soname(ElfW(Addr) base, const ElfW(Dyn) * dynamic)
+{
+    tables t;
+    if (!read_tables(base, dynamic, &t))
+        return "";
+    for (; dynamic->d_tag != DT_NULL; dynamic++) {
+        if (dynamic->d_tag == DT_SONAME)
+            return t.strings + dynamic->d_un.d_val;
+    }
+    return "";
+}
+
 static void *lookup_in(ElfW(Addr) base, const ElfW(Dyn) * dynamic, const char *name)
 {
     tables t;
@@ -116,13 +128,18 @@ static void *lookup_in(ElfW(Addr) base, const ElfW(Dyn) * dynamic, const char *n
     return index == 0 ? NULL : (void *)(base + t.symbols[index].st_value);
 }
 
-static void *lookup(const struct dl_phdr_info *object, const char *name)
+static const ElfW(Dyn) * dynamic_of(const struct dl_phdr_info *object)
 {
     for (int i = 0; i < object->dlpi_phnum; i++) {
         if (object->dlpi_phdr[i].p_type == PT_DYNAMIC)
-            return lookup_in(object->dlpi_addr, (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr), name);
+            return (const void *)(object->dlpi_addr + object->dlpi_phdr[i].p_vaddr);
     }
     return NULL;
+}
+
+static void *lookup(const struct dl_phdr_info *object, const char *name)
+{
+    return lookup_in(object->dlpi_addr, dynamic_of(object), name);
 }
 
 void *hami_elf_first(const char *prefix, const char *name)
@@ -158,7 +175,8 @@ typedef struct {
     const char *prefix;
     const char *name;
     const void *address;
-    const char *owner, *low, *high;
+    const char *low, *high;
+    hami_elf_object owner;
     void *found;
     bool passed; /* the caller's object has been met */
 } search;
@@ -201,19 +219,18 @@ static int owner_step(struct dl_phdr_info *object, size_t size, void *argument)
 {
     (void)size;
     search *s = argument;
-    if (!holds(object, s->address, &s->low, &s->high))
+    if (!holds(object, s->address, &s->owner.low, &s->owner.high))
         return 0;
-    s->owner = file_name(object->dlpi_name);
+    s->owner.file = file_name(object->dlpi_name);
+    s->owner.soname = hami_elf_soname(object->dlpi_addr, dynamic_of(object));
     return 1;
 }
 
-bool hami_elf_owner(const void *address, const char **name, const char **low, const char **high)
+bool hami_elf_owner(const void *address, hami_elf_object *out)
 {
     search s = {.address = address};
-    if (dl_iterate_phdr(owner_step, &s) == 0)
-        return false;
-    *name = s.owner;
-    *low = s.low;
-    *high = s.high;
-    return true;
+    const bool found = dl_iterate_phdr(owner_step, &s) != 0;
+    if (found)
+        *out = s.owner;
+    return found;
 }

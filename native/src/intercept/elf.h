@@ -2,6 +2,7 @@
 #ifndef HAMI_INTERCEPT_ELF_H
 #define HAMI_INTERCEPT_ELF_H
 
+#include <link.h>
 #include <stdbool.h>
 
 /* First object whose file name starts with `prefix` that defines `name` (default version). NULL: none. */
@@ -13,7 +14,16 @@ void *hami_elf_first(const char *prefix, const char *name);
 /* What RTLD_NEXT means for code at `caller`: the first object after the caller's, in load order, that defines `name`. */
 void *hami_elf_next(const void *caller, const char *name);
 
-/* File name (no folder) of the object that holds `address`, and its bounds. False: none does. */
-bool hami_elf_owner(const void *address, const char **name, const char **low, const char **high);
+typedef struct {
+    const char *file;       /* name without its folder */
+    const char *soname;     /* what it calls itself, whatever its file is called; empty where it does not say */
+    const char *low, *high; /* its bounds */
+} hami_elf_object;
+
+/* The object that holds `address`. False: none of this name space does. */
+bool hami_elf_owner(const void *address, hami_elf_object *out);
+
+/* What an object calls itself, from its dynamic section; empty where it does not say. */
+const char *hami_elf_soname(ElfW(Addr) base, const ElfW(Dyn) * dynamic);
 
 #endif

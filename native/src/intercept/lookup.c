@@ -150,21 +150,29 @@ static void known_add(const void *address, const hami_name *name)
     }
 }
 
-static int driver_of(const char *file)
+static int driver_named(const char *name)
 {
-    if (strncmp(file, "libcuda.so", 10) == 0)
+    if (strncmp(name, "libcuda.so", 10) == 0)
         return 0;
-    return strncmp(file, "libnvidia-ml.so", 15) == 0 ? 1 : -1;
+    return strncmp(name, "libnvidia-ml.so", 15) == 0 ? 1 : -1;
+}
+
+/* By what it calls itself, too: a link to it, or a copy, may be called anything. */
+static int driver_of(const hami_elf_object *object)
+{
+    const int driver = driver_named(object->soname);
+    return driver >= 0 ? driver : driver_named(object->file);
 }
 
 /* Reads a driver's entry points. `handle` stays open: the addresses are used as long as the process lives. */
 static bool learn(int driver, void *handle)
 {
     static const char *const probes[] = {"cuInit", "nvmlInit_v2"};
-    const char *file;
+    hami_elf_object object;
     void *probe = hami_dlsym(handle, probes[driver]);
-    if (probe == NULL || !hami_elf_owner(probe, &file, &spans[driver].low, &spans[driver].high) || driver_of(file) != driver)
+    if (probe == NULL || !hami_elf_owner(probe, &object) || driver_of(&object) != driver)
         return false;
+    spans[driver] = (span){.low = object.low, .high = object.high};
     for (unsigned int i = 0; i < hami_name_count; i++) {
         const hami_name *name = &hami_names[i];
         if ((name->name[0] == 'n') != (driver == 1))
@@ -236,17 +244,24 @@ bool hami_strict(void)
     return strict_set;
 }
 
+static void *denied(const char *name, const char *why)
+{
+    hami_log(HAMI_LOG_ERROR, "%s is denied: it is of %s, which would pass the limits", name, why);
+    return NULL;
+}
+
 void *hami_translate(void *address, const char *name)
 {
     if (address == NULL)
         return NULL;
     if (!inside(0, address) && !inside(1, address)) {
-        const char *file, *low, *high;
-        if (!hami_elf_owner(address, &file, &low, &high))
+        hami_elf_object object;
+        const int driver = hami_elf_owner(address, &object) ? driver_of(&object) : -1;
+        if (driver < 0)
             return address;
-        const int driver = driver_of(file);
-        if (driver < 0 || !load(driver, true) || !inside(driver, address))
-            return address;
+        load(driver, true);
+        if (!inside(driver, address)) /* hooks lead to one driver, the one that was there first */
+            return denied(name, "a second driver");
     }
     const hami_name *entry = known_find(address);
     if (entry != NULL)
@@ -285,10 +300,17 @@ static bool denied_next(const void *caller, const char *name)
     return found != NULL && hami_translate(found, name) == NULL;
 }
 
+/* A name of the driver's in no object that we see. */
+static bool elsewhere(const void *found, const char *name)
+{
+    hami_elf_object object;
+    return !inside(0, found) && !inside(1, found) && hami_name_find(name) != NULL && !hami_elf_owner(found, &object);
+}
+
 /* What is denied is not found, and dlerror says so: who prints that must not print NULL. */
 static void *given(void *handle, void *found, const char *name)
 {
-    void *hook = hami_translate(found, name);
+    void *hook = elsewhere(found, name) ? denied(name, "another name space") : hami_translate(found, name);
     return hook != NULL ? hook : real_dlsym()(handle, DENIED);
 }
 
@@ -340,8 +362,9 @@ EXPORT void *dlmopen(Lmid_t space, const char *file, int mode)
         map = map->l_prev;
     for (; map != NULL; map = map->l_next) {
         const char *slash = map->l_name == NULL ? NULL : strrchr(map->l_name, '/');
-        if (slash != NULL && driver_of(slash + 1) >= 0) {
-            hami_log(HAMI_LOG_ERROR, "dlmopen of %s denied: it would load %s past the limits", file, slash + 1);
+        const hami_elf_object object = {.file = slash == NULL ? "" : slash + 1, .soname = hami_elf_soname(map->l_addr, map->l_ld)};
+        if (driver_of(&object) >= 0) {
+            hami_log(HAMI_LOG_ERROR, "dlmopen of %s denied: it would load %s past the limits", file, map->l_name);
             dlclose(handle);
             return NULL;
         }

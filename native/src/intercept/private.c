@@ -26,7 +26,7 @@ static const hami_private *private_find(const CUuuid *id)
 static void say(const hami_private *table, const CUuuid *id, const void *caller, bool denied)
 {
     char text[37];
-    const char *who = "an unknown caller", *low, *high;
+    hami_elf_object who = {.file = "an unknown caller"};
     const bool usual = table != NULL && table->kind == HAMI_NEUTRAL;
     const unsigned long unknown = table != NULL ? 0 : atomic_fetch_add(&unknown_count, 1) + 1;
     int length = 0;
@@ -35,12 +35,12 @@ static void say(const hami_private *table, const CUuuid *id, const void *caller,
     for (int i = 0; i < 16; i++)
         length += snprintf(text + length, sizeof text - (size_t)length, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
                            id->bytes[i]);
-    hami_elf_owner(caller, &who, &low, &high);
+    hami_elf_owner(caller, &who);
     if (table == NULL)
-        hami_say(HAMI_LOG_WARN, "private table %s, asked for by %s, is unknown to this library%s (number %lu)", text, who,
+        hami_say(HAMI_LOG_WARN, "private table %s, asked for by %s, is unknown to this library%s (number %lu)", text, who.file,
                  denied ? " and denied" : "", unknown);
     else
-        hami_say(usual ? HAMI_LOG_ALL : HAMI_LOG_WARN, "private table %s, asked for by %s, is %s", text, who,
+        hami_say(usual ? HAMI_LOG_ALL : HAMI_LOG_WARN, "private table %s, asked for by %s, is %s", text, who.file,
                  denied ? "denied" : usual ? "given" : "given, and takes what the limits see only afterwards");
 }
 
