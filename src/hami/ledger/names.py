@@ -10,11 +10,9 @@ from itertools import repeat
 from operator import itemgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hami.ledger.spelled import Spelled, Words
 from hami.plan.columns import Longs
-
-Words = NDArray[np.uint64]
 
 FEW = 256
 """Up to this many names the dictionary is as fast."""
@@ -41,8 +39,8 @@ class Names:
         if self._table is not None and len(names) > FEW:
             try:
                 return self._found(self._table, names)
-            except UnicodeEncodeError:
-                pass  # no name of ours
+            except ValueError:
+                pass  # not ASCII, or a zero byte: no name of ours
         return self._looked_up(names)
 
     def _found(self, table: "Table", names: Sequence[str]) -> Longs:
@@ -64,32 +62,26 @@ class Table:
     """Names of ASCII by the highest bits of the sum of their words, each times an odd number."""
 
     def __init__(self, rows: Mapping[str, int]) -> None:
-        self._width = 8 * (
-            max(map(len, rows)) // 8 + 1
-        )  # a byte more than any name of ours: a longer one differs there
+        self._width = max(map(len, rows)) // 8 + 1  # a byte more than any name of ours: a longer one differs there
         bits = (ROOMY * len(rows) - 1).bit_length()
         self._shift = np.uint64(64 - bits)
-        words = self._words(list(rows))
-        self._places = np.full(1 << bits, _UNKNOWN, np.int32)
-        self._factors = max((one[: words.shape[1]] for one in _FACTORS), key=lambda one: self._apart(words, one))
+        words = Spelled(list(rows)).words(self._width)
+        self._places = np.full(1 << bits, _UNKNOWN, np.int16 if max(rows.values()) < 2**15 else np.int32)
+        self._factors = max(_FACTORS, key=lambda one: self._apart(words, one))
         numbers = np.fromiter(rows.values(), np.int64, len(rows))
-        self._own = np.zeros((words.shape[1], int(numbers.max()) + 1), np.uint64)
+        self._own = np.zeros((self._width, int(numbers.max()) + 1), np.uint64)
         """[word][row]: the name of each row."""
-        self._own[:, numbers] = words.T
+        self._own[:, numbers] = words
         self._places[self._hash(words, self._factors)] = numbers
 
     def find(self, names: Sequence[str]) -> tuple[Longs, Longs]:
         """The row of each name, and the places of those of which this is not sure."""
-        words = self._words(names)
+        words = Spelled(names).words(self._width)
         rows = self._places.take(self._hash(words, self._factors)).astype(np.int64)
-        same = np.logical_and.reduce(self._own.take(rows, axis=1, mode="wrap") == words.T)
+        same = self._own[0].take(rows, mode="wrap") == words[0]
+        for own, word in zip(self._own[1:], words[1:], strict=True):
+            same &= own.take(rows, mode="wrap") == word
         return rows, np.flatnonzero(~same & (rows != _UNKNOWN))
-
-    def _words(self, names: Sequence[str]) -> Words:
-        """[name][word], filled up with zeros."""
-        cells = _of_one_length(names) if len(names[0]) == len(names[-1]) < self._width else None
-        filled = np.array(names, f"S{self._width}") if cells is None else cells.astype(f"S{self._width}")
-        return filled.view(np.uint64).reshape(len(names), -1)
 
     def _apart(self, words: Words, factors: Words) -> int:
         """How many places are taken if these factors are."""
@@ -98,14 +90,9 @@ class Table:
         return int(np.count_nonzero(taken))
 
     def _hash(self, words: Words, factors: Words) -> Longs:
-        places: Longs = ((words @ factors) >> self._shift).view(np.int64)
+        total = words[0] * factors[0]
+        for word, factor in zip(words[1:], factors[1:], strict=False):
+            total += word * factor
+        total >>= self._shift
+        places: Longs = total.view(np.int64)
         return places
-
-
-def _of_one_length(names: Sequence[str]) -> NDArray[np.bytes_] | None:
-    """The names as bytes if all are as long as the first; None if not. That costs a third of taking each by itself."""
-    width = len(names[0]) + 1
-    joined = "\0".join(names).encode("ascii") + b"\0"
-    if len(joined) != width * len(names) or np.frombuffer(joined, np.uint8)[width - 1 :: width].any():
-        return None
-    return np.frombuffer(joined, f"S{width}")
