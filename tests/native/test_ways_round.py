@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hami.sim.cards import Bench, parse
+
 from .conftest import Container
 
 LIMIT_MIB, CONTEXT_MIB = 4096, 480
@@ -103,3 +105,70 @@ def test_a_driver_in_a_name_space_of_its_own_is_not_given(container: Container, 
     assert tried(container, SPACES, copy) == "no name space"
     assert tried(container, SPACES, helper) == "None"
     assert int(tried(container, SPACES, helper, LD_PRELOAD="")) != 0
+
+
+# ---- a start that was refused, and a start that is interrupted ----
+
+GOES_ON = """
+cuda = ctypes.CDLL("libcuda.so.1")
+told = cuda.cuInit(0)
+context, handle = c_void_p(), c_uint64()
+place = struct.pack("iiiiP8x", 1, 0, 1, 0, 0)
+print(told, cuda.cuDevicePrimaryCtxRetain(byref(context), 0), cuda.cuCtxCreate_v2(byref(context), 0, 0),
+      cuda.cuMemCreate(byref(handle), c_size_t(256 * MIB), place, c_ulonglong(0)))
+"""
+
+
+def test_who_goes_on_after_a_start_that_was_refused_gets_nothing(container: Container, tmp_path: Path) -> None:
+    """The driver has started by then: what is refused here is that the ledger has no room for a seventeenth card."""
+    for pair in range(9):
+        cards = ", ".join(f"{{model: A100-40, uuid: GPU-{pair:08}-0000-0000-0000-{each:012}}}" for each in (1, 2))
+        container.bench = Bench(tmp_path / f"cards{pair}", parse(f"cards: [{cards}]"))
+        said = tried(container, GOES_ON)
+        assert said == ("0 0 0 0" if pair < 8 else "802 802 802 802")
+    assert tried(container, GOES_ON, LD_PRELOAD="") == "0 0 0 0"
+
+
+INTERRUPTED = """
+import threading
+cuda = ctypes.CDLL("libcuda.so.1")
+context, seen = c_void_p(), []
+def others():
+    while cuda.cuDeviceGetCount(byref(c_int())) != 0:
+        pass
+    seen.append(cuda.cuDevicePrimaryCtxRetain(byref(context), 0))
+thread = threading.Thread(target=others)
+thread.start()
+told = cuda.cuInit(0)
+thread.join()
+cuda.cuCtxSetCurrent(context)
+print(told, seen == [802], linear(cuda))
+"""
+
+
+SLOW = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+int pthread_mutex_init(pthread_mutex_t *lock, const pthread_mutexattr_t *attributes)
+{
+    int (*real)(pthread_mutex_t *, const pthread_mutexattr_t *);
+    void *found = dlsym(RTLD_NEXT, "pthread_mutex_init");
+    memcpy(&real, &found, sizeof real);
+    usleep(20000);
+    return real(lock, attributes);
+}
+"""
+"""Makes the time long in which the driver has started and the library has not: it makes a lock for each card."""
+
+
+def test_a_thread_that_is_faster_than_cuinit_gets_no_context_past_the_limits(
+    container: Container, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.c").write_text(SLOW)
+    slow = tmp_path / "slow.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "slow.c", "-o", slow, "-ldl"], check=True)
+    told, fair, taken = tried(container, INTERRUPTED, LD_PRELOAD=f"{container.tools.library} {slow}").split()
+    assert (told, fair, int(taken)) == ("0", "True", 0)

@@ -28,11 +28,14 @@ static _Atomic int64_t *size_known(hami_card *card)
     return &hami_state.ledger->cards[card->ledger_index].context_bytes;
 }
 
-static bool context_begin(making *m, CUdevice device)
+/* Success, or why there is to be none. */
+static CUresult context_begin(making *m, CUdevice device)
 {
+    if (atomic_load(&hami_shut))
+        return CUDA_ERROR_SYSTEM_NOT_READY;
     *m = (making){.card = atomic_load(&hami_active) ? hami_card_of(device) : NULL};
     if (m->card == NULL)
-        return true;
+        return CUDA_SUCCESS;
     if (atomic_load(size_known(m->card)) == 0)
         m->claimed = hami_claim(m->card, MEASURE_NS);
     const int64_t known = atomic_load(size_known(m->card)); /* by now, perhaps */
@@ -40,10 +43,10 @@ static bool context_begin(making *m, CUdevice device)
     if (known != 0)
         hami_unclaim(m->card, &m->claimed);
     if (m->estimate > 0)
-        return hami_take(m->card, HAMI_CONTEXT, m->estimate);
+        return hami_take(m->card, HAMI_CONTEXT, m->estimate) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
     hami_reconcile(m->card);
     m->before = unattributed(m->card);
-    return true;
+    return CUDA_SUCCESS;
 }
 
 /* How large a context is that nobody knew the size of. False: larger than what is left. */
@@ -106,8 +109,9 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     if (USE(cuDevicePrimaryCtxGetState, device, &flags, &active) != CUDA_SUCCESS || active)
         return BEHIND(cuDevicePrimaryCtxRetain, out, device); /* another reference takes nothing */
     making m;
-    if (!context_begin(&m, device))
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult refused = context_begin(&m, device);
+    if (refused != CUDA_SUCCESS)
+        return refused;
     const CUresult result = BEHIND(cuDevicePrimaryCtxRetain, out, device);
     if (context_end(&m, result)) {
         if (result == CUDA_SUCCESS && m.card != NULL)
@@ -122,8 +126,9 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     CUresult name parameters                                \
     {                                                       \
         making m;                                           \
-        if (!context_begin(&m, device))                     \
-            return CUDA_ERROR_OUT_OF_MEMORY;                \
+        const CUresult refused = context_begin(&m, device); \
+        if (refused != CUDA_SUCCESS)                        \
+            return refused;                                 \
         const CUresult result = BEHIND(name, __VA_ARGS__);  \
         hami_lane_follow(NULL);                             \
         if (context_end(&m, result))                        \

@@ -69,6 +69,8 @@ static bool on_card(const CUmemAllocationProp *prop)
 /* The card is the one that the properties name; the current context does not matter, there may be none. */
 CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUmemAllocationProp *prop, unsigned long long flags)
 {
+    if (atomic_load(&hami_shut))
+        return CUDA_ERROR_SYSTEM_NOT_READY; /* it needs no context */
     const bool active = atomic_load(&hami_active) && out != NULL && on_card(prop);
     /* A locality domain's id holds the device in its low byte. */
     hami_card *card = !active ? NULL : hami_card_of(prop->location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop->location.id

@@ -17,6 +17,7 @@
 
 hami_state_t hami_state;
 _Atomic bool hami_active;
+_Atomic bool hami_shut;
 _Atomic int hami_throttling;
 
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
@@ -72,7 +73,8 @@ void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int ten
 static void in_child(void)
 {
     /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
-    atomic_store(&hami_active, false);
+    if (atomic_exchange(&hami_active, false))
+        atomic_store(&hami_shut, true);
     atomic_store(&hami_throttling, 0);
     hami_routes_update();
     atomic_store(&hami_hot.measuring, false);
@@ -210,9 +212,11 @@ static CUresult start(unsigned int flags)
         return CUDA_ERROR_SYSTEM_NOT_READY;
     }
     const int64_t begun = hami_now_ns();
+    atomic_store(&hami_shut, !hami_state.policy.fail_open);
     const CUresult result = BEHIND(cuInit, flags);
     const int64_t driver_ns = hami_now_ns() - begun;
     if (result != CUDA_SUCCESS) {
+        atomic_store(&hami_shut, false); /* the driver's own answers say it all */
         hami_ledger_leave(hami_state.ledger, hami_state.slot);
         return result;
     }
@@ -221,6 +225,7 @@ static CUresult start(unsigned int flags)
         return hami_state.policy.fail_open ? CUDA_SUCCESS : CUDA_ERROR_SYSTEM_NOT_READY;
     }
     atomic_store_explicit(&hami_active, true, memory_order_release);
+    atomic_store(&hami_shut, false);
     hami_broker_apply();
     hami_throttle_update();
     hami_watch_start();

@@ -74,6 +74,7 @@ typedef struct {
 
 extern hami_state_t hami_state;
 extern _Atomic bool hami_active;    /* limits are in force in this process */
+extern _Atomic bool hami_shut;      /* the driver may have started and limits are not in force: whoever goes on all the same gets no context */
 extern _Atomic int hami_throttling; /* number of cards on which launches are to be paid for now; 0: launches go straight on */
 
 /* The card of the current context, NULL when the library is not active or there is no context. */
