@@ -4,7 +4,8 @@
 Needs gcc, and a Python 3.11 with the project's dependencies (the broker runs in it). Tenants are processes on this
 machine, each under a policy file of its own and registered with a real broker. Prints one table, writes broker.json.
 
-    python3 tests/gpu/broker.py [--out FOLDER] [--only SECTION,...] [--seconds N] [--quick] [--simulated FOLDER]
+    python3 tests/gpu/broker.py [--out FOLDER] [--only SECTION,...] [--seconds N] [--most N] [--quick]
+                                [--match PATTERN] [--simulated FOLDER]
 """
 
 import argparse
@@ -16,12 +17,15 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import HERE, NATIVE, STRICT, Bench, build, card, finish, steady, unlimited
 from grants import Node
 from torch_cost import paired
+from torch_live import Pool
+from torch_rows import without_torch
 from torch_single import single
 from torch_tenants import serve, torch
 
@@ -253,10 +257,43 @@ def exceeded(node: Node) -> None:
     )
 
 
-SECTIONS = {
-    each.__name__: each
-    for each in (turns, hostbound, idle, priority, live, cost, kills, paired, single, torch, serve, exceeded)
-}
+def pytorch(node: Node, names: Sequence[str], most_s: float) -> None:
+    """Sections that share the same programs, and the time there is."""
+    if not node.bench.simulated and without_torch(node.bench):
+        return
+    pool = Pool(node)
+    try:
+        pool.start()
+        for name in names:
+            section, part = POOLED[name]
+            guarded(node.bench, name, section, pool, most_s * part / sum(POOLED[each][1] for each in names))
+    finally:
+        pool.end()
+
+
+SECTIONS = {each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills, serve, exceeded)}
+POOLED = {"paired": (paired, 5), "single": (single, 4), "torch": (torch, 6)}
+"""And their parts of the time."""
+
+
+def guarded(bench: Bench, name: str, act: Callable[..., None], *of: Any) -> None:
+    """A section that cannot be measured is a row that fails, and the next is measured all the same."""
+    try:
+        act(*of)
+    except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError) as fault:
+        bench.add(name, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False, why=str(fault))
+
+
+def run(node: Node, names: Sequence[str], most_s: float) -> None:
+    """In this order, but those that share programs together, last."""
+    for name in names:
+        if name not in POOLED:
+            with node.agent("stop" if name == "exceeded" else "report"):
+                guarded(node.bench, name, SECTIONS[name], node)
+    pooled = [name for name in names if name in POOLED]
+    if pooled:
+        with node.agent():
+            guarded(node.bench, "torch", pytorch, node, pooled, most_s)
 
 
 def uuid_of(bench: Bench) -> str:
@@ -271,8 +308,9 @@ def uuid_of(bench: Bench) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
-    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--only", default=",".join([*SECTIONS, *POOLED]))
     parser.add_argument("--seconds", type=float, default=6, help="that two tenants are measured for")
+    parser.add_argument("--most", type=float, default=240, help="seconds for PyTorch programs once they are warm")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--match", default="", help="of those with PyTorch, only programs like this")
     parser.add_argument(
@@ -293,12 +331,7 @@ def main() -> int:
         about = {} if chosen.simulated else card(bench)
         bench.about = {"card": about, "date": time.strftime("%Y-%m-%d")}
         bench.kept_in = chosen.out / "broker.json"
-        for name in chosen.only.split(","):
-            try:
-                with node.agent("stop" if name == "exceeded" else "report"):
-                    SECTIONS[name](node)
-            except (KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError) as fault:
-                bench.add(name, "this section", f"{type(fault).__name__}: {fault}"[:60], "", False)
+        run(node, chosen.only.split(","), chosen.most)
     failed = [row.name for row in bench.rows if row.ok is False]
     print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")
     return 1 if failed else 0

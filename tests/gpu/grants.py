@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import NATIVE, STRICT, Bench, finish
+from bench import HERE, NATIVE, STRICT, Bench, finish
 
 AGENT = NATIVE.parent / "tests/native/agent.py"
 SOURCE = NATIVE.parent / "src"
@@ -36,11 +36,13 @@ class Node:
         return self.bench.work / f"libvgpu-{seat}.so"
 
     def build(self) -> None:
-        """The library again for each seat, its policy at a place of ours."""
+        """The library again for each seat, its policy at a place of ours, with a door for measurements (inside.c)."""
         work = self.bench.work
-        sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c"]
+        sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c", HERE / "inside.c"]
+        exports = work / "exports-inside.map"
+        exports.write_text((work / "exports.map").read_text().replace("global:", "global:\n    hami_inside_*;"))
         flags = [*STRICT, "-fPIC", "-fvisibility=hidden", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{work}"]
-        link = [f"-Wl,--version-script={work / 'exports.map'}", "-Wl,-Bsymbolic,-z,now", "-ldl", "-lpthread"]
+        link = [f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic,-z,now", "-ldl", "-lpthread"]
         running = []
         for seat in range(SEATS):
             place = f'-DHAMI_POLICY_PATH="{self.policy(seat)}"'

@@ -41,7 +41,7 @@ TITLES = {
     "serve": "PyTorch: requests beside training",
     "check": "`hami limits check`, on a host",
 }
-REPLACED = {("torch", f"{work}, no limit of time") for work in ("train", "decode")}
+REPLACED = {("torch", f"{work}, no limit of time") for work in ("train", "decode", "layer", "matmul")}
 """Rows of early runs that another section has since, by a better method."""
 VERDICT = {True: "holds", False: "**no**", None: ""}
 

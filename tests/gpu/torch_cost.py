@@ -1,86 +1,67 @@
 """Section `paired` of `broker.py`: what the library costs PyTorch programs that it does not hold back."""
 
-import random
+import math
 import re
 import statistics
 from collections.abc import Sequence
 
 from bench import Bench
-from grants import Node
-from torch_live import HEARD_S, Live, alone, begin, cores
-from torch_rows import without_torch
+from torch_live import PAST, Pool
 
-Slices = list[float]
-KINDS = {"no limit of time": 0, "limit 99": 99}
-TARGETS = {"no limit of time": 0.3, "limit 99": 1.0}
+BLOCK_S = 0.005
+AWAY = 1.3
+"""A block that takes so many times the lower quartile of its process's had no host for a while."""
+KINDS = {"no limit of time": (0, 0.3), "limit 99": (99, 1.0)}
+"""The limit, and how many percent may be lost."""
+Round = tuple[float, ...]
+"""Seconds of a block past the library, without a limit, and with 99."""
 
 
-def paired(node: Node) -> None:
-    """Eight processes without the library and eight with it, whose limit is changed while they run; all on the same two
-    cores, one running at a time, in slices of 80 ms in any order, what they work on made anew each time."""
-    if without_torch(node.bench):
-        return
-    works = [work for work in ("train", "decode") if re.search(node.bench.match, work)]
-    node.grant("paired")
-    plain = [begin(works, node.bench.environment()) for _ in range(8)]
-    ours = [begin(works, node.seated("paired", 0)) for _ in range(8)]
-    for program in plain + ours:
-        program.answer()
-    for program in plain + ours:
-        program.pin(cores(1, 2))
-    had: dict[tuple[str, str], list[Slices]] = {}
-    before = None
-    for kind in (*KINDS, *reversed(KINDS)) * (1 if node.bench.quick else 2):
-        node.grant("paired", cores=KINDS[kind])
-        if kind != before:
-            alone(ours[0], works[0], 0.1, warm=HEARD_S)
-        before = kind
-        for work in works:
-            for told, slices in visit({"alone": plain, kind: ours}, work):
-                had.setdefault((work, told), []).append(slices)
-    for program in plain + ours:
-        program.end()
+def paired(pool: Pool, seconds: float) -> None:
+    """Each program by itself goes past the library, through it without a limit, and with 99: some ms each, in turn."""
+    bench = pool.node.bench
+    works = [work for work in ("train", "decode") if re.search(bench.match, work)]
+    states = [PAST, *(limit for limit, _ in KINDS.values())]
     for work in works:
-        judge(node.bench, work, {kind: had[work, kind] for kind in ("alone", *KINDS)})
+        rounds: list[list[Round]] = []
+        for program in pool.programs:
+            steps = max(2, round(BLOCK_S / program.told("queued", work)[0]))
+            told = program.told("alternate", work, seconds / len(works) / len(pool.programs), steps, *states)
+            rounds.append([tuple(told[at : at + len(states)]) for at in range(0, len(told), len(states))])
+        judge(bench, work, rounds)
 
 
-def visit(kinds: dict[str, list[Live]], work: str) -> list[tuple[str, Slices]]:
-    """Three slices of each program, under the name of its kind."""
-    everybody = [(kind, program, Slices()) for kind, programs in kinds.items() for program in programs]
-    for _, program, _ in everybody:
-        program.ask("anew", work)
-        program.answer()
-    for _ in range(3):
-        for _, program, slices in random.sample(everybody, len(everybody)):
-            slices.append(alone(program, work, 0.08))
-    return [(kind, slices) for kind, _, slices in everybody]
-
-
-def judge(bench: Bench, work: str, had: dict[str, list[Slices]]) -> None:
+def judge(bench: Bench, work: str, rounds: Sequence[Sequence[Round]]) -> None:
     """A row holds when the whole interval is below its target, fails when the whole is above; else it says neither."""
-    told = {kind: [[round(one, 2) for one in slices] for slices in some] for kind, some in had.items()}
-    for kind, most in TARGETS.items():
-        lost, low, high = interval(had["alone"], had[kind])
-        measured = f"{lost:+.2f} % ({low:+.2f} to {high:+.2f})"
-        ok = True if high <= most else False if low > most else None
-        bench.add("paired", f"{work}, {kind}", measured, f"<= {most} % lost", ok, rates=told)
-    scatter = statistics.pstdev(pooled(had["alone"])) / statistics.mean(pooled(had["alone"])) * 100
-    bench.add("paired", f"{work}: without the library a slice scatters by", f"{scatter:.1f} %", "", None)
+    kept = [undisturbed(some) for some in rounds]
+    everyone = [each for some in kept for each in some]
+    told = {
+        "rounds_ms": [[[round(took * 1e3, 4) for took in each] for each in some] for some in rounds],
+        "by_process": [[lost(some, at)[0] for at in (1, 2)] for some in kept],
+    }
+    for at, (kind, (_, most)) in enumerate(KINDS.items(), 1):
+        percent, either_way = lost(everyone, at)
+        measured = f"{percent:+.2f} % +- {either_way:.2f}"
+        ok = True if percent + either_way <= most else False if percent - either_way > most else None
+        bench.add("paired", f"{work}, {kind}", measured, f"<= {most} % lost", ok, **(told if at == 1 else {}))
+    count = sum(map(len, rounds))
+    blocks = [each[0] for each in everyone]
+    scatter = statistics.pstdev(blocks) / statistics.mean(blocks) * 100
+    measured = f"{len(everyone)} of {count}, which scatter by {scatter:.1f} %"
+    bench.add("paired", f"{work}: rounds that the host was there in", measured, "", None)
 
 
-def pooled(some: Sequence[Slices]) -> Slices:
-    return [one for slices in some for one in slices]
+def undisturbed(rounds: Sequence[Round]) -> list[Round]:
+    """None of the three was without its host: whichever it was, the round is left out."""
+    usual = statistics.quantiles([took for each in rounds for took in each], n=4)[0]
+    return [each for each in rounds if max(each) <= AWAY * usual]
 
 
-def interval(base: Sequence[Slices], other: Sequence[Slices]) -> tuple[float, float, float]:
-    """By how many percent the median of `other` is below that of `base`, and the 95 % interval: drawn again 1000 times.
-
-    What is drawn is a process's visit: where its memory lies, and what its host does meanwhile, is in all its slices.
-    """
-    dice = random.Random(1)
-
-    def lost(a: Sequence[Slices], b: Sequence[Slices]) -> float:
-        return (1 - statistics.median(pooled(b)) / statistics.median(pooled(a))) * 100
-
-    drawn = sorted(lost(dice.choices(base, k=len(base)), dice.choices(other, k=len(other))) for _ in range(1000))
-    return lost(base, other), drawn[25], drawn[974]
+def lost(rounds: Sequence[Round], at: int) -> tuple[float, float]:
+    """How many percent longer than past the library it took in all, and half of the 95 % interval of that."""
+    if len(rounds) < 2:
+        return math.nan, math.nan
+    past = statistics.mean(each[0] for each in rounds)
+    ratio = statistics.mean(each[at] for each in rounds) / past
+    scatter = statistics.stdev(each[at] - ratio * each[0] for each in rounds)
+    return (ratio - 1) * 100, 1.96 * scatter / math.sqrt(len(rounds)) / past * 100

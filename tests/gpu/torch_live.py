@@ -1,27 +1,31 @@
 """PyTorch programs that stay and do as they are told, so that the same processes are measured again and again.
 
 The same program is up to twice as fast as itself from one process to the next and from one moment to another, where
-its host holds it back. So what is compared is measured in turn, in slices of a moment, on the same cores, in medians.
+its host holds it back. So what is compared is measured in turn, in the same process: it changes its own limit from
+moment to moment (`inside.c`).
 """
 
 import os
+import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import HERE
+from grants import SEATS, Node
 
-HEARD_S = 2.6
-"""The broker reads a changed policy once a second, and the library hears of it a second later at most."""
+WORKS = ("train", "decode", "layer", "matmul", "small")
+PAST = -1
+"""The state of a program that goes past the library (torch_program.py)."""
 
 
 @dataclass
 class Live:
-    """One `torch_work.py live`."""
+    """One `torch_program.py`."""
 
     process: "subprocess.Popen[str]"
 
@@ -35,11 +39,12 @@ class Live:
         line = self.process.stdout.readline()
         if not line:
             self.process.kill()
-            raise ValueError(f"a program ended: {self.end()[-300:]}")
+            raise ValueError(f"a program ended: {self.end()[-900:]}")
         return [float(word) for word in line.split()]
 
-    def answer(self) -> float:
-        return self.answers()[0]
+    def told(self, *words: object) -> list[float]:
+        self.ask(*words)
+        return self.answers()
 
     def end(self) -> str:
         """What it said on stderr."""
@@ -51,13 +56,44 @@ class Live:
             os.sched_setaffinity(int(thread.name), cores)
 
 
-def command(works: Sequence[str]) -> tuple[object, ...]:
-    return (sys.executable, HERE / "torch_work.py", "live", ",".join(works))
+@dataclass
+class Slice:
+    """Iterations a second, and the GPU time that was paid for one."""
+
+    rate: float
+    paid_ns: float
+
+
+@dataclass
+class Pool:
+    """As many programs as there are seats, each of every work, under a grant of its own without a limit."""
+
+    node: Node
+    programs: list[Live] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        begun = time.monotonic()
+        for seat in range(SEATS):
+            self.node.grant(f"torch-{seat}")
+            env = self.node.seated(f"torch-{seat}", seat)
+            if self.node.bench.simulated:
+                env["PYTHONPATH"] = str(HERE / "standin")
+            self.programs.append(begin(WORKS, env))
+        for what in ("PyTorch is there", "all programs are warm"):
+            for program in self.programs:
+                program.answers()
+            print(f"{time.monotonic() - begun:6.1f} s: {what}", flush=True)
+        for seat, program in enumerate(self.programs):
+            program.pin(cores(seat, 3))
+
+    def end(self) -> None:
+        self.said = [program.end()[-600:] for program in self.programs]
 
 
 def begin(works: Sequence[str], env: Mapping[str, str]) -> Live:
+    words = [sys.executable, str(HERE / "torch_program.py"), ",".join(works)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    words = [str(word) for word in command(works)]
     return Live(subprocess.Popen(words, env=dict(env), text=True, **pipes))
 
 
@@ -67,15 +103,28 @@ def cores(seat: int, each: int) -> list[int]:
     return [mine[(seat * each + i) % len(mine)] for i in range(each)]
 
 
-def alone(program: Live, work: str, seconds: float, warm: float = 0.01, slices: int = 1) -> float:
-    """Iterations a second while nobody else is told to run; the median of so many slices without a pause."""
-    program.ask("run", work, time.monotonic() + warm, seconds, slices)
-    return statistics.median(program.answers())
-
-
-def together(programs: Sequence[tuple[Live, str]], seconds: float, warm: float, slices: int) -> list[list[float]]:
-    """Iterations a second of programs that run at the same time, slice by slice."""
+def paced(
+    programs: Sequence[tuple[Live, str]], warm: float, seconds: float, states: Sequence[Sequence[int]]
+) -> list[list[Slice]]:
+    """Of programs that run at the same time, each through its own states: its slices."""
     at = time.monotonic() + warm
-    for program, work in programs:
-        program.ask("run", work, at, seconds, slices)
-    return [list(each) for each in zip(*(program.answers() for program, _ in programs), strict=True)]
+    for (program, work), own in zip(programs, states, strict=True):
+        program.ask("paced", work, at, warm, seconds, *own)
+    told = [program.answers() for program, _ in programs]
+    return [[Slice(*pair) for pair in zip(each[::2], each[1::2], strict=True)] for each in told]
+
+
+def between(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of the ones over that of the others, measured beside them, and its 95 % interval: pairs drawn again."""
+    dice = random.Random(1)
+    pairs = list(zip(values, others, strict=True))
+
+    def ratio(some: Sequence[tuple[float, float]]) -> float:
+        return sum(one for one, _ in some) / sum(other for _, other in some)
+
+    drawn = sorted(ratio(dice.choices(pairs, k=len(pairs))) for _ in range(1000))
+    return ratio(pairs), drawn[25], drawn[974]
+
+
+def mean(slices: Sequence[Slice]) -> float:
+    return statistics.mean(each.rate for each in slices)

@@ -8,7 +8,7 @@ from bench import HERE, Bench, finish
 
 
 def without_torch(bench: Bench) -> bool:
-    """Says so where PyTorch cannot be measured."""
+    """Says so where PyTorch itself cannot be measured."""
     command = [sys.executable, "-c", "import torch"]
     missing = bench.simulated or subprocess.run(command, capture_output=True, check=False).returncode
     if missing:

@@ -5,22 +5,100 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import HERE, finish
+from bench import HERE, Bench, finish
 from grants import Node
-from torch_live import HEARD_S, Live, alone, begin, cores, together
+from torch_live import Pool, Slice, between, mean, paced
 from torch_rows import without_torch
 
 GROUPS = (
     ("two layers", ("layer", "layer"), (30, 70)),
     ("two training steps", ("train", "train"), (30, 70)),
     ("four layers", ("layer", "layer", "layer", "layer"), (25, 25, 25, 25)),
-    ("four layers, held by nothing", ("layer", "layer", "layer", "layer"), (99, 99, 99, 99)),
     ("a light one beside a training step", ("small", "train"), (30, 70)),
+    ("four layers, held by nothing", ("layer", "layer", "layer", "layer"), (99, 99, 99, 99)),
 )
+WARM_S, SLICE_S = 0.12, 0.3
+"""A slice under a limit and one without, in turn: hosts and the card's own arbiter are as they are for seconds."""
+
+
+@dataclass
+class Crowd:
+    """What each of several tenants had: slices alone, with the others without limits, and with."""
+
+    name: str
+    caps: tuple[int, ...]
+    busy: list[float]
+    solo: list[float]
+    free: list[list[Slice]]
+    capped: list[list[Slice]]
+
+    def parts(self, slices: Sequence[Sequence[Slice]]) -> list[float]:
+        """Of what each has alone."""
+        return [mean(own) / solo for own, solo in zip(slices, self.solo, strict=True)]
+
+    def due(self) -> list[float]:
+        """What the limits alone would let each have."""
+        return [min(1.0, cap / 100 / busy) for cap, busy in zip(self.caps, self.busy, strict=True)]
+
+    def sums(self, slices: Sequence[Sequence[Slice]]) -> list[float]:
+        """Of all together, slice by slice, in what one has alone."""
+        rows = zip(*slices, strict=True)
+        return [sum(one.rate / solo for one, solo in zip(row, self.solo, strict=True)) for row in rows]
+
+
+def torch(pool: Pool, seconds: float) -> None:
+    """PyTorch tenants: each what it is due, and together what they have without limits, in the same processes."""
+    groups = [each for each in GROUPS if re.search(pool.node.bench.match, each[0])]
+    for name, works, caps in groups:
+        programs = list(zip(pool.programs, works, strict=False))
+        solo, busy = [], []
+        for program, work in programs:
+            (slices,) = paced([(program, work)], WARM_S, SLICE_S / 2, [[0] * 4])
+            solo.append(mean(slices))
+            busy.append(min(1.0, program.told("queued", work)[0] * solo[-1]))
+        rounds = max(2, round(seconds / len(groups) / (WARM_S + SLICE_S) / 4))
+        # Without, with, with, without, and so on: what drifts is in both.
+        told = paced(programs, WARM_S, SLICE_S, [(0, cap, cap, 0) * rounds for cap in caps])
+        free = [[one for at, one in enumerate(own) if at % 4 in (0, 3)] for own in told]
+        capped = [[one for at, one in enumerate(own) if at % 4 in (1, 2)] for own in told]
+        judge(pool.node.bench, Crowd(name, caps, busy, solo, free, capped))
+
+
+def judge(bench: Bench, crowd: Crowd) -> None:
+    """
+    Whose limit is below what it has beside the others anyway is held to it. What these leave of all that the card gives
+    without limits is the others', as they share it without limits: no limiter can give more.
+    """
+    due, free, capped = crowd.due(), crowd.parts(crowd.free), crowd.parts(crowd.capped)
+    held = [one <= before for one, before in zip(due, free, strict=True)]
+    left = sum(free) - sum(part for part, is_held in zip(capped, held, strict=True) if is_held)
+    open_free = sum(before for before, is_held in zip(free, held, strict=True) if not is_held)
+    words, oks = [], []
+    for part, ideal, before, is_held in zip(capped, due, free, held, strict=True):
+        there = ideal if is_held else min(ideal, left * before / open_free)
+        oks.append(abs(part / there - 1) <= 0.04 if is_held else 0.96 * there <= part <= 1.04 * ideal)
+        note = f"due {ideal * 100:.0f}" + ("" if there == ideal else f", {there * 100:.0f} there")
+        words.append(f"{part * 100:.0f} ({note}; free {before * 100:.0f})")
+    name = f"{crowd.name}, {'/'.join(map(str, crowd.caps))}"
+    bench.add("torch", name, " ".join(words), "+- 4 % of due or of what is there", all(oks), **told(crowd))
+    total, low, high = (each * 100 for each in between(crowd.sums(crowd.capped), crowd.sums(crowd.free)))
+    measured = f"{total:.1f} % of that without limits ({low:.1f} to {high:.1f})"
+    bench.add("torch", f"{crowd.name}: together", measured, ">= 98 %", total >= 98)
+
+
+def told(crowd: Crowd) -> dict[str, Any]:
+    return {
+        "solo": crowd.solo,
+        "busy": crowd.busy,
+        "free": [[round(one.rate, 1) for one in own] for own in crowd.free],
+        "capped": [[round(one.rate, 1) for one in own] for own in crowd.capped],
+        "paid_us": [statistics.mean(one.paid_ns for one in own) / 1e3 for own in crowd.capped],
+    }
 
 
 def release(running: list[subprocess.Popen[str]], go: Path) -> None:
@@ -31,111 +109,6 @@ def release(running: list[subprocess.Popen[str]], go: Path) -> None:
     fresh = go.with_suffix(".new")
     fresh.write_text(str(time.monotonic() + 0.5))
     fresh.replace(go)
-
-
-SLICES = 5
-"""Of a round: now and then a host is half as fast for a moment, and a median leaves that out."""
-
-
-@dataclass
-class Crowd:
-    """Tenants that stay, and what each of them had: iterations a second."""
-
-    node: Node
-    name: str
-    works: tuple[str, ...]
-    programs: list[Live]
-    solo: list[float] = field(default_factory=list)
-    busy: list[float] = field(default_factory=list)
-    free: list[list[float]] = field(default_factory=list)
-    """All at the same time without limits, a slice each."""
-    capped: list[list[float]] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, node: Node, name: str, works: tuple[str, ...]) -> "Crowd":
-        """Without limits, each on cores of its own."""
-        programs = []
-        for seat, work in enumerate(works):
-            node.grant(key(name, seat))
-            programs.append(begin([work], node.seated(key(name, seat), seat)))
-        for seat, program in enumerate(programs):
-            program.answer()
-            program.pin(cores(seat, 3))
-        return cls(node, name, works, programs)
-
-    def measure_alone(self) -> None:
-        for program, work in zip(self.programs, self.works, strict=True):
-            self.solo.append(alone(program, work, 0.3, warm=0.2, slices=7))
-            program.ask("queued", work)
-            self.busy.append(min(1.0, program.answer() * self.solo[-1]))
-
-    def limit(self, caps: tuple[int, ...]) -> None:
-        """The broker reads a changed policy once a second, and the library hears of it a second later at most."""
-        for seat, cap in enumerate(caps):
-            self.node.grant(key(self.name, seat), cores=cap)
-
-    def measure(self, caps: tuple[int, ...], rounds: int, seconds: float) -> None:
-        """Without limits, with, with, without, and so on, so that what drifts is in both."""
-        everybody = list(zip(self.programs, self.works, strict=True))
-        before = False
-        for limited in (False, True, True, False) * rounds:
-            self.limit(caps if limited else (0,) * len(caps))
-            warm = HEARD_S if limited != before else 0.3
-            (self.capped if limited else self.free).extend(together(everybody, seconds / SLICES, warm, SLICES))
-            before = limited
-
-    def told(self) -> dict[str, Any]:
-        said = [program.end()[-600:] for program in self.programs]
-        return {"solo": self.solo, "busy": self.busy, "free": self.free, "capped": self.capped, "said": said}
-
-
-def key(name: str, seat: int) -> str:
-    return f"{name.replace(' ', '-')}-{seat}"
-
-
-def torch(node: Node) -> None:
-    """PyTorch tenants: each what it is due, and together what they have without limits, in the same processes."""
-    if without_torch(node.bench):
-        return
-    for name, works, caps in (each for each in GROUPS if re.search(node.bench.match, each[0])):
-        crowd = Crowd.start(node, name, works)
-        try:
-            crowd.measure_alone()
-            crowd.measure(caps, 1 if node.bench.quick else 2, min(2.5, node.bench.seconds))
-        finally:
-            told = crowd.told()
-        judge(node, crowd, caps, told)
-
-
-def judge(node: Node, crowd: Crowd, caps: tuple[int, ...], told: dict[str, Any]) -> None:
-    """Whose limit is below what it has beside the others anyway is held to it; the others lose nothing by theirs."""
-    due = [min(1.0, cap / 100 / busy) for cap, busy in zip(caps, crowd.busy, strict=True)]
-    free, capped = (
-        [statistics.median(each) for each in zip(*some, strict=True)] for some in (crowd.free, crowd.capped)
-    )
-    parts = [[rate / solo for rate, solo in zip(some, crowd.solo, strict=True)] for some in (free, capped)]
-    ok = all(
-        abs(part / ideal - 1) <= 0.04 if ideal <= before else 0.96 * before <= part <= 1.04 * ideal
-        for before, part, ideal in zip(*parts, due, strict=True)
-    )
-    words = [
-        f"{part * 100:.0f} (due {ideal * 100:.0f}, free {before * 100:.0f})"
-        for before, part, ideal in zip(*parts, due, strict=True)
-    ]
-    name = f"{crowd.name}, {'/'.join(map(str, caps))}"
-    target = "due +- 4 %, or as free"
-    node.bench.add("torch", name, " ".join(words), target, ok, **told)
-    sums = [
-        [sum(rate / solo for rate, solo in zip(each, crowd.solo, strict=True)) for each in some]
-        for some in (crowd.free, crowd.capped)
-    ]
-    total = statistics.median(sums[1]) / statistics.median(sums[0]) * 100
-    measured = f"{total:.1f} % of that without limits ({spread_of(sums[1])} of {spread_of(sums[0])})"
-    node.bench.add("torch", f"{crowd.name}: together", measured, ">= 98 %", total >= 98)
-
-
-def spread_of(values: list[float]) -> str:
-    return f"{min(values) * 100:.0f} to {max(values) * 100:.0f}"
 
 
 def serve(node: Node) -> None:

@@ -2,14 +2,12 @@
 
 torch_work.py fill                    fills the card, catches the error, frees, goes on
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
-torch_work.py live WORK,...           does what stdin says, a line each (see `live`), answers with a number in a line
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
 torch_work.py cards SECONDS           kernels of some 0.2 ms on each card at the same time; kernels a second
 """
 
 import json
 import os
-import statistics
 import sys
 import threading
 import time
@@ -153,11 +151,11 @@ def queued(go: Callable[[], object]) -> float:
 WORKS = {"layer": layer, "train": train, "decode": decode, "matmul": matmul, "small": small}
 
 
-def warmed(work: str) -> Callable[[], object]:
+def warmed(work: str, seconds: float = 1.5) -> Callable[[], object]:
     """Ready, and the limiter settled."""
     go = WORKS[work]()
     begun = time.monotonic()
-    while time.monotonic() - begun < 1.5:
+    while time.monotonic() - begun < seconds:
         go()
         torch.cuda.synchronize()
     return go
@@ -195,32 +193,6 @@ def beside(work: str, seconds: float, go_file: str) -> dict[str, object]:
     return {"work": work, "rate": rate}
 
 
-def live(works: list[str]) -> None:
-    """`queued WORK`: seconds of one iteration's launches queued back to back. `one WORK`: seconds that a call takes on
-    the card under the limit that holds. `anew WORK`: makes what it works on anew, elsewhere in memory. `run WORK BEGIN
-    SECONDS SLICES`: runs on until CLOCK_MONOTONIC is BEGIN, is measured for so long, so often, runs on a little:
-    iterations a second of each slice. Works: layer, train, decode, matmul, small."""
-    ready = {work: warmed(work) for work in works}
-    print(len(ready), flush=True)
-    for line in sys.stdin:
-        match line.split():
-            case ["queued", work]:
-                print(statistics.median(queued(ready[work]) for _ in range(5)), flush=True)
-            case ["anew", work]:
-                ready.pop(work)
-                torch.cuda.empty_cache()
-                ready[work] = WORKS[work]()
-                rate_of(ready[work], 0.01)
-                print(0, flush=True)
-            case ["one", work]:
-                print(one_launch(ready[work]), flush=True)
-            case ["run", work, begin, seconds, slices]:
-                rate_of(ready[work], float(begin) - time.monotonic())
-                rates = [rate_of(ready[work], float(seconds)) for _ in range(int(slices))]
-                rate_of(ready[work], float(seconds) / 10)  # nobody is measured alone at the end
-                print(*rates, flush=True)
-
-
 def serve(seconds: float, go_file: str) -> dict[str, object]:
     go = warmed("layer")
     print("ready", flush=True)
@@ -234,20 +206,6 @@ def serve(seconds: float, go_file: str) -> dict[str, object]:
         time.sleep(0.003)
     took.sort()
     return {"requests": len(took), "p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100]}
-
-
-def one_launch(go: Callable[[], object]) -> float:
-    """Seconds that one call takes on the card at the speed it has under this limit: between two events, the median."""
-    times = []
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    for _ in range(200):
-        go()  # the card is busy while the host puts the rest behind it
-        start.record()
-        go()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1000)
-    return sorted(times)[4]  # where the limiter did not wait in between
 
 
 def cards(seconds: float) -> dict[str, object]:
@@ -276,9 +234,6 @@ def main(words: list[str]) -> int:
             answer = fill()
         case ["beside", work, seconds, go_file]:
             answer = beside(work, float(seconds), go_file)
-        case ["live", works]:
-            live(works.split(","))
-            return 0
         case ["serve", seconds, go_file]:
             answer = serve(float(seconds), go_file)
         case ["cards", seconds]:

@@ -1,0 +1,93 @@
+/*
+ * A door into the library for measurements: `broker.py` compiles it into the library that its programs run under; it is in none that is shipped.
+ *
+ * What the library costs, and what a limit does, is a part of what the host scatters by within a second. So a program changes its own limit between
+ * two of its steps, as a word of the broker would within a second or two, and is compared with itself of a moment before. No other thread of the program may
+ * launch meanwhile.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "hooks.h"
+#include "intercept/intercept.h"
+#include "process/state.h"
+
+#define DOOR __attribute__((visibility("default")))
+
+/* Percent of each card from now on; 100: no limit of time. */
+DOOR void hami_inside_percent(int percent)
+{
+    for (int i = 0; i < hami_state.card_count; i++) {
+        hami_card *card = &hami_state.cards[i];
+        atomic_store(&card->percent, percent);
+        hami_card_pages(card, card->pacer.page, card->pacer.member, card->pacer.tenant, percent);
+    }
+    hami_throttle_update();
+}
+
+/* GPU time that this process has paid for so far, ns. */
+DOOR int64_t hami_inside_paid_ns(void)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < hami_state.card_count; i++)
+        sum += atomic_load(&hami_state.cards[i].busy_ns);
+    return sum;
+}
+
+#if defined(__x86_64__)
+
+/* jmp *0(%rip), and the address: hooks are 16 bytes apart at least. */
+enum { JUMP_BYTES = 14, MOST_HOOKS = 512, PAGE = 4096 };
+
+static struct {
+    unsigned char *at, was[JUMP_BYTES], jump[JUMP_BYTES];
+} hooks[MOST_HOOKS];
+static int hook_count;
+
+static bool open_page(unsigned char *at)
+{
+    const uintptr_t first = (uintptr_t)at & ~(uintptr_t)(PAGE - 1);
+    return mprotect((void *)first, 2 * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC) == 0;
+}
+
+static bool note_hook(const hami_name *name)
+{
+    void *behind = NULL;
+    if (name->hook == NULL || name->slot == HAMI_NO_SLOT || strncmp(name->name, "cu", 2) != 0 || strncmp(name->name, "cuGet", 5) == 0)
+        return true; /* lookups too: what is found past the library would stay past it */
+    memcpy(&behind, (const char *)&hami_behind + name->slot, sizeof behind);
+    if (behind == NULL)
+        return true;
+    if (hook_count == MOST_HOOKS || !open_page(name->hook))
+        return false;
+    memcpy(hooks[hook_count].was, name->hook, JUMP_BYTES);
+    memcpy(hooks[hook_count].jump, (const unsigned char[]){0xff, 0x25, 0, 0, 0, 0}, 6);
+    memcpy(hooks[hook_count].jump + 6, &behind, sizeof behind);
+    hooks[hook_count++].at = name->hook;
+    return true;
+}
+
+/*
+ * Past the library, or through it again: every hook becomes one jump to the driver's own function. That is as near as a program that has been
+ * given the hooks' addresses can come to being without it. Returns how many they are, -1: it cannot be done.
+ */
+DOOR int hami_inside_bypass(bool past)
+{
+    for (unsigned int i = 0; hook_count == 0 && i < hami_name_count; i++) {
+        if (!note_hook(&hami_names[i]))
+            return -1;
+    }
+    for (int i = 0; i < hook_count; i++)
+        memcpy(hooks[i].at, past ? hooks[i].jump : hooks[i].was, JUMP_BYTES);
+    return hook_count;
+}
+
+#else
+
+DOOR int hami_inside_bypass(bool past)
+{
+    (void)past;
+    return -1;
+}
+
+#endif

@@ -1,0 +1,127 @@
+"""A PyTorch program that stays and does as `torch_live.py` says on stdin, a line each; a line of numbers is its answer.
+
+torch_program.py WORK,...    layer, train, decode, matmul, small (torch_work.py)
+
+queued WORK                             seconds of one iteration's launches queued back to back
+paced WORK BEGIN WARM SECONDS STATE...  slices from CLOCK_MONOTONIC BEGIN on, each for WARM under its state, then for
+                                        SECONDS measured: iterations a second, and GPU time paid for one, ns, of each
+alternate WORK SECONDS STEPS STATE...   rounds for so long: under each state, in any order, one iteration and then
+                                        STEPS measured ones: the seconds that these took
+launch WORK STATE                       seconds that a call takes on the card while it runs on under that state
+
+A state is a limit in percent; 0: none; -1: past the library, as good as without it (inside.c).
+"""
+
+import ctypes
+import itertools
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch_live import PAST
+from torch_work import queued, rate_of, warmed
+
+Go = Callable[[], object]
+
+
+class Inside:
+    """The door into the library of this process; without a library there is nothing to change."""
+
+    def __init__(self) -> None:
+        path = os.environ.get("LD_PRELOAD")
+        self._library = ctypes.CDLL(path) if path else None
+        if self._library is not None:
+            self._library.hami_inside_paid_ns.restype = ctypes.c_int64
+            self._library.hami_inside_bypass.argtypes = [ctypes.c_bool]
+
+    def enter(self, state: int) -> None:
+        """Nothing of this process may be launching."""
+        if self._library is None:
+            return
+        if self._library.hami_inside_bypass(state == PAST) <= 0:
+            raise RuntimeError("the library cannot be gone past")
+        self._library.hami_inside_percent(state if state > 0 else 100)
+
+    def paid_ns(self) -> int:
+        return int(self._library.hami_inside_paid_ns()) if self._library is not None else 0
+
+
+def paced(inside: Inside, go: Go, times: Sequence[float], states: Sequence[int]) -> list[float]:
+    begin, warm, seconds = times
+    told = []
+    rate_of(go, begin - time.monotonic())
+    for index, state in enumerate(states):
+        at = begin + index * (warm + seconds)
+        inside.enter(state)
+        rate_of(go, at + warm - time.monotonic())
+        before, begun = inside.paid_ns(), time.monotonic()
+        rate = rate_of(go, max(seconds / 4, at + warm + seconds - begun))
+        told += [rate, (inside.paid_ns() - before) / (rate * (time.monotonic() - begun))]
+    rate_of(go, warm)  # nobody is measured alone at the end
+    return told
+
+
+def alternate(inside: Inside, go: Go, seconds: float, steps: int, states: Sequence[int]) -> list[float]:
+    told: list[float] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        took = [0.0] * len(states)
+        for place in random.sample(range(len(states)), len(states)):
+            inside.enter(states[place])
+            go()
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            for _ in range(steps):
+                go()
+            torch.cuda.synchronize()
+            took[place] = time.perf_counter() - begun
+        told += took
+    return told
+
+
+def launch(go: Go) -> float:
+    """Between events that nobody waits for: where the card did not rest meanwhile it is the call, so the quartile."""
+    rate_of(go, 0.3)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(257)]
+    for mark in marks:
+        go()
+        mark.record()
+    torch.cuda.synchronize()
+    took = sorted(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks))
+    return took[len(took) // 4]
+
+
+def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
+    match words:
+        case ["queued", work]:
+            return [statistics.median(queued(ready[work]) for _ in range(5))]
+        case ["paced", work, begin, warm, seconds, *states]:
+            times = [float(each) for each in (begin, warm, seconds)]
+            return paced(inside, ready[work], times, [int(each) for each in states])
+        case ["alternate", work, seconds, steps, *states]:
+            return alternate(inside, ready[work], float(seconds), int(steps), [int(each) for each in states])
+        case ["launch", work, state]:
+            inside.enter(int(state))
+            return [launch(ready[work])]
+        case _:
+            raise ValueError(f"nothing that can be done: {words}")
+
+
+def main(words: list[str]) -> int:
+    print(0, flush=True)  # PyTorch is there
+    inside = Inside()
+    ready = {work: warmed(work, 0.7) for work in words[0].split(",")}
+    print(0, flush=True)
+    for line in sys.stdin:
+        told = obey(inside, ready, line.split())
+        inside.enter(0)
+        print(*(f"{each:.7g}" for each in told), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
