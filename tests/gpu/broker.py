@@ -269,6 +269,8 @@ def pytorch(node: Node, names: Sequence[str], most_s: float) -> None:
             guarded(node.bench, name, section, pool, most_s * part / sum(POOLED[each][1] for each in names))
     finally:
         pool.end()
+        node.bench.about["said"] = pool.said
+        node.bench.keep()
 
 
 SECTIONS = {each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills, serve, exceeded)}
