@@ -10,6 +10,7 @@
 
 #include "hooks.h"
 #include "intercept/intercept.h"
+#include "process/log.h"
 #include "process/state.h"
 
 #define DOOR __attribute__((visibility("default")))
@@ -23,6 +24,12 @@ DOOR void hami_inside_percent(int percent)
         hami_card_pages(card, card->pacer.page, card->pacer.member, card->pacer.tenant, percent);
     }
     hami_throttle_update();
+}
+
+/* What is written to stderr from now on: a log level of the library's (process/log.h). */
+DOOR void hami_inside_log(int level)
+{
+    hami_log_level = level;
 }
 
 /* GPU time that this process has paid for so far, ns. */

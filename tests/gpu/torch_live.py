@@ -28,6 +28,8 @@ class Live:
     """One `torch_program.py`."""
 
     process: "subprocess.Popen[str]"
+    said: Path
+    """What it writes to stderr, the library's log too."""
 
     def ask(self, *words: object) -> None:
         assert self.process.stdin is not None
@@ -48,7 +50,8 @@ class Live:
 
     def end(self) -> str:
         """What it said on stderr."""
-        return self.process.communicate(timeout=60)[1]
+        self.process.communicate(timeout=60)
+        return self.said.read_text(errors="replace")
 
     def pin(self, cores: Sequence[int]) -> None:
         """All its threads, once it has them: many that start at once need all cores."""
@@ -79,7 +82,8 @@ class Pool:
             env = self.node.seated(f"torch-{seat}", seat)
             if self.node.bench.simulated:
                 env["PYTHONPATH"] = str(HERE / "standin")
-            self.programs.append(begin(WORKS, env))
+            kept = self.node.bench.kept_in or self.node.bench.work / "broker.json"
+            self.programs.append(begin(WORKS, env, kept.with_name(f"torch-{seat}.log")))
         for what in ("PyTorch is there", "all programs are warm"):
             for program in self.programs:
                 program.answers()
@@ -91,10 +95,11 @@ class Pool:
         self.said = [program.end()[-600:] for program in self.programs]
 
 
-def begin(works: Sequence[str], env: Mapping[str, str]) -> Live:
+def begin(works: Sequence[str], env: Mapping[str, str], said: Path) -> Live:
     words = [sys.executable, str(HERE / "torch_program.py"), ",".join(works)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return Live(subprocess.Popen(words, env=dict(env), text=True, **pipes))
+    with said.open("w") as log:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        return Live(subprocess.Popen(words, env=dict(env), text=True, **pipes), said)
 
 
 def cores(seat: int, each: int) -> list[int]:

@@ -7,6 +7,7 @@ paced WORK BEGIN WARM SECONDS STATE...  slices from CLOCK_MONOTONIC BEGIN on, ea
                                         SECONDS measured: iterations a second, and GPU time paid for one, ns, of each
 alternate WORK SECONDS STEPS STATE...   rounds for so long: under each state, in any order, one iteration and then
                                         STEPS measured ones: the seconds that these took
+log LEVEL                               what the library says on stderr from now on
 launch WORK STATE                       seconds that a call takes on the card while it runs on under that state
 
 A state is a limit in percent; 0: none; -1: past the library, as good as without it (inside.c).
@@ -45,6 +46,10 @@ class Inside:
         if self._library.hami_inside_bypass(state == PAST) <= 0:
             raise RuntimeError("the library cannot be gone past")
         self._library.hami_inside_percent(state if state > 0 else 100)
+
+    def log(self, level: int) -> None:
+        if self._library is not None:
+            self._library.hami_inside_log(level)
 
     def paid_ns(self) -> int:
         return int(self._library.hami_inside_paid_ns()) if self._library is not None else 0
@@ -107,6 +112,9 @@ def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
         case ["launch", work, state]:
             inside.enter(int(state))
             return [launch(ready[work])]
+        case ["log", level]:
+            inside.log(int(level))
+            return [0]
         case _:
             raise ValueError(f"nothing that can be done: {words}")
 

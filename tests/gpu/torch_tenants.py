@@ -22,6 +22,8 @@ GROUPS = (
     ("a light one beside a training step", ("small", "train"), (30, 70)),
     ("four layers, held by nothing", ("layer", "layer", "layer", "layer"), (99, 99, 99, 99)),
 )
+LOG_TURNS, LOG_ALL = 3, 4
+"""What the library says on stderr: turns, once a second; each measurement of a launch."""
 WARM_S, SLICE_S = 0.12, 0.3
 """A slice under a limit and one without, in turn: hosts and the card's own arbiter are as they are for seconds."""
 
@@ -62,8 +64,12 @@ def torch(pool: Pool, seconds: float) -> None:
             solo.append(mean(slices))
             busy.append(min(1.0, program.told("queued", work)[0] * solo[-1]))
         rounds = max(2, round(seconds / len(groups) / (WARM_S + SLICE_S) / 4))
+        for program, _ in programs:
+            program.told("log", LOG_ALL)
         # Without, with, with, without, and so on: what drifts is in both.
         told = paced(programs, WARM_S, SLICE_S, [(0, cap, cap, 0) * rounds for cap in caps])
+        for program, _ in programs:
+            program.told("log", LOG_TURNS)
         free = [[one for at, one in enumerate(own) if at % 4 in (0, 3)] for own in told]
         capped = [[one for at, one in enumerate(own) if at % 4 in (1, 2)] for own in told]
         judge(pool.node.bench, Crowd(name, caps, busy, solo, free, capped))

@@ -112,9 +112,10 @@ static void read_one(hami_sample *s)
     const hami_cost_trust trust = alone     ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
                                   : s->ours ? HAMI_COST_OURS
                                             : HAMI_COST_SHARED;
-    hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld", s->number,
-             (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns);
-    hami_budget_correct(&s->card->purse, hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust));
+    const int64_t owed = hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust);
+    hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld, owed %lld", s->number,
+             (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns, (long long)owed);
+    hami_budget_correct(&s->card->purse, owed);
 }
 
 bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind)
