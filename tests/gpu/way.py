@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""One way round the library, tried with ctypes: `way.py NAME WORD...` prints one line of JSON.
+
+What a driver lacks is told as an error, not guessed. `ways_round.py` runs each with and without the library.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable
+from ctypes import byref, c_int, c_size_t, c_uint64, c_ulonglong, c_void_p
+from pathlib import Path
+
+MIB = 1 << 20
+SPIN = b"""
+.version 6.4
+.target sm_50
+.address_size 64
+.visible .entry spin(.param .u64 ns)
+{
+ .reg .u64 %n, %a, %b; .reg .pred %p;
+ ld.param.u64 %n, [ns];
+ mov.u64 %a, %globaltimer;
+again:
+ mov.u64 %b, %globaltimer;
+ sub.u64 %b, %b, %a;
+ setp.lt.u64 %p, %b, %n;
+ @%p bra again;
+ ret;
+}
+"""
+LOCAL = """
+.version 6.4
+.target sm_50
+.address_size 64
+.visible .entry spin(.param .u64 at)
+{{
+ .local .align 4 .b8 store[{size}];
+ .reg .u64 %a, %b, %c; .reg .u32 %r;
+ ld.param.u64 %a, [at];
+ mov.u64 %b, store;
+ add.u64 %b, %b, %a;
+ st.local.u32 [%b], 7;
+ mov.u64 %c, store;
+ ld.local.u32 %r, [%c];
+ setp.eq.u32 %p, %r, 12345;
+ @%p trap;
+ ret;
+}}
+""".replace(".reg .u32 %r;", ".reg .u32 %r; .reg .pred %p;")
+
+
+class Fault(Exception):
+    pass
+
+
+class Card:
+    """The driver, NVML, and the primary context of the first card."""
+
+    def __init__(self, name: str = "libcuda.so.1") -> None:
+        self.cuda, self.nvml = ctypes.CDLL(name), ctypes.CDLL("libnvidia-ml.so.1")
+        self.must("cuInit", 0)
+        self.context = c_void_p()
+        self.must("cuDevicePrimaryCtxRetain", byref(self.context), 0)
+        self.must("cuCtxSetCurrent", self.context)
+        self.nvml.nvmlInit_v2()
+        self.handle = c_void_p()
+        self.nvml.nvmlDeviceGetHandleByIndex_v2(0, byref(self.handle))
+
+    def ask(self, name: str, *words: object) -> int:
+        try:
+            return int(getattr(self.cuda, name)(*words))
+        except AttributeError:
+            return 801
+
+    def must(self, name: str, *words: object) -> None:
+        code = self.ask(name, *words)
+        if code != 0:
+            raise Fault(f"{name}: {code}")
+
+    def attribute(self, number: int) -> int:
+        value = c_int(-1)
+        self.ask("cuDeviceGetAttribute", byref(value), number, 0)
+        return value.value
+
+    def own_mib(self) -> int:
+        count, shown = c_int(64), (ctypes.c_char * (24 * 64))()
+        self.nvml.nvmlDeviceGetComputeRunningProcesses_v3(self.handle, byref(count), shown)
+        each = [struct.unpack_from("IxxxxQ", shown, 24 * index) for index in range(max(count.value, 0))]
+        return sum(size // MIB for pid, size in each if pid == os.getpid())
+
+    def whole_mib(self) -> int:
+        held = (c_ulonglong * 3)()
+        self.nvml.nvmlDeviceGetMemoryInfo(self.handle, held)
+        return held[2] // MIB
+
+    def shown(self) -> list[int]:
+        """MiB of this process, and of the whole card, by NVML."""
+        time.sleep(0.2)
+        return [self.own_mib(), self.whole_mib()]
+
+    def info(self) -> list[int]:
+        left, total = c_size_t(), c_size_t()
+        self.must("cuMemGetInfo_v2", byref(left), byref(total))
+        return [left.value // MIB, total.value // MIB]
+
+    def function(self, image: bytes) -> c_void_p:
+        module, function = c_void_p(), c_void_p()
+        self.must("cuModuleLoadData", byref(module), image)
+        self.must("cuModuleGetFunction", byref(function), module, b"spin")
+        return function
+
+    def launch(self, function: c_void_p, value: int, stream: c_void_p | None = None, blocks: int = 1) -> int:
+        word = c_uint64(value)
+        words = (c_void_p * 1)(ctypes.cast(byref(word), c_void_p))
+        return self.ask("cuLaunchKernel", function, blocks, 1, 1, 32, 1, 1, 0, stream, words, None)
+
+    def stream(self) -> c_void_p:
+        stream = c_void_p()
+        self.must("cuStreamCreate", byref(stream), 1)
+        return stream
+
+    def buffer(self, mib: int) -> c_uint64:
+        address = c_uint64()
+        self.must("cuMemAlloc_v2", byref(address), c_size_t(mib * MIB))
+        return address
+
+
+def place(flags: int = 1) -> bytes:
+    """Properties of 2 MiB pages on the first card; `flags` 1: may be exported as a descriptor."""
+    return struct.pack("iiiiPQ", 1, flags, 1, 0, 0, 0)
+
+
+def rate(card: Card, call: Callable[[], int], seconds: float, ahead: int = 64) -> float:
+    """Calls a second, after half a second; at most so many are queued."""
+    counts, begun = [0, 0], time.monotonic()
+    since = begun + 0.5
+    code = 0
+    while code == 0 and (now := time.monotonic()) < since + seconds:
+        for _ in range(ahead):
+            code = code or call()
+        card.must("cuCtxSynchronize")
+        counts[now >= since] += ahead
+    if code != 0:
+        raise Fault(f"call: {code}")
+    return counts[1] / (time.monotonic() - since)
+
+
+# ---- memory ----
+
+
+def linear(name: str) -> dict[str, object]:
+    """How much the driver of that file gives, in pieces of 256 MiB, up to 8 GiB."""
+    card, taken = Card(name), 0
+    while taken < 32 and card.ask("cuMemAlloc_v2", byref(c_uint64()), c_size_t(256 * MIB)) == 0:
+        taken += 1
+    return {"taken_mib": taken * 256, "nvml": card.shown()}
+
+
+def beside(name: str) -> dict[str, object]:
+    """The same of another file, once the driver has started."""
+    first = Card()
+    try:
+        other = ctypes.CDLL(name)
+        return {"code": other.cuMemAlloc_v2(byref(c_uint64()), c_size_t(8192 * MIB)), "nvml": first.shown()}
+    except AttributeError as fault:
+        return {"denied": str(fault)[-60:]}
+
+
+def exported() -> dict[str, object]:
+    """Memory of which only a descriptor is left."""
+    card, handle, fd = Card(), c_uint64(), c_int(-1)
+    said: dict[str, object] = {"before": card.shown()}
+    card.must("cuMemCreate", byref(handle), c_size_t(1024 * MIB), place(), c_ulonglong(0))
+    card.must("cuMemExportToShareableHandle", byref(fd), handle, 1, c_ulonglong(0))
+    said["exported"] = card.shown()
+    card.must("cuMemRelease", handle)
+    said |= {"released": card.shown(), "free": card.info(), "link": str(Path(f"/proc/self/fd/{fd.value}").readlink())}
+    time.sleep(1.5)
+    said["free_later"] = card.info()
+    os.close(fd.value)
+    said["closed"] = card.shown()
+    return said
+
+
+def dmabuf() -> dict[str, object]:
+    """Memory that was freed, and of which a descriptor for other devices is left."""
+    card = Card()
+    said: dict[str, object] = {"supported": card.attribute(124), "before": card.shown()}
+    address, fd = card.buffer(1024), c_int(-1)
+    code = card.ask("cuMemGetHandleForAddressRange", byref(fd), address, c_size_t(1024 * MIB), 1, c_ulonglong(0))
+    said["code"] = code
+    if code == 0:
+        said["free_code"] = card.ask("cuMemFree_v2", address)
+        said["freed"] = card.shown()
+        os.close(fd.value)
+        said["closed"] = card.shown()
+    return said
+
+
+def local(size: str) -> dict[str, object]:
+    """A kernel's local memory, which the card takes for all its threads when it is launched for the first time."""
+    card, loaded, bytes_a_thread = Card(), c_int(-1), c_int(-1)
+    said: dict[str, object] = {"before": card.shown()}
+    function = card.function(LOCAL.format(size=size).encode())
+    card.ask("cuFuncIsLoaded", byref(loaded), function)
+    said["loaded_before"] = loaded.value
+    said["attribute"] = [card.ask("cuFuncGetAttribute", byref(bytes_a_thread), 3, function), bytes_a_thread.value]
+    card.ask("cuFuncIsLoaded", byref(loaded), function)
+    said |= {"loaded_then": loaded.value, "found": card.shown()}
+    said |= {"launched": [card.launch(function, 16), card.ask("cuCtxSynchronize")], "after": card.shown()}
+    said |= {"multiprocessors": card.attribute(16), "threads": card.attribute(39)}
+    time.sleep(1.2)
+    said["taken_then"] = card.ask("cuMemAlloc_v2", byref(c_uint64()), c_size_t(2048 * MIB))
+    return said
+
+
+def pageable() -> dict[str, object]:
+    """Memory of malloc, brought onto the card."""
+    card = Card()
+    said: dict[str, object] = {str(number): card.attribute(number) for number in (88, 89, 99, 100, 132)}
+    if card.attribute(88) == 1:
+        area = mmap.mmap(-1, 1024 * MIB)
+        area.write(b"\1" * (1024 * MIB))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        said["before"] = card.shown()
+        said["code"] = card.ask("cuMemPrefetchAsync", c_uint64(address), c_size_t(1024 * MIB), 0, None)
+        said["synchronize"] = card.ask("cuCtxSynchronize")
+        said["after"] = card.shown()
+    return said
+
+
+def managed_pool() -> dict[str, object]:
+    """A pool of managed memory without a place of its own, brought onto the card."""
+    card, pool, address, held = Card(), c_void_p(), c_uint64(), c_uint64()
+    properties = struct.pack("iiiiPQ", 2, 0, 0, 0, 0, 0) + bytes(56)
+    code = card.ask("cuMemPoolCreate", byref(pool), properties)
+    said: dict[str, object] = {"created": code, "before": card.shown()}
+    if code == 0:
+        stream = card.stream()
+        said["taken"] = card.ask("cuMemAllocFromPoolAsync", byref(address), c_size_t(1024 * MIB), pool, stream)
+        card.ask("cuMemsetD8Async", address, 1, c_size_t(1024 * MIB), stream)
+        card.must("cuCtxSynchronize")
+        card.ask("cuMemPoolGetAttribute", pool, 5, byref(held))
+        said |= {"reserved_mib": held.value // MIB, "after": card.shown(), "free": card.info()}
+    return said
+
+
+def graphs(how: str) -> dict[str, object]:
+    """Two graphs whose memory nodes take 1 GiB each and give it back: run one after the other, then `how`."""
+    card = Card()
+    spin, streams, made = card.function(SPIN), [card.stream(), card.stream()], []
+    for stream in streams:
+        graph, run, address = c_void_p(), c_void_p(), c_uint64()
+        card.must("cuStreamBeginCapture_v2", stream, 2)
+        card.must("cuMemAllocAsync", byref(address), c_size_t(1024 * MIB), stream)
+        card.must("cuMemsetD8Async", address, 1, c_size_t(1024 * MIB), stream)
+        card.launch(spin, 300_000_000, stream)
+        card.must("cuMemFreeAsync", address, stream)
+        card.must("cuStreamEndCapture", stream, byref(graph))
+        card.must("cuGraphInstantiateWithFlags", byref(run), graph, c_ulonglong(0))
+        made.append(run)
+    said: dict[str, object] = {"before": card.shown()}
+    for run, stream in zip(made, streams, strict=True):
+        card.must("cuGraphLaunch", run, stream)
+        card.must("cuCtxSynchronize")
+    said["one_by_one"] = card.shown()
+    used = streams if how == "beside" else [streams[0]] * 2
+    said["codes"] = [card.ask("cuGraphLaunch", run, stream) for run, stream in zip(made, used, strict=True)]
+    said["at_once"] = card.shown()
+    card.must("cuCtxSynchronize")
+    said["ended"] = card.shown()
+    return said
+
+
+# ---- time ----
+
+
+def spins(how: str, seconds: str) -> dict[str, object]:
+    """Kernels of 1 ms a second: by a plain stream, or by one of a green context of all multiprocessors."""
+    card = Card()
+    spin, stream = card.function(SPIN), card.stream()
+    if how != "plain":
+        resource, description, green = (ctypes.c_char * 1024)(), c_void_p(), c_void_p()
+        card.must("cuDeviceGetDevResource", 0, resource, 1)
+        card.must("cuDevResourceGenerateDesc", byref(description), resource, 1)
+        card.must("cuGreenCtxCreate", byref(green), description, 0, 1)
+        card.must("cuGreenCtxStreamCreate", byref(stream), green, 1, 0)
+        if how == "current":
+            inner = c_void_p()
+            card.must("cuCtxFromGreenCtx", byref(inner), green)
+            card.must("cuCtxSetCurrent", inner)
+            spin = card.function(SPIN)
+    return {"a_second": rate(card, lambda: card.launch(spin, 1_000_000, stream), float(seconds), 16)}
+
+
+def copies(how: str, seconds: str) -> dict[str, object]:
+    """Copies of 256 MiB a second, from the card to itself."""
+    card, size = Card(), 256 * MIB
+    source, target, stream = card.buffer(256), card.buffer(256), card.stream()
+    hint = (
+        struct.pack("iiQQQii", 1, 0, source.value, 0, 0, 1, 0),
+        struct.pack("iiQQQii", 1, 0, target.value, 0, 0, 1, 0),
+    )
+    batch = hint[0] + hint[1] + struct.pack("QQQiI", size // 1024, 1024, 1, 1, 0)
+    solid = struct.pack("QQQQiiPQPPQQ", 0, 0, 0, 0, 2, 0, 0, source.value, 0, card.context.value, 1024, size // 1024)
+    solid += struct.pack("QQQQiiPQPPQQ", 0, 0, 0, 0, 2, 0, 0, target.value, 0, card.context.value, 1024, size // 1024)
+    solid += struct.pack("QQQ", 1024, size // 1024, 1)
+    calls: dict[str, Callable[[], int]] = {
+        "plain": lambda: card.ask("cuMemcpyDtoDAsync_v2", target, source, c_size_t(size), stream),
+        "peer": lambda: card.ask(
+            "cuMemcpyPeerAsync", target, card.context, source, card.context, c_size_t(size), stream
+        ),
+        "peer3d": lambda: card.ask("cuMemcpy3DPeerAsync", solid, stream),
+        "batch3d": lambda: card.ask("cuMemcpy3DBatchAsync_v2", c_size_t(1), batch, c_ulonglong(0), stream),
+    }
+    return {"a_second": rate(card, calls[how], float(seconds))}
+
+
+WAYS: dict[str, Callable[..., dict[str, object]]] = {
+    each.__name__: each
+    for each in (linear, beside, exported, dmabuf, local, pageable, managed_pool, graphs, spins, copies)
+}
+
+if __name__ == "__main__":
+    try:
+        answer = WAYS[sys.argv[1]](*sys.argv[2:])
+    except Fault as fault:
+        answer = {"error": str(fault)}
+    print(json.dumps(answer))

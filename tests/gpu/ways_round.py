@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Ways round the library that have no place among the routes of `limits.py`: what holds, and what the card does at all.
+
+Rows without a target are facts of the driver, asked without the library, that a decision needs. Needs gcc and Python
+3.11; prints one table, writes ways.json.
+
+    python3 tests/gpu/ways_round.py [--out FOLDER] [--only SECTION,...] [--seconds N] [--simulated FOLDER]
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import HERE, Bench, build, card, finish
+
+LIMIT_MIB = 4096
+SLACK_MIB = 64
+PERCENT = 20
+
+
+def way(bench: Bench, *words: object, **limits: Any) -> dict[str, Any]:
+    return finish(bench.start(sys.executable, HERE / "way.py", *words, env=bench.environment(**limits)), 60)
+
+
+def fact(bench: Bench, name: str, *words: object, **limits: Any) -> dict[str, Any]:
+    got = way(bench, *words, **limits)
+    bench.add("facts", name, " ".join(f"{key} {value}" for key, value in got.items())[:300], "", None, **got)
+    return got
+
+
+def driver_file(bench: Bench) -> Path:
+    code = "import ctypes; ctypes.CDLL('libcuda.so.1'); print(open('/proc/self/maps').read())"
+    maps = subprocess.run(
+        [sys.executable, "-c", code], env=bench.environment(), capture_output=True, text=True, check=True
+    ).stdout
+    return Path(next(line.split()[-1] for line in maps.splitlines() if "/libcuda.so" in line))
+
+
+def names(bench: Bench) -> None:
+    """The driver's file by a link and by a copy of another name: held; a copy beside it: denied."""
+    link, copy = bench.work / "plain.so", bench.work / "other.so"
+    driver = driver_file(bench)
+    link.symlink_to(driver)
+    shutil.copy(driver, copy)
+    for name, path in (("a link", link), ("a copy", copy)):
+        got = way(bench, "linear", path, memory=f"{LIMIT_MIB}m")
+        held = got.get("nvml", [0])[0]
+        bench.add("names", f"the driver by {name} of another name", f"{held} MiB", f"<= {LIMIT_MIB + SLACK_MIB}",
+                  0 < held <= LIMIT_MIB + SLACK_MIB, **got)  # fmt: skip
+    got = way(bench, "beside", copy, memory=f"{LIMIT_MIB}m")
+    bench.add("names", "a copy beside the driver", str(got)[:60], "denied", "denied" in got, **got)
+    fact(bench, "a copy, without the library", "linear", copy)
+
+
+def held(bench: Bench) -> None:
+    """What is still held when everything but a descriptor was given back, and what comes without being asked for."""
+    for words in (("exported",), ("dmabuf",), ("local", "16384"), ("local", "65536"), ("pageable",), ("managed_pool",),
+                  ("graphs", "beside"), ("graphs", "same")):  # fmt: skip
+        fact(bench, " ".join(words), *words)
+    for words in (("exported",), ("local", "65536"), ("managed_pool",)):
+        fact(bench, f"{' '.join(words)}, limit {LIMIT_MIB} MiB", *words, memory=f"{LIMIT_MIB}m")
+
+
+def share(bench: Bench, name: str, *words: object) -> None:
+    """What is had at 20 % of what the same is without the library."""
+    free = way(bench, *words, bench.seconds)
+    capped = way(bench, *words, bench.seconds, limit=PERCENT)
+    if "a_second" not in free:
+        bench.add("time", name, free.get("error", "?"), "not to be had here", None, **free)
+        return
+    got = 100 * capped.get("a_second", 0) / free["a_second"]
+    ok = abs(got - PERCENT) <= 1
+    bench.add("time", f"{name} at {PERCENT}", f"{got:.1f} %", f"{PERCENT} +- 1", ok, free=free, capped=capped)
+
+
+def times(bench: Bench) -> None:
+    share(bench, "1 ms kernels", "spins", "plain")
+    share(bench, "in a green context's stream", "spins", "green")
+    share(bench, "the green context current", "spins", "current")
+    for how in ("plain", "peer", "peer3d", "batch3d"):
+        share(bench, f"copies of 256 MiB: {how}", "copies", how)
+
+
+SECTIONS = {"names": names, "held": held, "times": times}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--simulated", type=Path, help="folder with the simulated libcuda.so.1 and libnvidia-ml.so.1")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), chosen.seconds, False, chosen.simulated)
+        build(bench)
+        bench.about = {"card": card(bench), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+        bench.kept_in = chosen.out / "ways.json"
+        for section in chosen.only.split(","):
+            begun = time.monotonic()
+            SECTIONS[section](bench)
+            print(f"-- {section}: {time.monotonic() - begun:.0f} s", flush=True)
+    failed = [row.name for row in bench.rows if row.ok is False]
+    print(f"{len(bench.rows)} rows, {len(failed)} failed: {', '.join(failed)[:600]}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
