@@ -99,7 +99,7 @@ def differences(cluster: Cluster) -> list[str]:
     cards = 0.0
     for placed in cluster.placed.values():
         cpu[placed.row] -= placed.job.cpu_milli
-        cards += placed.job.cards * cluster.share(placed.job, placed.row) / 1000 if placed.job.cards else 0.0
+        cards += cluster.worth(placed.job)
     if not np.array_equal(cpu, cluster.cpu):
         found.append(f"CPU left differs on {np.flatnonzero(cpu != cluster.cpu).tolist()}")
     if abs(cards - cluster.allocated()) > 1e-6:

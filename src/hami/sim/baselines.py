@@ -18,6 +18,7 @@ from hami.sim.trace import Job
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 MOST_CPU, MOST_GPU = 128_000, 8 * FULL
 """The largest machine of openb; best fit measures with it."""
@@ -29,7 +30,10 @@ class View(Struct, frozen=True):
     cluster: Cluster
     job: Job
     rows: Ints
-    share: int
+    share: Ints
+    """Thousandths of each of its cards that the job takes, row by row."""
+    able: Bools
+    """[row][card]: whether a slice of the job fits there."""
     fragments: Fragments
 
     @property
@@ -37,13 +41,8 @@ class View(Struct, frozen=True):
         return self.cluster.room[self.rows]
 
     @property
-    def asked(self) -> int:
+    def asked(self) -> Ints:
         return self.job.cards * self.share
-
-    @property
-    def shares(self) -> bool:
-        """Whether the job takes a part of one card."""
-        return self.job.cards == 1 and self.share < FULL
 
 
 Answer = tuple[Floats, Ints]
@@ -52,8 +51,7 @@ Answer = tuple[Floats, Ints]
 
 def least_free(view: View) -> Ints:
     """The fullest card with room, the first of equal ones."""
-    room = view.room
-    found: Ints = np.where(room >= view.share, room, 10 * FULL).argmin(axis=1)
+    found: Ints = np.where(view.able, view.room, 10 * FULL).argmin(axis=1)
     return found
 
 
@@ -83,8 +81,8 @@ def gpu_packing(view: View) -> Answer:
     room, cards = view.room, view.cluster.cards[view.rows]
     idle = (room == FULL).sum(axis=1)
     used = (room < FULL) & (np.arange(room.shape[1]) < cards[:, None])
-    partly = (used & (room >= view.share)).sum(axis=1) >= view.job.cards
-    free = np.where(used & (room >= view.share), room, 10 * FULL).min(axis=1)
+    partly = (used & view.able).sum(axis=1) >= view.job.cards
+    free = np.where(used & view.able, room, 10 * FULL).min(axis=1)
     score = np.where(idle < cards, max(50 - view.job.cards, 33), np.maximum(33 - idle, idle))
     return np.where(partly, np.maximum(100 - free / 10 // 10, 50), score).astype(np.float64), least_free(view)
 
@@ -104,7 +102,7 @@ def gpu_clustering(view: View) -> Answer:
 
 def fgd(view: View) -> Answer:
     """The row, and the card on it, where the expected fragment grows least."""
-    gain, cards = view.fragments.gain(view.rows, view.job, view.share)
+    gain, cards = view.fragments.gain(view.rows, view.job, view.share, view.able)
     return np.floor(100 / (1 + np.exp(-gain / FULL))), cards
 
 

@@ -18,6 +18,7 @@ from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.snapshot import CardState
+from hami.sim.inflate import cards_worth, largest_card
 from hami.sim.trace import Job, Machine
 
 Ints = NDArray[np.int64]
@@ -26,6 +27,8 @@ Bools = NDArray[np.bool_]
 FAMILY = Family("GPU")
 FULL = 1000
 """Units of a whole card in `Cluster.room`."""
+WHOLE_CORES = 100
+"""An ask of so many percent is for a card that nobody else is on."""
 CLASSES, WITHOUT, SHARING = 6, 0, 1
 HOLD = 30.0
 
@@ -53,7 +56,15 @@ class Cluster:
         self.models = tuple(sorted({machine.model for machine in machines if machine.cards}))
         self.model = np.array([self._model(machine) for machine in machines], np.int64)
         self.room = np.zeros((rows, max(width, 1)), np.int64)
-        """Thousandths free of each card, the scarcer of memory and cores."""
+        """Thousandths free of each card, the scarcer of memory and cores, rounded down."""
+        self._free = np.full((3, *self.room.shape), -1, np.int64)
+        """[MiB, percent, slots] free of each card; -1 where there is none."""
+        self._idle = np.zeros(self.room.shape, np.bool_)
+        sizes = [(machine.card_mem, machine.card_core) for machine in machines]
+        self.sizes = tuple(dict.fromkeys(sizes))
+        """Kinds of cards by what they hold, memory and cores; `size` is the place of each row's."""
+        self.size = np.array([self.sizes.index(size) for size in sizes], np.int64)
+        self._largest = largest_card(self.machines)
         self.classes = np.zeros((rows, CLASSES), np.int64)
         """Jobs placed by class: without cards, sharing one, with 1, 2, 4, or 8 cards or more."""
         self.version = np.ones(rows, np.int64)
@@ -82,15 +93,27 @@ class Cluster:
         ref = PodRef("replay", job.name, PodUid(job.name))
         return Ask(ref, containers, node_policy=self.policy, cpu_milli=job.cpu_milli)
 
-    def share(self, job: Job, row: int) -> int:
-        """Thousandths of each card that the job takes there, rounded up."""
-        machine = self.machines[row]
-        mem = -(-job.card_mem * FULL // machine.card_mem)
-        return max(mem, -(-job.card_core * FULL // machine.card_core))
+    def able(self, job: Job, rows: Ints) -> Bools:
+        """[row][card]: whether the card has room for a slice of the job, exactly and by the engine's own rules."""
+        mem, core, slots = self._free[:, rows]
+        found: Bools = (mem >= job.card_mem) & (core >= job.card_core) & (slots > 0)
+        if job.card_core == 0:
+            found &= core > 0
+        elif job.card_core == WHOLE_CORES:
+            found &= self._idle[rows]
+        return found
+
+    def shares(self, job: Job) -> Ints:
+        """Thousandths of each of its cards that the job takes, by size of cards, rounded down as `room` is."""
+        return np.array([_thousandths(job.card_mem, job.card_core, *size) for size in self.sizes], np.int64)
+
+    def worth(self, job: Job) -> float:
+        """What the job asks, in cards of the largest size."""
+        return cards_worth(job, self._largest)
 
     def class_of(self, job: Job) -> int:
         """The column of `classes` that counts the job."""
-        if job.cards == 1 and self.share(job, 0) < FULL:
+        if job.cards == 1 and self.worth(job) < 1:
             return SHARING
         return 1 + min(job.cards, 8).bit_length() if job.cards else WITHOUT
 
@@ -145,7 +168,12 @@ class Cluster:
             return
         state = self.ledger.node(NodeName(machine.name))
         assert state is not None
-        self.room[row, : machine.cards] = [_room(card) for card in state.cards]
+        cards, here = state.cards, (row, slice(machine.cards))
+        self.room[here] = [_room(card) for card in cards]
+        self._free[0][here] = [card.free_mem_mib for card in cards]
+        self._free[1][here] = [card.free_core_percent for card in cards]
+        self._free[2][here] = [card.card.slots - card.used_slots for card in cards]
+        self._idle[here] = [not card.used_slots for card in cards]
         self.ledger.set_host(NodeName(machine.name), int(self.cpu[row]))
 
 
@@ -163,6 +191,10 @@ def cards_of(machine: Machine) -> tuple[Card, ...]:
         )
         for index in range(machine.cards)
     )
+
+
+def _thousandths(mem: int, core: int, card_mem: int, card_core: int) -> int:
+    return max(mem * FULL // card_mem, core * FULL // card_core)
 
 
 def _room(state: CardState) -> int:

@@ -17,7 +17,7 @@ from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Pla
 from hami.sim.queue import Queue
 from hami.sim.replay import Outcome, Progress, departures, inflation, waits
 from hami.sim.steady import Load, steady
-from hami.sim.trace import Job, Machine
+from hami.sim.trace import Job, Machine, one_of_each_name
 
 
 class Setting(Struct, frozen=True):
@@ -42,11 +42,8 @@ class Setting(Struct, frozen=True):
 
 
 def run(setting: Setting, policy: str, seed: int, progress: Progress = lambda _done, _all: None) -> Outcome:
-    """Replay `setting` under `policy`. Raises `Malformed` for a policy nobody knows."""
-    if policy not in POLICIES:
-        raise Malformed("--policy", policy, f"one of {', '.join(POLICIES)}")
-    if not any(machine.cards for machine in setting.machines):
-        raise Malformed("--nodes", "no node with a card", "at least one node with a card")
+    """Replay `setting` under `policy`. Raises `Malformed` for what `check` refuses."""
+    check(setting, policy)
     machines = renamed(setting.machines, seed) if setting.ties == "random" else setting.machines
     cluster = Cluster(machines, NodePolicy(policy) if policy in ENGINE else NodePolicy.BINPACK)
     fragments = Fragments(cluster, setting.jobs)
@@ -55,6 +52,23 @@ def run(setting: Setting, policy: str, seed: int, progress: Progress = lambda _d
     started = time.process_time()
     outcome = play(setting, cluster, placer, fragments, seed=seed, progress=progress)
     return replace(outcome, policy=policy, seconds=round(time.process_time() - started, 3))
+
+
+def check(setting: Setting, policy: str) -> None:
+    """Raises `Malformed` for a policy nobody knows, and for what cannot be replayed; takes no time."""
+    if policy not in POLICIES:
+        raise Malformed("--policy", policy, f"one of {', '.join(POLICIES)}")
+    if not any(machine.cards for machine in setting.machines):
+        raise Malformed("--nodes", "no node with a card", "at least one node with a card")
+    if not setting.jobs:
+        raise Malformed("--pods", "no pod", "at least one pod")
+    one_of_each_name((machine.name for machine in setting.machines), "--nodes")
+    one_of_each_name((job.name for job in setting.jobs), "--pods")
+    if setting.departures and all(job.leaves is None for job in setting.jobs):
+        if setting.load is not None:
+            raise Malformed("--pods", "no pod that ever leaves", "times of arrival and end, for --load")
+        if len({job.arrives for job in setting.jobs}) == 1:
+            raise Malformed("--pods", "no times", "times of arrival and end, for --departures")
 
 
 def compressed(jobs: Sequence[Job], by: float) -> list[Job]:

@@ -15,7 +15,8 @@ def machines(path: Path, columns: str | None = None) -> tuple[Machine, ...]:
     found = _json(path)
     if found is not None:
         return found.machines
-    return mapping.machines(_text(path), mapping.parse(columns or mapping.OPENB_NODES, Machine), path.name)
+    mapped = mapping.parse(columns or mapping.OPENB_NODES, Machine)
+    return mapping.machines(_text(path), mapped, path.name)
 
 
 def jobs(path: Path, columns: str | None = None) -> tuple[Job, ...]:
@@ -23,7 +24,8 @@ def jobs(path: Path, columns: str | None = None) -> tuple[Job, ...]:
     found = _json(path)
     if found is not None:
         return found.jobs
-    return mapping.jobs(_text(path), mapping.parse(columns or mapping.OPENB_PODS, Job), path.name)
+    mapped = mapping.parse(columns or mapping.OPENB_PODS, Job)
+    return mapping.jobs(_text(path), mapped, path.name)
 
 
 def _json(path: Path) -> Trace | None:
@@ -40,6 +42,6 @@ def _json(path: Path) -> Trace | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text("utf-8-sig")  # spreadsheets put a mark at the beginning
     except UnicodeDecodeError:
         raise Malformed(str(path), "bytes that are no UTF-8", "a CSV with a header, .jsonl or .json") from None

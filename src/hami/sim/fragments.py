@@ -17,12 +17,13 @@ from hami.sim.trace import Job
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 COVERED = 0.95
 
 
 class Fragments:
-    """Of a cluster whose cards are all of one size, for the pods of a list."""
+    """Of a cluster, for the pods of a list."""
 
     def __init__(self, cluster: Cluster, jobs: Sequence[Job]) -> None:
         self._cluster = cluster
@@ -30,13 +31,14 @@ class Fragments:
         self.weight: Floats = np.array([weight for _, weight in types])
         self._cpu = np.array([job.cpu_milli for job, _ in types], np.int64)
         self._count = np.array([job.cards for job, _ in types], np.int64)
-        share = [cluster.share(job, 0) if job.cards else FULL + 1 for job, _ in types]
+        none = np.full(len(cluster.sizes), FULL + 1)
+        share = np.array([cluster.shares(job) if job.cards else none for job, _ in types], np.int64)
         self._accepts = np.array([[accepts(job, model) for model in cluster.models] or [False] for job, _ in types])
         levels = np.arange(FULL + 1)
-        enough = levels >= np.array(share)[:, None]
-        self._usable = np.where(enough, levels, 0).T.copy()
-        self._enough = enough.T.astype(np.int64)
-        """[free thousandths][type]: what a card gives the type, and whether it has room for one."""
+        enough = levels[:, None] >= share.T[:, None]
+        self._usable = np.where(enough, levels[:, None], 0).reshape(-1, len(types))
+        self._enough = enough.reshape(-1, len(types)).astype(np.int64)
+        """[size of card and free thousandths][type]: what a card gives the type, and whether it has room for one."""
 
     def of(self, rows: Ints) -> Floats:
         """Fragments of rows as they are, in thousandths of a card."""
@@ -46,28 +48,29 @@ class Fragments:
         """The cluster's fragment in cards."""
         return float(self.of(np.arange(len(self._cluster.names))).sum()) / FULL
 
-    def gain(self, rows: Ints, job: Job, share: int) -> tuple[Floats, Ints]:
-        """Fragment before less fragment after placing the job; for a share, on the best card."""
+    def gain(self, rows: Ints, job: Job, share: Ints, able: Bools) -> tuple[Floats, Ints]:
+        """Fragment before less fragment after placing the job; for a share, on the best card that is able."""
         before = self.of(rows)
         cpu = self._cluster.cpu[rows] - job.cpu_milli
         room = self._cluster.room[rows]
         cards = np.zeros(len(rows), np.int64)
-        if job.cards != 1 or share >= FULL:
-            return before - self._fragment(rows, cpu, room_after(room, job.cards, share)), cards
+        if job.cards != 1 or not len(rows) or share.min() >= FULL:
+            return before - self._fragment(rows, cpu, room_after(room, able, job.cards, share)), cards
         best = np.full(len(rows), -np.inf)
         places = np.arange(room.shape[1])
         for place in places:
-            able = np.flatnonzero(room[:, place] >= share)
-            after = room[able] - np.where(places == place, share, 0)
-            gain = before[able] - self._fragment(rows[able], cpu[able], after)
-            better = gain > best[able] + 1e-9
-            best[able[better]] = gain[better]
-            cards[able[better]] = place
+            open_ = np.flatnonzero(able[:, place])
+            after = room[open_] - np.where(places == place, share[open_, None], 0)
+            gain = before[open_] - self._fragment(rows[open_], cpu[open_], after)
+            better = gain > best[open_] + 1e-9
+            best[open_[better]] = gain[better]
+            cards[open_[better]] = place
         return best, cards
 
     def _fragment(self, rows: Ints, cpu: Ints, room: Ints) -> Floats:
-        usable = self._usable[room].sum(axis=1)
-        enough = self._enough[room].sum(axis=1)
+        cells = room + (self._cluster.size[rows] * (FULL + 1))[:, None]
+        usable = self._usable[cells].sum(axis=1)
+        enough = self._enough[cells].sum(axis=1)
         models = self._cluster.model[rows]
         hosts = (enough >= np.maximum(self._count, 1)) & (cpu[:, None] >= self._cpu) & self._accepts.T[models]
         left = room.sum(axis=1)
@@ -93,9 +96,8 @@ def accepts(job: Job, model: str) -> bool:
     return not job.models or any(word.casefold() in model.casefold() for word in job.models)
 
 
-def room_after(room: Ints, cards: int, share: int) -> Ints:
-    """Rooms of rows after the first `cards` cards with room for `share` have taken it."""
-    able = room >= share
+def room_after(room: Ints, able: Bools, cards: int, share: Ints) -> Ints:
+    """Rooms of rows after the first `cards` cards that are able have taken the row's share."""
     taken = able & (able.cumsum(axis=1) <= cards)
-    found: Ints = np.where(taken, room - share, room)
+    found: Ints = np.where(taken, room - share[:, None], room)
     return found

@@ -8,15 +8,15 @@ keep their defaults. Reads text, opens no files.
 import csv
 import io
 import re
-from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, DecimalException
 from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import fields
 
 from hami.model.errors import Malformed
-from hami.sim.trace import Job, Machine, checked_job, checked_machine, one_of_each_name
+from hami.sim.trace import MOST, Job, Machine, checked_job, checked_machine, one_of_each_name
 
 T = TypeVar("T", bound=Struct)
 
@@ -26,6 +26,10 @@ OPENB_PODS = (
     "models=gpu_spec?,arrives=creation_time?,leaves=deletion_time?"
 )
 """`gpu_milli` is of each GPU. A question mark: the column may be missing (the multi-GPU lists have no times)."""
+
+OPTIONS: Mapping[type[Struct], str] = {Machine: "--node-columns", Job: "--pod-columns"}
+LONGEST = 18
+"""Digits before the point; a longer number is refused before it is spelled out."""
 
 _COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
 
@@ -49,7 +53,7 @@ def parse(text: str, kind: type[Struct]) -> Mapped:
         field, _, column = (part.strip() for part in pair.partition("="))
         match = _COLUMN.fullmatch(column)
         if field not in known or match is None:
-            raise Malformed("--columns", pair, f"FIELD=COLUMN, COLUMN*NUMBER or COLUMN?, with a field of {known}")
+            raise Malformed(OPTIONS[kind], pair, f"FIELD=COLUMN, COLUMN*NUMBER or COLUMN?, with a field of {known}")
         found[field] = Source(match["column"], Decimal(match["factor"] or 1), bool(match["optional"]))
     return found
 
@@ -69,16 +73,25 @@ def jobs(text: str, mapped: Mapped, source: str) -> tuple[Job, ...]:
 
 
 def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[str, T]]:
-    reader = csv.DictReader(io.StringIO(text))
-    header = reader.fieldnames or []
+    lines = _lines(text, source)
+    _, header = next(lines, (1, []))
     missing = [one.column for one in mapped.values() if not one.optional and one.column not in header]
     if missing:
-        raise Malformed(f"{source}:1", ",".join(header), f"columns {missing} too; name them with --columns")
+        raise Malformed(
+            f"{source}:1",
+            ",".join(header),
+            f"a header with {', '.join(missing)} too, or {OPTIONS[kind]} FIELD=COLUMN,...",
+        )
     defaults = {field.name: field.default for field in fields(kind)}
     found = []
-    for number, row in enumerate(reader, 2):
+    for number, cells in lines:
         path = f"{source}:{number}"
-        given = {}
+        if len(cells) != len(header):
+            raise Malformed(
+                path, ",".join(cells), f"{len(header)} columns, as in the first line; this one has {len(cells)}"
+            )
+        row = dict(zip(header, cells, strict=True))
+        given: dict[str, object] = {}
         for field, one in mapped.items():
             cell = (row.get(one.column) or "").strip()
             if cell:
@@ -91,6 +104,20 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
     return found
 
 
+def _lines(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines that are not blank, with their numbers."""
+    reader = csv.reader(io.StringIO(text))
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as fault:
+            raise Malformed(f"{source}:{reader.line_num}", str(fault), "a CSV") from None
+        if cells is None:
+            return
+        if cells:
+            yield reader.line_num, cells
+
+
 def _value(cell: str, field: str, source: Source, path: str) -> object:
     if field in ("name", "model"):
         return cell
@@ -98,8 +125,10 @@ def _value(cell: str, field: str, source: Source, path: str) -> object:
         return tuple(word.strip() for word in cell.split("|") if word.strip())
     try:
         number = Decimal(cell) * source.factor
-    except InvalidOperation:
+    except DecimalException:
         raise Malformed(path, cell, "a number") from None
-    if not number.is_finite():
-        raise Malformed(path, cell, "a number")
+    if not number.is_finite() or number.adjusted() > LONGEST:
+        raise Malformed(path, cell, "a number" if not number.is_finite() else f"{MOST} or less")
+    if field == "cards" and number != int(number):
+        raise Malformed(path, cell, "a whole number of cards; a part of one is card_mem or card_core")
     return float(number) if field in ("arrives", "leaves") else int(number)

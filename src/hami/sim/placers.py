@@ -113,40 +113,42 @@ class BaselinePlacer:
         hosts = cluster.hosts(job)
         if not hosts.any():
             return Refused(HOSTS)
-        share = cluster.share(job, 0) if job.cards else 0
-        rows = np.flatnonzero(hosts & self._cards_fit(job, share))
+        rows = self._cards_fit(job, np.flatnonzero(hosts))
         if not len(rows):
             return Refused(NO_CARDS)
-        scores, cards = self._scored(job, share, rows)
+        scores, cards = self._scored(job, rows)
         row = int(self._pick(rows, scores))
-        plan = self._plan(job, share, row, int(cards[rows == row][0])) if job.cards else None
+        plan = self._plan(job, row, int(cards[rows == row][0])) if job.cards else None
         cluster.place(job, row, plan, now)
         return row
 
-    def _cards_fit(self, job: Job, share: int) -> NDArray[np.bool_]:
+    def _cards_fit(self, job: Job, rows: Ints) -> Ints:
+        """Those of `rows` with enough cards of an accepted model."""
         cluster = self._cluster
         if not job.cards:
-            return np.ones(len(cluster.names), np.bool_)
+            return rows
         models = np.array([*(accepts(job, model) for model in cluster.models), False])
-        enough: NDArray[np.bool_] = (cluster.room >= share).sum(axis=1) >= job.cards
-        found: NDArray[np.bool_] = enough & models[cluster.model]
+        rows = rows[models[cluster.model[rows]]]
+        found: Ints = rows[cluster.able(job, rows).sum(axis=1) >= job.cards]
         return found
 
-    def _scored(self, job: Job, share: int, rows: Ints) -> Answer:
+    def _scored(self, job: Job, rows: Ints) -> Answer:
         if self._name == "best-fit":  # its score depends on the other rows: nothing can be kept
-            return self._score(self._view(job, share, rows))
+            return self._score(self._view(job, rows))
         size = len(self._cluster.names)
         seen, scores, cards = self._kept.setdefault(
             job.shape, (np.zeros(size, np.int64), np.zeros(size), np.zeros(size, np.int64))
         )
         stale = rows[seen[rows] != self._cluster.version[rows]]
         if len(stale):
-            scores[stale], cards[stale] = self._score(self._view(job, share, stale))
+            scores[stale], cards[stale] = self._score(self._view(job, stale))
             seen[stale] = self._cluster.version[stale]
         return scores[rows], cards[rows]
 
-    def _view(self, job: Job, share: int, rows: Ints) -> View:
-        return View(self._cluster, job, rows, share, self._fragments)
+    def _view(self, job: Job, rows: Ints) -> View:
+        cluster = self._cluster
+        share = cluster.shares(job)[cluster.size[rows]] if job.cards else np.zeros(len(rows), np.int64)
+        return View(cluster, job, rows, share, cluster.able(job, rows), self._fragments)
 
     def _pick(self, rows: Ints, scores: Floats) -> int:
         if self._name == "random":
@@ -154,21 +156,19 @@ class BaselinePlacer:
         best = rows[scores == scores.max()]
         return int(best[self._order[best].argmin()] if self._ties is None else self._ties.choice(best))
 
-    def _plan(self, job: Job, share: int, row: int, card: int) -> Plan:
+    def _plan(self, job: Job, row: int, card: int) -> Plan:
         """The engine's plan on the chosen cards: it must agree that they have room."""
         cluster = self._cluster
-        if job.cards == 1 and share < FULL:
-            places: Sequence[int] = [self._rng_card(row, share) if self._name == "random" else card]
+        able = np.flatnonzero(cluster.able(job, np.array([row]))[0])
+        if job.cards == 1 and cluster.shares(job)[cluster.size[row]] < FULL:
+            places: Sequence[int] = [int(self._rng.choice(able)) if self._name == "random" else card]
         else:
-            places = np.flatnonzero(cluster.room[row] >= share)[: job.cards].tolist()
+            places = able[: job.cards].tolist()
         ask = cluster.ask(job, cluster.card_ids(row, places))
         plan = cluster.ledger.fit(ask, NodeName(cluster.names[row]))
         if isinstance(plan, Refusal):
             raise AssertionError(f"{job.name} on {cluster.names[row]}: {plan.text}")
         return plan
-
-    def _rng_card(self, row: int, share: int) -> int:
-        return int(self._rng.choice(np.flatnonzero(self._cluster.room[row] >= share)))
 
 
 def reason_of(decision: Decision) -> str:

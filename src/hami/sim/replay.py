@@ -71,8 +71,7 @@ class Watch:
         self._next = 0.0
 
     def arrived(self, job: Job, now: float) -> None:
-        card = self._cluster.share(job, 0) / 1000 if job.cards else 0.0
-        self._arrived += 100 * job.cards * card / self._cards
+        self._arrived += 100 * self._cluster.worth(job) / self._cards
         if self._arrived >= self._next:
             self.points.append(self.point(now))
             self._next = np.floor(self._arrived) + 1

@@ -11,6 +11,9 @@ from msgspec import Struct
 
 from hami.model.errors import Malformed
 
+MOST, MOST_CARDS = 10**12, 1024
+"""No host, card or time is larger, and no machine has more cards: what is, is a slip, or milli of milli."""
+
 
 class Machine(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A node. Where a trace speaks of shares of a GPU only, a card has 1000 units of memory."""
@@ -83,14 +86,17 @@ def encode(trace: Trace) -> str:
 
 def checked_machine(machine: Machine, path: str) -> Machine:
     """`machine`, or `Malformed` where a number cannot be meant."""
-    _at_least(path, 0, cpu_milli=machine.cpu_milli, mem_mib=machine.mem_mib, cards=machine.cards)
-    _at_least(path, 1, card_mem=machine.card_mem, card_core=machine.card_core, card_slots=machine.card_slots)
+    _within(path, 0, MOST, cpu_milli=machine.cpu_milli, mem_mib=machine.mem_mib)
+    _within(path, 0, MOST_CARDS, cards=machine.cards)
+    _within(path, 1, MOST, card_mem=machine.card_mem, card_core=machine.card_core, card_slots=machine.card_slots)
     return machine
 
 
 def checked_job(job: Job, path: str) -> Job:
     """`job`, or `Malformed` where a number cannot be meant."""
-    _at_least(path, 0, cpu_milli=job.cpu_milli, mem_mib=job.mem_mib, cards=job.cards, card_mem=job.card_mem)
+    _within(path, 0, MOST, cpu_milli=job.cpu_milli, mem_mib=job.mem_mib, card_mem=job.card_mem)
+    _within(path, 0, MOST_CARDS, cards=job.cards)
+    _within(path, -MOST, MOST, arrives=job.arrives, leaves=job.leaves or 0.0)
     if not 0 <= job.card_core <= 100:
         raise Malformed(f"{path}.card_core", job.card_core, "a percentage of a card, 0 to 100")
     if job.leaves is not None and job.leaves < job.arrives:
@@ -111,7 +117,7 @@ def sorted_by_arrival(jobs: Sequence[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.arrives, job.name))
 
 
-def _at_least(path: str, low: int, **numbers: int) -> None:
+def _within(path: str, low: int, high: int, **numbers: float) -> None:
     for name, value in numbers.items():
-        if value < low:
-            raise Malformed(f"{path}.{name}", value, f"{low} or more")
+        if not low <= value <= high:
+            raise Malformed(f"{path}.{name}", value, f"{low} or more" if value < low else f"{high} or less")

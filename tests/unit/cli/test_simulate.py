@@ -1,10 +1,19 @@
 import json
+import re
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from hami.cli.commands.simulate import command, range_of
+from hami.cli.look.replays import shown
+from hami.cli.main import hami
+from hami.sim import charts, experiment
+from hami.sim.replay import Outcome, Point, Waits
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,64000,262144,2,T4\nn2,96000,400000,8,G2\n"
 HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"
@@ -41,7 +50,7 @@ def test_several_policies_and_seeds_stand_side_by_side(simulate, tmp_path: Path)
 
 def test_the_table_says_why_pods_failed(simulate) -> None:  # type: ignore[no-untyped-def]
     text = simulate("--policy", "binpack").stdout
-    assert "GPU allocated %" in text
+    assert "allocated" in text
     assert "CardInsufficientMemory" in text
 
 
@@ -110,3 +119,164 @@ def test_what_hami_record_wrote_is_nodes_and_pods_in_one_file(tmp_path: Path) ->
     body = json.loads(found.stdout)
     assert (body["placed"], body["failed"]) == (2, 1)
     assert body["failures"] == {"still waiting at the end": 1}
+
+
+# -- wrong inputs: the field, the value, the way out, and no replay is begun
+
+
+@pytest.fixture
+def refused(simulate: Callable[..., Result], tmp_path: Path) -> Callable[..., str]:
+    """What is said of wrong use, which ends with 2, of `nodes` and `pods` as they stand in their files."""
+
+    def run(*arguments: str, nodes: str | None = None, pods: str | None = None) -> str:
+        for name, text in (("nodes.csv", nodes), ("pods.csv", pods)):
+            if text is not None:
+                (tmp_path / name).write_text(text)
+        files = ["--nodes", str(tmp_path / "nodes.csv"), "--pods", str(tmp_path / "pods.csv")]
+        done = CliRunner().invoke(hami, ["simulate", *files, *arguments], standalone_mode=False)
+        assert done.exception is not None
+        assert not isinstance(done.exception, SystemExit)
+        return str(getattr(done.exception, "message", done.exception))
+
+    return run
+
+
+ROW = "p1,1000,100,1,470,,LS,Running,1,5,1\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (ROW.replace("470", "-5"), "pods.csv:2.card_mem: -5.* 0 or more"),
+        (ROW.replace("470", "NaN"), "pods.csv:2.gpu_milli: 'NaN'.* a number"),
+        (ROW.replace("470", "1e400"), "pods.csv:2.gpu_milli: '1e400'.* 1000000000000 or less"),
+        (ROW.replace("470", "1e99999999999999999999"), "pods.csv:2.gpu_milli: '1e9+'.* a number"),
+        (ROW.replace("470", "9" * 15), "pods.csv:2.card_mem: 9+ .* 1000000000000 or less"),
+        (ROW.replace("1,470", "1.5,470"), "pods.csv:2.num_gpu: '1.5'.* a whole number of cards"),
+        (ROW.replace("1,470", "4000,470"), "pods.csv:2.cards: 4000.* 1024 or less"),
+        (ROW + ROW, "pods.csv: 'p1'.* each name once"),
+        (ROW + "p2,1000,100,1,4", "pods.csv:3: 'p2,1000,100,1,4'.* 11 columns, as in the first line; this one has 5"),
+        (ROW[:-1] + ",9\n", "11 columns, as in the first line; this one has 12"),
+        ("", "--pods: 'no pod' .* at least one pod"),
+    ],
+)
+def test_a_pod_that_cannot_be_meant_is_named_to_the_cell(refused: Callable[..., str], row: str, said: str) -> None:
+    assert_says(refused(pods=HEAD + row), said)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ("", "nodes.csv:1: ''.* sn, cpu_milli, memory_mib, gpu, model too, or --node-columns FIELD=COLUMN"),
+        ("sn,cpu_milli\nn1,1\n", "a header with memory_mib, gpu, model too"),
+        (NODES.splitlines()[0] + "\n", "--nodes: 'no node with a card'"),
+        (NODES.replace(",2,", ",0,").replace(",8,", ",0,"), "--nodes: 'no node with a card'"),
+        (NODES.replace(",8,", ",100000,"), "nodes.csv:3.cards: 100000.* 1024 or less"),
+        (NODES[:-8], "nodes.csv:3: .* 5 columns"),
+    ],
+)
+def test_nodes_that_cannot_be_meant_are_named_to_the_cell(refused: Callable[..., str], nodes: str, said: str) -> None:
+    assert_says(refused(nodes=nodes), said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--policy", "pack", "--policy", "Pack"), "--policy: 'Pack'.* one of binpack, spread, pack"),
+        (("--inflate", "nan"), "no number one can count with"),
+        (("--load", "nan"), "no number one can count with"),
+        (("--load", "0.9", "--hours", "inf"), "not in the range"),
+        (("--departures", "--compress", "1e-300"), "not in the range"),
+        (("--patience", "inf"), "no number one can count with"),
+        (("--chart", "curves.png"), "'curves.png': charts are SVG"),
+        (("--chart", "nowhere/curves.svg"), "there is no folder .*/nowhere"),
+        (("--pod-columns", "cards"), "--pod-columns: 'cards'"),
+    ],
+)
+def test_wrong_words_are_told_before_any_replay_begins(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(experiment, "run", lambda *_: pytest.fail("a replay has begun"))
+    assert_says(refused(*words), said)
+
+
+def test_times_that_are_missing_are_told_where_they_are_needed(refused: Callable[..., str]) -> None:
+    timeless = "\n".join(",".join(line.split(",")[:5]) for line in PODS.splitlines())
+    assert_says(refused("--departures", pods=timeless), "no times.* for --departures")
+    assert_says(refused("--load", "0.5", pods=timeless), "no pod that ever leaves.* for --load")
+
+
+def assert_says(text: str, said: str) -> None:
+    assert re.search(said, text), text
+
+
+def test_a_table_from_a_spreadsheet_with_its_mark_at_the_beginning_is_read(simulate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "nodes.csv").write_text(NODES, "utf-8-sig")
+    assert simulate("-o", "json").exit_code == 0
+
+
+def test_a_chart_that_cannot_be_written_costs_no_result(simulate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    place = tmp_path / "there.svg"
+    place.symlink_to(tmp_path / "gone" / "there.svg")
+    done = simulate("--chart", str(place))
+    assert (done.exit_code, "allocated" in done.stdout) == (2, True)
+    assert "there.svg: No such file" in done.stderr
+
+
+def test_what_was_done_before_ctrl_c_is_shown(simulate, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    whole = experiment.run
+
+    def run(setting, policy, seed, progress):  # type: ignore[no-untyped-def]
+        if seed == 3:
+            raise KeyboardInterrupt
+        return whole(setting, policy, seed, progress)
+
+    monkeypatch.setattr(experiment, "run", run)
+    done = simulate("--seeds", "1-5", "-o", "json")
+    assert [run["seed"] for run in json.loads(done.stdout)["runs"]] == [1, 2]
+    assert (done.exit_code != 0, "2 of 5 replays" in done.stderr) == (True, True)
+
+
+# -- what is seen
+
+
+def outcome(policy: str, seed: int, curve: tuple[Point, ...] = ()) -> Outcome:
+    waits = Waits(65_828.8, 1.0, 135_682.2, 200_000.0, 1)
+    failures = {"CardInsufficientMemory": 2258}
+    return Outcome(policy, seed, 96.24 + seed / 10, 8480, 2291, 1234.5, 3.74, failures, waits, curve)
+
+
+def test_the_widest_table_stands_in_80_columns() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(shown([outcome(policy, seed) for policy in ("gpu-clustering", "fgd") for seed in range(10)]))
+    lines = console.export_text().splitlines()
+    rows = [line.split() for line in lines if line.startswith(("gpu-clustering ", "fgd  "))]
+    assert rows[0] == ["gpu-clustering", "96.69", "0.30", "3.74", "8480", "2291", "1234.5", "65828.8", "135682.2"]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert any(line.startswith("gpu-clustering against fgd: +0.00 points") for line in lines)
+
+
+def test_a_chart_is_whole_and_each_of_its_lines_stays_in_its_panel() -> None:
+    curve = tuple(Point(float(x), x * 0.9, 12.0 - x / 15, 3600.0 * (1000 + x)) for x in range(0, 131, 10))
+    policies = [f"policy-{number}" for number in range(9)]
+    for axis, last in ((charts.LOAD, "120"), (charts.HOURS, "120")):
+        text = charts.svg(dict.fromkeys(policies, curve), "openb", axis)
+        root = ElementTree.fromstring(text)
+        _, _, wide, high = map(float, root.attrib["viewBox"].split())
+        lines = [node for node in root if node.tag.endswith("polyline")]
+        assert len(lines) == 2 * len(policies)
+        assert len({(line.get("stroke"), line.get("stroke-dasharray")) for line in lines}) == len(policies)
+        points = [tuple(map(float, pair.split(","))) for line in lines for pair in (line.get("points") or "").split()]
+        assert all(0 < x < wide and 40 < y < high for x, y in points)
+        words = [node.text for node in root if node.tag.endswith("text")]
+        assert {last, axis.title, "policy-8: 117.0, 3.3"} <= set(words)
+
+
+def test_ticks_are_round_and_reach_the_largest_number() -> None:
+    for most in (0.4, 1.0, 5.2, 7.0, 17.3, 99.9, 100.0, 130.0, 13_000.0):
+        found = charts.ticks(most)
+        step = found[1]
+        assert found[-2] < most <= found[-1]
+        assert 4 <= len(found) - 1 <= 8
+        assert f"{step:e}".split("e")[0].rstrip("0").rstrip(".") in ("1", "2", "2.5", "5")

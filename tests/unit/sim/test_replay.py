@@ -227,7 +227,8 @@ def test_clustering_measures_how_full_a_machine_is_against_the_largest() -> None
     jobs = [share("a", 470), Job("cpu", cpu_milli=1000)]
     placer = BaselinePlacer(cluster, "gpu-clustering", Fragments(cluster, jobs), 1)
     assert placer.place(jobs[0], 0) == 1  # both are idle; the small one counts as three quarters full
-    view = View(cluster, jobs[1], np.arange(2), 0, Fragments(cluster, jobs))
+    rows = np.arange(2)
+    view = View(cluster, jobs[1], rows, np.zeros(2, int), cluster.able(jobs[1], rows), Fragments(cluster, jobs))
     assert gpu_clustering(view)[0].tolist() == [0, 0]
 
 

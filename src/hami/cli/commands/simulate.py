@@ -1,15 +1,18 @@
 """`hami simulate`: replay a trace through the engine, one policy beside the other."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hami.cli.numbers import Number
+
 if TYPE_CHECKING:
+    from hami.sim.experiment import Setting
     from hami.sim.replay import Outcome
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+MOST_HOURS = 100_000
 
 
 def list_policies(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -20,25 +23,33 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
         context.exit()
 
 
+def svg_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """A place that can be written later: replays take minutes."""
+    if path is not None and path.suffix != ".svg":
+        raise click.BadParameter(f"{str(path)!r}: charts are SVG, a name that ends in .svg, please")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{str(path)!r}: there is no folder {path.absolute().parent}")
+    return path
+
+
 @click.command()
 @click.option("--nodes", type=FILE, required=True, help="Nodes: a CSV, .jsonl, or what hami record wrote.")
 @click.option("--pods", type=FILE, required=True, help="Pods, in the same way; a record holds both.")
-@click.option(
-    "--policy", "policies", multiple=True, default=("pack",), show_default=True, help="May be given several times."
-)
+@click.option("--policy", "policies", multiple=True, default=("pack",), show_default=True,
+              help="May be given several times; each is compared with the last one.")  # fmt: skip
 @click.option("--list-policies", is_flag=True, is_eager=True, expose_value=False, callback=list_policies,
               help="Print the policies, one a line, and stop.")  # fmt: skip
-@click.option("--inflate", type=click.FloatRange(min=0.01, max=10), default=1.3, show_default=True,
+@click.option("--inflate", type=Number(min=0.01, max=10), default=1.3, show_default=True,
               help="Let pods arrive until they have asked for this many times all GPUs; nobody leaves.")  # fmt: skip
 @click.option("--departures", is_flag=True, help="Let pods arrive and leave at the times of the trace; they wait.")
-@click.option("--compress", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+@click.option("--compress", type=Number(min=1e-6, max=1e9), default=1.0, show_default=True,
               help="With --departures: arrivals this many times as dense, life times as they are.")  # fmt: skip
-@click.option("--patience", type=click.FloatRange(min=0), help="A pod that waits gives up after so many s.")
-@click.option("--load", type=click.FloatRange(min=0.01, max=3),
+@click.option("--patience", type=Number(min=0), help="A pod that waits gives up after so many s.")
+@click.option("--load", type=Number(min=0.01, max=3),
               help="Pods drawn from the trace arrive and leave: so much of all GPUs, e.g. 0.95.")  # fmt: skip
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
+@click.option("--hours", type=Number(min=0, max=MOST_HOURS, min_open=True), default=2.0, show_default=True,
               help="With --load: how long is measured, after a warm-up of --longest.")  # fmt: skip
-@click.option("--longest", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True,
+@click.option("--longest", type=Number(min=0, max=MOST_HOURS, min_open=True), default=3.0, show_default=True,
               help="With --load: life times are cut to so many hours.")  # fmt: skip
 @click.option("--ties", type=click.Choice(["fixed", "random"]), default="fixed", show_default=True,
               help="Who is taken of equal nodes: by a fixed order, or drawn, as kube-scheduler does.")  # fmt: skip
@@ -48,7 +59,8 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
               help="Who places pods without GPU under pack: pack, or as kube-scheduler does by default.")  # fmt: skip
 @click.option("--node-columns", metavar="FIELD=COLUMN,...", help="Columns of another CSV, e.g. name=id,cards=gpus.")
 @click.option("--pod-columns", metavar="FIELD=COLUMN,...", help="e.g. name=job,cards=gpu_num,cpu_milli=cpu*1000.")
-@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write curves of the first seed as SVG.")
+@click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), callback=svg_file,
+              help="Write curves of the first seed there, as SVG.")  # fmt: skip
 @click.option("--curve", "curves", is_flag=True, help="With -o json: the curve of each run too.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How results are printed.")
 def command(
@@ -83,7 +95,10 @@ def command(
     hami simulate --nodes nodes.csv --pods pods.csv --policy fgd --policy pack --load 0.95 --patience 1800
     hami simulate --nodes nodes.csv --pods pods.csv --departures --compress 100 --chart curves.svg
 
-    Exit status: 0 when every replay ran, 2 for wrong use or an unusable file.
+    Where jobs leave (--departures, --load) allocation is the mean over time, and waiting times are shown.
+
+    Exit status: 0 when every replay ran, 2 for wrong use or an unusable file, 130 after Ctrl-C (what was done so far
+    is shown).
     """
     from hami.sim import experiment, files
     from hami.sim.steady import Load
@@ -100,14 +115,37 @@ def command(
         ties=ties,
     )
     runs = [(policy, seed) for policy in dict.fromkeys(policies) for seed in (range_of(span) if span else seeds)]
-    with progress_bar(len(runs)) as step:
-        outcomes = [experiment.run(setting, policy, seed, step(policy, seed)) for policy, seed in runs]
-    if chart:
-        draw(chart, outcomes, pods.name)
+    outcomes, stopped = replayed(setting, list(dict.fromkeys(runs)))
     if output == "json":
         click.echo(encoded(outcomes, curves))
-    else:
-        show(outcomes)
+    elif outcomes:
+        from rich.console import Console
+
+        from hami.cli.look.replays import shown
+
+        Console().print(shown(outcomes))
+    if chart:
+        draw(chart, outcomes, pods.name, over_time=setting.departures)
+    if stopped:
+        click.echo(f"{len(outcomes)} of {len(runs)} replays were done", err=True)
+        raise click.Abort
+
+
+def replayed(setting: "Setting", runs: list[tuple[str, int]]) -> "tuple[list[Outcome], bool]":
+    """An outcome for each run, or those that there were before Ctrl-C. Raises `Malformed` before any has begun."""
+    from hami.cli.look.replays import Bar
+    from hami.sim import experiment
+
+    for policy in {policy for policy, _ in runs}:
+        experiment.check(setting, policy)
+    outcomes: list[Outcome] = []
+    with Bar(len(runs)) as bar:
+        try:
+            for policy, seed in runs:
+                outcomes.append(experiment.run(setting, policy, seed, bar.step(policy, seed)))
+        except KeyboardInterrupt:
+            return outcomes, True
+    return outcomes, False
 
 
 def range_of(text: str) -> range:
@@ -116,38 +154,6 @@ def range_of(text: str) -> range:
     if not (first.isdigit() and last.isdigit() and int(first) <= int(last) < int(first) + 1000):
         raise click.BadParameter(f"{text!r}: give the first and the last seed, as in 42-51", param_hint="--seeds")
     return range(int(first), int(last) + 1)
-
-
-class progress_bar:  # noqa: N801 - reads as the function it is
-    """A bar on standard error while replays run; nothing where that is no terminal."""
-
-    def __init__(self, runs: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._runs, self._begun = runs, 0
-
-    def __enter__(self) -> Callable[[str, int], Callable[[int, int], None]]:
-        self._bar.start()
-        return self.step
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def step(self, policy: str, seed: int) -> Callable[[int, int], None]:
-        self._begun += 1
-        task = self._bar.add_task(f"{self._begun}/{self._runs} {policy}, seed {seed}", total=None)
-
-        def done(number: int, total: int) -> None:
-            if number % 50 == 0 or number == total:
-                self._bar.update(task, completed=number, total=total)
-
-        return done
 
 
 def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
@@ -164,38 +170,13 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
     return msgspec.json.format(msgspec.json.encode(body), indent=2)
 
 
-def draw(path: Path, outcomes: "list[Outcome]", title: str) -> None:
-    from hami.sim.charts import svg
+def draw(path: Path, outcomes: "list[Outcome]", title: str, *, over_time: bool) -> None:
+    from hami.sim.charts import HOURS, LOAD, svg
 
     first: dict[str, Any] = {}
     for outcome in outcomes:
         first.setdefault(outcome.policy, outcome.curve)
-    path.write_text(svg(first, title))
-
-
-def show(outcomes: "list[Outcome]") -> None:
-    """The table, and under it why pods failed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from hami.sim.report import rows
-
-    table, found = Table(box=None, pad_edge=False), rows(outcomes)
-    waits = any(row.wait is not None for row in found)
-    compared = any(row.against is not None for row in found)
-    table.add_column("policy", no_wrap=True)
-    heads = ["seeds", "GPU allocated %", "±", "fragmented %", "placed", "failed", "CPU s"]
-    for head in [*heads, *(["wait s", "p95 s"] if waits else []), *([f"- {found[-1].policy}"] if compared else [])]:
-        table.add_column(head, justify="right", overflow="fold")
-    for row in found:
-        cells = [row.policy, str(row.seeds), f"{row.allocation:.2f}", f"{row.spread:.2f}", f"{row.fragmented:.2f}"]
-        cells += [f"{row.placed:.0f}", f"{row.failed:.0f}", f"{row.seconds:.1f}"]
-        cells += [f"{row.wait:.1f}", f"{row.wait_p95:.1f}"] if waits else []
-        sigmas = "" if row.sigmas is None else f" ({row.sigmas:.1f} se)"
-        cells += [f"{row.against:+.2f}{sigmas}" if row.against is not None else ""] if compared else []
-        table.add_row(*cells)
-    console = Console()
-    console.print(table)
-    for outcome in {outcome.policy: outcome for outcome in reversed(outcomes)}.values():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.failures.items())
-        console.print(f"[dim]{outcome.policy}, seed {outcome.seed}: failed for {reasons or 'no reason'}[/]")
+    try:
+        path.write_text(svg(first, title, HOURS if over_time else LOAD), "utf-8")
+    except OSError as fault:
+        raise click.UsageError(f"--chart {path}: {fault.strerror}") from None

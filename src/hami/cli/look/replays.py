@@ -1,0 +1,90 @@
+"""What `hami simulate` shows: a bar while replays run, a table at the end. Decides nothing."""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hami.sim.replay import Outcome
+from hami.sim.report import Row, rows
+
+
+class Bar:
+    """One bar on standard error over all replays; nothing where that is no terminal."""
+
+    def __init__(self, runs: int) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("to go"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=float(runs))
+        self._runs, self._begun = runs, 0
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def step(self, policy: str, seed: int) -> Callable[[int, int], None]:
+        """The next replay begins; what is returned is to be told how far it is."""
+        before = self._begun
+        self._begun += 1
+        self._bar.update(
+            self._task, completed=float(before), description=f"{self._begun}/{self._runs} {policy}, seed {seed}"
+        )
+
+        def done(number: int, total: int) -> None:
+            if number % 50 == 0 or number == total:
+                self._bar.update(self._task, completed=before + number / max(total, 1))
+
+        return done
+
+
+def shown(outcomes: Sequence[Outcome]) -> Group:
+    """The table; under it how much each policy gains over the last one, and why pods failed."""
+    found, first = rows(outcomes), dict[str, Outcome]()
+    for outcome in outcomes:
+        first.setdefault(outcome.policy, outcome)
+    gains = (_gain(row, found[-1].policy) for row in found[:-1])
+    seeds = Text(f"means of {found[0].seeds} seeds", style="dim")
+    return Group(*([seeds] if found[0].seeds > 1 else []), _table(found), *gains, *map(_failures, first.values()))
+
+
+def _table(found: Sequence[Row]) -> Table:
+    """Means over the seeds, and how much allocation scatters over them. Stands in 80 columns."""
+    waits = any(row.wait is not None for row in found)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\npolicy", no_wrap=True)
+    heads = ["GPU %\nallocated", "\n±", "GPU %\nfragmented", "\nplaced", "\nfailed", "\nCPU s"]
+    for head in [*heads, *(["wait s\nmean", "\np95"] if waits else [])]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in found:
+        cells = [row.policy, f"{row.allocation:.2f}", f"{row.spread:.2f}", f"{row.fragmented:.2f}"]
+        cells += [f"{row.placed:.0f}", f"{row.failed:.0f}", f"{row.seconds:.1f}"]
+        table.add_row(*cells, *([f"{row.wait or 0:.1f}", f"{row.wait_p95 or 0:.1f}"] if waits else []))
+    return table
+
+
+def _gain(row: Row, other: str) -> Text:
+    if row.against is None:
+        return Text(f"{row.policy} and {other}: no seed in common")
+    errors = "" if row.sigmas is None else f" ({abs(row.sigmas):.1f} standard errors, paired by seed)"
+    return Text(f"{row.policy} against {other}: {row.against:+.2f} points allocated{errors}")
+
+
+def _failures(outcome: Outcome) -> Text:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.failures.items())
+    said = f"failed for {reasons}" if reasons else "nothing failed"
+    return Text(f"{outcome.policy}, seed {outcome.seed}: {said}", style="dim")
