@@ -126,7 +126,7 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
 {
     const struct CUgraph_st *g = (const struct CUgraph_st *)exec;
     const CUresult result = cuGraphUpload(exec, handle);
-    return result != CUDA_SUCCESS ? result : fake_run(handle, g->duration_ns, g->parts, false);
+    return result != CUDA_SUCCESS ? result : fake_run(handle, g->duration_ns, g->parts, RUNS);
 }
 
 API CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream handle)

@@ -9,7 +9,7 @@ enum {
     BYTES_A_NS = 1000 /* sets and copies: 1 TB/s */
 };
 
-CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, bool spins)
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, fake_work work)
 {
     stream *s = fake_stream_of(handle);
     if (fake_current() == NULL)
@@ -21,19 +21,19 @@ CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, bool spins)
             s->capture->parts = parts;
         fake_add_node(s->capture, CU_GRAPH_NODE_TYPE_KERNEL, 0);
     } else {
-        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns, .parts = parts, .spins = spins});
+        fake_push(s, (op){.kind = OP_KERNEL, .duration_ns = duration_ns, .parts = parts, .work = work});
     }
     return fake_leave(CUDA_SUCCESS);
 }
 
-static bool spins(const fake_function *f)
+static fake_work work_of(const fake_function *f)
 {
-    return strcmp(f->name, "spin") == 0;
+    return strcmp(f->name, "spin") == 0 ? SPINS : RUNS;
 }
 
 static int64_t duration_of(const fake_function *f, void **params)
 {
-    if (spins(f) && params != NULL && params[0] != NULL) {
+    if (work_of(f) == SPINS && params != NULL && params[0] != NULL) {
         int64_t ns;
         memcpy(&ns, params[0], sizeof ns);
         return ns;
@@ -55,7 +55,7 @@ API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void 
     UNUSED_BLOCK, (void)extra;
     if (f == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
-    return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz), spins(f));
+    return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz), work_of(f));
 }
 
 API CUresult cuLaunchKernel_ptsz(CUfunction f, GRID, CUstream s, void **params, void **extra)
@@ -76,13 +76,13 @@ API CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, GRID, CUstream s, void
 API CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params), parts_of(c->gx, c->gy, c->gz), spins(f));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(c->stream, duration_of(f, params), parts_of(c->gx, c->gy, c->gz), work_of(f));
 }
 
 API CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
 {
     (void)extra;
-    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params), parts_of(c->gx, c->gy, c->gz), spins(f));
+    return f == NULL || c == NULL ? CUDA_ERROR_INVALID_VALUE : fake_run(fake_own(c->stream), duration_of(f, params), parts_of(c->gx, c->gy, c->gz), work_of(f));
 }
 
 static int64_t moving(size_t bytes)
@@ -93,7 +93,7 @@ static int64_t moving(size_t bytes)
 API CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count), FAKE_PARTS, false);
+    return fake_run(s, moving(count), FAKE_PARTS, MOVES);
 }
 
 API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t count, CUstream s)
@@ -104,7 +104,7 @@ API CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t co
 API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream s)
 {
     (void)to, (void)value;
-    return fake_run(s, moving(count * 4), FAKE_PARTS, false);
+    return fake_run(s, moving(count * 4), FAKE_PARTS, MOVES);
 }
 
 API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
@@ -115,7 +115,7 @@ API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count)
 API CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes), FAKE_PARTS, false);
+    return fake_run(s, moving(bytes), FAKE_PARTS, MOVES);
 }
 
 API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
@@ -126,5 +126,5 @@ API CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t 
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     (void)to, (void)from;
-    return fake_run(s, moving(bytes), FAKE_PARTS, false);
+    return fake_run(s, moving(bytes), FAKE_PARTS, MOVES);
 }

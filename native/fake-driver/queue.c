@@ -12,7 +12,7 @@
 
 enum {
     NAP_NS = 1000000, /* longest sleep of who waits for a stream */
-    EVENT_NS = 700, /* what an event adds to a stream */
+    EVENT_NS = 700, /* what an event adds to a stream, and FAKE_CUDA_EVENT_NS more */
     STREAMS = 64
 };
 
@@ -52,15 +52,31 @@ static bool opened(const op *gate)
     return (int32_t)(__atomic_load_n(gate->word, __ATOMIC_ACQUIRE) - gate->value) >= 0;
 }
 
+static int64_t number_of(const char *name)
+{
+    const char *text = getenv(name);
+    return text == NULL ? 0 : atoll(text);
+}
+
 /* How much longer than a library's own kernels a program's look between two events, as on cards: FAKE_CUDA_LATE_NS. */
 static int64_t late_ns(void)
 {
     static int64_t late = -1;
-    if (late < 0) {
-        const char *text = getenv("FAKE_CUDA_LATE_NS");
-        late = text == NULL ? 0 : atoll(text);
-    }
-    return late;
+    return late >= 0 ? late : (late = number_of("FAKE_CUDA_LATE_NS"));
+}
+
+/* How much longer a set or copy takes right behind another than behind an event, as on cards: FAKE_CUDA_CLOSE_NS. */
+static int64_t close_ns(void)
+{
+    static int64_t close = -1;
+    return close >= 0 ? close : (close = number_of("FAKE_CUDA_CLOSE_NS"));
+}
+
+static int64_t event_ns(void)
+{
+    static int64_t more = -1;
+    more = more >= 0 ? more : number_of("FAKE_CUDA_EVENT_NS");
+    return EVENT_NS + more;
 }
 
 /* Works out the operation at the head of a stream; false when it has to wait. */
@@ -71,13 +87,15 @@ static bool step(stream *s, int64_t now)
     op *o = &s->ops[s->head % (DEPTH * 4)];
     int64_t ready = s->ready_ns > o->submitted_ns ? s->ready_ns : o->submitted_ns;
     if (o->kind == OP_KERNEL) {
+        ready += o->work == MOVES && s->last == MOVES ? close_ns() : 0;
         const int64_t start = fake_place(0, ready, o->duration_ns, o->parts, now);
         if (start < 0)
             return false;
         s->ready_ns = start + o->duration_ns;
     } else if (o->kind == OP_EVENT) {
-        s->ready_ns = ready + EVENT_NS + (s->spun ? late_ns() : 0);
-        o->event->at_ns = s->ready_ns;
+        s->ready_ns = ready + event_ns() + (s->last == SPINS ? late_ns() : 0);
+        if (o->time == o->event->times)
+            o->event->at_ns = s->ready_ns;
     } else if (o->kind == OP_GATE) {
         if (!opened(o)) {
             o->held = true;
@@ -85,11 +103,11 @@ static bool step(stream *s, int64_t now)
         }
         s->ready_ns = o->held && ready < now ? now : ready;
     } else {
-        if (o->event->recorded && o->event->at_ns < 0)
+        if (o->event->times > 0 && o->event->at_ns < 0)
             return false;
         s->ready_ns = o->event->at_ns > ready ? o->event->at_ns : ready;
     }
-    s->spun = o->kind == OP_KERNEL && o->spins;
+    s->last = o->kind == OP_KERNEL ? o->work : RUNS;
     s->head++;
     in_flight--;
     return true;
@@ -231,9 +249,9 @@ API CUresult cuEventRecord(CUevent e, CUstream handle)
     pthread_mutex_lock(&fake_lock);
     if (s->capture != NULL)
         return fake_leave(900); /* CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, as for a timing event */
-    e->recorded = true;
+    e->times++;
     e->at_ns = -1;
-    fake_push(s, (op){.kind = OP_EVENT, .event = e});
+    fake_push(s, (op){.kind = OP_EVENT, .event = e, .time = e->times});
     return fake_leave(CUDA_SUCCESS);
 }
 
@@ -246,7 +264,7 @@ API CUresult cuEventQuery(CUevent e)
 {
     pthread_mutex_lock(&fake_lock);
     pump();
-    return fake_leave(!e->recorded || (e->at_ns >= 0 && e->at_ns <= fake_now()) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
+    return fake_leave(e->times == 0 || (e->at_ns >= 0 && e->at_ns <= fake_now()) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
 }
 
 API CUresult cuEventSynchronize(CUevent e)

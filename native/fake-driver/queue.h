@@ -8,20 +8,24 @@ enum { DEPTH = 1024 /* operations in flight before a launch blocks, as on a real
 
 typedef struct CUevent_st {
     int64_t at_ns; /* -1: not yet */
-    bool recorded;
+    uint32_t times; /* recorded: the last one counts */
 } event;
 
 enum op_kind { OP_KERNEL, OP_EVENT, OP_GATE, OP_WAIT_EVENT };
+
+/* What runs: a program's kernel called spin, after which an event may come late; a set or copy, which may take longer behind another; anything else. */
+typedef enum { RUNS, SPINS, MOVES } fake_work;
 
 typedef struct {
     enum op_kind kind;
     int64_t submitted_ns, duration_ns;
     int parts; /* of the card, that a kernel takes */
     event *event;
+    uint32_t time; /* of the event's */
     const uint32_t *word;
     uint32_t value;
     bool held; /* a gate that was found closed */
-    bool spins;
+    fake_work work;
 } op;
 
 typedef struct CUstream_st {
@@ -29,7 +33,7 @@ typedef struct CUstream_st {
     op ops[DEPTH * 4];
     unsigned int head, tail;
     int64_t ready_ns; /* end of the last operation worked out */
-    bool spun;        /* that was a kernel called spin */
+    fake_work last;   /* what that was */
     struct CUgraph_st *capture;
 } stream;
 
@@ -58,9 +62,8 @@ static inline CUstream fake_own(CUstream handle)
 /* Waits for room, as a real launch does; other threads go on meanwhile. */
 void fake_push(stream *s, op o);
 
-/* Whatever takes so many parts of the card for so long: at once, or as a node of what the stream records. Takes the lock itself.
- * `spins`: a program's kernel, after which an event may come late. */
-CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, bool spins);
+/* Whatever takes so many parts of the card for so long: at once, or as a node of what the stream records. Takes the lock itself. */
+CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, fake_work work);
 
 struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes);
 

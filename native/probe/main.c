@@ -24,6 +24,7 @@
  *   probe defects                          frees of nothing, references to contexts, a second card (simulated driver)
  *   probe full NS                          what a launch of NS takes in a full queue, with a gate before it: not held back by the host
  *   probe pairs NS                         what a pair of events shows of a kernel: alone, with others behind it, waited for
+ *   probe share NS SECONDS [HOST_NS]       kernels of NS as `run` launches them; before and after that what they take in a full queue, and with nothing to hold them back
  *   probe queued NS                        what a kernel of NS takes in a full queue, from graphs, which no limit cuts up
  *   probe launches COUNT [KERNELS]         host time of a null launch through a lookup and without, in turn; of so many kernels in turn
  *   probe allocs COUNT                     host time of cuMemAlloc + cuMemFree of 2 MiB, likewise
@@ -59,6 +60,7 @@ static void do_kills(int count, char **words) { (void)count, kills(atoi(words[0]
 static void do_defects(int count, char **words) { (void)count, (void)words, defects(); }
 static void do_full(int count, char **words) { (void)count, full(atoll(words[0])); }
 static void do_pairs(int count, char **words) { (void)count, pairs(atoll(words[0])); }
+static void do_share(int count, char **words) { share(atoll(words[0]), atof(words[1]), count > 2 ? atoll(words[2]) : 0); }
 static void do_queued(int count, char **words) { (void)count, queued(atoll(words[0])); }
 static void do_launches(int count, char **words) { launches(atol(words[0]), count > 1 ? atoi(words[1]) : 1); }
 static void do_allocs(int count, char **words) { (void)count, allocs(atoi(words[0])); }
@@ -76,6 +78,7 @@ static const struct {
     {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
     {"module", 3, do_module},   {"lend", 4, do_lend},     {"borrow", 3, do_borrow},
     {"storm", 2, do_storm},     {"kills", 1, do_kills},   {"defects", 0, do_defects},   {"cards", 2, do_cards},
+    {"share", 2, do_share},
 };
 
 int main(int count, char **words)

@@ -167,6 +167,7 @@ void storm(int threads, long rounds, uint64_t seed);                            
 void kills(int count);                                                               /* kills.c */
 void defects(void);                                                                  /* defects.c */
 void full(int64_t ns);                                                               /* queue.c */
+void share(int64_t ns, double seconds, int64_t host_ns);                              /* share.c */
 void pairs(int64_t ns);                                                              /* queue.c */
 void queued(int64_t ns);                                                             /* queue.c */
 void launches(long count, int kernels);                                                           /* added.c */

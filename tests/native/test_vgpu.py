@@ -88,6 +88,15 @@ def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Co
     assert 18.9 <= share <= 21
 
 
+@pytest.mark.parametrize("work", ["memset", "copy"])
+def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(container: Container, work: str) -> None:
+    """Between two events one takes 107 us, in a queue of them 113: charged 107, they would have 63.3 of 60."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    got = container.probe("run", work, 4, 100 << 20, FAKE_CUDA_CLOSE_NS="6000", **wanted)
+    share = sum(got["tenths"][20:]) / 2 * 113_000 / 1e7  # type: ignore[index]
+    assert 57 <= share <= 61
+
+
 KINDS = {
     "spin": (100_000, 100_000),
     "ex": (100_000, 100_000),

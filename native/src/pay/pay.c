@@ -227,8 +227,9 @@ struct hami_sample *hami_pay(const hami_work *w)
     if (number == 0 || hami_capturing() || (well_known(cost) && hami_sample_rests()))
         return NULL;
     if (known && !w->waits && hami_bulk_wanted(card, cost, price)) {
-        spend(card, NULL, HAMI_BULK_NS, stream);
-        hami_bulk_begin(card, cost, stream, price, number, HAMI_BULK_NS);
+        const int64_t ahead_ns = hami_bulk_pays_ns(price);
+        spend(card, NULL, ahead_ns, stream);
+        hami_bulk_begin(card, cost, stream, price, number, ahead_ns);
         return NULL;
     }
     if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))

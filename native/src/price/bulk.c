@@ -11,22 +11,28 @@
 #include "prim/prim.h"
 
 enum {
-    WARM = 8, /* launches before the first event */
-    FEW = 4,  /* to the second */
-    MANY = 20, /* to the last, */
-    LEAST = 12, /* or at least so many */
-    KEYS = WARM + FEW + MANY,
+    KEYS = 32, /* launches of one, at most */
+    SHORT_PAYS_NS = 640 * 1000,
     GATE_NS = 500 * 1000,
     PATIENCE_NS = 600 * 1000,
     AGAIN_NS = 50 * 1000 * 1000,
     SELDOM_NS = 500 * 1000 * 1000,
-    TIMES = 7,                   /* of which the median counts; until there are so many they are soon */
+    TIMES = 7,                   /* of short kernels, of which the middle counts; until there are so many they are soon */
     TIMES_LEAST = 3,
+    MEAN_OF = 4,                 /* times that a longer key's figure is a mean of, about */
     MOST_FAILED = 7,             /* each failure in a row doubles the pause, so often */
     LOST_NS = 50 * 1000 * 1000,  /* one whose thread has not come back for so long is over */
     HOLD_NS = 3 * 1000 * 1000,
+    LONGEST_NS = 300 * 1000,     /* of longer launches a pair's own error is nothing */
     WRONG_MOST_NS = 2000         /* a price that is wrong by more is wrong for another reason */
 };
+
+typedef enum { SHORT, LONG, KINDS } kind;
+
+/* Launches before the first event, from it to the second, and from that to the last, or at least so many. */
+static const struct {
+    int warm, few, many, least;
+} plans[KINDS] = {[SHORT] = {8, 4, 20, 12}, [LONG] = {2, 1, 5, 3}};
 
 typedef struct {
     hami_cost *cost;
@@ -47,6 +53,7 @@ static struct {
     hami_bench *bench;
     hami_card *card;
     CUstream stream;
+    kind kind;
     uint32_t ticket;
     int keys;
     counted of[KEYS];
@@ -57,11 +64,23 @@ static struct {
     int64_t prepaid_ns;
 } bulk;
 
-static _Atomic int64_t again_ns;
+static _Atomic int64_t again_ns[KINDS];
 static _Atomic uint32_t last_serial;
-static int done, failed;            /* these under hami_bench_busy */
-static int64_t wrong_ns[TIMES];     /* what single pairs show too much, the last times */
+static int failed[KINDS];           /* these under hami_bench_busy */
+static int done;                    /* of short kernels */
+static int64_t wrong_ns[TIMES];     /* what single pairs show too much of those, the last times */
 static __thread uint32_t mine __attribute__((tls_model("initial-exec")));
+
+static kind kind_of(int64_t price_ns)
+{
+    return price_ns < HAMI_COST_SHORT_NS ? SHORT : LONG;
+}
+
+int64_t hami_bulk_pays_ns(int64_t price_ns)
+{
+    const int launches = plans[LONG].warm + plans[LONG].few + plans[LONG].many + 1;
+    return kind_of(price_ns) == SHORT ? SHORT_PAYS_NS : launches * price_ns;
+}
 
 bool hami_bulk_under_way(void)
 {
@@ -91,7 +110,7 @@ void hami_bulk_forget(const hami_bench *bench)
 bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns)
 {
     const int64_t now = hami_now_ns();
-    return price_ns > 0 && price_ns < HAMI_COST_SHORT_NS && now >= atomic_load(&again_ns) && hami_cost_calm(cost) &&
+    return price_ns > 0 && price_ns < LONGEST_NS && now >= atomic_load(&again_ns[kind_of(price_ns)]) && hami_cost_calm(cost) &&
            atomic_load(&card->alone) && atomic_load(&card->event_offset_ns) > 0 &&
            now - atomic_load(&card->crowded_ns) > HAMI_CROWDED_NS && !hami_bulk_under_way();
 }
@@ -126,6 +145,7 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
         bulk.bench = b;
         bulk.card = card;
         bulk.stream = stream;
+        bulk.kind = kind_of(price_ns);
         bulk.keys = bulk.marked = 0;
         bulk.disturbed = false;
         bulk.all = (stretch){0};
@@ -179,7 +199,8 @@ static bool wrong_by(int64_t *wrong)
     const int64_t prices_ns = many.prices_ns - few.prices_ns, took_ns = many_ns - few_ns;
     hami_log(HAMI_LOG_ALL, "%d launches in bulk: took %lld ns, charged %lld", launches, (long long)took_ns, (long long)prices_ns);
     *wrong = (prices_ns - took_ns + many.bias_ns - few.bias_ns) / launches;
-    return few_ns > 0 && many_ns > few_ns && *wrong < WRONG_MOST_NS && -*wrong < WRONG_MOST_NS;
+    const int64_t most = WRONG_MOST_NS + bulk.all.prices_ns / bulk.all.launches / 16;
+    return few_ns > 0 && many_ns > few_ns && *wrong < most && -*wrong < most;
 }
 
 static int by_size(const void *a, const void *b)
@@ -188,38 +209,63 @@ static int by_size(const void *a, const void *b)
     return (first > second) - (first < second);
 }
 
-static int64_t median_of_late(void)
+/* The mean of the times of late, a quarter at each end left out. */
+static int64_t middle_of_late(void)
 {
-    int64_t sorted[TIMES];
-    const int count = done < TIMES ? done : TIMES;
+    int64_t sorted[TIMES], sum = 0;
+    const int count = done < TIMES ? done : TIMES, out = (count + 1) / 4;
     memcpy(sorted, wrong_ns, sizeof sorted);
     qsort(sorted, (size_t)count, sizeof sorted[0], by_size);
-    return sorted[count / 2];
+    for (int i = out; i < count - out; i++)
+        sum += sorted[i];
+    return sum / (count - 2 * out);
+}
+
+/* Single pairs show `wrong` too much of launch `i`'s key. */
+static void unbias(int i, int64_t wrong)
+{
+    const counted *of = &bulk.of[i];
+    hami_budget_correct(&bulk.card->purse, hami_cost_unbias(of->cost, of->number, of->total_ns, wrong));
+}
+
+/* True: it is known well enough now. */
+static bool learn_short(int64_t wrong)
+{
+    wrong_ns[done++ % TIMES] = wrong;
+    for (int i = 0; i < bulk.keys && done >= TIMES_LEAST; i++)
+        unbias(i, middle_of_late());
+    return done >= TIMES;
+}
+
+static bool learn_long(int64_t wrong)
+{
+    const int64_t before = hami_cost_bias(bulk.of[0].cost);
+    const uint32_t times = bulk.of[0].cost->bulks + 1;
+    unbias(0, before + (wrong - before) / (times < MEAN_OF ? times : MEAN_OF));
+    return times >= MEAN_OF;
 }
 
 static void learn(bool measured)
 {
+    const kind k = bulk.kind;
+    const int64_t now = hami_now_ns();
     int64_t wrong = 0;
     if (bulk.disturbed) {
-        atomic_store(&again_ns, hami_now_ns() + AGAIN_NS / 2);
-        return;
+        atomic_store(&again_ns[k], now + AGAIN_NS / 2);
+    } else if (!measured || !wrong_by(&wrong)) {
+        failed[k] += failed[k] < MOST_FAILED;
+        atomic_store(&again_ns[k], now + ((int64_t)AGAIN_NS << failed[k]));
+    } else {
+        failed[k] = 0;
+        atomic_store(&again_ns[k], now + ((k == SHORT ? learn_short(wrong) : learn_long(wrong)) ? SELDOM_NS : AGAIN_NS));
     }
-    if (!measured || !wrong_by(&wrong)) {
-        failed += failed < MOST_FAILED;
-        atomic_store(&again_ns, hami_now_ns() + ((int64_t)AGAIN_NS << failed));
-        return;
-    }
-    wrong_ns[done++ % TIMES] = wrong;
-    for (int i = 0; i < bulk.keys && done >= TIMES_LEAST; i++)
-        hami_budget_correct(&bulk.card->purse, hami_cost_unbias(bulk.of[i].cost, bulk.of[i].number, bulk.of[i].total_ns, median_of_late()));
-    failed = 0;
-    atomic_store(&again_ns, hami_now_ns() + (done < TIMES ? AGAIN_NS : SELDOM_NS));
 }
 
 static void end(void)
 {
     hami_bench *b = bulk.bench;
-    const bool enough = bulk.marked == HAMI_BULK_MARKS - 1 && bulk.all.launches >= WARM + FEW + LEAST;
+    const int least = plans[bulk.kind].warm + plans[bulk.kind].few + plans[bulk.kind].least;
+    const bool enough = bulk.marked == HAMI_BULK_MARKS - 1 && bulk.all.launches >= least;
     if (enough)
         mark();
     const bool unforced = hami_gate_open(b->word, bulk.ticket);
@@ -242,7 +288,8 @@ bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stre
         i++;
     const bool forced = hami_now_ns() > atomic_load(&bulk.begun_ns) + 2 * GATE_NS;
     const bool room = i < KEYS && bulk.all.prices_ns + price_ns <= bulk.prepaid_ns;
-    const bool fits = room && !forced && !hami_capturing() && cost != NULL && hami_cost_calm(cost) && price_ns > 0 &&
+    const bool alike = kind_of(price_ns) == bulk.kind && (bulk.kind == SHORT || i < bulk.keys);
+    const bool fits = room && !forced && !hami_capturing() && cost != NULL && hami_cost_calm(cost) && price_ns > 0 && alike &&
                       card == bulk.card && stream == bulk.stream;
     if (!fits)
         end();
@@ -253,10 +300,10 @@ void hami_bulk_made(void)
 {
     if (!hami_bulk_mine())
         return;
-    const int launches = bulk.all.launches;
-    if (launches == WARM || launches == WARM + FEW)
+    const int launches = bulk.all.launches, second = plans[bulk.kind].warm + plans[bulk.kind].few;
+    if (launches == plans[bulk.kind].warm || launches == second)
         mark();
-    if (launches == WARM + FEW + MANY || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS)
+    if (launches == second + plans[bulk.kind].many || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS)
         end();
 }
 

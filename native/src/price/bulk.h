@@ -1,12 +1,12 @@
 /*
- * Prices of short kernels, measured in bulk.
+ * Prices of kernels, sets and copies, measured in bulk.
  *
- * A pair of events around one launch shows some tenths of a microsecond too much or too little, other ones from process to process: little of
- * 100 us, but some percent of 2. So now and then 32 launches of a thread, one after the other in one stream, go behind one gate: eight until the
+ * A pair of events around one launch shows some tenths of a microsecond too much or too little, other ones from process to process; around a set or copy of
+ * memory a whole one. That is little of a millisecond, but some percent of 2 us. So now and then 32 launches of a thread, one after the other in one stream, go behind one gate: eight until the
  * card fetches launches at its usual pace, then four and then twenty between events. What the twenty took more than the four is a full queue,
  * and nothing of the events is in it. By how much the prices of these launches are wrong is taken off them, and off what single pairs show from
- * then on (hami_cost_unbias); as the median of the last times. A program's own event takes the card 3 us:
- * what one came into says nothing.
+ * then on (hami_cost_unbias): for short kernels, of whatever key, as the middle of the last times; for longer launches, of which eight of the same key are enough, as a mean of that key's.
+ * A program's own event takes the card 3 us: what one came into says nothing.
  *
  * The gate stays closed for half a millisecond of launching at most; whoever waits for the card meanwhile is let go by the watch thread.
  */
@@ -19,7 +19,8 @@
 #include "price/cost.h"
 #include "process/state.h"
 
-enum { HAMI_BULK_NS = 640 * 1000 /* GPU time that is paid for in advance; what is not used is given back */ };
+/* GPU time that is paid for in advance for one that begins with a launch at this price; what is not used is given back. */
+int64_t hami_bulk_pays_ns(int64_t price_ns);
 
 /* True: it is time for one that begins with a launch at this price, of a key of these figures. */
 bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns);

@@ -28,7 +28,7 @@ typedef struct {
     hami_card *card;
     CUcontext context; /* of the events; NULL: none are made */
     hami_strands strands;
-    int inside; /* launches that have joined and are not made */
+    _Atomic int inside; /* launches that have joined and are not made */
     int64_t begun_ns, until_ns, prepaid_ns, prices_ns;
     bool opening, watched, unpriced;
     hami_overlap overlap;
@@ -172,7 +172,7 @@ static bool run_dry(burst *b)
         marked &= hami_strand_end(&b->strands.all[i]);
     int64_t looked = 0;
     for (int i = 0; marked && i < b->strands.count; i++) {
-        while (!hami_strand_passed(&b->strands.all[i])) {
+        while (!hami_strand_passed(&b->strands, &b->strands.all[i])) {
             if (hami_now_ns() > until + b->prices_ns)
                 return false;
             nap(b, looked++ < 100 ? LOOK_NS : SLOW_LOOK_NS);
@@ -215,7 +215,7 @@ static void wait_for_end(burst *b, hami_strand *s)
     hami_sleep_until_ns(reckoned - EARLY_NS);
     pthread_mutex_lock(&b->lock);
     while (is_open(b, burst_ns) && hami_now_ns() < reckoned + PATIENCE_NS && !hami_capturing() &&
-           !(hami_strand_end(s) && hami_strand_passed(s)))
+           !(hami_strand_end(s) && hami_strand_passed(&b->strands, s)))
         nap(b, LOOK_NS);
     b->watched = false;
     if (is_open(b, burst_ns))
@@ -227,7 +227,7 @@ static void wait_for_end(burst *b, hami_strand *s)
 static void enter(burst *b, hami_strand *s, int64_t price_ns, int64_t now)
 {
     s->through_ns = (s->through_ns > now ? s->through_ns : now) + price_ns;
-    s->prices_ns += price_ns;
+    s->unmarked_ns += price_ns;
     s->launches++;
     s->inside++;
     s->ended = false;
@@ -295,11 +295,15 @@ void hami_burst_made(void)
     if (b == NULL)
         return;
     joined.of = NULL;
+    if (s->stream != CU_STREAM_PER_THREAD) {
+        atomic_fetch_sub(&s->inside, 1);
+        atomic_fetch_sub(&b->inside, 1);
+        return;
+    }
     lock_briskly(b);
-    b->inside--;
-    s->inside--;
-    if (s->stream == CU_STREAM_PER_THREAD)
-        hami_strand_end(s); /* no other thread can */
+    atomic_fetch_sub(&s->inside, 1);
+    atomic_fetch_sub(&b->inside, 1);
+    hami_strand_launched(s, b->unpriced || s->through_ns >= b->until_ns);
     pthread_mutex_unlock(&b->lock);
 }
 

@@ -14,6 +14,8 @@ enum {
     MOST_POSTPONED = 512,
     SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
     ALIKE_PART = 32,            /* samples that differ by less are of one length */
+    AS_THEN_NS = 400,           /* samples of a key measured in bulk wander by so much while what its launches take in a queue stays, */
+    AS_THEN_PART = 128,         /* and by this of its price more */
     ALIKE_LEAST = 3,            /* of a ring, to be a length that recurs */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
@@ -215,7 +217,15 @@ static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t c
 /* All but one of the samples of late, which may be a stray, are within a pair's own scatter. */
 static bool one_length(const int64_t *sorted, int count)
 {
-    return count >= HAMI_COST_LEARNING && sorted[count - 2] - sorted[0] < JITTER_NS;
+    const int64_t scatter = sorted[0] / ALIKE_PART > JITTER_NS ? sorted[0] / ALIKE_PART : JITTER_NS;
+    return count >= HAMI_COST_LEARNING && sorted[count - 2] - sorted[0] < scatter;
+}
+
+/* True: it was measured in bulk, and its samples are what they were then. */
+static bool as_in_bulk(const hami_cost *cost, const int64_t *sorted, int count, hami_cost_trust trust)
+{
+    const int64_t away = reference(sorted, count, trust) - cost->mean_ns, most = AS_THEN_NS + cost->mean_ns / AS_THEN_PART;
+    return cost->known && one_length(sorted, count) && away < most && -away < most;
 }
 
 bool hami_cost_calm(const hami_cost *cost)
@@ -236,6 +246,8 @@ int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, i
     if (!hami_cost_calm(cost))
         return 0;
     atomic_store_explicit(&cost->bias_ns, bias_ns, memory_order_relaxed);
+    cost->known = true;
+    cost->bulks++;
     cost->mean_ns -= more;
     for (int i = 0; i < HAMI_COST_RING; i++)
         cost->ring_ns[i] -= more; /* places not filled yet are never read */
@@ -261,6 +273,9 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     const int64_t truth = truth_of(sample_ns, sorted, count, trust);
     const int64_t away = truth - cost->mean_ns;
     adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
+    cost->known = as_in_bulk(cost, sorted, count, trust);
+    if (cost->known)
+        return settle(cost, number, truth == reference(sorted, count, trust) ? cost->mean_ns : truth, charged_ns);
     average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
     return settle(cost, number, truth, charged_ns);

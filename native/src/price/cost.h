@@ -53,6 +53,8 @@ typedef struct hami_cost {
     int64_t mean_ns;              /* slow mean */
     _Atomic int64_t bias_ns;      /* what a sample shows too much, as measured in bulk */
     _Atomic bool calm;            /* the last samples are one length */
+    bool known;                   /* the price is what was seen in bulk: samples like those of then do not move it */
+    uint32_t bulks;               /* times it was measured in bulk */
     int64_t ring_ns[HAMI_COST_RING];
 } hami_cost;
 
@@ -89,8 +91,9 @@ bool hami_cost_calm(const hami_cost *cost);
 int64_t hami_cost_bias(const hami_cost *cost);
 
 /*
- * Its samples show `bias_ns` too much (below 0: too little), and its price with them; an eighth of them is believed, at most. Returns what is still owed for launches up to `number`,
- * which were charged `charged_ns` in all, as hami_cost_learn.
+ * Its samples show `bias_ns` too much (below 0: too little), and its price with them; an eighth of them is believed, at most. From then on samples move the price only when they
+ * are others than they were: their scatter is wider than what is in bulk shows. Returns what is still owed for launches up to `number`, which were charged `charged_ns` in all,
+ * as hami_cost_learn.
  */
 int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns);
 

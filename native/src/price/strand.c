@@ -3,6 +3,9 @@
 
 #include "price/bench.h"
 #include "pay/capture.h"
+#include "prim/prim.h"
+
+enum { MARK_NS = 1000 * 1000 /* so much at most of what only its own thread can mark is left unmarked */ };
 
 /* Unlike the system's numbers, never another thread's later. */
 static uint32_t this_thread(void)
@@ -24,6 +27,7 @@ bool hami_strands_make(hami_strands *all)
 bool hami_strands_begin(hami_strands *all)
 {
     all->count = 0;
+    all->begun_ns = hami_now_ns();
     return !hami_capturing() && USE(cuEventRecord, all->start, all->side) == CUDA_SUCCESS;
 }
 
@@ -43,25 +47,53 @@ hami_strand *hami_strand_of(hami_strands *all, CUstream stream)
     return s;
 }
 
+static bool anothers(const hami_strand *s)
+{
+    return s->stream == CU_STREAM_PER_THREAD && s->thread != this_thread();
+}
+
 bool hami_strand_end(hami_strand *s)
 {
-    const bool ours = !s->gone && (s->stream != CU_STREAM_PER_THREAD || s->thread == this_thread());
-    if (ours && !s->ended && s->launches > 0 && s->inside == 0 && !hami_capturing())
+    if (anothers(s))
+        return true;
+    if (!s->gone && !s->ended && s->launches > 0 && s->inside == 0 && !hami_capturing())
         s->ended = USE(cuEventRecord, s->end, s->stream) == CUDA_SUCCESS;
+    if (s->ended) {
+        s->marked = true;
+        s->unmarked_ns = 0;
+    }
     return s->ended || s->launches == 0;
 }
 
-bool hami_strand_passed(const hami_strand *s)
+void hami_strand_launched(hami_strand *s, bool last)
 {
-    return s->launches == 0 || USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY;
+    if (s->stream == CU_STREAM_PER_THREAD && (last || s->unmarked_ns >= MARK_NS))
+        hami_strand_end(s);
+}
+
+/* From the start to its end, ns; 0: unknown. Its mark is passed. */
+static int64_t span_of(const hami_strands *all, const hami_strand *s)
+{
+    if (s->launches == 0)
+        return 1;
+    if (!s->marked)
+        return s->through_ns - all->begun_ns;
+    const int64_t marked = hami_bench_elapsed(all->start, s->end);
+    return marked <= 0 ? 0 : marked + s->unmarked_ns;
+}
+
+bool hami_strand_passed(const hami_strands *all, const hami_strand *s)
+{
+    if (s->marked && USE(cuEventQuery, s->end) == CUDA_ERROR_NOT_READY)
+        return false;
+    return s->ended || s->launches == 0 || hami_now_ns() >= all->begun_ns + span_of(all, s);
 }
 
 int64_t hami_strands_span(const hami_strands *all)
 {
     int64_t span = 0;
     for (int i = 0; i < all->count; i++) {
-        const hami_strand *s = &all->all[i];
-        const int64_t here = s->launches == 0 ? 1 : hami_bench_elapsed(all->start, s->end);
+        const int64_t here = span_of(all, &all->all[i]);
         if (here <= 0)
             return 0;
         span = here > span ? here : span;

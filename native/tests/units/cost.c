@@ -91,6 +91,29 @@ static void pairs_that_are_wrong(hami_cost *c)
     CHECK(!hami_cost_calm(c) && hami_cost_unbias(c, ++number, c->charged_ns, 600) == 0 && c->price_ns == price);
 }
 
+/* Pairs that wander by some tenths of a microsecond after a kernel was measured in bulk do not move its price; a kernel that takes longer does, and at once. */
+static void pairs_that_wander(hami_cost *c)
+{
+    uint32_t number = 0;
+    for (int i = 0; i < 20; i++)
+        hami_cost_learn(c, ++number, 3500 + (int64_t)(dice() % 3) * 50, c->charged_ns, HAMI_COST_ALONE);
+    hami_cost_unbias(c, number, c->charged_ns, c->price_ns - 3400);
+    for (int i = 0; i < 400; i++) {
+        number += 256;
+        c->charged_ns += 256 * c->price_ns;
+        const int64_t owed = hami_cost_learn(c, number, 3650 + (int64_t)(dice() % 3) * 50 + i / 3, c->charged_ns, HAMI_COST_ALONE);
+        CHECK(c->price_ns == 3400 && owed == 0);
+    }
+    for (int i = 0; i < 100; i++)
+        hami_cost_learn(c, ++number, 4800, c->charged_ns, HAMI_COST_ALONE);
+    CHECK(c->price_ns > 4600);
+    /* What is said of it after that counts from there. */
+    hami_cost_unbias(c, number, c->charged_ns, hami_cost_bias(c) + c->price_ns - 4500);
+    for (int i = 0; i < 100; i++)
+        hami_cost_learn(c, ++number, 4700, c->charged_ns, HAMI_COST_ALONE);
+    CHECK(c->price_ns == 4500);
+}
+
 void cost(void)
 {
     static hami_cost table[HAMI_COST_KEYS];
@@ -148,6 +171,7 @@ void cost(void)
     CHECK(hami_cost_learn(c, 5000, 3000000, 5000 * (int64_t)1000000, HAMI_COST_ALONE) == 100 * 1000 * 1000);
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
+    pairs_that_wander(hami_cost_find(table, hami_cost_key(0x80, 1, 0)));
     /* Kernels of 300 us that a changing clock makes a tenth longer or shorter, one of five cut by a slice: what they take, nearly. */
     c = hami_cost_find(table, hami_cost_key(0x7e, 1, 0));
     charged = owed = 0;

@@ -1,0 +1,128 @@
+/* What a program has of the card under a limit, against what its own launches take in a full queue. See probe.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "probe.h"
+
+enum {
+    FEW = 200,
+    MANY = 800, /* no more: 1024 launches that wait for a gate make the next one wait */
+    TIMES = 12,
+    REST_US = 25000, /* then as much budget as may be saved up is there again: what follows is not held back */
+    WARM_NS = 400 * 1000 * 1000,
+    BATCH = 64,
+    RING = 8, /* at most so many batches are left unfinished */
+    TENTHS = 600
+};
+
+typedef struct {
+    int64_t rounds, host_ns;
+    CUstream stream;
+    CUevent ring[RING];
+    uint32_t *word, ticket;
+    CUdeviceptr word_device;
+} program;
+
+static void launch(const program *p, int count)
+{
+    for (int i = 0; i < count; i++) {
+        launch_spin(p->rounds, p->stream);
+        for (const int64_t until = p->host_ns > 0 ? now_ns() + p->host_ns : 0; until > 0 && now_ns() < until;) {
+        }
+    }
+}
+
+/* ns that so many launches take once a gate before them opens: the host is not in it. */
+static double behind_gate(program *p, int count)
+{
+    const int64_t host_ns = p->host_ns;
+    MUST(cuStreamWaitValue32, p->stream, p->word_device, ++p->ticket, 0);
+    p->host_ns = 0;
+    launch(p, count);
+    p->host_ns = host_ns;
+    const int64_t from = now_ns();
+    __atomic_store_n(p->word, p->ticket, __ATOMIC_RELEASE);
+    MUST(cuStreamSynchronize, p->stream);
+    return (double)(now_ns() - from);
+}
+
+/* ns that so many take from an idle card on, launched as the program does. */
+static double from_rest(const program *p, int count)
+{
+    usleep(REST_US);
+    const int64_t from = now_ns();
+    launch(p, count);
+    MUST(cuStreamSynchronize, p->stream);
+    return (double)(now_ns() - from);
+}
+
+/* Prints what a launch takes behind a gate, and what it takes where the host launches and nothing holds it back: medians of so many looks. */
+static void look(program *p, const char *when)
+{
+    double full[TIMES], alone[TIMES];
+    for (int i = 0; i < TIMES; i++) {
+        full[i] = behind_gate(p, FEW);
+        full[i] = (behind_gate(p, MANY) - full[i]) / (MANY - FEW);
+        alone[i] = from_rest(p, FEW / 2);
+        alone[i] = (from_rest(p, MANY / 2) - alone[i]) / ((MANY - FEW) / 2);
+    }
+    qsort(full, TIMES, sizeof full[0], by_value);
+    qsort(alone, TIMES, sizeof alone[0], by_value);
+    printf("\"%s\": {\"full_ns\": %.1f, \"full_low\": %.1f, \"full_high\": %.1f, \"alone_ns\": %.1f}, ", when, full[TIMES / 2], full[1],
+           full[TIMES - 2], alone[TIMES / 2]);
+}
+
+static void prepare(program *p)
+{
+    void *word = NULL;
+    MUST(cuStreamCreate, &p->stream, 1);
+    MUST(cuMemHostAlloc, &word, 64, 2);
+    MUST(cuMemHostGetDevicePointer, &p->word_device, word, 0);
+    memset(word, 0, 64);
+    p->word = word;
+    for (int i = 0; i < RING; i++)
+        MUST(cuEventCreate, &p->ring[i], 2 | 1);
+    /* Until it is loaded, since a gate around a first launch would wait for ever, and its price known to whoever limits it. */
+    for (const int64_t until = now_ns() + WARM_NS; now_ns() < until;) {
+        launch(p, BATCH);
+        MUST(cuStreamSynchronize, p->stream);
+    }
+}
+
+static long long tenths[TENTHS];
+
+static void run_for(const program *p, double seconds)
+{
+    long long launches = 0;
+    const int64_t from = now_ns(), until = from + (int64_t)(seconds * 1e9);
+    for (int64_t now = from; now < until; now = now_ns()) {
+        const CUevent e = p->ring[launches / BATCH % RING];
+        if (launches >= RING * BATCH)
+            MUST(cuEventSynchronize, e);
+        for (int i = 0; i < BATCH; i++) {
+            launch(p, 1);
+            const int64_t tenth = (now_ns() - from) / 100000000;
+            tenths[tenth < TENTHS ? tenth : TENTHS - 1]++;
+        }
+        launches += BATCH;
+        MUST(cuEventRecord, e, p->stream);
+    }
+    MUST(cuStreamSynchronize, p->stream);
+}
+
+void share(int64_t ns, double seconds, int64_t host_ns)
+{
+    start(true);
+    program p = {.rounds = rounds_of((double)ns), .host_ns = host_ns};
+    prepare(&p);
+    printf("{\"ns\": %lld, \"host_ns\": %lld, ", (long long)ns, (long long)host_ns);
+    look(&p, "before");
+    run_for(&p, seconds);
+    look(&p, "after");
+    printf("\"tenths\": [");
+    for (int i = 0; i < TENTHS && i < (int)(seconds * 10); i++)
+        printf("%s%lld", i ? "," : "", tenths[i]);
+    printf("]}\n");
+}
