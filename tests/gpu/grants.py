@@ -41,7 +41,15 @@ class Node:
         sources = [*sorted((NATIVE / "src").rglob("*.c")), work / "hooks.c", HERE / "inside.c"]
         exports = work / "exports-inside.map"
         exports.write_text((work / "exports.map").read_text().replace("global:", "global:\n    hami_inside_*;"))
-        flags = [*STRICT, "-fPIC", "-fvisibility=hidden", f"-I{NATIVE / 'src'}", f"-I{NATIVE / 'include'}", f"-I{work}"]
+        flags = [
+            *STRICT,
+            "-DHAMI_INSIDE",
+            "-fPIC",
+            "-fvisibility=hidden",
+            f"-I{NATIVE / 'src'}",
+            f"-I{NATIVE / 'include'}",
+            f"-I{work}",
+        ]
         link = [f"-Wl,--version-script={exports}", "-Wl,-Bsymbolic,-z,now", "-ldl", "-lpthread"]
         running = []
         for seat in range(SEATS):

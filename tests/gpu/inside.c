@@ -10,14 +10,27 @@
 
 #include "hooks.h"
 #include "intercept/intercept.h"
+#include "price/bulk.h"
+#include "price/gate.h"
+#include "prim/prim.h"
 #include "process/log.h"
 #include "process/state.h"
 
 #define DOOR __attribute__((visibility("default")))
 
-/* Percent of each card from now on; 100: no limit of time. */
+/*
+ * Percent of each card from now on; 100: no limit of time. What is measured twice a second, or in a part of the time, is so in the time under a limit:
+ * the rest did not pass.
+ */
 DOOR void hami_inside_percent(int percent)
 {
+    static int64_t left_ns;
+    const int64_t now = hami_now_ns();
+    if (percent < 100 && left_ns != 0) {
+        hami_sample_later(now - left_ns);
+        hami_bulk_later(now - left_ns);
+    }
+    left_ns = percent < 100 ? 0 : left_ns == 0 ? now : left_ns;
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
         atomic_store(&card->percent, percent);

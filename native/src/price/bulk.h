@@ -54,4 +54,9 @@ struct hami_bench;
 /* Ends it where it is of this bench, or of any for NULL: its events are gone. */
 void hami_bulk_forget(const struct hami_bench *bench);
 
+#ifdef HAMI_INSIDE
+/* For tests/gpu/inside.c: as if so much time had not passed for what is measured in bulk. */
+void hami_bulk_later(int64_t ns);
+#endif
+
 #endif
