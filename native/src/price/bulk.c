@@ -323,6 +323,7 @@ RECORD(cuEventRecordWithFlags_ptsz, (CUevent event, CUstream stream, unsigned in
 #ifdef HAMI_INSIDE
 void hami_bulk_later(int64_t ns)
 {
-    atomic_fetch_add(&again_ns, ns);
+    for (size_t i = 0; i < sizeof again_ns / sizeof again_ns[0]; i++)
+        atomic_fetch_add(&again_ns[i], ns);
 }
 #endif
