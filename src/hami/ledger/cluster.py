@@ -122,11 +122,14 @@ class Ledger:
 
     def fit(self, ask: Ask, name: NodeName) -> Plan | Refusal:
         """The plan on one node, card by card if refused, as if `ask` held nothing yet. Changes nothing."""
-        budgets = self.quotas.budgets(ask.pod.namespace, ask.pod.uid)
+        ask = self.within_quota(ask)
         with self._without_hold(ask.pod.uid):
-            ask = quota.bounded(ask, budgets, grown=True)
             row = self._index.rows.get(name)
             return refuse.UNKNOWN_NODE if row is None else fit_as(ask, self._index, row)
+
+    def within_quota(self, ask: Ask) -> Ask:
+        """`ask` with what its namespace may still spend, as if it held nothing: `plan.fit` then keeps to that too."""
+        return quota.bounded(ask, self.quotas.budgets(ask.pod.namespace, ask.pod.uid), grown=True)
 
     def worth(self, ask: Ask, name: NodeName) -> Worth | None:
         """What the policy `pack` compares on one node, as if `ask` held nothing yet. None without room."""

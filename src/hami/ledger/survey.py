@@ -14,7 +14,6 @@ from hami.model.ask import Ask, CardAsk, NodePolicy, PodRef
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.plan import quota
 from hami.plan.explain import Explanation, explaining
 from hami.plan.fit import wants
 from hami.plan.fixes import EFFORT, Change, Fix
@@ -76,7 +75,7 @@ def survey(ledger: Ledger, ask: Ask, *, closely: int = CLOSELY, ask_of: AskOf = 
         return (yield from _of_bound(ledger, ask, record.node))
     decision = ledger.decide(ask, asked=False)
     yield
-    ask = quota.bounded(ask, ledger.quotas.budgets(ask.pod.namespace, ask.pod.uid), grown=True)
+    ask = ledger.within_quota(ask)
     looked: list[Explanation] = []
     fixes: list[Fix] = []
     for state in _fitting(ledger, ask, decision.plan, decision.feasible)[:closely]:

@@ -126,6 +126,7 @@ class Evictor:
         """The node where the least is lost. Changes nothing."""
         best: tuple[tuple[int, int, int, int], str, Choice] | None = None
         looked = 0
+        ask = self._engine.ledger.within_quota(ask)  # for one that its quota keeps out nobody has to go
         for name in offered:
             state = self._engine.ledger.node(NodeName(name))
             lower = self._lower(ask, NodeName(name))

@@ -29,6 +29,7 @@ def answer(engine: Engine, body: bytes) -> bytes:
     candidates = args.victims()
     if ask.empty:
         return extender.encode_preempt_result(candidates)
+    ask = engine.ledger.within_quota(ask)
     enough = {node: with_cards(engine, ask, NodeName(node), chosen) for node, chosen in candidates.items()}
     # A node without a victim would be a fault to kube-scheduler, and the end of the whole attempt.
     return extender.encode_preempt_result(

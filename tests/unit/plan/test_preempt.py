@@ -108,5 +108,62 @@ def test_the_highest_priority_counts_before_the_sum() -> None:
     one_high = [holder("a", "d0", 1, 3), holder("b", "d0", 1, 0)]
     two_middling = [holder("c", "d0", 1, 2), holder("d", "d0", 1, 2)]
     assert cost(two_middling) < cost(one_high)
-    assert cost(one_high) == (0, 3, 3, 2)
+    assert cost(one_high) == (0, 3, 2 * 2**31 + 3, 2)
     assert cost([holder("e", "d0", 1, -5)]) > cost([])
+
+
+def test_two_pods_of_negative_priority_are_more_than_one() -> None:
+    one, two = [holder("a", "d0", 1, -5)], [holder("b", "d0", 1, -5), holder("c", "d0", 1, -9)]
+    assert cost(one) < cost(two)
+
+
+def test_one_pod_that_fills_a_card_goes_rather_than_four_that_share_one() -> None:
+    four = [holder(uid, "d0", 2000) for uid in "abcd"]
+    whole = holder("whole", "d1", 8000)
+    assert uids(victims(ask(mem=8000), full(*four, whole), [*four, whole])) == ["whole"]
+    assert len(victims(ask(mem=8000), full(*four, whole), four) or ()) == 4
+
+
+def test_on_one_card_the_fewest_go() -> None:
+    holders = [
+        holder("large", "d0", 4000),
+        holder("x", "d0", 2000),
+        holder("y", "d0", 2000),
+        holder("z", "d1", 8000, 10),
+    ]
+    assert uids(victims(ask(mem=4000), full(*holders), holders)) == ["large"]
+
+
+def test_fewer_that_are_more_important_are_no_better() -> None:
+    four = [holder(uid, "d0", 2000, 1) for uid in "abcd"]
+    whole = holder("whole", "d1", 8000, 2)
+    assert uids(victims(ask(mem=8000), full(*four, whole), [*four, whole])) == ["a", "b", "c", "d"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(make.SEEDS)
+def test_no_choice_of_victims_costs_less(seed: int) -> None:
+    """Against every choice there is: several cards, slices over two cards, containers, policies."""
+    random = Random(seed)
+    cards = [f"d{index}" for index in range(random.randint(1, 3))]
+    state, holders = node(*(used(name, mem_mib=9, slots=4) for name in cards)), []
+    for number in range(random.randrange(8)):
+        on = random.sample(cards, min(len(cards), random.choice((1, 1, 2))))
+        size = Charge(CardId("x"), 1, random.choice((1, 2, 3, 6)), random.choice((0, 20, 40)))
+        charges = tuple(replace(size, card=CardId(card)) for card in sorted(on))
+        one = Holder(PodRef("ns", f"h{number}", PodUid(f"h{number}")), charges, random.choice((-3, 0, 0, 1, 5)))
+        loaded = state.bearing(one.charges)
+        if all(min(card.free_slots, card.free_mem_mib, card.free_core_percent) >= 0 for card in loaded.cards):
+            state, holders = loaded, [*holders, one]
+    wanted = [want(random.choice((1, 5, 9)), cores=random.choice((0, 50, 100)), cards=random.choice((1, 1, 2)))]
+    wanted += [want(3, cores=10)] * random.choice((0, 0, 1))
+    policy = random.choice((("spread",), ("binpack",), ("mutex",)))
+    asked = replace(pod(*map(app, wanted), cards=policy), priority=random.choice((0, 1, 2, 9)))
+    found = victims(asked, state, holders)
+    lower = [one for one in holders if one.priority < asked.priority]
+    choices = [part for size in range(len(lower) + 1) for part in combinations(lower, size)]
+    able = [part for part in choices if makes_room(asked, state, part)]
+    assert (found is None) == (not able)
+    if found is not None:
+        assert cost(found) == min(map(cost, able))
+        assert makes_room(asked, state, found)

@@ -9,9 +9,9 @@ import pytest
 from hami.kube.errors import Forbidden, NotFound, TooMany
 from hami.scheduler.evict import BUDGET_AGAIN, Evictor
 from hami.scheduler.nominate import LASTS
-from hami.scheduler.records import pod_record
+from hami.scheduler.records import pod_record, quota_record
 from hami.wire.annotations import NOMINATED
-from hami.wire.objects import Pod
+from hami.wire.objects import Pod, ResourceQuota
 
 UNIX = 1_700_000_000.0
 
@@ -364,3 +364,15 @@ def test_victims_of_a_preempt_call_are_never_none_at_all(stage: Any) -> None:
     body = {"Pod": stage.pod("vip", gpu=1, gpumem=100), "NodeNameToMetaVictims": {"a": {"Pods": []}}}
     answer = json.loads(preempt.answer(stage.engine, json.dumps(body).encode()))
     assert answer == {"NodeNameToMetaVictims": {}}
+
+
+@pytest.mark.parametrize(("most", "expected"), [(5999, []), (6000, ["low"])])
+async def test_nobody_goes_for_a_pod_that_its_quota_keeps_out_anyway(
+    scene: Scene, most: int, expected: list[str]
+) -> None:
+    scene.holder("low", 8000)
+    limit = {"hard": {"limits.nvidia.com/gpumem": str(8000 + most)}}  # of which low has 8000
+    quota = msgspec.convert({"metadata": {"name": "q", "namespace": "default"}, "spec": limit}, ResourceQuota)
+    scene.stage.ledger.set_quota(quota_record(quota, scene.stage.engine.vendors))
+    scene.waits("vip", 6000, 10)
+    assert await scene.evicted() == expected

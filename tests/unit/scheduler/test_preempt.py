@@ -8,8 +8,8 @@ import pytest
 
 from hami.model.errors import Malformed
 from hami.scheduler import preempt
-from hami.scheduler.records import pod_record
-from hami.wire.objects import Pod
+from hami.scheduler.records import pod_record, quota_record
+from hami.wire.objects import Pod, ResourceQuota
 
 
 def holder(stage: Any, name: str, mem: int, priority: int = 0, node: str = "a") -> None:
@@ -49,6 +49,18 @@ def test_a_node_that_evicting_cannot_help_is_no_candidate(stage: Any) -> None:
     holder(stage, "p", 4000)
     holder(stage, "peer", 6000, priority=10)
     assert ask(stage, {"a": ["p"], "unknown": []}, gpu=1, gpumem=8000) == {}
+
+
+@pytest.mark.parametrize(("most", "expected"), [(15_999, {}), (16_000, {"a": ["p"]})])
+def test_for_a_pod_that_its_quota_keeps_out_nobody_has_to_go(
+    stage: Any, most: int, expected: dict[str, list[str]]
+) -> None:
+    stage.node("a", mem=10000)
+    holder(stage, "p", 8000)
+    spec = {"hard": {"limits.nvidia.com/gpumem": str(most)}}
+    quota = msgspec.convert({"metadata": {"name": "q", "namespace": "default"}, "spec": spec}, ResourceQuota)
+    stage.ledger.set_quota(quota_record(quota, stage.engine.vendors))
+    assert ask(stage, {"a": ["p"]}, gpu=1, gpumem=8000) == expected
 
 
 def test_nothing_is_changed_by_asking(stage: Any) -> None:
