@@ -163,8 +163,10 @@ API CUresult cuMemFreeHost(void *host)
 
 API CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
 {
-    if (attribute != CU_POINTER_ATTRIBUTE_MEMORY_TYPE || !fake_on_card(address))
+    if ((attribute != CU_POINTER_ATTRIBUTE_MEMORY_TYPE && attribute != CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) || !fake_on_card(address))
         return CUDA_ERROR_INVALID_VALUE;
-    *(unsigned int *)value = CU_MEMORYTYPE_DEVICE;
-    return CUDA_SUCCESS;
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = find(address);
+    *(int *)value = attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE ? CU_MEMORYTYPE_DEVICE : entry == NULL ? 0 : entry->card;
+    return fake_leave(CUDA_SUCCESS);
 }

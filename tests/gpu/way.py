@@ -316,6 +316,8 @@ def copies(how: str, seconds: str) -> dict[str, object]:
             "cuMemcpyPeerAsync", target, card.context, source, card.context, c_size_t(size), stream
         ),
         "peer3d": lambda: card.ask("cuMemcpy3DPeerAsync", solid, stream),
+        "hinted": lambda: card.ask("cuMemcpyWithAttributesAsync", target, source, c_size_t(size), bytes(64), stream),
+        "hinted3d": lambda: card.ask("cuMemcpy3DWithAttributesAsync", batch, c_ulonglong(0), stream),
         "batch3d": lambda: card.ask("cuMemcpy3DBatchAsync_v2", c_size_t(1), batch, c_ulonglong(0), stream),
     }
     return {"a_second": rate(card, calls[how], float(seconds))}

@@ -83,7 +83,7 @@ def times(bench: Bench) -> None:
     share(bench, "1 ms kernels", "spins", "plain")
     share(bench, "in a green context's stream", "spins", "green")
     share(bench, "the green context current", "spins", "current")
-    for how in ("plain", "peer", "peer3d", "batch3d"):
+    for how in ("plain", "peer", "peer3d", "batch3d", "hinted", "hinted3d"):
         share(bench, f"copies of 256 MiB: {how}", "copies", how)
 
 

@@ -3,6 +3,7 @@
 Programs are Python with ctypes, which asks the C library's dlopen and dlsym as every other program does.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def tried(container: Container, code: str, *words: object, **env: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+WAY = Path(__file__).resolve().parents[1] / "gpu" / "way.py"
+"""Tries single ways on a card, too."""
+
+
+def way(container: Container, *words: object, **env: str) -> dict[str, object]:
+    command = [sys.executable, str(WAY), *map(str, words)]
+    done = subprocess.run(
+        command, env=container.environment(**env), capture_output=True, text=True, check=True, timeout=60
+    )
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
 
 
 # ---- another file, another copy, another name space ----
@@ -172,3 +186,15 @@ def test_a_thread_that_is_faster_than_cuinit_gets_no_context_past_the_limits(
     subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "slow.c", "-o", slow, "-ldl"], check=True)
     told, fair, taken = tried(container, INTERRUPTED, LD_PRELOAD=f"{container.tools.library} {slow}").split()
     assert (told, fair, int(taken)) == ("0", "True", 0)
+
+
+# ---- copies on the card by other names ----
+
+
+@pytest.mark.parametrize("how", ["peer", "peer3d", "batch3d", "hinted", "hinted3d"])
+def test_a_copy_on_the_card_is_charged_whatever_it_is_called(container: Container, how: str) -> None:
+    """Between contexts of one card, in batches, with hints: 256 MiB take 268 us of the simulated card."""
+    limit = {"CUDA_DEVICE_SM_LIMIT": "25", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    a_second = way(container, "copies", how, 1.5, **limit)["a_second"]
+    assert isinstance(a_second, float)
+    assert 10 < a_second * 268e-6 * 100 < 29

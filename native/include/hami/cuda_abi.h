@@ -58,7 +58,7 @@ enum { CU_STREAM_CAPTURE_STATUS_NONE = 0 };
 enum { CU_STREAM_CAPTURE_MODE_RELAXED = 2 };
 enum { CU_MEMHOSTALLOC_PORTABLE = 1, CU_MEMHOSTALLOC_DEVICEMAP = 2 };
 enum { CU_MEMORYTYPE_HOST = 1, CU_MEMORYTYPE_DEVICE = 2, CU_MEMORYTYPE_ARRAY = 3, CU_MEMORYTYPE_UNIFIED = 4 };
-enum { CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2 };
+enum { CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9 };
 enum { CU_LIMIT_STACK_SIZE = 0, CU_LIMIT_PRINTF_FIFO_SIZE = 1, CU_LIMIT_MALLOC_HEAP_SIZE = 2 };
 enum { CU_MEM_LOCATION_TYPE_DEVICE = 1, CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN = 6 };
 enum {
@@ -197,6 +197,32 @@ typedef struct {
     size_t width_bytes, height, depth;
 } CUDA_MEMCPY3D;
 static_assert(sizeof(CUDA_MEMCPY3D) == 200, "CUDA_MEMCPY3D");
+typedef CUDA_MEMCPY3D CUDA_MEMCPY3D_PEER; /* the contexts of both sides are where that has nothing yet */
+
+enum { CU_MEMCPY_OPERAND_TYPE_POINTER = 1, CU_MEMCPY_OPERAND_TYPE_ARRAY = 2 };
+
+typedef struct {
+    int type;
+    union {
+        struct {
+            CUdeviceptr address;
+            size_t row_length, layer_height; /* elements */
+            CUmemLocation hint;
+        } pointer;
+        struct {
+            CUarray array;
+            size_t x, y, z;
+        } array;
+    } at;
+} CUmemcpy3DOperand;
+
+typedef struct {
+    CUmemcpy3DOperand from, to;
+    size_t width, height, depth; /* elements; of memory bytes */
+    int order;
+    unsigned int flags;
+} CUDA_MEMCPY3D_BATCH_OP;
+static_assert(sizeof(CUDA_MEMCPY3D_BATCH_OP) == 112, "CUDA_MEMCPY3D_BATCH_OP");
 
 /* NVML */
 enum { NVML_SUCCESS = 0, NVML_ERROR_INSUFFICIENT_SIZE = 7, NVML_ERROR_FUNCTION_NOT_FOUND = 13 };

@@ -1,7 +1,7 @@
 /* Hooks of sets and copies on the card: one price an operation and size, eight sizes an octave. */
 #include "pay/pay.h"
 
-enum { OP_SET = 1, OP_COPY, OP_COPY_2D, OP_COPY_3D, OP_COPY_ARRAY, OP_COPY_BATCH, OP_SET_2D };
+enum { OP_SET = 1, OP_COPY, OP_COPY_2D, OP_COPY_3D, OP_COPY_ARRAY, OP_COPY_BATCH, OP_SET_2D, OP_COPY_PEER, OP_COPY_PEER_3D, OP_COPY_BATCH_3D };
 
 static uint64_t size_class(uint64_t bytes)
 {
@@ -217,3 +217,97 @@ COPY_BATCH(cuMemcpyBatchAsync, false, BATCH, to, from, bytes, count, attrs, indi
 COPY_BATCH(cuMemcpyBatchAsync_ptsz, true, BATCH, to, from, bytes, count, attrs, indices, attr_count, failed, stream)
 COPY_BATCH(cuMemcpyBatchAsync_v2, false, BATCH_V2, to, from, bytes, count, attrs, indices, attr_count, stream)
 COPY_BATCH(cuMemcpyBatchAsync_v2_ptsz, true, BATCH_V2, to, from, bytes, count, attrs, indices, attr_count, stream)
+
+/* ---- one operation, with hints: CUDA 13.2 ---- */
+
+#define COPY_HINTED(name, is_per_thread)                                                                                  \
+    CUresult name(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *attrs, CUstream stream)                           \
+    {                                                                                                                     \
+        PAID_IF(on_card(to) && on_card(from), BEHIND(name, to, from, bytes, attrs, stream), OP(OP_COPY, bytes),           \
+                .stream = stream, .per_thread = is_per_thread);                                                           \
+    }
+COPY_HINTED(cuMemcpyWithAttributesAsync, false)
+COPY_HINTED(cuMemcpyWithAttributesAsync_ptsz, true)
+
+/* ---- solids in batches ---- */
+
+static bool operand_on_card(const CUmemcpy3DOperand *operand)
+{
+    return operand->type == CU_MEMCPY_OPERAND_TYPE_ARRAY ||
+           (operand->type == CU_MEMCPY_OPERAND_TYPE_POINTER && on_card(operand->at.pointer.address));
+}
+
+static uint64_t solid_bytes(const CUDA_MEMCPY3D_BATCH_OP *ops, size_t count)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; THROTTLING && ops != NULL && i < count; i++) {
+        if (operand_on_card(&ops[i].from) && operand_on_card(&ops[i].to))
+            sum += area(area(ops[i].width, ops[i].height == 0 ? 1 : ops[i].height), ops[i].depth == 0 ? 1 : ops[i].depth);
+    }
+    return sum;
+}
+
+#define COPY_SOLIDS(name, is_per_thread, how_many, parameters, ...)                                          \
+    CUresult name parameters                                                                                 \
+    {                                                                                                        \
+        const uint64_t sum = solid_bytes(ops, how_many);                                                     \
+        PAID_IF(sum > 0, BEHIND(name, __VA_ARGS__), OP(OP_COPY_BATCH_3D, sum), .stream = stream,             \
+                .per_thread = is_per_thread);                                                                \
+    }
+#define SOLIDS (size_t count, CUDA_MEMCPY3D_BATCH_OP *ops, size_t *failed, unsigned long long flags, CUstream stream)
+#define SOLIDS_V2 (size_t count, CUDA_MEMCPY3D_BATCH_OP *ops, unsigned long long flags, CUstream stream)
+#define SOLID (CUDA_MEMCPY3D_BATCH_OP *ops, unsigned long long flags, CUstream stream)
+COPY_SOLIDS(cuMemcpy3DBatchAsync, false, count, SOLIDS, count, ops, failed, flags, stream)
+COPY_SOLIDS(cuMemcpy3DBatchAsync_ptsz, true, count, SOLIDS, count, ops, failed, flags, stream)
+COPY_SOLIDS(cuMemcpy3DBatchAsync_v2, false, count, SOLIDS_V2, count, ops, flags, stream)
+COPY_SOLIDS(cuMemcpy3DBatchAsync_v2_ptsz, true, count, SOLIDS_V2, count, ops, flags, stream)
+COPY_SOLIDS(cuMemcpy3DWithAttributesAsync, false, 1, SOLID, ops, flags, stream)
+COPY_SOLIDS(cuMemcpy3DWithAttributesAsync_ptsz, true, 1, SOLID, ops, flags, stream)
+
+/* ---- between contexts, which may be of one card: between two cards copy engines do it ---- */
+
+static bool same_card(CUdeviceptr to, CUdeviceptr from)
+{
+    int one = -1, other = -2;
+    return hami_state.card_count == 1 ||
+           (USE(cuPointerGetAttribute, &one, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, to) == CUDA_SUCCESS &&
+            USE(cuPointerGetAttribute, &other, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, from) == CUDA_SUCCESS && one == other);
+}
+
+static bool stays(const CUDA_MEMCPY3D_PEER *c)
+{
+    return stays_3d(c) && (c->reserved0 == c->reserved1 || same_card(c->to, c->from));
+}
+
+#define COPY_PEER(name, is_per_thread)                                                                                    \
+    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes)           \
+    {                                                                                                                     \
+        PAID_IF(same_card(to, from), BEHIND(name, to, to_context, from, from_context, bytes), OP(OP_COPY_PEER, bytes),    \
+                .per_thread = is_per_thread, .waits = true);                                                              \
+    }
+#define COPY_PEER_ASYNC(name, is_per_thread)                                                                              \
+    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes,           \
+                  CUstream stream)                                                                                        \
+    {                                                                                                                     \
+        PAID_IF(same_card(to, from), BEHIND(name, to, to_context, from, from_context, bytes, stream),                     \
+                OP(OP_COPY_PEER, bytes), .stream = stream, .per_thread = is_per_thread);                                  \
+    }
+#define COPY_PEER_3D(name, is_per_thread)                                                                                 \
+    CUresult name(const CUDA_MEMCPY3D_PEER *copy)                                                                         \
+    {                                                                                                                     \
+        PAID_IF(stays(copy), BEHIND(name, copy), OP(OP_COPY_PEER_3D, BYTES_3D), .per_thread = is_per_thread, .waits = true); \
+    }
+#define COPY_PEER_3D_ASYNC(name, is_per_thread)                                                                           \
+    CUresult name(const CUDA_MEMCPY3D_PEER *copy, CUstream stream)                                                        \
+    {                                                                                                                     \
+        PAID_IF(stays(copy), BEHIND(name, copy, stream), OP(OP_COPY_PEER_3D, BYTES_3D), .stream = stream,                 \
+                .per_thread = is_per_thread);                                                                             \
+    }
+COPY_PEER(cuMemcpyPeer, false)
+COPY_PEER(cuMemcpyPeer_ptds, true)
+COPY_PEER_ASYNC(cuMemcpyPeerAsync, false)
+COPY_PEER_ASYNC(cuMemcpyPeerAsync_ptsz, true)
+COPY_PEER_3D(cuMemcpy3DPeer, false)
+COPY_PEER_3D(cuMemcpy3DPeer_ptds, true)
+COPY_PEER_3D_ASYNC(cuMemcpy3DPeerAsync, false)
+COPY_PEER_3D_ASYNC(cuMemcpy3DPeerAsync_ptsz, true)
