@@ -7,8 +7,9 @@
 #include "probe.h"
 
 enum {
-    FEW = 200,
-    MANY = 800, /* no more: 1024 launches that wait for a gate make the next one wait */
+    MOST = 800, /* 1024 launches that wait for a gate make the next one wait */
+    LEAST = 40,
+    QUEUE_NS = 4 * 1000 * 1000, /* and no longer than this */
     TIMES = 12,
     REST_US = 25000, /* then as much budget as may be saved up is there again: what follows is not held back */
     WARM_NS = 400 * 1000 * 1000,
@@ -19,6 +20,7 @@ enum {
 
 typedef struct {
     int64_t rounds, host_ns;
+    int many; /* launches at a time */
     CUstream stream;
     CUevent ring[RING];
     uint32_t *word, ticket;
@@ -62,11 +64,12 @@ static double from_rest(const program *p, int count)
 static void look(program *p, const char *when)
 {
     double full[TIMES], alone[TIMES];
+    const int many = p->many, few = many / 4;
     for (int i = 0; i < TIMES; i++) {
-        full[i] = behind_gate(p, FEW);
-        full[i] = (behind_gate(p, MANY) - full[i]) / (MANY - FEW);
-        alone[i] = from_rest(p, FEW / 2);
-        alone[i] = (from_rest(p, MANY / 2) - alone[i]) / ((MANY - FEW) / 2);
+        full[i] = behind_gate(p, few);
+        full[i] = (behind_gate(p, many) - full[i]) / (many - few);
+        alone[i] = from_rest(p, few / 2); /* this and the next take less than a limit of 20 saves up */
+        alone[i] = (from_rest(p, many * 3 / 4) - alone[i]) / (many * 3 / 4 - few / 2);
     }
     qsort(full, TIMES, sizeof full[0], by_value);
     qsort(alone, TIMES, sizeof alone[0], by_value);
@@ -115,7 +118,8 @@ static void run_for(const program *p, double seconds)
 void share(int64_t ns, double seconds, int64_t host_ns)
 {
     start(true);
-    program p = {.rounds = rounds_of((double)ns), .host_ns = host_ns};
+    const int64_t fit = QUEUE_NS / (ns + 1000);
+    program p = {.rounds = rounds_of((double)ns), .host_ns = host_ns, .many = fit > MOST ? MOST : fit < LEAST ? LEAST : (int)fit};
     prepare(&p);
     printf("{\"ns\": %lld, \"host_ns\": %lld, ", (long long)ns, (long long)host_ns);
     look(&p, "before");
