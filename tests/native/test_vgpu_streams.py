@@ -54,13 +54,18 @@ def test_kernels_that_fill_the_card_gain_nothing_by_several_streams(container: C
     assert 35 <= rate * 100_000 / 1e7 <= 51.5
 
 
-@pytest.mark.parametrize(("limit", "phase_ms"), [(50, 20), (50, 100), (20, 300)])
+@pytest.mark.parametrize(
+    ("limit", "phase_ms", "each"), [(50, 20, 1), (50, 100, 1), (20, 300, 1), (50, 20, 0), (50, 100, 0)]
+)
 def test_a_program_that_overlaps_now_and_then_never_has_more_than_its_limit(
-    container: Container, limit: int, phase_ms: int
+    container: Container, limit: int, phase_ms: int, each: int
 ) -> None:
-    """What was charged while its streams overlapped is no price for what runs alone."""
+    """What was charged while its streams overlapped is no price for what runs alone.
+
+    `each` 0: its threads' own default streams, whose ends only they can mark, and they may launch no more before that.
+    """
     ns = 100_000
-    told = got(container, limit, "streams", STREAMS, 1, 5, ns, 1, phase_ms)
+    told = got(container, limit, "streams", STREAMS, each, 5, ns, 1, phase_ms)
     assert told["alone"] > 0
     assert told["busy_s"] / told["seconds"] * 100 <= limit + 1.5
 
