@@ -119,6 +119,15 @@ class Card:
         words = (c_void_p * 1)(ctypes.cast(byref(word), c_void_p))
         return self.ask("cuLaunchKernel", function, blocks, 1, 1, 32, 1, 1, 0, stream, words, None)
 
+    def graph_mib(self) -> list[int]:
+        """MiB that the memory of graphs uses and has reserved, as the driver says."""
+        said = []
+        for attribute in (0, 2):
+            value = c_uint64()
+            self.ask("cuDeviceGetGraphMemAttribute", 0, attribute, byref(value))
+            said.append(value.value // MIB)
+        return said
+
     def stream(self) -> c_void_p:
         stream = c_void_p()
         self.must("cuStreamCreate", byref(stream), 1)
@@ -267,13 +276,14 @@ def graphs(how: str) -> dict[str, object]:
     said: dict[str, object] = {"before": card.shown()}
     for run, stream in zip(made, streams, strict=True):
         card.must("cuGraphLaunch", run, stream)
+        said["running"] = card.graph_mib()
         card.must("cuCtxSynchronize")
-    said["one_by_one"] = card.shown()
+    said["one_by_one"] = [*card.shown(), *card.graph_mib()]
     used = streams if how == "beside" else [streams[0]] * 2
     said["codes"] = [card.ask("cuGraphLaunch", run, stream) for run, stream in zip(made, used, strict=True)]
-    said["at_once"] = card.shown()
+    said["at_once"] = [*card.shown(), *card.graph_mib()]
     card.must("cuCtxSynchronize")
-    said["ended"] = card.shown()
+    said["ended"] = [*card.shown(), *card.graph_mib()]
     return said
 
 
