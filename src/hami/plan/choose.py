@@ -18,11 +18,12 @@ from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan import refuse, score
 from hami.plan.columns import Bools, Columns, Floats, Longs
+from hami.plan.cut import Cut
 from hami.plan.fit import fit, wants
 from hami.plan.pack import Pack
 from hami.plan.policies import chain
 from hami.plan.refusals import FEASIBLE, NOTHING, Refusals, Words
-from hami.plan.scan import Cut, Scan
+from hami.plan.scan import Scan
 from hami.plan.snapshot import NodeState
 from hami.plan.together import coupled, settle
 from hami.plan.verdicts import Recall, Verdicts
@@ -222,7 +223,7 @@ class Screen:
         for want in wants(self.ask):
             if want.ask in scans:
                 continue
-            scan = Scan(self._cut, self.table.recall.needs, want.ask, idle_only)
+            scan = Scan(self._cut, self.table.recall.sieves, want.ask, idle_only)
             scans[want.ask] = scan
             bad = np.flatnonzero(self._open & ~scan.fits)
             if bad.size:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hami.model.card import MIG
 from hami.model.ids import CardId
 from hami.plan import score
+from hami.plan.rules import WHOLE
 from hami.plan.snapshot import CardState, NodeState
 
 Bools = NDArray[np.bool_]
@@ -27,7 +28,11 @@ ANY_CPU = 1e9
 ABSENT, SICK, CORDONED, WRONG_TYPE, WRONG_ID = 1, 2, 3, 4, 5
 """What a card is, in the low three bits of a byte; 0 is a card in good order. The last two depend on who asks."""
 
-CELLS = ("free_slots", "free_mem", "free_core", "used_slots", "mem", "core", "numa", "kind", "standing")
+NO_SLOT, USED, USED_ALL, NO_UNITS = 8, 16, 32, 64
+"""What is left on a card, in the bits above: no slot; somebody uses it, who may ask for all of its 100 percent; no
+percent of those it has."""
+
+CELLS = ("free_slots", "free_mem", "free_core", "room", "mem", "core", "numa", "kind", "standing")
 """Columns with a cell a card, `[card][node]`."""
 _OF_ROWS = ("version", "registered", "mig", "usable", "cards", "host_cpu", "node_score")
 _EMPTY = {"standing": ABSENT, "host_cpu": ANY_CPU}
@@ -44,20 +49,24 @@ class Columns:
         """Moves when what cards *are* changes, not with what is used on them."""
         self.version = np.zeros(rows, np.int64)
         """Of each row, moves with every change; no number comes twice."""
-        self._changes = 0
+        self.changes = 0
+        """The highest version."""
         self.registered = np.zeros(rows, np.bool_)
         self.mig = np.zeros(rows, np.bool_)
         """Rows with a card in MIG mode: instances have places, which columns do not know."""
         self.usable = np.zeros(rows, np.bool_)
         self.cards = np.zeros(rows, np.int32)
         """How many a node has, of all families."""
+        self.odd: set[int] = set()
+        """Rows of which cards do not tell everything: not `usable`, or `mig`."""
         self.host_cpu = np.full(rows, ANY_CPU)
         """Milli-CPU free on the host; `ANY_CPU` where nobody said."""
         self.node_score = np.zeros(rows, np.float64)
         self.free_slots = np.zeros((cards, rows), np.int32)
         self.free_mem = np.zeros((cards, rows), np.int32)
         self.free_core = np.zeros((cards, rows), np.int32)
-        self.used_slots = np.zeros((cards, rows), np.int32)
+        self.room = np.zeros((cards, rows), np.uint8)
+        """What is left of a card but for amounts: `NO_SLOT` and its like."""
         self.mem = np.zeros((cards, rows), np.int32)
         self.core = np.zeros((cards, rows), np.int32)
         self.numa = np.zeros((cards, rows), np.int32)
@@ -93,6 +102,8 @@ class Columns:
         self.registered[row] = state is not None
         self.usable[row] = state is not None and state.problem is None
         self.mig[row] = state is not None and any(one.card.mode == MIG for one in state.cards)
+        odd = state is not None and not (self.usable[row] and not self.mig[row])
+        (self.odd.add if odd else self.odd.discard)(row)
         states = state.cards if state else ()
         self.cards[row] = len(states)
         self.node_score[row] = score.node(states)
@@ -117,14 +128,14 @@ class Columns:
         self.free_slots[at] = _cell(state.free_slots)
         self.free_mem[at] = _cell(state.free_mem_mib)
         self.free_core[at] = _cell(state.free_core_percent)
-        self.used_slots[at] = _cell(state.used_slots)
+        self.room[at] = _room(state)
 
     def write_score(self, row: int, state: NodeState) -> None:
         self.node_score[row] = score.node(state.cards)
 
     def _touch(self, row: int) -> None:
-        self._changes += 1
-        self.version[row] = self._changes
+        self.changes += 1
+        self.version[row] = self.changes
 
     def _write_card(self, row: int, place: int, state: CardState) -> None:
         card, at = state.card, (place, row)
@@ -166,6 +177,15 @@ class Columns:
             new = np.full(shape[-old.ndim :], _EMPTY.get(name, 0), old.dtype)
             new[tuple(map(slice, old.shape))] = old
             setattr(self, name, new)
+
+
+def _room(state: CardState) -> int:
+    used, core = state.used_slots > 0, state.card.core_percent
+    return (
+        NO_SLOT * (state.free_slots <= 0)
+        | (USED | USED_ALL * (core == WHOLE)) * used
+        | NO_UNITS * (state.free_core_percent == 0 != core)
+    )
 
 
 def _cell(value: int) -> int:

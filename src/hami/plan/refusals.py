@@ -15,8 +15,9 @@ from hami.model.ask import CardAsk
 from hami.model.refusal import Refusal
 from hami.plan import refuse
 from hami.plan.columns import Ints, Longs
+from hami.plan.memo import Memo
 from hami.plan.refuse import Form
-from hami.plan.scan import counts
+from hami.plan.tally import counts
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ MISSING_BITS = 34
 SAID = 50_000
 """Refusals kept spelled out."""
 
+_CARD_BITS = 16
+"""For the number of a node's cards."""
 _NO_FORM = Form((), 0, "", "")
 
 
@@ -38,7 +41,11 @@ class Words:
     def __init__(self) -> None:
         self.forms: list[Form] = [_NO_FORM, refuse.form(refuse.UNKNOWN_NODE)]
         self._numbers: dict[Form, int] = {form: number for number, form in enumerate(self.forms)}
-        self._tallied: dict[tuple[str, int, int], dict[int, int]] = {}
+        self._memo = Memo()
+        self._numbered: dict[tuple[int, int], int] = {}
+        """By tally, and what it was counted for and on."""
+        self._counted: dict[tuple[str, int], int] = {}
+        """A number for each family and number of cards that was asked."""
         self._said: dict[tuple[int, int], Refusal] = {}
 
     def __len__(self) -> int:
@@ -54,17 +61,19 @@ class Words:
 
     def tallied(self, ask: CardAsk, total: Ints, together: NDArray[np.uint8], tallies: Longs) -> Ints:
         """Numbers for nodes that `ask` was counted on: cards of the family, those that fit together, reasons."""
-        numbers = np.empty(len(tallies), np.int32)
-        kinds = total.astype(np.int64) << 8 | together
-        for kind in distinct(kinds):
-            known = self._tallied.setdefault((ask.family, ask.cards, kind), {})
-            at = np.flatnonzero(kinds == kind)
-            found, which = sorts(tallies[at])
-            for tally in found:
-                if tally not in known:
-                    known[tally] = self.number(_spell(ask, kind >> 8, kind & 255, tally))
-            numbers[at] = np.array([known[tally] for tally in found], np.int32).take(which)
-        return numbers
+        said = self._counted.setdefault((ask.family, ask.cards), len(self._counted))
+        kinds: Longs = total.astype(np.int64)
+        kinds += said << _CARD_BITS
+        kinds <<= 8
+        kinds |= together
+        return self._memo.numbers(tallies, kinds, lambda tally, kind: self._tallied(ask, tally, kind))
+
+    def _tallied(self, ask: CardAsk, tally: int, kind: int) -> int:
+        known = self._numbered.get((tally, kind))
+        if known is None:
+            total, together = kind >> 8 & (1 << _CARD_BITS) - 1, kind & 255
+            known = self._numbered[tally, kind] = self.number(_spell(ask, total, together, tally))
+        return known
 
     def refusal(self, number: int, missing: int) -> Refusal:
         """The refusal in full; the same object for the same words."""
@@ -159,26 +168,6 @@ def distinct(values: Longs) -> list[int]:
     found: list[int] = np.unique(values).tolist()
     return found
 
-
-def sorts(values: Longs) -> tuple[list[int], Longs]:
-    """The different values, and for each of `values` which of them it is."""
-    if len(values) > SHORT:
-        places = (values.astype(np.uint64) * _FACTOR >> np.uint64(64 - _PLACES)).astype(np.int64)
-        there = np.empty(1 << _PLACES, np.int64)
-        there[places] = values
-        if (there.take(places) == values).all():  # no two of them meet on a place, as good as ever where they are few
-            taken = np.zeros(len(there), np.bool_)
-            taken[places] = True
-            used = np.flatnonzero(taken)
-            found: list[int] = there.take(used).tolist()
-            there[used] = np.arange(len(used))
-            return found, there.take(places)
-    ordered = distinct(values)
-    return ordered, np.array(ordered, np.int64).searchsorted(values)
-
-
-_PLACES, _FACTOR = 15, np.uint64(0x9E3779B97F4A7C15)
-"""Bits of a place, and the number whose product with a value spreads values over the places."""
 
 SHORT = 256
 """Up to this many values a set is faster than numpy's way."""

@@ -6,7 +6,8 @@ the greedy choice of `plan.fit` to run through, or necessary. The rest is for an
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, reduce
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,17 @@ from numpy.typing import NDArray
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
 from hami.plan.columns import TOP, Bools, Bytes, Longs
+from hami.plan.cut import Cut
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
-from hami.plan.scan import Cut, Scan
+from hami.plan.scan import Scan
 
 Pair = tuple[Want, Scan]
 
 EXACT_WANTS = 5
 """Wants of one group up to which every way to share them out is tried; 2 ** 5 sets fit in a word."""
 TABLED_WANTS = 3
-"""Up to which a table says what a card makes of what is served so far: 32 KB for three."""
+"""Up to which a table says what two cards serve together: 64 KB for three."""
 
 Words = NDArray[np.uint64]
 
@@ -44,7 +46,7 @@ def _meeting(wants: Sequence[Want]) -> list[Want]:
 
 def settle(cut: Cut, group: Sequence[Pair], idle_only: bool) -> tuple[Bools, Bools]:
     """Where the group surely fits, and where it may; elsewhere it does not."""
-    alone: Bools = np.logical_and.reduce([scan.fits for _, scan in group])
+    alone = _all([scan.fits for scan in {id(scan): scan for _, scan in group}.values()])
     if any(want.ask.rules.numa_bind and want.ask.cards > 1 for want, _ in group):
         return np.zeros_like(alone), alone
     meeting = Meeting(cut, group, idle_only)
@@ -74,7 +76,7 @@ class Meeting:
     def apart(self) -> Bools:
         """Enough cards accept every want: whichever greedy took before, enough untouched ones are left."""
         accepts = {id(scan): scan.accepts for _, scan in self._group}  # wants that ask alike share a scan
-        common: Bools = np.logical_and.reduce(list(accepts.values()))
+        common = _all(list(accepts.values()))
         return _at_least(common, sum(want.ask.cards for want, _ in self._group))
 
     def stacked(self, at: Longs) -> Bools:
@@ -127,10 +129,11 @@ class Room:
     def __init__(self, cut: Cut, at: Longs, idle_only: bool) -> None:
         self._at = at
         self._idle_only = idle_only
-        self._slots = cut.free_slots.take(at, axis=1)
-        self._mem = cut.free_mem.take(at, axis=1)
-        self._free_core = cut.free_core.take(at, axis=1)
-        self._core = cut.core.take(at, axis=1)
+        columns, at = cut.columns, cut.rows(at)
+        self._slots = columns.free_slots.take(at, axis=1)
+        self._mem = columns.free_mem.take(at, axis=1)
+        self._free_core = columns.free_core.take(at, axis=1)
+        self._core = columns.core.take(at, axis=1)
         self._accepts: dict[int, Bools] = {}
         self._known: dict[tuple[CardAsk, ...], Bools] = {}
 
@@ -143,12 +146,12 @@ class Room:
         return found
 
     def _hold(self, asks: Sequence[CardAsk], scans: Sequence[Scan]) -> Bools:
-        good: Bools = np.logical_and.reduce([self._accepting(scan) for scan in scans])
+        good = _all([self._accepting(scan) for scan in {id(scan): scan for scan in scans}.values()])
         if len(asks) == 1:
             return good
         if self._idle_only:
             return np.zeros_like(good)
-        good &= self._slots >= len(asks)
+        good = good & (self._slots >= len(asks))
         good &= self._mem >= _sum([_mem(scan, self._at) for scan in scans])
         before = 0
         for ask in asks:
@@ -165,6 +168,11 @@ class Room:
         if found is None:
             found = self._accepts[id(scan)] = scan.accepts.take(self._at, axis=1)
         return found
+
+
+def _all(cells: Sequence[Bools]) -> Bools:
+    """Where all are true. May be the only one itself, not to be changed."""
+    return cells[0] if len(cells) == 1 else reduce(np.logical_and, cells)
 
 
 def _at_least(cells: Bools, cards: int) -> Bools:
@@ -185,27 +193,38 @@ def _reached(holds: Sequence[Bools], wants: int) -> Words:
 
 
 def _reached_by_table(holds: Sequence[Bools], wants: int) -> Bytes:
-    """The same for few wants: what a card turns each state into is looked up."""
-    held = np.zeros(holds[0].shape, np.uint16)
-    for bit, one in enumerate(holds):
-        held |= one.view(np.uint8).astype(np.uint16) << np.uint16(bit)
-    turns = _turns(wants)
-    reached = np.ones(holds[0].shape[1], np.uint8)
-    for card in held:
-        reached = turns.take(reached.astype(np.uint16) << np.uint16(len(holds)) | card)
-    return reached
+    """The same for few wants: what two halves of the cards can serve together is looked up."""
+    held = np.zeros(holds[0].shape, np.uint8)
+    for place, one in enumerate(holds):
+        held |= one.view(np.uint8) << np.uint8(place)
+    reached = _alone(wants).take(held)
+    both = _both(wants)
+    while len(reached) > 1:
+        half = len(reached) // 2
+        pairs = reached[:half].astype(np.uint16) << np.uint16(8)
+        pairs |= reached[half : 2 * half]
+        reached = np.concatenate((both.take(pairs), reached[2 * half :]))
+    found: Bytes = reached[0]
+    return found
 
 
 @cache
-def _turns(wants: int) -> Bytes:
-    """For each state and each choice of sets that a card holds (a bit a set), in one row: the state after it."""
-    sets = range(1, 1 << wants)
-    held = np.arange(1 << len(sets))
-    before = np.arange(1 << (1 << wants))[:, None]
-    after = before | np.zeros_like(held)
-    for bit, chosen in enumerate(sets):
-        after |= ((before & _without(chosen, wants)) << chosen) * (held >> bit & 1)
-    return after.astype(np.uint8).ravel()
+def _alone(wants: int) -> Bytes:
+    """For each choice of sets that a card holds (a bit a set), the sets it can serve; the empty one too."""
+    return np.array([held << 1 | 1 for held in range(1 << (1 << wants) - 1)], np.uint8)
+
+
+@cache
+def _both(wants: int) -> Bytes:
+    """For two states, a byte each, the state of both: every set of the one with every set of the other that it shares
+    no want with."""
+    states = np.arange(1 << (1 << wants))
+    one, two = states[:, None], states[None, :]
+    table = np.zeros((len(states), 256), np.uint8)
+    for first, second in product(range(1 << wants), repeat=2):
+        if not first & second:
+            table[:, : len(states)] |= ((one >> first & two >> second & 1) << (first | second)).astype(np.uint8)
+    return table.ravel()
 
 
 @cache

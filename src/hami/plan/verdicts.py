@@ -8,8 +8,8 @@ import numpy as np
 
 from hami.model.ask import Ask
 from hami.plan.columns import Columns, Ints, Longs
-from hami.plan.need import Needs
 from hami.plan.refusals import NOTHING, UNKNOWN, Words
+from hami.plan.sieve import Sieves
 
 
 class Verdicts:
@@ -50,7 +50,7 @@ class Recall:
 
     def __init__(self) -> None:
         self.words = Words()
-        self.needs = Needs()
+        self.sieves = Sieves()
         self._verdicts: dict[object, Verdicts] = {}
 
     def verdicts(self, ask: Ask, columns: Columns) -> Verdicts:

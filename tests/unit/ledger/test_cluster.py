@@ -316,7 +316,7 @@ def test_each_drift_is_a_sentence_that_names_where_it_is() -> None:
     index.columns.usable[0] = False
     assert [said.partition(":")[0] for said in one.recount()] == ["node n1"]
     index.columns.usable[0] = True
-    for cell in ("kind", "standing", "used_slots", "numa", "core", "free_core", "free_slots", "mem"):
+    for cell in ("kind", "standing", "room", "numa", "core", "free_core", "free_slots", "mem"):
         getattr(index.columns, cell)[0, 0] += 1
         assert any(f"column {cell} is " in said for said in one.recount()), cell
         getattr(index.columns, cell)[0, 0] -= 1

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hami.ledger import names as module
-from hami.ledger.names import _FACTORS, FEW, ROOMY, Names, Table, _of_one_length
+from hami.ledger.names import _FACTORS, FEW, ROOMY, Names, Table
+from hami.ledger.spelled import Spelled
 
 from .test_names import by_dictionary, numbered
 
@@ -44,8 +44,8 @@ def test_the_table_has_roomy_places_and_uses_all_of_it(count: int) -> None:
 def test_of_eight_ways_the_one_is_taken_by_which_fewest_names_meet(count: int) -> None:
     names = numbered(count)
     table = Table(rows_of(names))
-    words = table._words(names)
-    apart = [len(set(table._hash(words, one[: words.shape[1]]).tolist())) for one in _FACTORS]
+    words = Spelled(names).words(table._width)
+    apart = [len(set(table._hash(words, one).tolist())) for one in _FACTORS]
     assert _FACTORS.shape == (8, 32), "a factor for each word of the longest name"
     assert (table._places >= 0).sum() == max(apart) > min(apart)
     rows, unsure = table.find(names)
@@ -55,32 +55,38 @@ def test_of_eight_ways_the_one_is_taken_by_which_fewest_names_meet(count: int) -
 
 
 @pytest.mark.parametrize(
-    ("names", "cells"),
+    ("names", "alike"),
     [
-        (["ab", "cd", "ef"], [b"ab", b"cd", b"ef"]),
-        (["a"], [b"a"]),
-        (["", ""], [b"", b""]),
-        (["ab", "c", "ef"], None),
-        (["ab", "c", "def"], None),  # as long in all as if they were of one length
-        (["ab", "cde", "f"], None),
+        (["ab", "cd", "ef"], True),
+        (["a"], True),
+        (["", ""], True),
+        (["gpu-node-00001", "gpu-node-00002"], True),
+        (["sixteen-letters-", "sixteen-or-what-"], True),
+        (["ab", "c", "ef"], False),
+        (["ab", "c", "def"], False),  # as long in all as if they were of one length
+        (["ab", "cde", "f"], False),
+        (["abcdefgh", "abcdefghi", "", "x" * 40], False),
     ],
 )
-def test_names_of_one_length_are_read_in_one_piece(names: list[str], cells: list[bytes] | None) -> None:
-    found = _of_one_length(names)
-    assert (found if found is None else found.tolist()) == cells
+def test_names_are_words_of_their_bytes_and_zeros(names: list[str], alike: bool) -> None:
+    spelled = Spelled(names)
+    assert (spelled._step is not None) == alike
+    for width in (1, 2, 3):
+        said = [name.encode()[: 8 * width].ljust(8 * width, b"\0") for name in names]
+        assert [spelled.words(width)[:, place].tobytes() for place in range(len(names))] == said
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "tried"), [(10, 10, True), (10, 11, False), (11, 10, False), (16, 16, False), (40, 40, False)]
-)
-def test_it_is_tried_where_the_first_and_the_last_are_alike_and_no_longer_than_a_name_of_ours_may_be(
-    first: int, last: int, tried: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = rows_of(numbered(2 * FEW))  # of 14 bytes: two words
-    table, asked, given = Table(rows), ["x" * first, *list(rows)[:3], "y" * last], []
-    monkeypatch.setattr(module, "_of_one_length", given.append)
-    assert table.find(asked)[0].tolist()[1:4] == [0, 1, 2]
-    assert given == [asked] * tried
+@pytest.mark.parametrize("names", [["a\0b", "cd"], ["ab", "c\0"], ["ab", "cd\0e", ""], ["\0"], ["nöde", "node"]])
+def test_what_no_name_of_ours_can_be_is_not_spelled(names: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"zero byte|ascii"):
+        Spelled(names).words(1)
+
+
+def test_names_behind_one_with_zero_bytes_are_told_apart_all_the_same() -> None:
+    rows = rows_of(numbered(2 * FEW))
+    own = list(rows)
+    asked = [own[0], f"{own[1]}\0{own[2][:-1]}", own[3], *own, ""]
+    assert Names(rows).rows(asked).tolist() == by_dictionary(rows, asked)
 
 
 def test_longer_names_of_one_length_that_begin_like_ours_are_others() -> None:

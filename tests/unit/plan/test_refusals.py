@@ -7,7 +7,7 @@ import pytest
 
 from hami.model.refusal import Reason, Refusal
 from hami.plan import refuse
-from hami.plan.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct, sorts
+from hami.plan.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct
 from hami.plan.refuse import Form
 
 Pair = tuple[int, int]
@@ -84,39 +84,10 @@ def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_b
     assert words.refusal(numbers[0], 0).text == first.text
 
 
-@pytest.mark.parametrize("places", [15, 3])  # the second so few that different values meet
-@pytest.mark.parametrize(("many", "different"), [(0, 1), (40, 5), (900, 1), (900, 40), (900, 900)])
-def test_each_value_is_told_which_of_the_different_ones_it_is(
-    places: int, many: int, different: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hami.plan.refusals._PLACES", places)
-    random = Random(many + different)
-    own = [random.randrange(2**62) for _ in range(different)]
-    values = [random.choice(own) for _ in range(many)]
-    found, which = sorts(np.array(values, np.int64))
-    assert sorted(found) == sorted(set(values))
-    assert [found[place] for place in which.tolist()] == values
-
-
-@pytest.mark.parametrize(("many", "different"), [(SHORT + 1, 2), (5000, 1), (5000, 40)])
-def test_few_sorts_among_many_are_told_apart_without_sorting(
-    many: int, different: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    random = Random(different)
-    own = random.sample(
-        [count << 7 * place for count in range(1, 9) for place in range(9)], different
-    )  # as tallies are
-    values = [random.choice(own) for _ in range(many)]
-    monkeypatch.setattr("hami.plan.refusals.distinct", None)
-    found, which = sorts(np.array(values, np.int64))
-    assert [found[place] for place in which.tolist()] == values
-
-
 def test_a_few_values_are_told_apart_by_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.array([place % 7 for place in range(SHORT)], np.int64)
     monkeypatch.setattr("hami.plan.refusals.np.unique", None)
     assert distinct(values) == list(range(7))
-    assert sorts(values)[0] == list(range(7)), "sorted, since no table was made"
 
 
 def test_the_first_number_says_nothing_and_the_second_that_nobody_knows_the_node() -> None:

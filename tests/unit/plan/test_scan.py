@@ -13,10 +13,13 @@ from hami.model.ask import CardAsk
 from hami.model.refusal import Reason
 from hami.plan import rules
 from hami.plan.columns import TOP, Columns
+from hami.plan.cut import Cut
 from hami.plan.need import Needs
 from hami.plan.rules import WHOLE
-from hami.plan.scan import REASONS, USUAL_NUMAS, Cut, Scan, counts
+from hami.plan.scan import USUAL_NUMAS, Scan
+from hami.plan.sieve import Sieves
 from hami.plan.snapshot import CardState, NodeState
+from hami.plan.tally import REASONS, counts
 
 from . import builders as make
 from .builders import NVIDIA, node, used, want
@@ -30,7 +33,7 @@ def columns_of(*states: NodeState) -> Columns:
 
 
 def scan_of(columns: Columns, ask: CardAsk, idle_only: bool = False, rows: list[int] | None = None) -> Scan:
-    return Scan(Cut(columns, None if rows is None else np.array(rows)), Needs(), ask, idle_only)
+    return Scan(Cut(columns, None if rows is None else np.array(rows)), Sieves(), ask, idle_only)
 
 
 def slow(ask: CardAsk, state: NodeState, idle_only: bool) -> tuple[int, int, dict[Reason, int], int]:

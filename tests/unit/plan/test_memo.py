@@ -1,0 +1,49 @@
+"""Pairs of words keep their numbers, though two pairs may want the same place of the table."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from hami.plan import memo
+from hami.plan.memo import Memo
+
+
+class Counter:
+    """Gives each new pair the next number, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[int, int], int] = {}
+        self.asked = 0
+
+    def __call__(self, one: int, two: int) -> int:
+        self.asked += 1
+        return self.numbers.setdefault((one, two), len(self.numbers))
+
+
+def numbers(table: Memo, pairs: list[tuple[int, int]], number: Counter) -> list[int]:
+    one, two = (np.array([pair[place] for pair in pairs], np.int64) for place in (0, 1))
+    return table.numbers(one, two, number).tolist()
+
+
+@pytest.mark.parametrize("bits", [13, 1])  # the second with two places for all
+@pytest.mark.parametrize(("many", "different"), [(0, 1), (40, 5), (900, 1), (900, 40), (900, 900)])
+def test_each_pair_has_its_number_again_and_again(
+    bits: int, many: int, different: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(many + different)
+    monkeypatch.setattr(memo, "_BITS", bits)
+    monkeypatch.setattr(memo, "_SHIFT", np.uint64(64 - bits))
+    own = [(random.randrange(2**63), random.randrange(2**40)) for _ in range(different)]
+    own += [(0, 0), (own[0][0], 0), (0, own[0][1])]  # those that are alike in one word are not alike
+    table, number = Memo(), Counter()
+    for _ in range(3):
+        pairs = [random.choice(own) for _ in range(many)]
+        assert numbers(table, pairs, number) == [number.numbers[pair] for pair in pairs]
+
+
+def test_who_is_known_is_not_numbered_again() -> None:
+    table, number = Memo(), Counter()
+    pairs = [(1, 2), (2, 1), (1, 2), (0, 0)]
+    assert numbers(table, pairs, number) == numbers(table, pairs, number)
+    assert number.asked == 3
