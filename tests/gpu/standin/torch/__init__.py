@@ -35,20 +35,22 @@ _spin = _kernel()
 
 
 def _launch(count: int, ns: int) -> None:
+    """A length is a block of its own shape, so that each has its own price."""
     length = ctypes.c_int64(ns)
     parameters = (_Handle * 1)(ctypes.addressof(length))
     for _ in range(count):
-        _must(_driver.cuLaunchKernel(_spin, 1, 1, 1, 32, 1, 1, 0, None, parameters, None))
+        _must(_driver.cuLaunchKernel(_spin, 1, 1, 1, 32, 1 + ns // 1000, 1, 0, None, parameters, None))
 
 
 class _Kernels:
-    """Stands for a layer, a net, a matrix."""
+    """Stands for a layer, a net, a matrix: so many kernels of so many ns, one after the other."""
 
-    def __init__(self, count: int, ns: int) -> None:
-        self._count, self._ns = count, ns
+    def __init__(self, *kernels: tuple[int, int]) -> None:
+        self._kernels = kernels
 
     def __call__(self, *_: object) -> MagicMock:
-        _launch(self._count, self._ns)
+        for count, ns in self._kernels:
+            _launch(count, ns)
         return MagicMock()
 
     def __matmul__(self, _: object) -> MagicMock:
@@ -64,8 +66,9 @@ class _Kernels:
 
 
 nn = MagicMock()
-nn.TransformerEncoderLayer = lambda *_, **__: _Kernels(12, 8_000)
-nn.Sequential = lambda *layers: _Kernels(30, 50_000) if len(layers) == 5 else _Kernels(12, 2_000)
+_STEP = ((1, 60_000), (1, 240_000), (6, 5_000), (3, 60_000), (2, 240_000), (4, 6_000), (2, 60_000), (12, 20_000))
+nn.TransformerEncoderLayer = lambda *_, **__: _Kernels((12, 8_000))
+nn.Sequential = lambda *layers: _Kernels(*_STEP) if len(layers) == 5 else _Kernels((12, 2_000))
 
 
 def manual_seed(_: int) -> None:
@@ -97,7 +100,7 @@ nn.functional.scaled_dot_product_attention = nn.functional.layer_norm = nn.funct
 
 
 def randn(*shape: int, **_: object) -> Any:
-    return _Kernels(1, 200_000) if shape == (4096, 4096) else _Tensor()
+    return _Kernels((1, 200_000)) if shape == (4096, 4096) else _Tensor()
 
 
 class _Event:
