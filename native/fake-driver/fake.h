@@ -81,6 +81,7 @@ CUdeviceptr fake_graph_address(int card, int64_t bytes);
 CUdeviceptr fake_address(int64_t bytes);
 bool fake_on_card(CUdeviceptr address);
 bool fake_is_capturing(CUstream stream);
+int fake_card_of(CUstream stream);
 CUdeviceptr fake_capture_alloc(CUstream stream, int64_t bytes);
 
 typedef struct CUmod_st {

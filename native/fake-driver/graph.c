@@ -15,6 +15,12 @@ struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes)
     return n;
 }
 
+static void add_memory(struct CUgraph_st *g, int card, int64_t bytes)
+{
+    fake_add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, bytes)->card = card;
+    g->memory[card] += bytes;
+}
+
 bool fake_is_capturing(CUstream handle)
 {
     return fake_stream_of(handle)->capture != NULL;
@@ -24,9 +30,9 @@ CUdeviceptr fake_capture_alloc(CUstream handle, int64_t bytes)
 {
     pthread_mutex_lock(&fake_lock);
     struct CUgraph_st *g = fake_stream_of(handle)->capture;
-    fake_add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, bytes);
-    g->memory += bytes;
-    const CUdeviceptr address = fake_graph_address(0, bytes);
+    const int card = fake_card_of(handle);
+    add_memory(g, card, bytes);
+    const CUdeviceptr address = fake_graph_address(card, bytes);
     pthread_mutex_unlock(&fake_lock);
     return address;
 }
@@ -66,10 +72,28 @@ API CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph g, const CUgraphNo
 {
     (void)before, (void)count;
     pthread_mutex_lock(&fake_lock);
-    *out = (CUgraphNode)fake_add_node(g, CU_GRAPH_NODE_TYPE_MEM_ALLOC, (int64_t)params->bytes);
-    g->memory += (int64_t)params->bytes;
-    params->address = fake_graph_address(0, (int64_t)params->bytes);
+    add_memory(g, params->pool.location.id, (int64_t)params->bytes);
+    *out = (CUgraphNode)g->list;
+    params->address = fake_graph_address(params->pool.location.id, (int64_t)params->bytes);
     return fake_leave(CUDA_SUCCESS);
+}
+
+/* Its memory nodes are the parent's from then on. */
+API CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count, CUgraph child)
+{
+    (void)before, (void)count;
+    struct node *n = fake_add_node(g, CU_GRAPH_NODE_TYPE_GRAPH, 0);
+    n->child = child;
+    for (int card = 0; card < SIM_LIVE_CARDS; card++)
+        g->memory[card] += child->memory[card];
+    *out = (CUgraphNode)n;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode node, CUgraph *out)
+{
+    *out = ((struct node *)node)->child;
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
@@ -93,6 +117,7 @@ API CUresult cuGraphMemAllocNodeGetParams(CUgraphNode node, CUDA_MEM_ALLOC_NODE_
 {
     memset(out, 0, sizeof *out);
     out->bytes = (size_t)((struct node *)node)->bytes;
+    out->pool.location = (CUmemLocation){CU_MEM_LOCATION_TYPE_DEVICE, ((struct node *)node)->card};
     return CUDA_SUCCESS;
 }
 
@@ -116,9 +141,11 @@ API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
     (void)handle;
     pthread_mutex_lock(&fake_lock);
     struct CUgraph_st *g = (struct CUgraph_st *)exec;
-    if (!fake_graph_memory(0, g->memory))
-        return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
-    g->memory = 0;
+    for (int card = 0; card < fake_card_count; card++) {
+        if (!fake_graph_memory(card, g->memory[card]))
+            return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+        g->memory[card] = 0;
+    }
     return fake_leave(CUDA_SUCCESS);
 }
 

@@ -52,7 +52,8 @@ static CUresult alloc_async(CUdeviceptr *out, size_t bytes, CUmemoryPool pool, C
         return CUDA_SUCCESS;
     }
     ENTER;
-    return fake_leave(pool_alloc(out, bytes, pool_of(pool, context->device)));
+    (void)context;
+    return fake_leave(pool_alloc(out, bytes, pool_of(pool, fake_card_of(stream))));
 }
 
 API CUresult cuMemAllocAsync(CUdeviceptr *out, size_t bytes, CUstream stream)

@@ -158,8 +158,23 @@ API CUresult cuStreamCreate(CUstream *out, unsigned int flags)
 {
     (void)flags;
     pthread_mutex_lock(&fake_lock);
-    *out = (CUstream)unused_stream();
-    return fake_leave(*out == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS);
+    stream *made = unused_stream();
+    if (made != NULL)
+        made->card = fake_current() == NULL ? 0 : fake_current()->device;
+    *out = (CUstream)made;
+    return fake_leave(made == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS);
+}
+
+int fake_card_of(CUstream handle)
+{
+    const bool made = handle != NULL && handle != CU_STREAM_LEGACY && handle != CU_STREAM_PER_THREAD;
+    return made ? fake_stream_of(handle)->card : fake_current() == NULL ? 0 : fake_current()->device;
+}
+
+API CUresult cuStreamGetDevice(CUstream handle, CUdevice *out)
+{
+    *out = fake_card_of(handle);
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuStreamSynchronize(CUstream handle)

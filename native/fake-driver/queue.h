@@ -34,6 +34,7 @@ typedef struct CUstream_st {
     unsigned int head, tail;
     int64_t ready_ns; /* end of the last operation worked out */
     fake_work last;   /* what that was */
+    int card;
     struct CUgraph_st *capture;
 } stream;
 
@@ -41,13 +42,15 @@ struct CUgraph_st {
     int64_t duration_ns;
     int parts; /* of its widest node */
     int nodes;
-    int64_t memory; /* bytes of its memory nodes, not taken yet */
+    int64_t memory[SIM_LIVE_CARDS]; /* bytes of its memory nodes, not taken yet */
     struct node *list;
 };
 
 struct node {
     int type;
     int64_t bytes;
+    int card;
+    struct CUgraph_st *child;
     struct node *next;
 };
 

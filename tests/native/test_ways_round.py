@@ -198,3 +198,61 @@ def test_a_copy_on_the_card_is_charged_whatever_it_is_called(container: Containe
     a_second = way(container, "copies", how, 1.5, **limit)["a_second"]
     assert isinstance(a_second, float)
     assert 10 < a_second * 268e-6 * 100 < 29
+
+
+# ---- a card that is not the current one ----
+
+OTHER_CARD = """
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts = start(cuda, 2)
+def used(index):
+    left, total = c_size_t(), c_size_t()
+    cuda.cuCtxSetCurrent(contexts[index])
+    cuda.cuMemGetInfo_v2(byref(left), byref(total))
+    cuda.cuCtxSetCurrent(contexts[0])
+    return (total.value - left.value) // MIB
+pool, stream, address, size = c_void_p(), c_void_p(), c_uint64(), c_size_t(256 * MIB)
+def from_pool():
+    return cuda.cuMemAllocFromPoolAsync(byref(address), size, pool, None)
+def from_stream():
+    return cuda.cuMemAllocAsync(byref(address), size, stream)
+def node(graph):
+    asked = ctypes.create_string_buffer(struct.pack("iiii", 1, 0, 1, 1) + bytes(88) + struct.pack("QQ", 256 * MIB, 0))
+    assert cuda.cuGraphAddMemAllocNode(byref(c_void_p()), graph, None, c_size_t(0), asked) == 0
+def run(graph):
+    run = c_void_p()
+    return cuda.cuGraphInstantiateWithFlags(byref(run), graph, c_ulonglong(0)) or cuda.cuGraphLaunch(run, None)
+def graph(inside=0):
+    made = c_void_p()
+    cuda.cuGraphCreate(byref(made), 0)
+    if inside == 0:
+        node(made)
+    else:
+        cuda.cuGraphAddChildGraphNode(byref(c_void_p()), made, None, c_size_t(0), graph(inside - 1))
+    return made
+ways = {"pool": from_pool, "default pool": from_pool, "stream": from_stream,
+        "graph": lambda: run(graph()), "nested": lambda: run(graph(20)), "too deep": lambda: run(graph(300))}
+if sys.argv[1] == "pool":
+    cuda.cuMemPoolCreate(byref(pool), struct.pack("iiii", 1, 0, 1, 1) + bytes(72))
+if sys.argv[1] == "default pool":
+    cuda.cuDeviceGetDefaultMemPool(byref(pool), 1)
+if sys.argv[1] == "stream":
+    cuda.cuCtxSetCurrent(contexts[1])
+    cuda.cuStreamCreate(byref(stream), 1)
+    cuda.cuCtxSetCurrent(contexts[0])
+print(take(ways[sys.argv[1]]), used(0), used(1))
+"""
+
+
+@pytest.mark.parametrize("how", ["pool", "default pool", "stream", "graph", "nested"])
+def test_memory_of_another_card_than_the_current_one_is_held_to_that_cards_limit(
+    container: Container, how: str
+) -> None:
+    """The first card may hold more than the second, whose pool, stream or graph node it is."""
+    limits = {"CUDA_DEVICE_MEMORY_LIMIT_0": "9000m", "CUDA_DEVICE_MEMORY_LIMIT_1": "2400m"}
+    taken, first, second = map(int, tried(container, OTHER_CARD, how, **limits).split())
+    assert (taken, first, second) == (1792, CONTEXT_MIB, CONTEXT_MIB + 1792)
+
+
+def test_a_graph_that_nobody_can_look_into_is_refused(container: Container) -> None:
+    assert tried(container, OTHER_CARD, "too deep").split()[0] == "0"

@@ -85,6 +85,7 @@ typedef struct {
 } CUmemAllocationProp;
 static_assert(sizeof(CUmemAllocationProp) == 32, "CUmemAllocationProp");
 enum { CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR = 1 };
+enum { CU_MEM_ALLOCATION_TYPE_MANAGED = 2 };
 
 typedef struct {
     CUmemLocation location;

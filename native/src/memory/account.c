@@ -56,6 +56,14 @@ void hami_give(hami_card *card, hami_kind kind, int64_t bytes)
     hami_ledger_release(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes);
 }
 
+void hami_move(hami_card *card, hami_kind kind, int64_t charged, int64_t now)
+{
+    if (now == charged)
+        return;
+    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
+    hami_ledger_add(hami_state.ledger, hami_state.slot, card->ledger_index, kind, now - charged);
+}
+
 bool hami_overdrawn(hami_card *card)
 {
     const int64_t limit = atomic_load(&card->limit);

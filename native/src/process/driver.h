@@ -37,6 +37,8 @@
     X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t *bytes, CUdeviceptr address))                   \
     X(cuMemGetAllocationPropertiesFromHandle, (CUmemAllocationProp * out, CUmemGenericAllocationHandle handle)) \
     X(cuDeviceGetMemPool, (CUmemoryPool * out, CUdevice device))                                           \
+    X(cuDeviceGetDefaultMemPool, (CUmemoryPool * out, CUdevice device))                                    \
+    X(cuStreamGetDevice, (CUstream stream, CUdevice * out))                                                \
     X(cuMemPoolGetAttribute, (CUmemoryPool pool, int attribute, void *value))                              \
     X(cuDeviceGetGraphMemAttribute, (CUdevice device, int attribute, void *value))                         \
     X(cuArrayGetMemoryRequirements, (CUDA_ARRAY_MEMORY_REQUIREMENTS * out, CUarray array, CUdevice device)) \

@@ -95,6 +95,9 @@ void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int ten
 bool hami_take(hami_card *card, hami_kind kind, int64_t bytes);
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes);
 
+/* Moves the charge of a kind from `charged` to `now`, bytes, whatever the limit: it is what the driver holds. */
+void hami_move(hami_card *card, hami_kind kind, int64_t charged, int64_t now);
+
 /* More is held than the limit allows: by so much that an estimate does not explain it. */
 bool hami_overdrawn(hami_card *card);
 
