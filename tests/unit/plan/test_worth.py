@@ -19,7 +19,7 @@ from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL, share_of
 from hami.plan.policies import chain
 
-from .builders import app, pod, want
+from .builders import OTHER, app, pod, want
 from .packs import GPU, SIZES, ask, card, fresh
 
 N = NodeName("n")
@@ -269,10 +269,29 @@ def test_an_ask_takes_the_larger_of_memory_and_cores(one: CardAsk, of_card: tupl
         ((want(percent=20), want(percent=80)), 1),
         ((want(0), want(percent=1)), 1),
         ((want(100), want(100)), 0),
+        ((want(100), want(percent=90)), 1),
+        ((want(7000), want(percent=80)), 0),
+        ((want(6000), want(percent=80)), 1),
+        ((want(4000), want(100, cores=60)), 1),
+        ((want(4000), want(1000, family=OTHER)), 1),
     ],
 )
-def test_a_pod_goes_by_the_ask_of_most_cards_then_of_most_memory(asks: tuple[CardAsk, ...], leads: int) -> None:
-    assert leading(pod(*map(app, asks))).container == leads
+def test_a_pod_goes_by_the_ask_of_most_cards_then_of_the_largest_part_of_one(
+    asks: tuple[CardAsk, ...], leads: int
+) -> None:
+    """Of cards with 8000 MiB; those of the other family have 1000."""
+
+    def part(ask: CardAsk) -> float:
+        return share_of(ask, 1000 if ask.family == OTHER else 8000, 100)
+
+    assert leading(pod(*map(app, asks)), part).container == leads
+
+
+def test_where_a_few_mib_and_nine_tenths_of_a_card_are_asked_the_nine_tenths_are_weighed() -> None:
+    ledger, large = busy([1000, 500]), want(percent=90, family=GPU)
+    both = pod(app(want(100, family=GPU)), app(large), nodes=NodePolicy.PACK)
+    assert ledger.worth(both, N) == ledger.worth(pod(app(large), nodes=NodePolicy.PACK), N)
+    assert ledger.worth(both, N) != ledger.worth(pod(app(want(100, family=GPU)), nodes=NodePolicy.PACK), N)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ out is kept by shape of ask until a node changes, and made anew when the demand 
 Equal nodes stay equal: nothing here hangs on who breaks the tie.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -54,7 +56,7 @@ class Pack:
 
     def gains(self, ask: Ask, columns: Columns, rows: Longs) -> Floats:
         """Of each row, how its worth changes with the ask placed there: below 0, the nearer the better."""
-        want = leading(ask)
+        want = leading(ask, self._part(columns))
         own = self._family(want.ask.family, columns)
         kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
         stale = rows[kept.look_at(rows, columns.version)]
@@ -82,7 +84,7 @@ class Pack:
 
     def worth(self, ask: Ask, columns: Columns, row: int) -> Worth | None:
         """What was compared of one row, in parts: for people. None where it has no room."""
-        want = leading(ask).ask
+        want = leading(ask, self._part(columns)).ask
         own, rows = self._family(want.family, columns), np.array([row])
         own.rows.refresh(columns, rows)
         lending = own.lending(want)
@@ -109,6 +111,10 @@ class Pack:
             return None
         return replace(state, cards=tuple(state.cards[place] for place in sorted(places[:, 0].tolist())))
 
+    def _part(self, columns: Columns) -> Callable[[CardAsk], float]:
+        """How much of a card an ask takes: of the cards of its own family, whatever unit it is in."""
+        return lambda one: self._family(one.family, columns).scale.part(one)
+
     def _family(self, family: Family, columns: Columns) -> Judged:
         own, demand = self._families.get(family), self.demand
         if own is not None and self.patient and demand.seen >= MANY_SEEN:
@@ -125,9 +131,10 @@ class Pack:
         return own
 
 
-def leading(ask: Ask) -> Want:
-    """The want that decides where a pod with several goes: the one of most cards, then of most memory."""
-    return max(wants(ask), key=lambda want: (want.ask.cards, want.ask.mem_mib or 0, want.ask.mem_percent or 0))
+def leading(ask: Ask, part: Callable[[CardAsk], float]) -> Want:
+    """The want that decides where a pod with several goes: the one of most cards, then of the largest part of each."""
+    found = wants(ask)
+    return found[0] if len(found) == 1 else max(found, key=lambda want: (want.ask.cards, part(want.ask)))
 
 
 def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs) -> None:

@@ -64,8 +64,10 @@ class Scale:
         self.residues = list(residue)
         self.residue: Floats = np.concatenate(residue)
         """[kind and room]: what the room is worth, a card being 1000."""
-        own = [kind for number, kind in enumerate(kinds) if self.ours[number] and kind[0]]
-        self.size: Singles = np.array([self._size(one, own) for one in shapes], np.float32)
+        self._own: Longs = np.array(
+            [number for number, kind in enumerate(kinds) if self.ours[number] and kind[0]], np.int64
+        )
+        self.size: Singles = np.array([ask.cards * self.part(ask) for ask in self._asks], np.float32)
         weight = np.array([one.weight for one in shapes], np.float32) * self.size
         self.share: Singles = weight / max(float(weight.sum()), 1e-9)
         self._often: Singles = weight * np.where(np.arange(len(shapes)) < self.single, 1, SEVERAL).astype(np.float32)
@@ -120,6 +122,11 @@ class Scale:
             found = self._shares[ask] = np.array([share_of(ask, *kind) for kind in self.kinds], np.int64)
         return found
 
+    def part(self, ask: CardAsk) -> float:
+        """Thousandths of a card that the ask takes, on average over the kinds of cards of the family."""
+        found = np.minimum(self.shares(ask)[self._own], FULL)
+        return float(found.mean()) if len(found) else 0.0
+
     def _seats(self, columns: Columns, kinds: Sequence[tuple[int, int]]) -> Singles:
         table = np.zeros((len(kinds), LEVELS, len(self._asks)), np.float32)
         levels = np.arange(LEVELS)
@@ -132,11 +139,6 @@ class Scale:
                     table[number, :, place] = seats if place < self.single else seats > 0
         found: Singles = table.reshape(-1, len(self._asks))
         return found
-
-    @staticmethod
-    def _size(one: Weighed, kinds: Sequence[tuple[int, int]]) -> float:
-        shares = [min(share_of(one.shape.ask, *kind), FULL) for kind in kinds]
-        return one.shape.ask.cards * sum(shares) / max(len(shares), 1)
 
 
 class Rows:
