@@ -1,0 +1,80 @@
+"""What the rows of PyTorch programs say of what was measured: `tests/gpu/torch_*.py`, given made-up figures."""
+
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GPU = Path(__file__).resolve().parents[1] / "gpu"
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(GPU))
+    import bench
+    import torch_cost
+    import torch_live
+    import torch_tenants
+
+    yield Rows(bench, torch_cost, torch_live, torch_tenants)
+    for name in [
+        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(GPU))
+    ]:
+        del sys.modules[name]
+
+
+class Rows:
+    """Each section's judge, and the verdicts it comes to."""
+
+    def __init__(self, bench: Any, cost: Any, live: Any, tenants: Any) -> None:
+        self.cost, self._bench, self._live, self._tenants = cost, bench, live, tenants
+
+    def paired(self, percent: tuple[float, float], scatter: float) -> list[bool | None]:
+        """A thousand rounds in which so many percent are lost without a limit and at 99."""
+        dice = random.Random(7)
+        factors = (1.0, *(1 + each / 100 for each in percent))
+        rounds = [
+            [tuple(5e-3 * each * dice.gauss(1, scatter) for each in factors) for _ in range(250)] for _ in range(4)
+        ]
+        bench = self._kept()
+        self.cost.judge(bench, "train", rounds)
+        return [row.ok for row in bench.rows[:2]]
+
+    def tenants(self, free: list[float], capped: list[float], caps: tuple[int, ...] = (30, 70)) -> list[bool | None]:
+        """Parts of what each has alone, where it keeps the card busy for 95 of a hundred."""
+        slices = [[[self._live.Slice(part * 500, 0)] * 4 for part in some] for some in (free, capped)]
+        count = len(caps)
+        crowd = self._tenants.Crowd("two", caps, [0.95] * count, [500.0] * count, *slices)
+        bench = self._kept()
+        self._tenants.judge(bench, crowd)
+        return [row.ok for row in bench.rows]
+
+    def _kept(self) -> Any:
+        return self._bench.Bench(Path("/nowhere"), 1, quick=False, simulated=None)
+
+
+def test_what_the_library_costs_is_said_only_where_the_whole_interval_says_it(rows: Rows) -> None:
+    assert rows.paired((0.05, 0.5), scatter=0.01) == [True, True]
+    assert rows.paired((0.6, 2.0), scatter=0.01) == [False, False]
+    assert rows.paired((0.2, 1.0), scatter=0.08) == [None, None]
+
+
+def test_a_round_in_which_any_block_had_no_host_is_left_out(rows: Rows) -> None:
+    calm = [(1.0, 1.0, 1.0)] * 8
+    assert rows.cost.undisturbed([*calm, (2.0, 1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 1.0, 2.0)]) == calm
+
+
+def test_a_tenant_is_held_to_what_its_limit_lets_it_have_and_not_below(rows: Rows) -> None:
+    free = [0.48, 0.47]
+    assert rows.tenants(free, [0.316, 0.63]) == [True, True]
+    assert rows.tenants(free, [0.38, 0.57])[0] is False
+    assert rows.tenants(free, [0.25, 0.70])[0] is False
+
+
+def test_what_others_leave_of_the_card_is_had_though_the_limits_add_up_to_more(rows: Rows) -> None:
+    assert rows.tenants([0.48, 0.47], [0.316, 0.55]) == [False, False]
+    assert rows.tenants([0.9, 0.9], [0.9, 0.85], caps=(99, 99)) == [False, False]
+    assert rows.tenants([0.9, 0.9], [0.9, 0.89], caps=(99, 99)) == [True, True]
