@@ -1,6 +1,6 @@
 """Sections of `limits.py`: PyTorch programs that know nothing of any limit."""
 
-import subprocess
+import importlib.util
 import sys
 from typing import Any
 
@@ -9,11 +9,10 @@ from bench import HERE, Bench, finish
 
 def without_torch(bench: Bench) -> bool:
     """Says so where PyTorch itself cannot be measured."""
-    command = [sys.executable, "-c", "import torch"]
-    missing = bench.simulated or subprocess.run(command, capture_output=True, check=False).returncode
+    missing = bench.simulated is not None or importlib.util.find_spec("torch") is None
     if missing:
         bench.add("torch", "PyTorch", "not here", "", None)
-    return bool(missing)
+    return missing
 
 
 def torch_program(bench: Bench, *words: object, env: dict[str, str]) -> dict[str, Any]:
