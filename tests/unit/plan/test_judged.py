@@ -4,11 +4,12 @@ from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask
-from hami.model.ids import CardId, NodeName, PodUid
+from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.plan.columns import Columns
 from hami.plan.pack import Pack
@@ -319,3 +320,23 @@ def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkey
 
 def test_no_room_is_worse_than_not_weighed_and_that_is_worse_than_any_loss() -> None:
     assert NO_ROOM < UNWEIGHED < -1e12
+
+
+@pytest.mark.parametrize(("model", "mem", "like"), [("B", 1200, 1000), ("C", 300, 500), ("D", 700, 500)])
+def test_cards_of_a_kind_that_came_later_count_as_the_kind_that_is_nearest_until_all_is_judged_anew(
+    model: str, mem: int, like: int
+) -> None:
+    ledger, demand = Ledger(), demand_of({300: 3})
+    for size in (1000, 500):
+        ledger.set_node(NodeRecord(NodeName(f"n{size}"), (replace(card(f"n{size}", 0, f"A{size}"), mem_mib=size),)))
+    columns, own = columns_of(ledger), finish(judging(demand, GPU, columns_of(ledger)))
+    ledger.set_node(NodeRecord(NodeName("new"), (replace(card("new", 0, model), mem_mib=mem),)))
+    ledger.set_node(NodeRecord(NodeName("other"), (replace(card("other", 0, "X"), family=Family("DCU")),)))
+    own.follow(columns)
+    own.rows.refresh(columns, np.arange(columns.rows))
+    seats = dict(zip(["n1000", "n500", "new", "other"], own.rows.worth[0][:4, 0].tolist(), strict=True))
+    assert seats == {"n1000": 3, "n500": 1, "new": like // 300, "other": 0}
+    assert own.rows.room[:4].tolist() == [1000, 1000, 1000, 0]
+    assert own.outdated(columns)
+    anew = finish(judging(demand, GPU, columns))
+    assert anew.rows.worth[0][2, 0] == mem // 300

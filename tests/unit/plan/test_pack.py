@@ -351,7 +351,8 @@ def test_who_judges_later_goes_by_the_old_prices_until_all_steps_are_taken(monke
 
 
 def test_nodes_that_come_while_prices_are_old_are_judged_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than there were rows for, wider ones, and one with a card of a kind that has no price yet."""
+    """More than there were rows for, wider ones, and one with a card of a kind that has no price yet: it has the
+    price of the known kind that is nearest."""
     monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
     ledger = ledger_of(("a", 1, "A", 1e9))
     learned(ledger, 0, 30, (300, 500, 500))
@@ -363,11 +364,11 @@ def test_nodes_that_come_while_prices_are_old_are_judged_by_them(monkeypatch: py
     assert decided(ledger, ask("many", 500, cards=12)).node == "wide"
     bind(ledger, one := ask("half", 500), ledger.fit(one, NodeName("n50")))  # type: ignore[arg-type]
     assert decided(ledger, ask("other", 500)).node == "n50"
-    assert ledger.worth(ask("other", 500), NodeName("new")) is None
-    typed = ask("typed", 500, types=("B",))
-    assert decided(ledger, typed).node == "new", "it has room, though nobody knows what that is worth"
+    other = ask("other", 500)
+    assert ledger.worth(other, NodeName("new")) == ledger.worth(other, NodeName("n51"))
+    assert decided(ledger, ask("typed", 500, types=("B",))).node == "new"
     finish(ledger.judge_anew())
-    assert ledger.worth(ask("other", 500), NodeName("new")) is not None
+    assert ledger.worth(other, NodeName("new")) is not None
     assert ledger.recount() == []
 
 

@@ -100,7 +100,7 @@ class Judged:
 
     def see_scarcity(self, columns: Columns) -> None:
         self.rows.refresh(columns, np.arange(columns.rows))
-        cards = int(np.count_nonzero(self.scale.ours.take(columns.kind, mode="clip")))
+        cards = int(np.count_nonzero(self.scale.ours.take(self.scale.known(columns, columns.kind))))
         self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), cards)
         self._kept.clear()
         self._lent.clear()

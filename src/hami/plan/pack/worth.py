@@ -21,6 +21,7 @@ from hami.plan.steps import Steps
 
 Singles = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Kinds = NDArray[np.int32]
 
 RESIDUES = 6.0
 """How much residues weigh against seats. Chosen on lists made for it, not on those that judge."""
@@ -53,12 +54,14 @@ class Scale:
         self.sets: Singles = np.array([ask.cards for ask in self._asks[self.single :]], np.float32)
         kinds = capacities(columns, len(residue))
         self.kinds = kinds
-        """Memory and cores of a card of each kind; a kind that came later is none of them."""
-        self.ours: Bools = np.array([*(kind[0] == family for kind in columns.kinds[: len(kinds)]), False])
-        """Kinds of the family; the last stands for all that came later."""
+        """Memory and cores of a card of each kind; for one that came later `known` says which of them it is like."""
+        self.ours: Bools = np.array([kind[0] == family for kind in columns.kinds[: len(kinds)]])
+        """Kinds of the family."""
         self.place: Longs = np.arange(len(kinds) * LEVELS)
         self.room: Longs = self.place % LEVELS
         self._shares: dict[CardAsk, Longs] = {}
+        self._known: Kinds = np.arange(len(kinds), dtype=np.int32)
+        """By kind of card, the kind in the tables: itself, or for one that came later, the one most like it."""
         self.seats = self._seats(columns, kinds)
         """[kind and room][shape]: seats of a card, or whether it can be one of several."""
         self.residues = list(residue)
@@ -127,6 +130,25 @@ class Scale:
         found = np.minimum(self.shares(ask)[self._own], FULL)
         return float(found.mean()) if len(found) else 0.0
 
+    def known(self, columns: Columns, kind: Kinds) -> Kinds:
+        """Kinds of cards as the tables have them. One that came later counts, until everything is made anew, as the one
+        of the family whose memory is nearest: too much or too little for a moment, but not for nothing."""
+        if len(columns.kinds) == len(self.kinds):
+            return kind
+        if len(columns.kinds) > len(self._known):
+            sizes = capacities(columns, len(columns.kinds))[len(self._known) :]
+            families = (own[0] for own in columns.kinds[len(self._known) :])
+            later = [
+                self._nearest(mem) if own == self.family else 0 for own, (mem, _) in zip(families, sizes, strict=True)
+            ]
+            self._known = np.append(self._known, np.array(later, np.int32))
+        return self._known.take(kind)
+
+    def _nearest(self, mem_mib: int) -> int:
+        """The kind of the family whose memory is nearest; 0 where none is known."""
+        own: list[int] = self._own.tolist()
+        return min(own, key=lambda number: (abs(self.kinds[number][0] - mem_mib), number), default=0)
+
     def _seats(self, columns: Columns, kinds: Sequence[tuple[int, int]]) -> Singles:
         table = np.zeros((len(kinds), LEVELS, len(self._asks)), np.float32)
         levels = np.arange(LEVELS)
@@ -174,7 +196,7 @@ class Rows:
         stale = rows[self._seen.take(rows) != columns.version.take(rows)]
         if not len(stale):
             return
-        place = _places(columns, stale, self._scale.ours)
+        place = _places(columns, stale, self._scale)
         seats = self._scale.seats.take(place[0], axis=0)
         for card in place[1:]:
             seats += self._scale.seats.take(card, axis=0)
@@ -240,7 +262,7 @@ A_STEP = 256
 """Shapes or rows looked at in one step."""
 
 
-def _places(columns: Columns, rows: Longs, ours: Bools) -> Longs:
+def _places(columns: Columns, rows: Longs, scale: Scale) -> Longs:
     """[card][row]: kind x `LEVELS` + free thousandths; 0 for a card that takes nothing of this family."""
     kind, mem, core = (cells.take(rows, axis=1) for cells in (columns.kind, columns.mem, columns.core))
     free = columns.free_mem.take(rows, axis=1) * np.int64(FULL) // np.maximum(mem, 1)
@@ -248,7 +270,8 @@ def _places(columns: Columns, rows: Longs, ours: Bools) -> Longs:
         free, columns.free_core.take(rows, axis=1) * np.int64(FULL) // np.maximum(core, 1), out=free, where=core > 0
     )
     np.minimum(free, FULL, out=free)
-    takes = ours.take(kind, mode="clip") & (columns.standing.take(rows, axis=1) == 0) & (free > 0)
+    kind = scale.known(columns, kind)
+    takes = scale.ours.take(kind) & (columns.standing.take(rows, axis=1) == 0) & (free > 0)
     takes &= columns.free_slots.take(rows, axis=1) > 0
     found: Longs = (kind * np.int64(LEVELS) + free) * takes
     return found
