@@ -11,6 +11,7 @@ machine, each under a policy file of its own and registered with a real broker. 
 import argparse
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -66,6 +67,8 @@ def turns(node: Node) -> None:
     """Two capped tenants, with turns (a broker) and without."""
     for index, (caps, works) in enumerate(WORKS[:3] if node.bench.quick else WORKS):
         label = f"{caps[0]}/{caps[1]}: " + " and ".join(f"{work[0]} {work[1] / 1000:g} us" for work in works)
+        if not re.search(node.bench.match, label):
+            continue
         for broker in (True, False)[: 2 if index < 2 else 1]:
             got = together(node, caps, works, broker)
             parts = shares(node, got, works)
@@ -314,7 +317,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6, help="that two tenants are measured for")
     parser.add_argument("--most", type=float, default=240, help="seconds for PyTorch programs once they are warm")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--match", default="", help="of those with PyTorch, only programs like this")
+    parser.add_argument("--match", default="", help="of turns and of PyTorch, only programs like this")
     parser.add_argument(
         "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS, HAMI_SIM_UUID"
     )
