@@ -66,7 +66,8 @@ def _row(index: Index, name: str, row: int) -> list[str]:
             have, due = have[: len(state.cards)], due[: len(state.cards)]
         if not np.array_equal(have, due):
             found.append(f"node {name}: column {cell} is {have.tolist()}, its cards make {due.tolist()}")
-    if any(getattr(columns, cell)[row] != getattr(fresh, cell)[0] for cell in ("node_score", "usable", "cards")):
+    whole = any(getattr(columns, cell)[row] != getattr(fresh, cell)[0] for cell in ("node_score", "usable", "cards"))
+    if whole or (row in columns.odd) != (0 in fresh.odd):
         found.append(f"node {name}: score, use or number of cards differs from its state")
     if state.name != name:
         found.append(f"row {row} belongs to {name} and holds {state.name}")

@@ -107,12 +107,14 @@ class Search:
             return self._affordable()
         want = self.wants[number]
         before, pending = self._use.copy(), self._pending.copy()
+        failed: Sequence[int] | None = None
         tried = set()
         for choice in self.choices(want):
-            alike = tuple(sorted((self._like(position), before[position]) for position in choice))
-            if alike in tried:
-                continue
-            tried.add(alike)
+            if failed is not None:  # mostly the first choice does, and is compared with none
+                tried.add(self._alike(failed, before))
+                if self._alike(choice, before) in tried:
+                    continue
+            failed = choice
             self._left -= 1
             self.take(number, choice)
             if self.place(number + 1):
@@ -237,6 +239,10 @@ class Search:
             said = mig.explain(ask, (state for state in states if state.card.id in crowded))
             refusal = replace(refusal, detail=f"{refusal.detail}; {said}" if refusal.detail else said)
         return refusal
+
+    def _alike(self, choice: Sequence[int], before: Sequence[Use]) -> tuple[object, ...]:
+        """Of two choices for which this is the same, one need not be tried."""
+        return tuple(sorted((self._like(position), before[position]) for position in choice))
 
     def _like(self, position: int) -> tuple[int, ...]:
         """Cards of which this is equal are interchangeable for this pod, given equal use."""

@@ -59,6 +59,10 @@ class Words:
             self.forms.append(form)
         return found
 
+    def general(self, refusal: Refusal) -> int:
+        """The number of an exact look's refusal, card by card left out."""
+        return self.number(refuse.form(refusal))
+
     def tallied(self, ask: CardAsk, total: Ints, together: NDArray[np.uint8], tallies: Longs) -> Ints:
         """Numbers for nodes that `ask` was counted on: cards of the family, those that fit together, reasons."""
         said = self._counted.setdefault((ask.family, ask.cards), len(self._counted))

@@ -53,6 +53,8 @@ def standing(rules: CardRules, state: CardState) -> Reason | None:
 
 def kind_accepted(rules: CardRules, model: str, mode: str) -> bool:
     """Whether the rules accept a card of this model, in this mode."""
+    if not (rules.use_types or rules.nouse_types or rules.modes):  # as a rule
+        return True
     name = model.casefold()
     if rules.use_types and not any(word.casefold() in name for word in rules.use_types):
         return False

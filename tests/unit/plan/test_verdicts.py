@@ -127,7 +127,7 @@ def test_as_many_nodes_as_there_are_rows_are_known_to_the_last_one() -> None:
     assert kept.stale(index.columns, every).tolist() == [], "all were looked at"
     kept.refuse(-2, 7)
     assert kept.number[-3:].tolist() == [kept.number[0], 7, UNKNOWN], "the last row, then who is not registered"
-    assert len(kept.number) == len(kept.missing) == len(kept._seen) == len(index.columns.version) + 1
+    assert len(kept.number) == len(kept.missing) == len(index.columns.version) + 1
     index.columns.write_use(len(index.rows) - 1, 0, used("d0", 1, 5))
     assert kept.stale(index.columns, every).tolist() == [len(index.rows) - 1]
 
