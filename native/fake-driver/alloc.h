@@ -18,6 +18,8 @@ struct alloc {
     CUmemoryPool pool;
 };
 
+void fake_unhold(struct alloc *entry); /* of physical memory: the last one gives it back */
+
 struct alloc *fake_add(struct alloc entry);
 struct alloc *fake_live_alloc(uint64_t key, int kind); /* NULL: no such thing */
 void fake_drop(struct alloc *entry);

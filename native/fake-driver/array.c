@@ -14,7 +14,7 @@ static CUresult array(uint64_t *out, const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned 
 {
     ENTER;
     const int64_t bytes = array_bytes(d, levels);
-    const bool deferred = (d->flags & CUDA_ARRAY3D_DEFERRED_MAPPING) != 0;
+    const bool deferred = (d->flags & (CUDA_ARRAY3D_DEFERRED_MAPPING | CUDA_ARRAY3D_SPARSE)) != 0;
     if (!deferred && !fake_take(context->device, bytes))
         return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
     *out = fake_address(0);

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -27,10 +28,32 @@ static struct {
     bool ours;    /* its maker is gone */
 } loans[LOANS];
 
+/* Descriptors of this process's own memory, which holds it as long as one is open here. */
+static struct {
+    struct alloc *of; /* NULL: free */
+    ino_t file;
+} exports[LOANS];
+
+static bool open_here(ino_t file)
+{
+    struct stat there;
+    for (int fd = 0; fd < 256; fd++) {
+        if (fstat(fd, &there) == 0 && there.st_ino == file && S_ISREG(there.st_mode))
+            return true;
+    }
+    return false;
+}
+
 static void *look(void *unused)
 {
     for (;; usleep(LOOK_EVERY_US)) {
         pthread_mutex_lock(&fake_lock);
+        for (int i = 0; i < LOANS; i++) {
+            if (exports[i].of != NULL && !open_here(exports[i].file)) {
+                fake_unhold(exports[i].of);
+                exports[i].of = NULL;
+            }
+        }
         for (int i = 0; i < LOANS; i++) {
             if (loans[i].key != 0 && !loans[i].ours && kill(loans[i].of.pid, 0) != 0 && errno == ESRCH)
                 loans[i].ours = fake_take(loans[i].of.card, loans[i].of.bytes);
@@ -40,12 +63,31 @@ static void *look(void *unused)
     return unused;
 }
 
-/* Under the lock. */
-static bool borrow(token of, uint64_t key)
+/* Under the lock, as those below. */
+static void start_looking(void)
 {
     static pthread_t looking;
     if (looking == 0 && pthread_create(&looking, NULL, look, NULL) == 0)
         pthread_detach(looking);
+}
+
+static void exported(struct alloc *entry, int fd)
+{
+    struct stat there;
+    start_looking();
+    for (int i = 0; i < LOANS && fstat(fd, &there) == 0; i++) {
+        if (exports[i].of == NULL) {
+            entry->holders++;
+            exports[i].file = there.st_ino;
+            exports[i].of = entry;
+            return;
+        }
+    }
+}
+
+static bool borrow(token of, uint64_t key)
+{
+    start_looking();
     for (int i = 0; i < LOANS; i++) {
         if (loans[i].key == 0) {
             loans[i].of = of;
@@ -116,7 +158,7 @@ API CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandl
 {
     (void)flags;
     pthread_mutex_lock(&fake_lock);
-    const struct alloc *entry = fake_live_alloc(handle, A_VMM);
+    struct alloc *entry = fake_live_alloc(handle, A_VMM);
     if (entry == NULL || type != 1)
         return fake_leave(CUDA_ERROR_INVALID_VALUE);
     const token of = {(int)getpid(), entry->card, entry->bytes, handle};
@@ -124,6 +166,7 @@ API CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandl
     if (fd < 0 || write(fd, &of, sizeof of) != (ssize_t)sizeof of)
         return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
     memcpy(out, &fd, sizeof fd);
+    exported(entry, fd);
     return fake_leave(CUDA_SUCCESS);
 }
 

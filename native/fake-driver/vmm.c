@@ -1,7 +1,7 @@
 /* Virtual memory: handles and mappings, of which each holds what is behind it. See fake.h. */
 #include "alloc.h"
 
-static void unhold(struct alloc *entry)
+void fake_unhold(struct alloc *entry)
 {
     if (--entry->holders == 0) {
         fake_take(entry->card, -entry->bytes);
@@ -33,7 +33,7 @@ API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
     struct alloc *entry = fake_live_alloc(handle, A_VMM);
     if (entry == NULL)
         return fake_leave(CUDA_ERROR_INVALID_VALUE);
-    unhold(entry);
+    fake_unhold(entry);
     return fake_leave(CUDA_SUCCESS);
 }
 
@@ -85,7 +85,7 @@ API CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
             break;
         result = CUDA_SUCCESS;
         at += (CUdeviceptr)entry->bytes;
-        unhold(entry->backing);
+        fake_unhold(entry->backing);
         fake_drop(entry);
     }
     return fake_leave(result);

@@ -65,6 +65,7 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
     CUdeviceptr p = 0;
     CUmemGenericAllocationHandle handle = 0, other = 0;
     CUipcMemHandle token;
+    int fd = -1, other_fd = -1;
     const bool by_handle = strcmp(kind, "ipc") == 0;
     if (by_handle) {
         MUST(cuMemAlloc, &p, mib * MIB);
@@ -74,12 +75,11 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
             printf("%02x", (unsigned char)token.reserved[i]);
         printf("\"}\n");
     } else {
-        int fd = -1;
         const CUmemAllocationProp prop = {.type = 1, .handle_types = BY_DESCRIPTOR, .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
         MUST(cuMemCreate, &handle, mib * MIB, &prop, 0);
         if (strcmp(after, "other") == 0) {
             MUST(cuMemCreate, &other, mib * MIB, &prop, 0);
-            must("cuMemExportToShareableHandle", ipc.out(&fd, other, BY_DESCRIPTOR, 0));
+            must("cuMemExportToShareableHandle", ipc.out(&other_fd, other, BY_DESCRIPTOR, 0));
         }
         must("cuMemExportToShareableHandle", ipc.out(&fd, handle, BY_DESCRIPTOR, 0));
         printf("{\"mib\": %zu, \"token\": \"%d:%d:%zu\"}\n", mib, (int)getpid(), fd, mib);
@@ -87,6 +87,7 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
     fflush(stdout);
     usleep((useconds_t)(seconds * 1e6));
     if (strcmp(after, "keep") != 0) {
+        close(other != 0 ? other_fd : fd); /* as long as it is open, it holds the memory */
         must("free", by_handle ? cu.cuMemFree(p) : cu.cuMemRelease(other != 0 ? other : handle));
         usleep((useconds_t)(seconds * 1e6));
     }

@@ -126,6 +126,23 @@ typedef struct {
     unsigned int reserved[4];
 } CUDA_ARRAY_MEMORY_REQUIREMENTS;
 
+enum { CU_MEM_OPERATION_TYPE_MAP = 1, CU_MEM_OPERATION_TYPE_UNMAP = 2 };
+
+typedef struct {
+    int array_type;
+    uint64_t array; /* or mipmap */
+    int part_type;
+    uint64_t part[4]; /* a box of a level, or a piece of the tail */
+    int operation;
+    int handle_type;
+    CUmemGenericAllocationHandle handle;
+    unsigned long long offset;
+    unsigned int device_mask;
+    unsigned int flags;
+    unsigned int reserved[2];
+} CUarrayMapInfo;
+static_assert(sizeof(CUarrayMapInfo) == 96 && offsetof(CUarrayMapInfo, handle) == 64, "CUarrayMapInfo");
+
 typedef struct {
     int type;
     union {

@@ -1,6 +1,7 @@
 /* Hooks of linear memory, arrays, imported memory, and of the questions how much there is. */
 #include "memory/ipc.h"
 #include "memory/map.h"
+#include "memory/vmm.h"
 #include "process/state.h"
 
 static hami_map buffers = HAMI_MAP_INIT;   /* address -> charge */
@@ -239,14 +240,21 @@ CUresult cuMipmappedArrayCreate(CUmipmappedArray *out, const CUDA_ARRAY3D_DESCRI
     return make_array((void **)out, desc, levels, card, create_mipmap, desc);
 }
 
+static CUresult ended(CUresult result, uint64_t array)
+{
+    if (result == CUDA_SUCCESS)
+        hami_array_gone(array);
+    return result;
+}
+
 CUresult cuArrayDestroy(CUarray array)
 {
-    FREE(&arrays, (uintptr_t)array, BEHIND(cuArrayDestroy, array));
+    FREE(&arrays, (uintptr_t)array, ended(BEHIND(cuArrayDestroy, array), (uintptr_t)array));
 }
 
 CUresult cuMipmappedArrayDestroy(CUmipmappedArray array)
 {
-    FREE(&arrays, (uintptr_t)array, BEHIND(cuMipmappedArrayDestroy, array));
+    FREE(&arrays, (uintptr_t)array, ended(BEHIND(cuMipmappedArrayDestroy, array), (uintptr_t)array));
 }
 
 /* ---- memory of another API: paid for where it enters ---- */

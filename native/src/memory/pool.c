@@ -6,6 +6,7 @@
  */
 #include "memory/graph.h"
 #include "memory/map.h"
+#include "memory/vmm.h"
 #include "process/state.h"
 
 enum { POOL_CHUNK_BYTES = 32 << 20 }; /* as drivers do; where one takes more, the allocation is undone */
@@ -63,6 +64,7 @@ void hami_pools_refresh(bool trim)
     hami_map_each(&pools, trim ? trim_pool : settle_pool, NULL);
     pthread_mutex_unlock(&settling);
     hami_graphs_refresh(trim);
+    hami_vmm_refresh();
 }
 
 /* ---- whose card it is on: the current one only where nothing says more ---- */

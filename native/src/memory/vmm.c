@@ -1,12 +1,16 @@
 /*
  * Hooks of virtual memory management.
  *
- * Physical memory lives as long as anything holds it: its handle (and every retain of it) or a mapping. So the charge is
- * counted by holders, and goes when the last one goes; releasing a handle that is still mapped frees nothing. What another
- * process of the container made is a loan (loans.h). Which it is its descriptor tells, where the kernel keeps two numbers for
- * signals that nobody asked for: the maker's pid (F_SETOWN), and a small number for each allocation (F_SETSIG).
+ * Physical memory lives as long as anything holds it: its handle (and every retain of it), a mapping, a multicast object or
+ * sparse array that it is bound to (bound.c), or a descriptor. So the charge is counted by holders, and goes when the last one
+ * goes; releasing a handle that is still mapped frees nothing. What another process of the container made is a loan (loans.h).
+ * Which it is its descriptor tells, where the kernel keeps two numbers for signals that nobody asked for: the maker's pid
+ * (F_SETOWN), and a small number for each allocation (F_SETSIG).
  */
 #define _GNU_SOURCE
+#include "memory/vmm.h"
+
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,20 +22,24 @@
 #include "memory/map.h"
 #include "process/state.h"
 
-typedef struct {
-    int64_t bytes;
-    hami_card *card;
-    int holders;
-    int owner; /* slot of the process that made it, -1: this one */
-    int loan;  /* row, -1: none */
-    int mark;  /* of its maker's, 1 to MARKS; 0: not exported */
-} block;
+typedef hami_block block;
 
 enum { MARKS = 64 /* as there are signals */ };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the holders, and both maps together */
 static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references through this handle */
 static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
+static block *left;                       /* of these only descriptors are left */
+
+void hami_vmm_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void hami_vmm_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
+}
 
 /* By its maker, its mark and its size: of 64 of the same size, two may be taken for one another. */
 static uint64_t loan_key(const block *b, int owner)
@@ -40,24 +48,105 @@ static uint64_t loan_key(const block *b, int owner)
     return hami_loan_key(words, sizeof words);
 }
 
-/* Under the lock. */
-static void drop(block *b, int count)
+/* Whether this process still has a descriptor of that mark of its own. */
+static bool descriptor_open(int mark)
 {
-    b->holders -= count;
-    if (b->holders > 0)
-        return;
+    DIR *folder = opendir("/proc/self/fd");
+    bool found = folder == NULL; /* nobody can say */
+    for (const struct dirent *entry; !found && folder != NULL && (entry = readdir(folder)) != NULL;) {
+        const int fd = atoi(entry->d_name); /* also of "." and "..": 0, which is asked as any other */
+        found = fcntl(fd, F_GETOWN) == getpid() && fcntl(fd, F_GETSIG) == mark;
+    }
+    if (folder != NULL)
+        closedir(folder);
+    return found;
+}
+
+static void end(block *b)
+{
+    while (b->bound != NULL) {
+        hami_binding *gone = b->bound;
+        b->bound = gone->next;
+        hami_vmm_drop(gone->behind, 1);
+        free(gone);
+    }
     if (b->owner >= 0 && b->loan >= 0)
         hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
     else if (b->owner < 0 && b->mark != 0)
         hami_loan_end(hami_state.ledger, hami_state.slot, b->card->ledger_index, loan_key(b, hami_state.slot), HAMI_VMM, b->bytes);
-    else if (b->owner < 0)
+    else if (b->owner < 0 && b->bytes > 0)
         hami_give(b->card, HAMI_VMM, b->bytes);
     free(b);
+}
+
+void hami_vmm_drop(block *b, int count)
+{
+    b->holders -= count;
+    if (b->holders > 0)
+        return;
+    if (b->owner < 0 && b->mark != 0 && descriptor_open(b->mark)) {
+        b->next = left;
+        left = b;
+    } else {
+        end(b);
+    }
+}
+
+void hami_vmm_refresh(void)
+{
+    pthread_mutex_lock(&lock);
+    block *before = left; /* letting one go may leave others */
+    left = NULL;
+    while (before != NULL) {
+        block *b = before;
+        before = b->next;
+        if (descriptor_open(b->mark)) {
+            b->next = left;
+            left = b;
+        } else {
+            end(b);
+        }
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 static block *block_of(const hami_entry *entry)
 {
     return (block *)(uintptr_t)entry->tag;
+}
+
+block *hami_vmm_of_handle(CUmemGenericAllocationHandle handle)
+{
+    hami_entry entry;
+    return hami_map_get(&handles, handle, false, &entry) ? block_of(&entry) : NULL;
+}
+
+typedef struct {
+    CUdeviceptr address;
+    block *found;
+} search;
+
+static void look_for(hami_entry *entry, void *argument)
+{
+    search *s = argument;
+    if (entry->key <= s->address && s->address < entry->key + (uint64_t)entry->bytes)
+        s->found = block_of(entry);
+}
+
+block *hami_vmm_of_address(CUdeviceptr address)
+{
+    search s = {.address = address};
+    hami_map_each(&mappings, look_for, &s);
+    return s.found;
+}
+
+void hami_vmm_add(CUmemGenericAllocationHandle handle, hami_card *card)
+{
+    block *b = malloc(sizeof *b);
+    if (b == NULL)
+        return;
+    *b = (block){.card = card, .holders = 1, .owner = -1, .loan = -1};
+    hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
 }
 
 static bool on_card(const CUmemAllocationProp *prop)
@@ -87,7 +176,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUme
     const CUresult result = BEHIND(cuMemCreate, out, bytes, prop, flags);
     pthread_mutex_lock(&lock);
     if (result != CUDA_SUCCESS)
-        drop(b, 1);
+        hami_vmm_drop(b, 1);
     else
         hami_map_put(&handles, (hami_entry){.key = *out, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
     pthread_mutex_unlock(&lock);
@@ -103,7 +192,7 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
     if (ours && result == CUDA_SUCCESS) {
         if (--entry.bytes > 0)
             hami_map_put(&handles, entry);
-        drop(block_of(&entry), 1);
+        hami_vmm_drop(block_of(&entry), 1);
     } else if (ours) {
         hami_map_put(&handles, entry);
     }
@@ -160,10 +249,10 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemUnmap, address, bytes);
     if (result == CUDA_SUCCESS && hami_map_get(&mappings, address, true, &entry)) {
-        drop(block_of(&entry), 1);
+        hami_vmm_drop(block_of(&entry), 1);
         const bool more = (uint64_t)entry.bytes < bytes;
         while (more && hami_map_take_range(&mappings, address, address + bytes, &entry))
-            drop(block_of(&entry), 1);
+            hami_vmm_drop(block_of(&entry), 1);
     }
     pthread_mutex_unlock(&lock);
     return result;
