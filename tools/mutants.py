@@ -13,7 +13,6 @@ tools/mutants-equal.txt, and count as survivors all the same.
 
 import argparse
 import gc
-import hashlib
 import importlib.util
 import json
 import os
@@ -21,8 +20,9 @@ import random
 import resource
 import sys
 import traceback
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ import numpy  # noqa: F401
 import pytest
 from mutation.change import Module, Mutant
 from mutation.cover import Map, Tracer
+from mutation.kept import ROOT, Cache, digest, file_of, files_of
 from mutation.trial import Finder, Living, Watch, first_failure, first_failure_anew, forked, run_item
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "src"
 EQUAL = ROOT / "tools/mutants-equal.txt"
 TESTS = ("tests/unit/plan", "tests/unit/ledger", "tests/unit/scheduler", "tests/unit/cli/test_look.py")
@@ -82,49 +82,6 @@ class Repeatable:
                     setattr(owner, name, settings(own, max_examples=max(10, own.max_examples // 4)))
 
 
-class Cache:
-    """Results kept between runs; a result holds while its function and what it was judged by stay the same."""
-
-    def __init__(self, folder: Path, tests: Sequence[str]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / "results.json"
-        self._all: dict[str, dict[str, str | None]] = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self._suite = _digest(_files(ROOT / one for one in tests))
-
-    def known(self, mutant: Mutant) -> bool:
-        kept = self._all.get(self._key(mutant))
-        if kept is None:
-            return False
-        return kept["judge"] == (self._judge(kept["by"]) if kept["by"] else self._suite)
-
-    def tried(self, mutant: Mutant) -> bool:
-        """Whether it was ever tried, whatever the tests were then."""
-        return self._key(mutant) in self._all
-
-    def hint(self, mutant: Mutant) -> str | None:
-        """Who noticed last time, even if that may no longer hold."""
-        return self._all.get(self._key(mutant), {}).get("by")
-
-    def put(self, mutant: Mutant, by: str | None) -> None:
-        self._all[self._key(mutant)] = {"by": by, "judge": self._judge(by) if by else self._suite}
-
-    def save(self) -> None:
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(self._all, indent=0))
-        new.replace(self._file)
-
-    def reread(self) -> None:
-        self._all = json.loads(self._file.read_text())
-
-    @staticmethod
-    def _key(mutant: Mutant) -> str:
-        return f"{mutant.name}  {hashlib.sha256(mutant.unit_text.encode()).hexdigest()[:12]}"
-
-    def _judge(self, test: str) -> str:
-        file = ROOT / _file(test)
-        return _digest([file]) if file.is_file() else self._suite
-
-
 class Session:
     """One pytest session that has collected everything and never runs it as a whole."""
 
@@ -132,7 +89,7 @@ class Session:
         self._modules, self._files, self._cache, self._tests = modules, files, cache, tests
         self._watch = Watch(self._work)
         self._todo: list[Mutant] = []
-        self.map_file = KEPT / "lines.json"
+        self.map_file = KEPT / f"lines-{zlib.crc32(repr((str(ROOT), *tests)).encode()):08x}.json"
 
     def run(self, todo: Sequence[Mutant]) -> str | None:
         """Try every mutant that is inside of a function; in a fork, so that this process imports nothing of it."""
@@ -170,7 +127,7 @@ class Session:
             def worth(test: str, near=near, far=far, hint=hint, own=own) -> float:  # type: ignore[no-untyped-def]
                 """The likeliest to notice, for its time, comes first."""
                 likely = 50 * (test == hint) + 20 * near[test] + far[test] + 2 * (own in test) + 0.02
-                return -(likely + 20 * (_file(test) in JUDGES)) / (0.02 + found.seconds[test])
+                return -(likely + 20 * (file_of(test) in JUDGES)) / (0.02 + found.seconds[test])
 
             chosen = sorted(found.of(file, mutant.lines) & items.keys(), key=worth)
             if not chosen:
@@ -191,8 +148,8 @@ class Session:
 
     def _map(self, items: dict[str, pytest.Item]) -> Map:
         """Made anew for the tests of files that have changed, and for those that ran a source that has."""
-        sources = {str(file): _digest([file]) for file in _files([SOURCES / "hami"])}
-        states = {name: _digest([ROOT / name]) for name in {_file(test) for test in items}}
+        sources = {str(file): digest([file]) for file in files_of([SOURCES / "hami"])}
+        states = {name: digest([ROOT / name]) for name in {file_of(test) for test in items}}
         kept = json.loads(self.map_file.read_text()) if self.map_file.exists() else {}
         runs = kept.get("runs", {}) if kept.get("tree") == str(ROOT) else {}  # another tree's files have other names
         changed = {file for file, state in sources.items() if runs and kept["sources"].get(file) != state}
@@ -200,7 +157,7 @@ class Session:
             test
             for test in items
             if test not in runs
-            or kept["states"].get(_file(test)) != states[_file(test)]
+            or kept["states"].get(file_of(test)) != states[file_of(test)]
             or changed & set(runs[test][0])
         ]
         tracer = Tracer({str(path) for path in SOURCES.rglob("*.py")})
@@ -210,7 +167,9 @@ class Session:
             if number % 50 == 49:
                 self._say(f"{number + 1} of {len(due)} tests traced\n")
         runs = {test: run for test, run in runs.items() if test in items}
-        self.map_file.write_text(json.dumps({"tree": str(ROOT), "sources": sources, "states": states, "runs": runs}))
+        new = self.map_file.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps({"tree": str(ROOT), "sources": sources, "states": states, "runs": runs}))
+        new.replace(self.map_file)
         return Map(runs)
 
     def _traced(self, tracer: Tracer, item: pytest.Item) -> str:
@@ -238,21 +197,6 @@ def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
 def _cpu() -> float:
     """Seconds that this process and its children took."""
     return sum(resource.getrusage(who).ru_utime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def _file(test: str) -> str:
-    return test.partition("::")[0]
-
-
-def _files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
-
-
-def _digest(files: Iterable[Path]) -> str:
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
-    return whole.hexdigest()[:16]
 
 
 def modules_of(names: Sequence[str]) -> dict[str, str]:

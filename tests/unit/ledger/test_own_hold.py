@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 from tests.unit.plan.builders import app, card, node, pod, used, want
-from tests.unit.plan.test_mig import mig_card
+from tests.unit.plan.migs import mig_card
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
-from tests.unit.plan.test_pack import SIZES, ask, bind, decided, ledger_of
+from tests.unit.plan.packs import SIZES, ask, bind, decided, ledger_of
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.survey import survey

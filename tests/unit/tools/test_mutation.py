@@ -39,6 +39,7 @@ class Box:
 def mutation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(TOOLS))
     import mutation.change
+    import mutation.kept
     import mutation.trial
 
     yield mutation
@@ -110,3 +111,19 @@ def test_what_happens_in_a_fork_is_told_and_stays_there(mutation: ModuleType) ->
     assert mutation.trial.forked(lambda tell: None) is None
     assert mutation.trial.forked(lambda tell: 1 / 0) == mutation.trial.CRASHED
     assert told == []
+
+
+def test_two_runs_at_once_keep_the_results_of_both(mutation: ModuleType, tmp_path: Path) -> None:
+    one, two = (mutation.kept.Cache(tmp_path, ()) for _ in range(2))
+    first, second, third = mutation.change.Module("m", TEXT).mutants[:3]
+    one.put(first, "tests/a.py::test")
+    two.put(second, None)
+    one.save()
+    two.save()
+    one.put(third, None)
+    one.save()
+    later = mutation.kept.Cache(tmp_path, ())
+    assert [later.tried(mutant) for mutant in (first, second, third)] == [True, True, True]
+    assert (later.hint(first), later.hint(second)) == ("tests/a.py::test", None)
+    two.reread()
+    assert two.tried(third)
