@@ -87,3 +87,20 @@ LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, PROCESS_GRAPHICS, nvmlProcessInfo
 LIST(nvmlDeviceGetMPSComputeRunningProcesses, PROCESS_MPS, nvmlProcessInfo_v1_t, true)
 LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, PROCESS_MPS, nvmlProcessInfo_t, false)
 LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, PROCESS_MPS, nvmlProcessInfo_t, false)
+
+/* All of one kind, in entries that say besides what is protected: nothing is. */
+NVML_API nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device, nvmlProcessDetailList_t *details)
+{
+    static const enum process_kind kinds[] = {PROCESS_COMPUTE, PROCESS_GRAPHICS, PROCESS_MPS};
+    nvmlProcessInfo_t plain[MAX_PROCESSES];
+    unsigned int count = MAX_PROCESSES;
+    if (details == NULL || details->mode > 2)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    const nvmlReturn_t result = list(__func__, device, kinds[details->mode], &count, plain, false);
+    const bool fits = count <= details->numProcArrayEntries;
+    for (unsigned int i = 0; result == NVML_SUCCESS && fits && i < count; i++)
+        details->procArray[i] = (nvmlProcessDetail_v1_t){plain[i].pid, plain[i].usedGpuMemory, plain[i].gpuInstanceId,
+                                                         plain[i].computeInstanceId, 0};
+    details->numProcArrayEntries = count;
+    return result == NVML_SUCCESS && !fits ? NVML_ERROR_INSUFFICIENT_SIZE : result;
+}

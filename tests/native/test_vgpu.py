@@ -160,7 +160,10 @@ v.nvmlInit()
 card = v.nvmlDeviceGetHandleByIndex(0)
 mib = lambda m: [m.total >> 20, m.used >> 20, m.free >> 20]
 shown = [mib(v.nvmlDeviceGetMemoryInfo(card)), mib(v.nvmlDeviceGetMemoryInfo(card, v.nvmlMemory_v2))]
-print(json.dumps({"memory": shown, "processes": len(v.nvmlDeviceGetComputeRunningProcesses(card))}))
+listed = v.nvmlDeviceGetComputeRunningProcesses(card)
+details = v.nvmlDeviceGetRunningProcessDetailList(card, v.nvmlProcessDetailList_v1, 0)
+assert [each.pid for each in details] == [each.pid for each in listed]
+print(json.dumps({"memory": shown, "processes": len(listed)}))
 """
 
 

@@ -266,4 +266,33 @@ typedef struct {
 } nvmlProcessInfo_t; /* _v2 and _v3 share this layout */
 static_assert(sizeof(nvmlProcessInfo_t) == 24, "nvmlProcessInfo_t");
 
+typedef struct {
+    nvmlProcessInfo_t process;
+    unsigned long long protected_bytes;
+} nvmlProcessDetail_v1_t;
+
+typedef struct {
+    unsigned int version, mode, count;
+    nvmlProcessDetail_v1_t *entries;
+} nvmlProcessDetailList_t;
+
+typedef struct {
+    unsigned int pid;
+    unsigned long long time_us;
+    unsigned int sm, memory, encoder, decoder; /* percent */
+} nvmlProcessUtilizationSample_t;
+static_assert(sizeof(nvmlProcessUtilizationSample_t) == 32, "nvmlProcessUtilizationSample_t");
+
+typedef struct {
+    unsigned long long time_us;
+    unsigned int pid, sm, memory, encoder, decoder, jpeg, flow; /* percent */
+} nvmlProcessUtilizationInfo_v1_t;
+static_assert(sizeof(nvmlProcessUtilizationInfo_v1_t) == 40, "nvmlProcessUtilizationInfo_v1_t");
+
+typedef struct {
+    unsigned int version, count;
+    unsigned long long since_us;
+    nvmlProcessUtilizationInfo_v1_t *entries;
+} nvmlProcessesUtilizationInfo_t;
+
 #endif

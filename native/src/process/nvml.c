@@ -108,8 +108,8 @@ static bool hides(void)
     return atomic_load(&hami_active) ? hami_state.policy.from_file : hami_onlook_hides();
 }
 
-/* Keeps the processes of this container. `stride`: size of one entry; each begins with the pid. */
-static CUresult only_ours(CUresult result, unsigned int *count, void *list, size_t stride)
+/* Keeps the processes of this container. `stride`: size of one entry; its pid is at `at`. */
+static CUresult only_ours(CUresult result, unsigned int *count, void *list, size_t stride, size_t at)
 {
     if (result != NVML_SUCCESS || list == NULL || !hides())
         return result;
@@ -117,7 +117,7 @@ static CUresult only_ours(CUresult result, unsigned int *count, void *list, size
     for (unsigned int i = 0; i < *count; i++) {
         char *entry = (char *)list + i * stride;
         unsigned int pid;
-        memcpy(&pid, entry, sizeof pid);
+        memcpy(&pid, entry + at, sizeof pid);
         if (is_ours(pid))
             memmove((char *)list + stride * kept++, entry, stride);
     }
@@ -129,7 +129,7 @@ static CUresult only_ours(CUresult result, unsigned int *count, void *list, size
     CUresult name(nvmlDevice_t card, unsigned int *count, void *processes)                     \
     {                                                                                          \
         hami_nvml_load();                                                                      \
-        return only_ours(BEHIND(name, card, count, processes), count, processes, sizeof(type));       \
+        return only_ours(BEHIND(name, card, count, processes), count, processes, sizeof(type), 0);    \
     }
 PROCESSES(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t)
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_t)
@@ -140,3 +140,26 @@ PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlProcessInfo_t)
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses, nvmlProcessInfo_v1_t)
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlProcessInfo_t)
 PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlProcessInfo_t)
+
+CUresult nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t card, nvmlProcessDetailList_t *list)
+{
+    hami_nvml_load();
+    const CUresult result = BEHIND(nvmlDeviceGetRunningProcessDetailList, card, list);
+    return list == NULL ? result : only_ours(result, &list->count, list->entries, sizeof *list->entries, 0);
+}
+
+CUresult nvmlDeviceGetProcessUtilization(nvmlDevice_t card, nvmlProcessUtilizationSample_t *samples, unsigned int *count,
+                                         unsigned long long since_us)
+{
+    hami_nvml_load();
+    return only_ours(BEHIND(nvmlDeviceGetProcessUtilization, card, samples, count, since_us), count, samples, sizeof *samples, 0);
+}
+
+CUresult nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t card, nvmlProcessesUtilizationInfo_t *list)
+{
+    hami_nvml_load();
+    const CUresult result = BEHIND(nvmlDeviceGetProcessesUtilizationInfo, card, list);
+    return list == NULL ? result
+                        : only_ours(result, &list->count, list->entries, sizeof *list->entries,
+                                    offsetof(nvmlProcessUtilizationInfo_v1_t, pid));
+}
