@@ -6,7 +6,7 @@ the greedy choice of `plan.fit` to run through, or necessary. The rest is for an
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from itertools import product
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.columns import TOP, Bools, Bytes, Longs
+from hami.plan.columns import TOP, Bools, Bytes, Ints, Longs
 from hami.plan.cut import Cut
 from hami.plan.fit import Want
 from hami.plan.rules import WHOLE
@@ -129,20 +129,24 @@ class Room:
     def __init__(self, cut: Cut, at: Longs, idle_only: bool) -> None:
         self._at = at
         self._idle_only = idle_only
-        columns, at = cut.columns, cut.rows(at)
-        self._slots = columns.free_slots.take(at, axis=1)
-        self._mem = columns.free_mem.take(at, axis=1)
-        self._free_core = columns.free_core.take(at, axis=1)
-        self._core = columns.core.take(at, axis=1)
+        self._cut = cut
+        self._slots: Ints = cut.at(cut.columns.free_slots, at)
+        self._mem: Ints = cut.at(cut.columns.free_mem, at)
+        self._free_core: Ints = cut.at(cut.columns.free_core, at)
         self._accepts: dict[int, Bools] = {}
-        self._known: dict[tuple[CardAsk, ...], Bools] = {}
+        self._known: dict[tuple[int, ...], Bools] = {}
+        """By the scans of what is held: wants that ask alike share one."""
+
+    @cached_property
+    def _core(self) -> Ints:
+        return self._cut.at(self._cut.columns.core, self._at)
 
     def holds(self, pairs: Sequence[Pair]) -> Bools:
         """Cards that hold all of `pairs`, put on them in this order."""
-        asks = tuple(want.ask for want, _ in pairs)
-        found = self._known.get(asks)
+        alike = tuple([id(scan) for _, scan in pairs])
+        found = self._known.get(alike)
         if found is None:
-            found = self._known[asks] = self._hold(asks, [scan for _, scan in pairs])
+            found = self._known[alike] = self._hold([want.ask for want, _ in pairs], [scan for _, scan in pairs])
         return found
 
     def _hold(self, asks: Sequence[CardAsk], scans: Sequence[Scan]) -> Bools:

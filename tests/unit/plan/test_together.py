@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind
 from hami.plan import choose as choosing
+from hami.plan import screen as screening
 from hami.plan.choose import choose
 from hami.plan.fit import fit
 from hami.plan.snapshot import CardState, NodeState
@@ -171,6 +172,7 @@ def test_most_nodes_are_settled_without_a_closer_look(
         return fit(ask, state)
 
     monkeypatch.setattr(choosing, "fit", looked)
+    monkeypatch.setattr(screening, "fit", looked)
     states = [node(used("d0", **own), used("d1", **own), name=f"n{number}") for number in range(9)]
     asked = pod(*map(app, containers))
     assert oracle.fits(asked, states[0]) == fits
