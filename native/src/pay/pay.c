@@ -160,6 +160,12 @@ static bool well_known(const hami_cost *cost)
     return atomic_load_explicit(&cost->samples, memory_order_relaxed) >= HAMI_COST_RING;
 }
 
+static bool rests(const hami_card *card, const hami_cost *cost)
+{
+    hami_sample_run_begins(card, cost);
+    return well_known(cost) && hami_sample_rests() && !hami_sample_in_run(card, cost);
+}
+
 /* Counts the launch, and along with it what the lane can pay for later; its number when it is due to be measured. */
 static uint32_t count(hami_lane *lane, const hami_work *w, hami_cost *cost, int64_t price_ns)
 {
@@ -224,7 +230,7 @@ struct hami_sample *hami_pay(const hami_work *w)
     hami_lane *lane = hami_lane_take(card);
     spend(card, lane, price, stream);
     const uint32_t number = count(lane, w, cost, price);
-    if (number == 0 || hami_capturing() || (well_known(cost) && hami_sample_rests()))
+    if (number == 0 || hami_capturing() || rests(card, cost))
         return NULL;
     if (known && !w->waits && hami_bulk_wanted(card, cost, price)) {
         const int64_t ahead_ns = hami_bulk_pays_ns(price);

@@ -18,7 +18,10 @@ enum {
     AS_THEN_PART = 128,         /* and by this of its price more */
     ALIKE_LEAST = 3,            /* of a ring, to be a length that recurs */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
-    UNSEEN_NS = 20 * 1000 * 1000 /* GPU time of a key between two samples, at most: so soon a change is seen */
+    UNSEEN_NS = 20 * 1000 * 1000, /* GPU time of a key between two samples, at most: so soon a change is seen */
+    UNSEEN_RUN_NS = 60 * 1000 * 1000, /* the same between two runs */
+    UNEVEN_PART = 4,            /* samples that differ by more are of several lengths */
+    SLOW = 16, SLOWER = 64      /* samples that a mean is of, as good as; of a key of several lengths */
 };
 
 uint64_t hami_cost_key(uint64_t what, uint64_t how_much, uint64_t card)
@@ -44,15 +47,26 @@ hami_cost *hami_cost_find(hami_cost *table, uint64_t key)
     return NULL;
 }
 
-static uint32_t next_period(const hami_cost *cost, uint32_t number)
+/* The next launch of a run; after it the first of another. */
+static uint32_t next_of_runs(hami_cost *cost)
+{
+    const uint32_t left = atomic_load_explicit(&cost->run_left, memory_order_relaxed);
+    atomic_store_explicit(&cost->run_left, left > 0 ? left - 1 : HAMI_COST_RUN - 1, memory_order_relaxed);
+    if (left > 0)
+        return 1;
+    const int64_t most = UNSEEN_RUN_NS / (atomic_load_explicit(&cost->price_ns, memory_order_relaxed) + 1);
+    return most < HAMI_COST_RUN ? HAMI_COST_RUN : most < HAMI_COST_RUN_GAP ? (uint32_t)most : HAMI_COST_RUN_GAP;
+}
+
+static uint32_t next_period(hami_cost *cost, uint32_t number)
 {
     if (atomic_load_explicit(&cost->samples, memory_order_relaxed) < HAMI_COST_LEARNING ||
         atomic_load_explicit(&cost->price_ns, memory_order_relaxed) >= HAMI_COST_LONG_NS)
         return 1;
     /* Jitter, so that a program's own rhythm cannot hide from the samples. */
     const uint32_t mixed = (number ^ number >> 7) * 2654435761u;
-    const uint32_t usual = atomic_load_explicit(&cost->period, memory_order_relaxed);
-    return usual / 2 + (mixed >> 16) % (usual | 1);
+    const uint32_t usual = hami_cost_uneven(cost) ? next_of_runs(cost) : atomic_load_explicit(&cost->period, memory_order_relaxed);
+    return usual == 1 ? 1 : usual / 2 + (mixed >> 16) % (usual | 1);
 }
 
 uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run)
@@ -184,7 +198,8 @@ static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, ham
 static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t truth, uint32_t seen, hami_cost_trust trust)
 {
     if (seen >= HAMI_COST_RING) {
-        cost->mean_ns += (truth - cost->mean_ns) / 16;
+        const int64_t of = !hami_cost_uneven(cost) ? SLOW : seen < SLOWER ? seen : SLOWER;
+        cost->mean_ns += (truth - cost->mean_ns) / of;
         return;
     }
     int64_t sum = 0;
@@ -210,7 +225,8 @@ static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t c
     const int64_t charged = charged_ns - cost->settled_ns;
     cost->settled = number;
     cost->settled_ns = charged_ns;
-    const int64_t owed = launches <= MOST_SETTLED ? truth * launches - charged : (truth - charged / launches) * MOST_SETTLED;
+    const int64_t others = hami_cost_uneven(cost) ? cost->mean_ns : truth, all = others * (launches - 1) + truth;
+    const int64_t owed = launches <= MOST_SETTLED ? all - charged : (others - charged / launches) * MOST_SETTLED;
     return owed < MOST_OWED_NS ? owed : MOST_OWED_NS;
 }
 
@@ -226,6 +242,19 @@ static bool as_in_bulk(const hami_cost *cost, const int64_t *sorted, int count, 
 {
     const int64_t away = reference(sorted, count, trust) - cost->mean_ns, most = AS_THEN_NS + cost->mean_ns / AS_THEN_PART;
     return cost->known && one_length(sorted, count) && away < most && -away < most;
+}
+
+/* More than one sample is longer than most by a good part, and more than one shorter. It stays so until all are one length. */
+static bool several_lengths(const hami_cost *cost, const int64_t *sorted, int count)
+{
+    if (count < HAMI_COST_LEARNING || cost->mean_ns < HAMI_COST_SHORT_NS || one_length(sorted, count))
+        return false;
+    return hami_cost_uneven(cost) || sorted[count - 2] - sorted[1] > sorted[1] / UNEVEN_PART + JITTER_NS;
+}
+
+bool hami_cost_uneven(const hami_cost *cost)
+{
+    return atomic_load_explicit(&cost->uneven, memory_order_relaxed);
 }
 
 bool hami_cost_calm(const hami_cost *cost)
@@ -265,6 +294,7 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     memcpy(sorted, cost->ring_ns, (size_t)count * sizeof sorted[0]);
     sort(sorted, count);
     atomic_store_explicit(&cost->calm, one_length(sorted, count), memory_order_relaxed);
+    atomic_store_explicit(&cost->uneven, several_lengths(cost, sorted, count), memory_order_relaxed);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
     atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);

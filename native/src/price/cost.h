@@ -25,6 +25,8 @@ enum {
     HAMI_COST_SHORT_PERIOD = 256,    /* of a short key: a sample costs several of its launches */
     HAMI_COST_CALM_PERIOD = 4096,    /* and at least one in so many of a key whose samples agree */
     HAMI_COST_MIDDLE_PERIOD = 16,    /* of a key that is long, but not so long that the 5 us of a sample are nothing */
+    HAMI_COST_RUN = 32,              /* launches in a row that are sampled of a key with several lengths, */
+    HAMI_COST_RUN_GAP = 480,         /* and from one such run to the next */
     HAMI_COST_SHORT_NS = 20 * 1000,
     HAMI_COST_MIDDLE_NS = 500 * 1000,
     HAMI_COST_LONG_NS = 5 * 1000 * 1000 /* a key this long is always sampled */
@@ -47,6 +49,8 @@ typedef struct hami_cost {
     _Atomic uint32_t in_flight;   /* samples not yet read */
     _Atomic uint32_t period;      /* launches from one sample to the next */
     _Atomic uint32_t postponed;   /* samples that were due and not taken, since the last one */
+    _Atomic uint32_t run_left;    /* launches to be sampled of the present run */
+    _Atomic bool uneven;          /* its launches are of several lengths, and not short */
     _Atomic int64_t charged_ns;   /* for `launches`: they were made at different prices, the first of several threads at none */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t settled_ns;           /* what those were charged */
@@ -86,6 +90,12 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
 
 /* True: so much the same are its samples that what is in bulk shows how wrong they are. */
 bool hami_cost_calm(const hami_cost *cost);
+
+/*
+ * True: its launches are of several lengths, as matrix products of one grid and another depth. One of them says little of those before it, so
+ * they are sampled in runs, which hold a program's rhythm whole, and what was not sampled is settled at the mean.
+ */
+bool hami_cost_uneven(const hami_cost *cost);
 
 /* What its samples show too much, as far as that is known. Under the sampler's lock, or about. */
 int64_t hami_cost_bias(const hami_cost *cost);

@@ -22,7 +22,9 @@ enum {
     HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
     NOISE_NS = 1000,
     REST_TIMES = 400, /* one part in so many of a program's time is spent on measuring */
-    REST_MOST_NS = 100 * 1000 * 1000 /* but a launch that takes longer than before is seen as soon */
+    REST_MOST_NS = 100 * 1000 * 1000, /* but a launch that takes longer than before is seen as soon */
+    SHARED_RUN_MOST_NS = 100 * 1000 * 1000,
+    SHARED_RUN_AGAIN_NS = 500 * 1000 * 1000
 };
 
 /* The gate that is closed now, for the watch thread: written before it closes and after it opens. */
@@ -178,6 +180,38 @@ void hami_samples_read(void)
     pthread_mutex_unlock(&hami_bench_busy);
 }
 
+/* Beside others: the key that has its run now, and when the next may begin. */
+static struct {
+    _Atomic(const hami_cost *) of;
+    _Atomic int64_t begun_ns, next_ns;
+} shared_run;
+
+static bool by_itself(const hami_card *card)
+{
+    return atomic_load_explicit(&card->alone, memory_order_relaxed) || hami_turn_ours(&card->pacer);
+}
+
+bool hami_sample_in_run(const hami_card *card, const hami_cost *cost)
+{
+    return hami_cost_uneven(cost) && (by_itself(card) || atomic_load(&shared_run.of) == cost);
+}
+
+void hami_sample_run_begins(const hami_card *card, const hami_cost *cost)
+{
+    const int64_t now = hami_now_ns();
+    const hami_cost *of = atomic_load(&shared_run.of);
+    if (!hami_cost_uneven(cost) || by_itself(card) ||
+        atomic_load_explicit(&cost->run_left, memory_order_relaxed) != HAMI_COST_RUN - 1)
+        return;
+    if (of == cost || (of != NULL && now > atomic_load(&shared_run.begun_ns) + SHARED_RUN_MOST_NS)) {
+        atomic_store(&shared_run.next_ns, now + SHARED_RUN_AGAIN_NS);
+        atomic_store(&shared_run.of, NULL);
+    } else if (of == NULL && now > atomic_load(&shared_run.next_ns)) {
+        atomic_store(&shared_run.begun_ns, now);
+        atomic_store(&shared_run.of, cost);
+    }
+}
+
 bool hami_sample_rests(void)
 {
     return hami_now_ns() < atomic_load_explicit(&rest_until_ns, memory_order_relaxed);
@@ -222,7 +256,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
         return NULL;
     const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed), begun_ns = hami_now_ns();
     const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
-    const bool held = charged_ns < (crowded ? CROWDED_HOLD_NS : HOLD_NS);
+    const bool held = crowded ? charged_ns < CROWDED_HOLD_NS : charged_ns < HOLD_NS && !hami_sample_in_run(card, cost);
     close_doors(cost, held);
     hami_bench *b = hami_bulk_under_way() ? NULL : hami_bench_now(card);
     hami_sample *s = free_sample(b);
@@ -288,7 +322,8 @@ void hami_sample_end(hami_sample *s, bool launched)
     const bool pending = s->pending;
     if (pending)
         hold(s);
-    rest(s->begun_ns);
+    if (s->held || !hami_sample_in_run(s->card, s->cost))
+        rest(s->begun_ns);
     open_doors(s->cost, pending); /* reading it has counted it out */
 }
 

@@ -24,6 +24,15 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
 /* Ends it; the launch has been queued (or has failed: then it is dropped). */
 void hami_sample_end(hami_sample *sample, bool launched);
 
+/*
+ * True: this launch is one of a run of a key, which are measured one after the other and not waited for: that costs next to nothing. Beside others,
+ * whom each gate may let onto the card, there is a run of one key now and then.
+ */
+bool hami_sample_in_run(const hami_card *card, const hami_cost *cost);
+
+/* Before that is asked of a launch that is due. */
+void hami_sample_run_begins(const hami_card *card, const hami_cost *cost);
+
 /* True for a while after a measurement, so that a program whose prices are known spends little of its time on them. */
 bool hami_sample_rests(void);
 
