@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from hami.ledger.cluster import Ledger
+from hami.ledger.quota import QuotaRecord
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, ContainerKind, PodRef
 from hami.model.ids import PodUid
+from hami.model.quota import Limit, Quantum
 from hami.plan.charge import charges
-from hami.wire.snapshot import NodeEntry, PodEntry, Snapshot
+from hami.plan.quota import spent
+from hami.wire.snapshot import NodeEntry, PodEntry, QuotaEntry, Snapshot
 
 
 class Filed(Struct):
@@ -33,6 +36,8 @@ def rebuilt(snapshot: Snapshot) -> Filed:
             ledger.set_pod(record)
     for node in snapshot.nodes:
         ledger.set_node(node_record(node))
+    for quota in snapshot.quotas:
+        ledger.set_quota(quota_record(quota))
     asks = {pod.uid: pod.ask.ask(pod.ref) for pod in snapshot.pods if pod.ask is not None}
     return Filed(ledger, asks, tuple(pod for pod in snapshot.pods if pod.node is None))
 
@@ -47,6 +52,11 @@ def node_record(node: NodeEntry) -> NodeRecord:
     )
 
 
+def quota_record(quota: QuotaEntry) -> QuotaRecord:
+    limits = (Limit(Quantum(one.resource, one.family, one.measure, one.unit), one.most) for one in quota.limits)
+    return QuotaRecord(quota.namespace, quota.name, tuple(limits))
+
+
 def pod_record(pod: PodEntry) -> PodRecord | None:
     """What a pod holds; None for one that waits."""
     if pod.node is None:
@@ -54,11 +64,13 @@ def pod_record(pod: PodEntry) -> PodRecord | None:
     kinds = [one.kind for one in pod.ask.containers] if pod.ask else []
     if len(kinds) != len(pod.slices):
         kinds = [ContainerKind.APP] * len(pod.slices)  # never less than what is used, as the scheduler counts it
+    containers = list(zip(kinds, pod.slices, strict=True))
     return PodRecord(
         ref=pod.ref,
         node=pod.node,
         containers=pod.slices,
-        charges=charges(list(zip(kinds, pod.slices, strict=True)), init_done=pod.init_done),
+        charges=charges(containers, init_done=pod.init_done),
+        spent=spent(containers, pod.init_done),
         priority=pod.priority,
         problem=pod.problem,
     )

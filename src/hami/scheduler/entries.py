@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 
+from hami.ledger.quota import QuotaRecord
 from hami.ledger.records import NodeRecord
 from hami.model.ask import ContainerKind, Policies
 from hami.model.errors import Malformed
@@ -18,7 +19,7 @@ from hami.vendors.ask import ask_of, container_kinds
 from hami.wire import annotations as keys
 from hami.wire.objects import Metadata, Node, Pod
 from hami.wire.quantity import parse
-from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, card_entry
+from hami.wire.snapshot import AskEntry, LimitEntry, NodeEntry, PodEntry, QuotaEntry, card_entry
 
 
 class DatedMetadata(Metadata, frozen=True, rename="camel"):
@@ -116,3 +117,12 @@ def _seconds(stamp: str | None) -> float:
 
 def _number(text: str | None) -> float:
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
+
+
+def quota_entry(quota: QuotaRecord) -> QuotaEntry:
+    """The lines of a quota that are about cards."""
+    limits = (
+        LimitEntry(one.quantum.resource, one.quantum.family, one.quantum.measure, one.most, one.quantum.unit)
+        for one in quota.limits
+    )
+    return QuotaEntry(quota.namespace, quota.name, tuple(limits))

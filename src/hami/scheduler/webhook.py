@@ -18,8 +18,8 @@ from hami.plan import quota
 from hami.scheduler.patch import pod_patch
 from hami.vendors import gang, policies
 from hami.vendors.ask import ask_of, completed, container_requests
+from hami.vendors.refused import forged, unholdable
 from hami.wire.admission import Review, decode_review, encode_allow, encode_deny
-from hami.wire.annotations import is_record
 from hami.wire.objects import Pod
 
 DEFAULT_SCHEDULER = "default-scheduler"
@@ -100,22 +100,15 @@ def _pod(asked: Review) -> Pod:
 
 
 def _refuse_forged_records(pod: Pod) -> None:
-    """Row 2.12: a record in a new pod would count as cards it never got."""
-    for kind, entries in (("annotations", pod.metadata.annotations), ("labels", pod.metadata.labels)):
-        for key in entries or ():
-            if is_record(key):
-                raise _Denied(403, f"metadata.{kind}[{key}] is written by the scheduler only: remove it from the pod")
+    why = forged(pod)
+    if why is not None:
+        raise _Denied(403, why)
 
 
 def _refuse_unholdable(pod: Pod) -> None:
-    """Row 2.11: a privileged container sees every card, and a pod with a node named is planned by nobody."""
-    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
-        if container.security_context and container.security_context.privileged:
-            reason = "it would see all cards of its node; a pod that asks for cards may have no privileged container"
-            raise _Denied(403, f"container {container.name} is privileged: {reason}")
-    if pod.spec.node_name:
-        reason = "cards are planned by the scheduler; use a nodeSelector to choose a node"
-        raise _Denied(403, f"pod has node assigned: spec.nodeName is {pod.spec.node_name}: {reason}")
+    why = unholdable(pod)
+    if why is not None:
+        raise _Denied(403, why)
 
 
 def _refuse_over_quota(ask: Ask, budgets: Sequence[Budget]) -> None:

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 from hami.model.ask import Ask, Policies
 from hami.model.errors import Malformed
 from hami.model.vendor import Vendor
+from hami.vendors import gang, policies
 from hami.vendors.ask import ask_of, completed, container_requests
+from hami.vendors.refused import forged, unholdable
 from hami.wire.objects import Container, Metadata, Pod, PodSpec, Quantities
 
 NAME = "would-be"
@@ -26,6 +28,9 @@ def trial_pod(
 def trial_ask(pod: Pod, vendors: Sequence[Vendor], policies: Policies) -> Ask:
     """What it would ask. Raises `Malformed` for what the webhook would refuse, and for a pod that asks for no card."""
     pod = replace(pod, metadata=replace(pod.metadata, uid=""))  # it is nobody's: no hold and no record counts for it
+    why = forged(pod) or unholdable(pod)
+    if why is not None:
+        raise Malformed("pod", why, "what the webhook lets in")
     annotations = pod.metadata.annotations or {}
     changes = [vendor.complete(container_requests(pod), annotations) for vendor in vendors]
     ask = ask_of(completed(pod, changes), vendors, policies)
@@ -33,6 +38,14 @@ def trial_ask(pod: Pod, vendors: Sequence[Vendor], policies: Policies) -> Ask:
         known = ", ".join(name for vendor in vendors for name in vendor.resources if name)
         raise Malformed("limits", "no card", f"at least one of {known}")
     return ask
+
+
+def trial_notes(pod: Pod, vendors: Sequence[Vendor]) -> tuple[str, ...]:
+    """What the webhook would warn about when such a pod is made."""
+    annotations = pod.metadata.annotations or {}
+    changes = [vendor.complete(container_requests(pod), annotations) for vendor in vendors]
+    said = [warning for change in changes for warning in change.warnings]
+    return (*said, *policies.doubts(annotations), *gang.doubts(pod.metadata))
 
 
 def full(name: str, vendors: Sequence[Vendor]) -> str:

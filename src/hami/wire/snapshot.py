@@ -1,10 +1,11 @@
-"""A cluster at one moment, as a file: nodes with cards, pods with what they ask and hold, disruption budgets.
+"""A cluster at one moment, as a file: nodes with cards, pods with what they ask and hold, disruption budgets, quotas.
 
 Written by `hami record --snapshot` and the scheduler's API, read by `hami explain`, `fit`, `frag` and the
 simulator. The fields are a promise (docs/reference/record.md): a new one has a default, none is renamed
 without a new version. Knows no Kubernetes object and no ledger.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from hami.model.card import Card, MigProfile
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import ContainerSlices
+from hami.model.quota import Measure
 from hami.wire.faults import decoded
 
 KIND = "hami.io/snapshot"
@@ -151,6 +153,25 @@ class BudgetEntry(Struct, frozen=True, omit_defaults=True):
     pods: tuple[PodUid, ...] = ()
 
 
+class LimitEntry(Struct, frozen=True, omit_defaults=True):
+    """One line of a ResourceQuota, in the engine's units: cards, MiB, percent of a card."""
+
+    resource: str
+    family: Family
+    measure: Measure
+    most: Count
+    unit: int = 1
+    """MiB (cards, percent) that one of the resource stands for."""
+
+
+class QuotaEntry(Struct, frozen=True):
+    """The lines of a ResourceQuota that are about cards."""
+
+    namespace: str
+    name: str
+    limits: tuple[LimitEntry, ...]
+
+
 class PoliciesEntry(Struct, frozen=True):
     """What decides where a pod says nothing."""
 
@@ -169,6 +190,7 @@ class Snapshot(Struct, frozen=True):
     nodes: tuple[NodeEntry, ...]
     pods: tuple[PodEntry, ...]
     budgets: tuple[BudgetEntry, ...] = ()
+    quotas: tuple[QuotaEntry, ...] = ()
     policies: PoliciesEntry = PoliciesEntry()
     version: int = VERSION
     kind: str = KIND
@@ -207,4 +229,20 @@ def decode(body: bytes, source: str = "$") -> Snapshot:
         raise Malformed(f"{source}.kind", head.kind, f"{KIND}, as `hami record --snapshot` writes it")
     if head.version != VERSION:
         raise Malformed(f"{source}.version", head.version, f"{VERSION}; a newer hami wrote this file, use that one")
-    return decoded(_decode, body, source)
+    found = decoded(_decode, body, source)
+    _each_once([node.name for node in found.nodes], f"{source}.nodes", "name")
+    _each_once([pod.uid for pod in found.pods], f"{source}.pods", "uid")
+    for number, node in enumerate(found.nodes):
+        _each_once([card.id for card in node.cards], f"{source}.nodes[{number}].cards", "id")
+    return found
+
+
+def _each_once(names: Sequence[str], path: str, field: str) -> None:
+    """A second thing of one name would take the first one's place."""
+    if len(set(names)) == len(names):
+        return
+    seen: set[str] = set()
+    for number, name in enumerate(names):
+        if name in seen:
+            raise Malformed(f"{path}[{number}].{field}", name, "each once")
+        seen.add(name)

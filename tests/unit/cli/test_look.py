@@ -1,26 +1,42 @@
 """explain, fit, frag and record from a file: what they print, and exit statuses that mean something."""
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
+from rich.console import Console
 from tests.unit.plan.builders import app, pod, want
 
-from hami.cli.look import recording
+from hami.cli.look import pictures, recording
 from hami.cli.main import hami
 from hami.config.schema import DeviceConfig
 from hami.kube.reflector import Added, Deleted, Modified, Synced
 from hami.model.ask import Policies
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
+from hami.model.quota import Measure
+from hami.plan.explain import CardUse
+from hami.scheduler.api.answers import Explained
 from hami.scheduler.budgets import DisruptionBudget, budget_entries
 from hami.scheduler.entries import DatedPod
 from hami.vendors.table import load
 from hami.wire import record, snapshot
 from hami.wire.objects import Node
-from hami.wire.snapshot import AskEntry, BudgetEntry, CardEntry, NodeEntry, PodEntry, Snapshot
+from hami.wire.snapshot import (
+    AskEntry,
+    BudgetEntry,
+    CardEntry,
+    LimitEntry,
+    NodeEntry,
+    PodEntry,
+    QuotaEntry,
+    Snapshot,
+)
 
 NVIDIA = Family("NVIDIA")
 
@@ -100,6 +116,9 @@ def test_fit_reads_a_manifest(file: str, tmp_path: Path) -> None:
         ("fit", "--gpucores", "101"),
         ("fit", "--limit", "gpumem"),
         ("explain", "pod", "a/b/c"),
+        ("explain", "team/waits"),
+        ("fit", "-f", __file__, "--gpu", "1"),
+        ("record", "--for", "nan"),
         ("record", "--for", "0"),
         ("frag", "--most-moves", "99"),
     ],
@@ -133,6 +152,98 @@ def test_frag_makes_room_for_an_ask_that_is_named(file: str) -> None:
     assert (found["target"], len(found["moves"])) == ("the ask named", 1)
 
 
+def limited(most: int) -> Snapshot:
+    """The namespace `team` may have so many MiB; 40000 are taken."""
+    limit = LimitEntry("nvidia.com/gpumem", NVIDIA, Measure.MEMORY, most)
+    return replace(half_full(), quotas=(QuotaEntry("team", "q", (limit,)),))
+
+
+@pytest.mark.parametrize(("most", "status"), [(45_000, 0), (44_999, 1)])
+def test_a_quota_in_the_file_counts(tmp_path: Path, most: int, status: int) -> None:
+    path = tmp_path / "cluster.json"
+    path.write_bytes(snapshot.encode(limited(most)))
+    ask = ("fit", "--gpumem", "5000", "--gpucores", "10", "--snapshot", str(path))
+    assert run(*ask, "-n", "team").exit_code == status
+    assert run(*ask, "-n", "other").exit_code == 0
+    answer = json.loads(run(*ask, "-n", "team", "-o", "json").output)
+    assert status == 0 or answer["fixes"][0]["value"] == 4999
+
+
+LIMITS = {"nvidia.com/gpu": 1, "nvidia.com/gpumem": 30000}
+MADE = {"spec": {"containers": [{"name": "c", "resources": {"limits": LIMITS}}]}}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ({"kind": "Pod", **MADE}, "does not fit"),
+        ({"kind": "Deployment", "spec": {"template": MADE}}, "does not fit"),
+        ({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": MADE}}}}, "does not fit"),
+        ({"kind": "Service"}, "makes no pods: its kind is Service"),
+        ({}, "makes no pods: it has no kind"),
+        ({"kind": "Job", "spec": {}}, "has nothing at spec.template"),
+        ({"kind": "Pod", "spec": {**MADE["spec"], "nodeName": "n0"}}, "pod has node assigned"),
+        (
+            {"kind": "Pod", "spec": {"containers": [{"name": "c", "securityContext": {"privileged": True},
+                                                     "resources": {"limits": LIMITS}}]}},
+            "container c is privileged",
+        ),
+        ({"kind": "Pod", "metadata": {"annotations": {"hami.io/vgpu-node": "n0"}}, **MADE}, "by the scheduler only"),
+    ],
+)  # fmt: skip
+def test_a_manifest_is_judged_as_the_webhook_would(
+    file: str, tmp_path: Path, manifest: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(json.dumps(manifest))
+    done = CliRunner().invoke(hami, ("fit", "-f", str(path), "--snapshot", file), standalone_mode=False)
+    fault = getattr(done.exception, "message", str(done.exception)) if done.exception else ""
+    assert said in done.output + str(fault)
+
+
+def test_a_manifest_s_own_namespace_comes_before_the_one_named(tmp_path: Path) -> None:
+    path, manifest = tmp_path / "cluster.json", tmp_path / "it.yaml"
+    path.write_bytes(snapshot.encode(limited(40_000)))
+    small = {
+        "containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpumem": 10, "nvidia.com/gpucores": 1}}}]
+    }
+    for metadata, status in (({"namespace": "team"}, 1), ({}, 0)):
+        made = {"kind": "Deployment", "metadata": metadata, "spec": {"template": {"spec": small}}}
+        manifest.write_text(json.dumps(made))
+        assert run("fit", "-f", str(manifest), "--snapshot", str(path)).exit_code == status
+    assert run("fit", "-f", str(manifest), "-n", "team", "--snapshot", str(path)).exit_code == 1
+
+
+def test_words_that_count_for_nothing_are_told_beside_the_answer(file: str) -> None:
+    done = run("fit", "--gpumem", "10", "--annotation", "hami.io/node-scheduler-policy=pakc", "--snapshot", file)
+    assert "note: metadata.annotations[hami.io/node-scheduler-policy]: 'pakc' counts for nothing" in done.output
+
+
+def test_at_80_columns_no_word_is_cut(file: str) -> None:
+    for words in (("explain", "pod", "team/waits"), ("fit", "--gpu", "2", "--gpumem", "9"), ("frag",)):
+        done = CliRunner().invoke(hami, (*words, "--snapshot", file), env={"COLUMNS": "80"}, color=False)
+        assert "…" not in done.output
+    console = Console(width=80, record=True, file=StringIO())
+    answer = msgspec.json.decode(
+        run("explain", "pod", "team/waits", "--snapshot", file, "-o", "json").output, type=Explained
+    )
+    console.print(pictures.explained(answer, True, console.width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("CardInsufficientMemory") >= 3  # in the reason and beside each card
+
+
+def test_a_large_cluster_s_picture_stops_and_says_so() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    use = CardUse(CardId("d"), "L40S", 0, 10, 0, 46000, 0, 100, 0)
+    console.print(pictures.cards([(f"n{number:03}", (use,) * 16) for number in range(70)]))
+    text = console.export_text()
+    assert "and 20 nodes more: -o json has all" in " ".join(text.split())
+    assert "n049" in text
+    assert "n050" not in text
+
+
 def test_every_command_teaches() -> None:
     for words in (("explain", "pod"), ("fit",), ("frag",), ("record",)):
         done = run(*words, "--help")
@@ -156,8 +267,6 @@ def kubernetes_pod(**fields: Any) -> DatedPod:
         "spec": {"containers": [{"name": "c", "resources": {"limits": limits}}], **fields.pop("spec", {})},
         "status": fields.pop("status", {}),
     }
-    import msgspec
-
     return msgspec.convert(body, DatedPod)
 
 
@@ -189,8 +298,6 @@ def test_a_pod_arrives_is_bound_and_leaves_once_each() -> None:
 
 
 def test_pods_without_cards_and_nodes_without_register_are_not_recorded() -> None:
-    import msgspec
-
     watch, lines = recorder()
     plain = msgspec.convert({"metadata": {"name": "x", "uid": "x"}, "spec": {"containers": [{"name": "c"}]}}, DatedPod)
     watch.pod(Added(plain))
@@ -200,8 +307,6 @@ def test_pods_without_cards_and_nodes_without_register_are_not_recorded() -> Non
 
 
 def test_budgets_cover_by_kubernetes_rules() -> None:
-    import msgspec
-
     def covered(selector: object) -> bool:
         body = {"metadata": {"namespace": "ns", "name": "b"}, "spec": {"selector": selector}, "status": {}}
         return bool(budget_entries([msgspec.convert(body, DisruptionBudget)], [kubernetes_pod()]))

@@ -1,9 +1,11 @@
 """The files of a cluster: what is written is read again, and what is no such file is refused by name."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 from tests.unit.plan import builders as make
 
 from hami.model.ask import Ask, PodRef
@@ -11,15 +13,26 @@ from hami.model.card import Card
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
+from hami.model.quota import Measure
 from hami.wire import record, snapshot
 from hami.wire.record import NodeGone, NodeSeen, PodArrived, PodBound, PodLeft, Start, Synced
-from hami.wire.snapshot import AskEntry, BudgetEntry, NodeEntry, PodEntry, Snapshot, card_entry
+from hami.wire.snapshot import (
+    AskEntry,
+    BudgetEntry,
+    LimitEntry,
+    NodeEntry,
+    PodEntry,
+    QuotaEntry,
+    Snapshot,
+    card_entry,
+)
 
 NODE = NodeEntry(NodeName("n1"), (card_entry(make.card("d0"), cordoned=True), card_entry(make.card("d1"))))
 ASK = AskEntry.of(make.pod(make.app(make.want(8000, cores=30, use_types=("A100",)))))
 SLICES = ((Slice(CardId("d0"), Family("NVIDIA"), 8000, 30),),)
 POD = PodEntry("ns", "p", PodUid("u"), ASK, NodeName("n1"), SLICES, created=17.25)
-WHOLE = Snapshot(1.5, (NODE,), (POD,), (BudgetEntry("ns", "b", 1, (PodUid("u"),)),))
+QUOTA = QuotaEntry("ns", "q", (LimitEntry("nvidia.com/gpumem", Family("NVIDIA"), Measure.MEMORY, 80000),))
+WHOLE = Snapshot(1.5, (NODE,), (POD,), (BudgetEntry("ns", "b", 1, (PodUid("u"),)),), (QUOTA,))
 LINES = [
     Start(1.0),
     NodeSeen(1.0, NODE),
@@ -37,6 +50,8 @@ WRITTEN = (
     b'[{"name":"app","cards":[{"family":"NVIDIA","cards":1,"core_percent":30,"mem_mib":8000,"rules":'
     b'{"use_types":["A100"]}}]}]},"node":"n1","slices":[[{"card":"d0","family":"NVIDIA","mem_mib":8000,'
     b'"core_percent":30}]],"created":17.25}],"budgets":[{"namespace":"ns","name":"b","allowed":1,"pods":["u"]}],'
+    b'"quotas":[{"namespace":"ns","name":"q","limits":[{"resource":"nvidia.com/gpumem","family":"NVIDIA",'
+    b'"measure":"memory","most":80000}]}],'
     b'"policies":{"node":"binpack","card":["spread"]},"version":1,"kind":"hami.io/snapshot"}\n'
 )
 """The promise: files of version 1 look like this."""
@@ -45,6 +60,25 @@ WRITTEN = (
 def test_a_snapshot_is_written_as_promised_and_read_again() -> None:
     assert snapshot.encode(WHOLE) == WRITTEN
     assert snapshot.decode(WRITTEN) == WHOLE
+
+
+def test_what_was_written_before_quotas_were_is_read_too() -> None:
+    before = WRITTEN[: WRITTEN.index(b'"quotas"')] + WRITTEN[WRITTEN.index(b'"policies"') :]
+    assert snapshot.decode(before) == replace(WHOLE, quotas=())
+
+
+@pytest.mark.parametrize(
+    ("twice", "path"),
+    [
+        ({"nodes": (NODE, NODE)}, "c.json.nodes[1].name"),
+        ({"pods": (POD, POD)}, "c.json.pods[1].uid"),
+        ({"nodes": (replace(NODE, cards=(*NODE.cards, NODE.cards[0])),)}, "c.json.nodes[0].cards[2].id"),
+    ],
+)
+def test_what_stands_there_twice_is_named(twice: dict[str, Any], path: str) -> None:
+    with pytest.raises(Malformed) as fault:
+        snapshot.decode(snapshot.encode(replace(WHOLE, **twice)), "c.json")
+    assert fault.value.path == path
 
 
 def test_a_later_field_does_not_hurt_an_earlier_reader() -> None:

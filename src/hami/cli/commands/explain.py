@@ -11,9 +11,23 @@ if TYPE_CHECKING:
     from hami.scheduler.api.answers import Explained
 
 
-@click.group()
+class Explain(click.Group):
+    """A group whose only kind of thing is a pod: who leaves the word out is told."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"explain what? `hami explain pod {args[0]}` explains a pod")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Explain)
 def command() -> None:
-    """Explain a decision: per node and card the reason, the scores, and the nearest change that makes it fit."""
+    """Why a pod waits, or is where it is, and the nearest change.
+
+    Per node and card the reason with what was needed and had, HAMi's scores, and what would make it fit.
+    """
 
 
 @command.command("pod")
@@ -86,5 +100,8 @@ def finish(answer: "Explained", output: str) -> None:
     else:
         from hami.cli.look import pictures
 
-        pictures.console().print(pictures.explained(answer, answer.detail))
+        console = pictures.console()
+        for note in answer.notes:
+            console.print(f"note: {note}", style="yellow", markup=False)
+        console.print(pictures.explained(answer, answer.detail, console.width))
     sys.exit(0 if answer.fits else 1)

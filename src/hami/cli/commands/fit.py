@@ -10,6 +10,14 @@ from hami.cli.look.source import FILE, Source, options
 if TYPE_CHECKING:
     from hami.scheduler.api.answers import Explained
 
+_TEMPLATE = ("spec", "template")
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "Pod": (),
+    **dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"), _TEMPLATE),
+    "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
+}
+"""What makes pods, and where the pod stands in it."""
+
 
 @click.command()
 @click.option("--gpu", type=click.IntRange(1, 1024), help="Cards a container.  [default: 1 where anything is asked]")
@@ -27,7 +35,12 @@ if TYPE_CHECKING:
     "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Any other annotation of the pod."
 )
 @click.option("-n", "--namespace", default="default", show_default=True, help="Whose quota counts.")
-@click.option("-f", "--file", type=FILE, help="A Pod manifest (YAML or JSON) in place of all of the above.")
+@click.option(
+    "-f",
+    "--file",
+    type=FILE,
+    help="A manifest (YAML or JSON) of a Pod, or of a Deployment, Job ..., in place of all of the above.",
+)
 @click.option("--nodes", type=click.IntRange(1, 64), default=8, show_default=True, help="Nodes shown card by card.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 @options()
@@ -50,15 +63,9 @@ def command(source: Source, file: Path | None, namespace: str, nodes: int, outpu
 def _question(file: Path | None, namespace: str, asked_for: dict[str, Any]) -> dict[str, Any]:
     """The body of /api/v1/fit."""
     if file is not None:
-        import yaml
-
-        try:
-            pod = yaml.safe_load(file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as fault:
-            raise click.UsageError(f"{file} is no YAML: {fault}") from None
-        if not isinstance(pod, dict) or pod.get("kind") != "Pod":
-            raise click.UsageError(f"{file} is no Pod manifest (one document, kind: Pod)")
-        return {"pod": {key: pod[key] for key in ("metadata", "spec") if key in pod}}
+        if any(value not in (None, (), False) for value in asked_for.values()):
+            raise click.UsageError("-f says what is asked: no --gpu, --type and so on beside it")
+        return {"pod": _manifest(file, namespace)}
     limits = dict(_pair(text, "--limit") for text in asked_for["limits"])
     for option, name in (
         ("gpu", "gpu"),
@@ -71,6 +78,30 @@ def _question(file: Path | None, namespace: str, asked_for: dict[str, Any]) -> d
     if not limits:
         raise click.UsageError("say what it asks: --gpu 1 --gpumem 8000 --gpucores 30, or -f pod.yaml (see --help)")
     return {"limits": limits, "annotations": _annotations(asked_for), "namespace": namespace}
+
+
+def _manifest(file: Path, namespace: str) -> dict[str, Any]:
+    """The pod of a manifest, or the one that a Deployment, Job, CronJob and so on would make."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        raise click.UsageError(f"{file} is no YAML of one document: {fault}") from None
+    if not isinstance(found, dict) or found.get("kind") not in TEMPLATES:
+        kind = found.get("kind") if isinstance(found, dict) else None
+        said = f"its kind is {kind}" if kind else "it has no kind"
+        raise click.UsageError(f"{file} makes no pods: {said}; {', '.join(TEMPLATES)} do")
+    pod: Any = found
+    for key in TEMPLATES[found["kind"]]:
+        pod = pod.get(key) if isinstance(pod, dict) else None
+    if not isinstance(pod, dict):
+        raise click.UsageError(f"{file} has nothing at {'.'.join(TEMPLATES[found['kind']])}")
+    told = {key: pod[key] for key in ("metadata", "spec") if key in pod}
+    given = found.get("metadata") or {}
+    if isinstance(given, dict) and isinstance(told.setdefault("metadata", {}), dict):
+        told["metadata"] = {"namespace": given.get("namespace") or namespace, **told["metadata"]}
+    return told
 
 
 def _annotations(asked_for: dict[str, Any]) -> dict[str, str]:
@@ -100,12 +131,13 @@ def _answer(source: Source, question: dict[str, Any], nodes: int) -> "Explained"
 
 def _from_file(source: Source, question: dict[str, Any], nodes: int) -> "Explained":
     import msgspec
+    from msgspec.structs import replace
 
     from hami.ledger.survey import survey
     from hami.plan.steps import finish
     from hami.scheduler.api.answers import whole
     from hami.scheduler.api.desk import Question
-    from hami.vendors.trial import trial_ask, trial_pod
+    from hami.vendors.trial import trial_ask, trial_notes, trial_pod
     from hami.wire.faults import decoded
 
     asked = decoded(msgspec.json.Decoder(Question).decode, msgspec.json.encode(question), "$")
@@ -113,4 +145,5 @@ def _from_file(source: Source, question: dict[str, Any], nodes: int) -> "Explain
     read, filed = source.filed()
     pod = asked.pod or trial_pod(asked.limits, asked.annotations, asked.namespace, vendors)
     ask = trial_ask(pod, vendors, read.policies.policies())
-    return whole(finish(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))
+    found = whole(finish(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))
+    return replace(found, notes=trial_notes(pod, vendors))

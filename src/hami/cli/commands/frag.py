@@ -102,7 +102,7 @@ def _draw(found: "Report") -> None:
 
     console = pictures.console()
     if found.picture:
-        console.print(pictures.cards((one.node, one.cards) for one in found.picture))
+        console.print(pictures.cards([(one.node, one.cards) for one in found.picture]))
     console.print(pictures.fragmented(found.fragmentation, found.after))
     if found.moves:
         console.print(pictures.moves(found.target or "", found.moves, found.target_node or ""))

@@ -7,11 +7,12 @@ from typing import BinaryIO
 import click
 
 from hami.cli.look.source import Source, options
+from hami.cli.numbers import Number
 
 
 @click.command()
 @click.option("--snapshot", "moment", is_flag=True, help="One moment as one JSON object, then stop.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@click.option("--for", "seconds", type=Number(min=0, min_open=True), help="Stop after so many seconds.")
 @click.option(
     "--output-file", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
 )
@@ -25,7 +26,8 @@ def command(source: Source, moment: bool, seconds: float | None, out: Path | Non
     hami record --for 86400 --out day.jsonl     a day
 
     Needs your right to list and watch nodes and pods in all namespaces, and to list disruption budgets (without it
-    every pod of a snapshot counts as protected). No environment, image or label is written: docs/reference/record.md.
+    every pod of a snapshot counts as protected) and resource quotas (without it none counts). No environment, image
+    or label is written: docs/reference/record.md.
 
     Exit status: 0 done, 2 wrong use, 3 the API server does not answer or refuses.
     """

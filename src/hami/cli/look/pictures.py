@@ -1,6 +1,6 @@
 """Explanations and fragmentation, drawn: tables, and a bar a card. Decides nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,14 @@ from hami.plan.fragmentation import Fragmentation, Room
 from hami.plan.moves import Move
 from hami.plan.pack import Worth
 
+WIDTH = 140
+"""Columns where nobody looks: a pipe or a file."""
+BARS_FROM = 110
+"""Narrower screens show a card's memory in numbers only, so that reasons have room."""
 BAR = 20
+NODES = 50
+"""Lines of a cluster's picture."""
+NUMBERS = ("nodes", "effort", "seen", "fit now", "after", "at best", "free, of no use")
 SEATS = 5
 """Lines of seats shown of a node."""
 UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTimeSlicingExhausted": "slices"}
@@ -23,11 +30,11 @@ UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTime
 def console(json: bool = False) -> Console:
     import sys
 
-    return Console(stderr=json, width=None if sys.stdout.isatty() else 140)
+    return Console(stderr=json, width=None if sys.stdout.isatty() else WIDTH)
 
 
-def explained(survey: Survey, detail: bool) -> RenderableType:
-    """The answer, the reasons, what would help, and the cards of the nodes that were looked at."""
+def explained(survey: Survey, detail: bool, width: int = WIDTH) -> RenderableType:
+    """The answer, the reasons, what would help, and the cards of the nodes that were looked at, in so many columns."""
     parts: list[RenderableType] = [_verdict(survey)]
     if survey.refused:
         parts.append(_reasons(survey))
@@ -35,7 +42,7 @@ def explained(survey: Survey, detail: bool) -> RenderableType:
         parts.append(_fixes(survey.fixes))
     elif not survey.fits and detail:
         parts.append(Text("No single change of the ask, of a card or of one pod makes it fit.", style="yellow"))
-    parts += [_node(node) for node in survey.nodes]
+    parts += [_node(node, width) for node in survey.nodes]
     if not detail:
         parts.append(Text("Nodes and cards are shown to those who may `get nodes`.", style="dim"))
     return Group(*parts)
@@ -51,35 +58,35 @@ def _verdict(survey: Survey) -> Text:
     return Text(f"does not fit: 0 of {survey.offered} nodes ({asks})", style="bold red")
 
 
-def _reasons(survey: Survey) -> Table:
-    table = _table("Why not", ("nodes", "reason", "which"))
+def _reasons(survey: Survey) -> RenderableType:
+    table = _table(("nodes", "reason", "which"))
     for one in survey.refused:
         more = f" and {one.nodes - len(one.names)} more" if one.names and one.nodes > len(one.names) else ""
         table.add_row(str(one.nodes), one.text, ", ".join(one.names) + more)
-    return table
+    return _titled("Why not", table)
 
 
-def _fixes(fixes: Sequence[Fix]) -> Table:
-    table = _table("What would make it fit, the nearest first", ("change", "then it fits on", "effort"))
+def _fixes(fixes: Sequence[Fix]) -> RenderableType:
+    table = _table(("change", "then it fits on", "effort"))
     for number, fix in enumerate(fixes):
         table.add_row(Text(fix.text, style="bold" if number == 0 else ""), fix.node or "", f"{fix.effort:.2f}")
-    return table
+    return _titled("What would make it fit, the nearest first", table)
 
 
-def _node(node: Explanation) -> Table:
+def _node(node: Explanation, width: int) -> RenderableType:
     mark = "fits" if node.plan else node.refusal or "does not fit"
-    table = _table(
-        f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}",
-        ("card", "model", "memory", "", "cores", "slices", "verdict"),
-    )
+    wide = width >= BARS_FROM
+    heads = ("card", "model", *(("memory",) if wide else ()), "MiB free", "cores free", "slices", "verdict")
+    table = _table(heads)
     taken = {one.card for slices in node.plan.containers for one in slices} if node.plan else set()
+    alone = len({one.container for one in node.cards}) == 1
     for use in node.use:
         verdicts = [one for one in node.cards if one.card == use.card]
-        chosen = use.card in taken
-        table.add_row(*_card(use), Group(*(_said(one, chosen) for one in verdicts)))
+        said = [_said(one, use.card in taken, "" if alone else f"{one.container}: ") for one in verdicts]
+        table.add_row(*_card(use, wide), Group(*said))
     if node.pack is not None:
         table.caption, table.caption_justify = _packed(node.pack), "left"
-    return table
+    return _titled(f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}", table)
 
 
 def _packed(worth: Worth) -> str:
@@ -98,27 +105,28 @@ def _packed(worth: Worth) -> str:
     return "\n".join(lines)
 
 
-def _card(use: CardUse) -> tuple[RenderableType, ...]:
+def _card(use: CardUse, wide: bool) -> tuple[RenderableType, ...]:
     return (
         str(use.index),
         use.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
-        bar(use.used_mem_mib, use.mem_mib),
-        f"{use.mem_mib - use.used_mem_mib} of {use.mem_mib} MiB free",
-        f"{use.core_percent - use.used_core_percent} % free",
+        *((bar(use.used_mem_mib, use.mem_mib),) if wide else ()),
+        f"{use.mem_mib - use.used_mem_mib} of {use.mem_mib}",
+        f"{use.core_percent - use.used_core_percent} %",
         f"{use.used_slots}/{use.slots}",
     )
 
 
-def _said(verdict: CardVerdict, chosen: bool) -> Text:
+def _said(verdict: CardVerdict, chosen: bool, whose: str) -> Text:
+    """`whose` names the container, where there are several."""
     if verdict.score is not None:
-        text = f"{verdict.container}: score {verdict.score:.2f} = {verdict.formula}"
+        text = f"{whose}score {verdict.score:.2f} = {verdict.formula}"
         return Text(("→ " if chosen else "") + text, style="bold green" if chosen else "green")
     reason = verdict.reason.value if verdict.reason else ""
     amounts = ""
     if verdict.needed is not None and verdict.had is not None:
         unit = UNITS.get(reason, "")
         amounts = f": needs {verdict.needed} {unit}, has {verdict.had}"
-    return Text(f"{verdict.container}: {reason}{amounts}", style="red")
+    return Text(f"{whose}{reason}{amounts}", style="red")
 
 
 def bar(used: int, total: int, width: int = BAR) -> Text:
@@ -126,44 +134,42 @@ def bar(used: int, total: int, width: int = BAR) -> Text:
     return Text("█" * filled, style="cyan") + Text("░" * (width - filled), style="dim")
 
 
-def cards(nodes: Iterable[tuple[str, Sequence[CardUse]]]) -> Table:
+def cards(nodes: Sequence[tuple[str, Sequence[CardUse]]]) -> RenderableType:
     """Every card as a small bar, a node a row."""
-    table = _table("Cards (█ used, ░ free)", ("node", "cards", "free"))
-    for name, uses in nodes:
+    table = _table(("node", "cards", "free"))
+    for name, uses in nodes[:NODES]:
         bars = Text(" ").join(bar(use.used_mem_mib, use.mem_mib, 8) for use in uses)
         free = sum(max(0, use.mem_mib - use.used_mem_mib) for use in uses)
         cores = sum(max(0, use.core_percent - use.used_core_percent) for use in uses)
         table.add_row(name, bars, f"{free} MiB, {cores} %")
-    return table
+    if len(nodes) > NODES:
+        table.caption, table.caption_justify = f"and {len(nodes) - NODES} nodes more: -o json has all", "left"
+    return _titled("Cards (█ used, ░ free)", table)
 
 
 def fragmented(before: Fragmentation, after: Fragmentation | None = None) -> Group:
-    """How many of each typical ask still fit; with what the moves would make of it."""
+    """How many of each typical ask still fit, with what the moves would make of it; and what blocks."""
     head = f"Fragmentation {before.percent:.1f} %"
     if after is not None:
         head += f", {after.percent:.1f} % after the moves"
-    columns = (
-        "typical ask",
-        "pods seen",
-        "fit now",
-        *(("after",) if after else ()),
-        "at best",
-        "free but unusable",
-        "what blocks",
-    )
-    table = _table("", columns)
+    table = _table(("typical ask", "seen", "fit now", *(("after",) if after else ()), "at best", "free, of no use"))
     later = {room.name: room.fits for room in after.rooms} if after else {}
     for room in before.rooms:
         counts = [str(room.fits), *([str(later.get(room.name, ""))] if after else [])]
-        table.add_row(
-            room.name,
-            str(room.seen or ""),
-            *counts,
-            str(room.at_best),
-            f"{room.unusable_percent:.0f} %",
-            _blocked(room),
-        )
-    return Group(Text(head, style="bold"), table, *_partly(before))
+        table.add_row(room.name, str(room.seen or ""), *counts, str(room.at_best), f"{room.unusable_percent:.0f} %")
+    blocked = [room for room in before.rooms if room.stuck]
+    parts = [_blocking(blocked)] if blocked else []
+    return Group(Text(head, style="bold"), table, *parts, *_partly(before))
+
+
+def _blocking(rooms: Sequence[Room]) -> RenderableType:
+    """Cards with something free that is of no use to an ask, and why."""
+    table = _table(("typical ask", "cards", "reason", "free there"))
+    for room in rooms:
+        for number, one in enumerate(room.stuck[:2]):
+            free = f"{one.free_mem_mib} MiB, {one.free_core_percent} %"
+            table.add_row("" if number else room.name, str(one.cards), one.reason.value, free)
+    return _titled("What blocks", table)
 
 
 def _partly(measured: Fragmentation) -> list[Text]:
@@ -172,27 +178,21 @@ def _partly(measured: Fragmentation) -> list[Text]:
     return [Text(f"{one.name}: searched {one.searched} of {one.nodes} nodes", style="yellow") for one in partly]
 
 
-def _blocked(room: Room) -> str:
-    return "; ".join(
-        f"{one.cards} cards {one.reason.value} ({one.free_mem_mib} MiB, {one.free_core_percent} % free there)"
-        for one in room.stuck[:2]
-    )
-
-
-def moves(target: str, made: Sequence[Move], node: str) -> Table:
-    table = _table(
-        f"Moves that would make room for {target} on {node} (nothing is moved)", ("pod", "from", "to", "cards")
-    )
+def moves(target: str, made: Sequence[Move], node: str) -> RenderableType:
+    table = _table(("pod", "from", "to", "cards"))
     for move in made:
         slices = ", ".join(one.card for container in move.plan.containers for one in container)
         table.add_row(str(move.pod), move.source, move.plan.node, slices)
-    return table
+    return _titled(f"Moves that would make room for {target} on {node} (nothing is moved)", table)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def _titled(title: str, table: Table) -> RenderableType:
+    """Above the table and as wide as the screen: a table's own title is only as wide as the table."""
+    return Group(Text(title, style="italic"), table)
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(
-            name, justify="right" if name in ("nodes", "effort", "fit now", "after", "at best") else "left"
-        )
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
     return table

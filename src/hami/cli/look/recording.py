@@ -17,12 +17,13 @@ from hami.model.ask import Policies
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
 from hami.scheduler.budgets import DisruptionBudget, budget_entries
-from hami.scheduler.entries import DatedPod, node_entry, pod_entry
+from hami.scheduler.entries import DatedPod, node_entry, pod_entry, quota_entry
 from hami.scheduler.handshake import Handshakes
+from hami.scheduler.records import quota_record
 from hami.wire import annotations as keys
 from hami.wire import record
-from hami.wire.objects import Node
-from hami.wire.snapshot import BudgetEntry, NodeEntry, PodEntry, PoliciesEntry, Snapshot
+from hami.wire.objects import Node, ResourceQuota
+from hami.wire.snapshot import BudgetEntry, NodeEntry, PodEntry, PoliciesEntry, QuotaEntry, Snapshot
 
 SILENT_S = 150.0
 """An agent that has not reported for this long is silent, as the scheduler has it by default."""
@@ -41,6 +42,7 @@ async def snapshot(kube: Kube, vendors: Sequence[Vendor], policies: Policies) ->
         nodes=tuple(sorted(_registered(nodes, vendors), key=lambda node: node.name)),
         pods=tuple(sorted(told, key=lambda pod: (pod.namespace, pod.name, pod.uid))),
         budgets=tuple(await budgets(kube, [pod for pod in pods if pod.metadata.uid in uids])),
+        quotas=tuple(await quotas(kube, vendors)),
         policies=PoliciesEntry(policies.node, policies.card),
     )
 
@@ -53,6 +55,16 @@ async def budgets(kube: Kube, pods: Sequence[DatedPod]) -> list[BudgetEntry]:
         uids = tuple(sorted(PodUid(pod.metadata.uid) for pod in pods))
         return [BudgetEntry("", "(disruption budgets may not be read)", 0, uids)] if uids else []
     return budget_entries(found, pods)
+
+
+async def quotas(kube: Kube, vendors: Sequence[Vendor]) -> list[QuotaEntry]:
+    """What namespaces are limited to of cards; nothing for one who may not read quotas."""
+    try:
+        found = await kube.list(paths.resource_quotas(), ResourceQuota)
+    except Forbidden:
+        return []
+    records = (quota_record(one, vendors) for one in found)
+    return [quota_entry(one) for one in sorted(records, key=lambda one: (one.namespace, one.name)) if one.limits]
 
 
 def _registered(nodes: Sequence[Node], vendors: Sequence[Vendor]) -> list[NodeEntry]:

@@ -33,6 +33,8 @@ class Explained(Survey, frozen=True, omit_defaults=True, kw_only=True):
     """Whether nodes and cards are told: who may not `get nodes` gets none."""
     kind: str
     version: int
+    notes: tuple[str, ...] = ()
+    """What of a pod that nobody has made yet counts for nothing or is probably not meant, as the webhook would warn."""
 
 
 class Fragmented(Struct, frozen=True, kw_only=True):

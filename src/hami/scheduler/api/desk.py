@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hami.kube import paths
 from hami.kube.client import Kube
@@ -29,7 +30,7 @@ from hami.plan.typical import learning
 from hami.scheduler.api.access import Access, Denied, User, certified
 from hami.scheduler.api.answers import Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine
-from hami.vendors.trial import trial_ask, trial_pod
+from hami.vendors.trial import trial_ask, trial_notes, trial_pod
 from hami.wire.faults import decoded
 from hami.wire.objects import Pod
 
@@ -127,7 +128,8 @@ class Desk:
         vendors = self._engine.vendors
         if pod is None:
             pod = trial_pod(question.limits, question.annotations, namespace, vendors)
-        return await self._surveyed(request, user, trial_ask(pod, vendors, self._engine.policies))
+        answer = await self._surveyed(request, user, trial_ask(pod, vendors, self._engine.policies))
+        return replace(answer, notes=trial_notes(pod, vendors))
 
     async def frag(self, _: web.BaseRequest, user: User) -> object:
         """How many of each typical ask still fit. For who may see nodes."""
