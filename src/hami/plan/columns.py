@@ -32,6 +32,9 @@ NO_SLOT, USED, USED_ALL, NO_UNITS = 8, 16, 32, 64
 """What is left on a card, in the bits above: no slot; somebody uses it, who may ask for all of its 100 percent; no
 percent of those it has."""
 
+FEW_ROWS = 512
+"""Up to so many are picked rather than all be looked at."""
+
 CELLS = ("free_slots", "free_mem", "free_core", "room", "mem", "core", "numa", "kind", "standing")
 """Columns with a cell a card, `[card][node]`."""
 _OF_ROWS = ("version", "registered", "mig", "usable", "cards", "host_cpu", "node_score")
@@ -94,6 +97,15 @@ class Columns:
     def largest(self) -> int:
         """MiB of the largest card of any node."""
         return int(self.mem[:, : self.rows].max(initial=0))
+
+    def changed(self, seen: Longs, rows: Longs) -> Bools:
+        """Which of `rows` have changed since `seen` had their versions; it has as many rows as there are."""
+        found: Bools = (
+            (seen != self.version).take(rows)  # thousands are not taken twice
+            if len(rows) > FEW_ROWS
+            else seen.take(rows) != self.version.take(rows)
+        )
+        return found
 
     def write(self, row: int, state: NodeState | None) -> None:
         """Row `row` becomes `state`; None empties it."""

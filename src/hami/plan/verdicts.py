@@ -23,15 +23,18 @@ class Verdicts:
         self.number[-1] = UNKNOWN
         self.missing = np.full(rows + 1, NOTHING, np.int64)
         self._seen = np.zeros(rows, np.int64)
+        self._fresh = True
 
     def stale(self, columns: Columns, rows: Longs) -> Longs:
         """Those of `rows` that have changed since they were looked at."""
-        changed = self._seen != columns.version  # of all rows: that is cheaper than taking thousands twice
-        stale: Longs = rows[changed.take(rows)]
-        return stale[stale >= 0] if changed[-1] else stale
+        if self._fresh:
+            return rows[rows >= 0]
+        stale: Longs = rows[columns.changed(self._seen, rows)]
+        return stale[stale >= 0]
 
     def put(self, columns: Columns, rows: Longs | slice, number: Ints, missing: Longs) -> None:
         """What was found of `rows` as they are now."""
+        self._fresh = False
         self.number[rows] = number
         self.missing[rows] = missing
         self._seen[rows] = columns.version[rows]

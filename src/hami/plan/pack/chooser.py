@@ -59,7 +59,7 @@ class Pack:
         want = leading(ask, self._part(columns))
         own = self._family(want.ask.family, columns)
         kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
-        stale = rows[kept.look_at(rows, columns.version)]
+        stale = rows[kept.look_at(rows, columns)]
         if len(stale):
             stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)
@@ -74,7 +74,7 @@ class Pack:
             return None
         own = self._family(family, columns)
         kept = own.keep(cpu_milli)
-        stale = rows[(rows >= 0) & (kept.seen.take(rows) != columns.version.take(rows))]
+        stale = rows[(rows >= 0) & columns.changed(kept.seen, rows)]
         if len(stale):
             stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)
@@ -139,15 +139,14 @@ def leading(ask: Ask, part: Callable[[CardAsk], float]) -> Want:
 
 def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs) -> None:
     """Note the gains of `rows`; where they are many, of those that promise most, and of the others later."""
-    lending, place = own.lending(ask), own.rows.place.take(rows, axis=1)
+    lending = own.lending(ask)
     kept.seen[rows] = columns.version.take(rows)
     if len(rows) > AT_ONCE:
-        first, able = lending.promising(place, ask.cards, AT_ONCE)
+        first, able = lending.promising(own.rows.place[:, : columns.rows], rows, ask.cards, AT_ONCE)
         kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
         kept.wait = PATIENCE
-        first = _ordered(first, len(rows))
-        rows, place = rows.take(first), place.take(first, axis=1)
-    cards, able = lending.cards(place, ask.cards)
+        rows = rows.take(_ordered(first, len(rows)))
+    cards, able = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
     found = np.full(len(rows), NO_ROOM)
     at = np.flatnonzero(able)
     found[at] = _gains(own, lending, cpu_milli, columns=columns, rows=rows.take(at), cards=cards.take(at, axis=1))

@@ -42,9 +42,9 @@ class Kept:
         self.wait = 0
         """Decisions until rows that are `UNWEIGHED` have their turn; 0 where none is."""
 
-    def look_at(self, rows: Longs, version: Longs) -> Bools:
+    def look_at(self, rows: Longs, columns: Columns) -> Bools:
         """Which of `rows` to weigh now: those that have changed, and those whose turn it is."""
-        changed: Bools = self.seen.take(rows) != version.take(rows)
+        changed = columns.changed(self.seen, rows)
         if self.wait:
             self.wait -= 1
             gains = self.gain.take(rows)

@@ -193,13 +193,11 @@ class Rows:
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
-        stale = rows[self._seen.take(rows) != columns.version.take(rows)]
+        stale = rows[columns.changed(self._seen, rows)]
         if not len(stale):
             return
         place = _places(columns, stale, self._scale)
-        seats = self._scale.seats.take(place[0], axis=0)
-        for card in place[1:]:
-            seats += self._scale.seats.take(card, axis=0)
+        seats: Singles = self._scale.seats.take(place, axis=0).sum(axis=0)
         residue, room = self._scale.residue.take(place).sum(axis=0), (place % LEVELS).sum(axis=0)
         self.place[:, stale], self.seats[stale], self.residue[stale], self.room[stale] = place, seats, residue, room
         now = worth(self._scale, seats, residue, room, columns.host_cpu.take(stale))
