@@ -191,16 +191,22 @@ static bool by_itself(const hami_card *card)
     return atomic_load_explicit(&card->alone, memory_order_relaxed) || hami_turn_ours(&card->pacer);
 }
 
+/* Where launches come from several streams, others of ours would be in what nobody waits for. */
+static bool runs_help(const hami_card *card, const hami_cost *cost)
+{
+    return hami_cost_uneven(cost) && hami_now_ns() - atomic_load(&card->crowded_ns) >= HAMI_CROWDED_NS;
+}
+
 bool hami_sample_in_run(const hami_card *card, const hami_cost *cost)
 {
-    return hami_cost_uneven(cost) && (by_itself(card) || atomic_load(&shared_run.of) == cost);
+    return runs_help(card, cost) && (by_itself(card) || atomic_load(&shared_run.of) == cost);
 }
 
 void hami_sample_run_begins(const hami_card *card, const hami_cost *cost)
 {
     const int64_t now = hami_now_ns();
     const hami_cost *of = atomic_load(&shared_run.of);
-    if (!hami_cost_uneven(cost) || by_itself(card) ||
+    if (!runs_help(card, cost) || by_itself(card) ||
         atomic_load_explicit(&cost->run_left, memory_order_relaxed) != HAMI_COST_RUN - 1)
         return;
     if (of == cost || (of != NULL && now > atomic_load(&shared_run.begun_ns) + SHARED_RUN_MOST_NS)) {

@@ -114,6 +114,39 @@ static void pairs_that_wander(hami_cost *c)
     CHECK(c->price_ns == 4500);
 }
 
+/*
+ * Matrix products of one grid and two depths, in the order of a program's step: what is charged for a hundred steps is what they took, any hundred. A
+ * sample that spoke for all launches since the one before charged 50 to 160 % of it.
+ */
+static void lengths_in_a_rhythm(hami_cost *c)
+{
+    static const int64_t step_ns[] = {60000, 240000, 60000, 60000, 60000, 240000, 240000, 60000, 60000};
+    enum { STEP = sizeof step_ns / sizeof step_ns[0] };
+    uint32_t samples = 0;
+    for (int steps = 0; steps < 20000;) {
+        int64_t used = 0, charged = 0;
+        for (int i = 0; i < 100 * STEP; i++) {
+            uint32_t none = 0;
+            const int64_t price = c->price_ns;
+            const uint32_t number = hami_cost_due(c, price, &none);
+            used += step_ns[i % STEP];
+            charged += price + (number == 0 ? 0 : hami_cost_learn(c, number, step_ns[i % STEP], c->charged_ns, HAMI_COST_ALONE));
+            samples += number != 0;
+        }
+        steps += 100;
+        CHECK(steps <= 400 || (charged > used * 95 / 100 && charged < used * 105 / 100));
+    }
+    CHECK(hami_cost_uneven(c) && samples < 20000 * STEP / 8);
+    /* All of one length from some time on: it is measured as all others again. */
+    for (int i = 0; i < 20000; i++) {
+        uint32_t none = 0;
+        const uint32_t number = hami_cost_due(c, c->price_ns, &none);
+        if (number != 0)
+            hami_cost_learn(c, number, 60000, c->charged_ns, HAMI_COST_ALONE);
+    }
+    CHECK(!hami_cost_uneven(c) && c->price_ns > 59000 && c->price_ns < 62000);
+}
+
 void cost(void)
 {
     static hami_cost table[HAMI_COST_KEYS];
@@ -171,6 +204,7 @@ void cost(void)
     CHECK(hami_cost_learn(c, 5000, 3000000, 5000 * (int64_t)1000000, HAMI_COST_ALONE) == 100 * 1000 * 1000);
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
+    lengths_in_a_rhythm(hami_cost_find(table, hami_cost_key(0x81, 1, 0)));
     pairs_that_wander(hami_cost_find(table, hami_cost_key(0x80, 1, 0)));
     /* Kernels of 300 us that a changing clock makes a tenth longer or shorter, one of five cut by a slice: what they take, nearly. */
     c = hami_cost_find(table, hami_cost_key(0x7e, 1, 0));
