@@ -105,6 +105,16 @@ def survey(ledger: Ledger, ask: Ask, *, closely: int = CLOSELY, ask_of: AskOf = 
     )
 
 
+def with_asks(ledger: Ledger, found: Survey, ask_of: AskOf) -> Steps[Survey]:
+    """The same once it is known what the pods that it would move ask: a place has to accept their types and more."""
+    fixes = [fix for fix in found.fixes if fix.change is not Change.MOVE_POD]
+    for fix in found.fixes:
+        if fix.change is Change.MOVE_POD:
+            judged = yield from _moved_or_ended(ledger, fix, ask_of)
+            fixes.append(judged)
+    return replace(found, fixes=tuple(sorted(fixes)))
+
+
 def residents_on(ledger: Ledger, name: NodeName, ask_of: AskOf) -> list[Resident]:
     """Who holds what on a node; a pod whose record cannot be read is left out."""
     return [

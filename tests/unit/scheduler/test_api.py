@@ -132,6 +132,30 @@ async def test_a_person_with_all_rights_sees_nodes_cards_and_the_nearest_fix(sta
     assert {node["node"] for node in answer["nodes"]} == {"n1", "n2"}
 
 
+@pytest.mark.parametrize(
+    ("uid", "types", "said"),
+    [
+        ("on-n1", "A10", "move pod ns/pod-on-n1 to n3"),
+        ("on-n1", "A100", "end pod ns/pod-on-n1: no other node has room for it"),
+        ("another", "A100", "move pod ns/pod-on-n1 to n3"),
+    ],
+)
+async def test_a_pod_is_to_be_moved_only_where_it_would_accept_a_card(
+    stage: Any, uid: str, types: str, said: str
+) -> None:
+    """The ledger has what pods hold; what they ask stands in the pod itself, if it is still the same one."""
+    stage.engine.ledger.set_node(NodeRecord(NodeName("n3"), (card("d3", model="NVIDIA-A10", mem_mib=4000),)))
+    desk, kube, _ = made(stage)
+    limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "3000", "nvidia.com/gpucores": "30"}
+    meta = {"namespace": "ns", "name": "pod-on-n1", "uid": uid, "annotations": {"nvidia.com/use-gputype": types}}
+    spec = {"containers": [{"name": "main", "resources": {"limits": limits}}]}
+    kube.pods = {
+        **PODS, "/api/v1/namespaces/ns/pods/pod-on-n1": json.dumps({"metadata": meta, "spec": spec}).encode()
+    }  # fmt: skip
+    _, answer = await ask(desk, "GET", EXPLAIN)
+    assert said in [fix["text"] for fix in answer["fixes"]]
+
+
 async def test_a_person_without_sight_of_nodes_gets_reasons_and_what_he_can_do_himself(stage: Any) -> None:
     desk, _, _ = made(stage, {("dev", "get", "pods")})
     status, answer = await ask(desk, "GET", EXPLAIN, "t-dev")

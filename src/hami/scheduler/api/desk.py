@@ -7,7 +7,8 @@ come again. Decides nothing and changes nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TypeVar
 
@@ -20,9 +21,11 @@ from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.errors import NotFound
 from hami.kube.pace import Bucket
-from hami.ledger.survey import Survey, survey
-from hami.model.ask import Ask
+from hami.ledger.survey import Survey, survey, with_asks
+from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError, Malformed, Unavailable
+from hami.model.ids import PodUid
+from hami.plan.fixes import Change
 from hami.plan.fragmentation import measure
 from hami.plan.moves import stand_in
 from hami.plan.steps import Steps
@@ -139,11 +142,25 @@ class Desk:
     async def _surveyed(self, request: web.BaseRequest, user: User, ask: Ask) -> Explained:
         closely = _number(request, "nodes", 16, NODES)
         found = await self._in_turn(self._survey(ask, closely))
+        moved = [fix.pod for fix in found.fixes if fix.change is Change.MOVE_POD and fix.pod is not None]
+        if moved:
+            asks = await self._asks(moved)
+            found = await self._in_turn(with_asks(self._engine.ledger, found, lambda pod: asks.get(pod.uid)))
         if not await self._access.may(user, "get", "nodes"):
             return own(found)
         answer = whole(found)
         seen = [name for name in sorted(namespaces(answer)) if await self._access.may(user, "get", "pods", name)]
         return discreet(answer, frozenset(seen))
+
+    async def _asks(self, pods: Sequence[PodRef]) -> dict[PodUid, Ask]:
+        """What these pods ask, for the ledger has only what they hold. Who cannot be read is left out."""
+        found: dict[PodUid, Ask] = {}
+        for ref in pods:
+            with suppress(HamiError):
+                pod = await self._kube.get(paths.pods(ref.namespace, ref.name), Pod)
+                if pod.metadata.uid == ref.uid:
+                    found[ref.uid] = self._engine.ask(pod)
+        return found
 
     def _survey(self, ask: Ask, closely: int) -> Steps[Survey]:
         return survey(self._engine.ledger, ask, closely=closely)
