@@ -32,6 +32,8 @@ from hami.plan.tally import AFTER_MEMORY, FIRST, LEFT
 
 NEVER = np.iinfo(np.int32).min
 """Below every cell (`TOP`) and every ask."""
+_NEVER = np.int32(NEVER)
+
 
 _NO_CORE, _NO_CORE_PLACE = 128, np.uint8(7)
 """Beside what columns say of what a card is and of what is left on it, in one byte."""
@@ -90,25 +92,22 @@ class Sieve:
         if columns.changes == self._seen:
             return
         stale = np.flatnonzero(columns.version[: columns.rows] > self._seen)
-        if len(stale) * 3 >= columns.rows:  # then a look at all is cheaper than picking some
-            self._look(Cut(columns), slice(columns.rows))
-        else:
-            self._look(Cut(columns, stale), stale)
+        everything = len(stale) * 3 >= columns.rows  # then a look at all is cheaper than picking some
+        self._look(Cut(columns, None if everything else stale), slice(columns.rows) if everything else stale)
         self._seen = columns.changes
 
-    def _look(self, cut: Cut, rows: "slice | Longs") -> None:
-        first = self._judge(cut)
-        left = first == LEFT
-        if self.need.mem is not None:
-            left &= cut.free_mem >= cut.of(self.need.mem)
-        self.first[:, rows] = first
-        self.free[:, rows] = np.where(left, 0 if self.need.mem is not None else cut.free_mem, np.int32(NEVER))
-
-    def _judge(self, cut: Cut) -> Bytes:
+    def _look(self, cut: Cut, rows: slice | Longs) -> None:
         found: Bytes = cut.of(cut.columns.room) & self._minds
         found |= cut.of(self.need.standing)
-        found |= (cut.free_core < self._core).view(np.uint8) << _NO_CORE_PLACE  # also of 0: a card may lack some
-        return np.frombuffer(found.tobytes().translate(_FIRST), np.uint8).reshape(found.shape)
+        free = cut.of(cut.columns.free_mem)
+        found |= (cut.of(cut.columns.free_core) < self._core).view(np.uint8) << _NO_CORE_PLACE  # also of 0 asked
+        first = np.frombuffer(found.tobytes().translate(_FIRST), np.uint8).reshape(found.shape)
+        left = first == LEFT
+        if self.need.mem is not None:
+            left &= free >= cut.of(self.need.mem)
+            free = np.zeros_like(free)
+        self.first[:, rows] = first
+        self.free[:, rows] = np.where(left, free, _NEVER)
 
 
 class Sieves:

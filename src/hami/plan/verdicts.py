@@ -8,7 +8,7 @@ import numpy as np
 
 from hami.model.ask import Ask
 from hami.plan.columns import Columns, Ints, Longs
-from hami.plan.refusals import NOTHING, UNKNOWN, Words
+from hami.plan.refusals import FEASIBLE, NOTHING, UNKNOWN, Words
 from hami.plan.sieve import Sieves
 
 
@@ -19,10 +19,16 @@ class Verdicts:
     """
 
     def __init__(self, rows: int) -> None:
-        self.number = np.zeros(rows + 1, np.int32)
-        self.number[-1] = UNKNOWN
-        self.missing = np.full(rows + 1, NOTHING, np.int64)
-        self._seen = np.zeros(rows, np.int64)
+        self.number = np.empty(rows + 1, np.int32)
+        self.missing = np.empty(rows + 1, np.int64)
+        self._seen = np.empty(rows, np.int64)
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of any row."""
+        self.number[:-1], self.number[-1] = FEASIBLE, UNKNOWN
+        self.missing.fill(NOTHING)
+        self._seen.fill(0)
         self._fresh = True
 
     def stale(self, columns: Columns, rows: Longs) -> Longs:
@@ -62,11 +68,19 @@ class Recall:
         if len(self.words) > self.WORDS:
             self.words = Words()
             self._verdicts.clear()
-        shape = (tuple((one.kind, one.cards) for one in ask.containers), ask.card_policy, ask.weights, ask.budgets)
+        shape = (*((one.kind, one.cards) for one in ask.containers), ask.card_policy, ask.weights, ask.budgets)
         found = self._verdicts.pop(shape, None)
         if found is None or len(found.number) != len(columns.version) + 1:
-            if len(self._verdicts) >= self.SHAPES:
-                self._verdicts.pop(next(iter(self._verdicts)))
-            found = Verdicts(len(columns.version))
+            found = self._blank(len(columns.version))
         self._verdicts[shape] = found
         return found
+
+    def _blank(self, rows: int) -> Verdicts:
+        """Where there are enough already, those that were not used for longest: new memory costs more."""
+        if len(self._verdicts) < self.SHAPES:
+            return Verdicts(rows)
+        oldest = self._verdicts.pop(next(iter(self._verdicts)))
+        if len(oldest.number) != rows + 1:
+            return Verdicts(rows)
+        oldest.forget()
+        return oldest

@@ -12,7 +12,7 @@ from hami.model.ask import Ask, NodePolicy, Weights
 from hami.model.ids import NodeName
 from hami.model.quota import Budget, Measure, Quantum
 from hami.plan.choose import Decision, choose
-from hami.plan.refusals import NOTHING, UNKNOWN
+from hami.plan.refusals import FEASIBLE, NOTHING, UNKNOWN
 from hami.plan.verdicts import Recall
 
 from . import builders as make
@@ -106,12 +106,20 @@ def test_no_more_than_so_many_shapes_are_kept_the_latest_used_last() -> None:
     recall, columns = index.recall, index.columns
     recall.SHAPES = 3
     asks = [pod(app(want(size))) for size in range(1, 5)]
-    first = [recall.verdicts(ask, columns) for ask in asks[:3]]
-    assert recall.verdicts(asks[0], columns) is first[0]
-    recall.verdicts(asks[3], columns)
-    assert recall.verdicts(asks[0], columns) is first[0]
-    assert recall.verdicts(asks[2], columns) is first[2]
-    assert recall.verdicts(asks[1], columns) is not first[1], "not used for the longest time"
+    rows = np.array([-1, 0])
+
+    def known(ask: Ask) -> tuple[list[int], list[int], list[int]]:
+        kept = recall.verdicts(ask, columns)
+        return kept.stale(columns, rows).tolist(), kept.number.take(rows).tolist(), kept.missing.take(rows).tolist()
+
+    for number, ask in enumerate(asks[:3]):
+        kept = recall.verdicts(ask, columns)
+        kept.put(columns, np.array([0]), np.array([7 + number]), np.array([50]))
+    assert known(asks[0]) == ([], [UNKNOWN, 7], [NOTHING, 50])
+    assert known(asks[3]) == ([0], [UNKNOWN, FEASIBLE], [NOTHING, NOTHING])
+    assert known(asks[0]) == ([], [UNKNOWN, 7], [NOTHING, 50])
+    assert known(asks[2]) == ([], [UNKNOWN, 9], [NOTHING, 50])
+    assert known(asks[1])[0] == [0], "not used for the longest time"
     assert len(recall._verdicts) == 3
 
 
