@@ -1,11 +1,8 @@
 """Why a pod waits and what would fit, asked as people ask: with their own rights, through the API server's proxy."""
 
-import asyncio
 import json
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from hami.scheduler import manifests
+from hami.lab.front import Front, own_address
 
 from .conftest import Cluster
 
@@ -23,99 +20,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
-OWN_IP = "192.0.2.1"
-"""Of a documentation network: nothing is sent to it, only the way out is looked up."""
-
-
-def own_address() -> str | None:
-    """This machine's address that is not loopback, which Kubernetes takes for no endpoint; None without one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((OWN_IP, 9))
-        except OSError:
-            return None
-        address = str(probe.getsockname()[0])
-    return None if address.startswith("127.") else address
-
-
-class Forwarder:
-    """A port on this machine's own address in front of one on loopback."""
-
-    def __init__(self, address: str, target: int) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._target = target
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, address, 0))
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer), return_exceptions=True)
-
-    @staticmethod
-    async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while piece := await reader.read(65536):
-                writer.write(piece)
-                await writer.drain()
-        finally:
-            writer.close()
-
-    def stop(self) -> None:
-        async def end() -> None:
-            self._server.close()
-            mine = asyncio.current_task()
-            tasks = [task for task in asyncio.all_tasks() if task is not mine]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _service(product: "Product") -> Iterator[None]:
-    yield from served(product)
-
-
-def served(product: "Product") -> Iterator[None]:
-    """The scheduler's Service, as a chart would have it, and what people need to reach it."""
     address = own_address()
     if address is None:
         pytest.skip("this machine has no address but loopback, which a Service cannot point to")
-    forwarder = Forwarder(address, product.replicas[0].port)
-    meta = {"name": product.site.webhook_service, "namespace": product.site.namespace}
-    spec = {"ports": [{"name": "https", "port": product.site.webhook_port}]}
-    # The API server's proxy goes to pods only: this one stands for the process behind the forwarder.
-    whom = {"kind": "Pod", "name": meta["name"], "namespace": meta["namespace"]}
-    subset = {
-        "addresses": [{"ip": address, "targetRef": whom}],
-        "ports": [{"name": "https", "port": forwarder.port}],
-    }
-    stand_in = {"schedulerName": "nobody", "containers": [{"name": "scheduler", "image": "none"}]}
-    product.lab.wait_for("the default account", lambda: product.lab.get("serviceaccount", "default", meta["namespace"]))
-    product.lab.apply(
-        [
-            {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": stand_in},
-            {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},
-            {"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, "subsets": [subset]},
-            *manifests.people(product.site),
-        ]
-    )
-    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
-    where = ("pod", meta["name"], "-n", meta["namespace"])
-    product.lab.kubectl("patch", *where, "--subresource=status", "--type=merge", "-p", json.dumps(status))
-    way = (
-        f"/api/v1/namespaces/{meta['namespace']}/services/https:{meta['name']}:{product.site.webhook_port}/proxy/readyz"
-    )
-    product.lab.wait_for("the way through the API server", lambda: product.lab.kubectl("get", "--raw", way))
-    yield
-    forwarder.stop()
+    with Front(product, address):
+        yield
 
 
 def person(lab: "Lab", tmp_path: Path, name: str, *rules: tuple[str, str]) -> str:

@@ -81,10 +81,15 @@ def play(stage: "Stage", console: "Console") -> bool:
 
 
 def stay(stage: "Stage", console: "Console") -> None:
+    asked = stage.open()
     console.print("\nThe cluster stays until Ctrl-C. In another shell:")
     kubectl = stage.lab.binaries["kubectl"]
     console.print(f"  export KUBECONFIG={stage.lab.kubeconfig}", soft_wrap=True)
     console.print(f"  {kubectl} describe pod too-big", soft_wrap=True)
+    if asked:
+        console.print(f"  {sys.executable} -m hami explain pod too-big", soft_wrap=True)
+        console.print(f"  {sys.executable} -m hami fit --gpu 2 --gpumem 10000 --gpucores 40", soft_wrap=True)
+    console.print(f"  {sys.executable} -m hami frag", soft_wrap=True)
     console.print(f"  logs are in {stage.lab.logs}", soft_wrap=True)
     try:
         while True:

@@ -17,6 +17,7 @@ from hami.cli.demo.simulated import SimulatedNodes
 from hami.config.schema import DeviceConfig
 from hami.lab import Lab, LabError, NodeSpec, obstacle
 from hami.lab.agents import start_agent
+from hami.lab.front import Front
 from hami.lab.images import TOOLS
 from hami.lab.product import Product
 from hami.sim.cards import Bench, parse
@@ -67,7 +68,7 @@ class Stage:
         self._say("Kubernetes: etcd, API server, controllers" + (", kubelet, containerd" if self.real_node else ""))
         self._parts.enter_context(self.lab)
         self._say("hami scheduler, its webhook, and a stock kube-scheduler that asks it")
-        product = Product(self.lab)
+        self._product = product = Product(self.lab)
         product.start()
         product.install()
         if self.real_node:
@@ -77,6 +78,13 @@ class Stage:
             start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=account)
         self._say(f"{len(self.simulated)} simulated nodes")
         self._parts.enter_context(SimulatedNodes(product.agents.kubeconfig, dict(self.simulated)))
+
+    def open(self) -> bool:
+        """Let people ask the scheduler through the API server; False where only loopback could be pointed to."""
+        if not self.real_node:
+            return False
+        self._parts.enter_context(Front(self._product, self.lab.nodes[NODE].address))
+        return True
 
     @property
     def simulated(self) -> tuple[tuple[str, Shape], ...]:

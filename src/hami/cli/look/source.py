@@ -35,6 +35,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_S = 600
 
 
+class Unanswerable(Malformed):
+    """The scheduler's own words about what was asked: they name it, and the way out."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__("the question", None, words)
+        self.args = (words,)
+
+
 class Source(Struct, frozen=True, kw_only=True):
     """What the options say."""
 
@@ -115,10 +123,8 @@ def asked(source: Source, method: str, path: str, type: type[T], body: object = 
     """The scheduler's answer. Raises what says who refused, and the way out."""
     try:
         answer = run(_ask(source, method, path, body))
-    except NotFound as refusal:
-        raise Malformed(path.partition("?")[2] or path, None, refusal.message) from None
-    except BadRequest as refusal:
-        raise Malformed("the scheduler refused", path, refusal.message) from None
+    except (NotFound, BadRequest) as refusal:
+        raise Unanswerable(refusal.message) from None
     try:
         return msgspec.json.decode(answer, type=type)
     except msgspec.MsgspecError as fault:
