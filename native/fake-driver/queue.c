@@ -79,6 +79,13 @@ static int64_t event_ns(void)
     return EVENT_NS + more;
 }
 
+/* How much later an event is that has launches behind it, as on cards: FAKE_CUDA_BEHIND_NS. */
+static int64_t behind_ns(void)
+{
+    static int64_t behind = -1;
+    return behind >= 0 ? behind : (behind = number_of("FAKE_CUDA_BEHIND_NS"));
+}
+
 /* Works out the operation at the head of a stream; false when it has to wait. */
 static bool step(stream *s, int64_t now)
 {
@@ -94,6 +101,8 @@ static bool step(stream *s, int64_t now)
         s->ready_ns = start + o->duration_ns;
     } else if (o->kind == OP_EVENT) {
         s->ready_ns = ready + event_ns() + (s->last == SPINS ? late_ns() : 0);
+        if (s->tail - s->head > 1 && s->ops[(s->head + 1) % (DEPTH * 4)].kind == OP_KERNEL)
+            s->ready_ns += behind_ns();
         if (o->time == o->event->times)
             o->event->at_ns = s->ready_ns;
     } else if (o->kind == OP_GATE) {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,16 @@ def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Co
     got = container.probe("run", "spin", 4, ns, FAKE_CUDA_LATE_NS=str(late_ns), **wanted)
     share = sum(got["tenths"][20:]) / 2 * ns / 1e7  # type: ignore[index]
     assert 18.9 <= share <= 21
+
+
+@pytest.mark.parametrize(("ns", "host_ns"), [(5_000, 0), (5_000, 12_000), (100_000, 0)])
+def test_what_is_seen_in_bulk_is_what_a_queue_takes(container: Container, ns: int, host_ns: int) -> None:
+    """An event that has launches behind it is later than one that has none, on a card by 0.9 us: that is not in it."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    got = container.probe("run", "spin", 3, ns, host_ns, FAKE_CUDA_BEHIND_NS="1000", LIBCUDA_LOG_LEVEL="4", **wanted)
+    seen = [int(took) / int(n) for n, took in re.findall(r"(\d+) launches in bulk: took (\d+)", str(got["stderr"]))]
+    assert len(seen) > 3
+    assert statistics.median(seen) == pytest.approx(ns, rel=0.002)
 
 
 @pytest.mark.parametrize("work", ["memset", "copy"])

@@ -11,9 +11,10 @@
 #include "prim/prim.h"
 
 enum {
-    KEYS = 32, /* launches of one, at most */
-    SHORT_PAYS_NS = 640 * 1000,
-    GATE_NS = 500 * 1000,
+    KEYS = 44, /* launches of one, at most */
+    SHORT_PAYS_NS = 880 * 1000,
+    LAST_MARK_NS = 370 * 1000, /* so long after it began a host that is slow marks what it has launched, */
+    GATE_NS = 500 * 1000,      /* and then it is over */
     PATIENCE_NS = 600 * 1000,
     AGAIN_NS = 50 * 1000 * 1000,
     SELDOM_NS = 500 * 1000 * 1000,
@@ -23,16 +24,19 @@ enum {
     MOST_FAILED = 7,             /* each failure in a row doubles the pause, so often */
     LOST_NS = 50 * 1000 * 1000,  /* one whose thread has not come back for so long is over */
     HOLD_NS = 3 * 1000 * 1000,
-    LONGEST_NS = 300 * 1000,     /* of longer launches a pair's own error is nothing */
+    LONGEST_NS = 250 * 1000,     /* of longer launches a pair's own error is nothing */
     WRONG_MOST_NS = 2000         /* a price that is wrong by more is wrong for another reason */
 };
 
 typedef enum { SHORT, LONG, KINDS } kind;
 
-/* Launches before the first event, from it to the second, and from that to the last, or at least so many. */
+/*
+ * Launches before the first event, from it to the second, from that to the last, or at least so many, and behind that: of an event that has launches
+ * behind it the card takes note some 0.9 us later than of one that has none, so each has some.
+ */
 static const struct {
-    int warm, few, many, least;
-} plans[KINDS] = {[SHORT] = {8, 4, 20, 12}, [LONG] = {2, 1, 5, 3}};
+    int warm, few, many, least, behind;
+} plans[KINDS] = {[SHORT] = {8, 4, 28, 12, 4}, [LONG] = {2, 1, 7, 3, 2}};
 
 typedef struct {
     hami_cost *cost;
@@ -78,7 +82,7 @@ static kind kind_of(int64_t price_ns)
 
 int64_t hami_bulk_pays_ns(int64_t price_ns)
 {
-    const int launches = plans[LONG].warm + plans[LONG].few + plans[LONG].many + 1;
+    const int launches = plans[LONG].warm + plans[LONG].few + plans[LONG].many + plans[LONG].behind;
     return kind_of(price_ns) == SHORT ? SHORT_PAYS_NS : launches * price_ns;
 }
 
@@ -261,13 +265,15 @@ static void learn(bool measured)
     }
 }
 
+static int launches_since_mark(void)
+{
+    return bulk.all.launches - (bulk.marked == 0 ? 0 : bulk.marks[bulk.marked - 1].launches);
+}
+
 static void end(void)
 {
     hami_bench *b = bulk.bench;
-    const int least = plans[bulk.kind].warm + plans[bulk.kind].few + plans[bulk.kind].least;
-    const bool enough = bulk.marked == HAMI_BULK_MARKS - 1 && bulk.all.launches >= least;
-    if (enough)
-        mark();
+    const bool enough = bulk.marked == HAMI_BULK_MARKS && launches_since_mark() >= plans[bulk.kind].behind;
     const bool unforced = hami_gate_open(b->word, bulk.ticket);
     const bool measured = enough && !bulk.refused && !bulk.disturbed && unforced && passed(b->bulk[HAMI_BULK_MARKS - 1]);
     pthread_mutex_lock(&hami_bench_busy);
@@ -296,14 +302,29 @@ bool hami_bulk_takes(const hami_card *card, const hami_cost *cost, CUstream stre
     return fits;
 }
 
+static bool mark_is_due(int64_t after_ns)
+{
+    const int launches = launches_since_mark();
+    switch (bulk.marked) {
+    case 0:
+        return launches == plans[bulk.kind].warm;
+    case 1:
+        return launches == plans[bulk.kind].few;
+    case 2:
+        return launches == plans[bulk.kind].many || (after_ns > LAST_MARK_NS && launches >= plans[bulk.kind].least);
+    default:
+        return false;
+    }
+}
+
 void hami_bulk_made(void)
 {
     if (!hami_bulk_mine())
         return;
-    const int launches = bulk.all.launches, second = plans[bulk.kind].warm + plans[bulk.kind].few;
-    if (launches == plans[bulk.kind].warm || launches == second)
+    const int64_t now = hami_now_ns(), begun = atomic_load(&bulk.begun_ns);
+    if (mark_is_due(now - begun))
         mark();
-    if (launches == second + plans[bulk.kind].many || hami_now_ns() > atomic_load(&bulk.begun_ns) + GATE_NS)
+    if ((bulk.marked == HAMI_BULK_MARKS && launches_since_mark() >= plans[bulk.kind].behind) || now > begun + GATE_NS)
         end();
 }
 
