@@ -142,7 +142,7 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     lending = own.lending(ask)
     kept.seen[rows] = columns.version.take(rows)
     if len(rows) > AT_ONCE:
-        first, able = lending.promising(own.rows.place[:, : columns.rows], rows, ask.cards, AT_ONCE)
+        first, able = lending.promising(own.rows.place, rows, ask.cards, AT_ONCE, own.rows.scratch)
         kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
         kept.wait = PATIENCE
         rows = rows.take(_ordered(first, len(rows)))

@@ -37,10 +37,17 @@ class Kept:
     """What was found for asks of one shape."""
 
     def __init__(self, rows: int) -> None:
-        self.gain = np.full(rows, NO_ROOM)
-        self.seen = np.zeros(rows, np.int64)
+        self.gain = np.empty(rows)
+        self.seen = np.empty(rows, np.int64)
         self.wait = 0
         """Decisions until rows that are `UNWEIGHED` have their turn; 0 where none is."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of any row."""
+        self.gain.fill(NO_ROOM)
+        self.seen.fill(0)
+        self.wait = 0
 
     def look_at(self, rows: Longs, columns: Columns) -> Bools:
         """Which of `rows` to weigh now: those that have changed, and those whose turn it is."""
@@ -137,11 +144,17 @@ class Judged:
 
     def keep(self, shape: object) -> Kept:
         """What is kept for asks of this shape."""
-        kept = self._kept.pop(shape, None) or Kept(self.size)
-        if len(self._kept) >= SHAPES:
-            self._kept.pop(next(iter(self._kept)))
+        kept = self._kept.pop(shape, None) or self._blank()
         self._kept[shape] = kept
         return kept
+
+    def _blank(self) -> Kept:
+        """Where there are enough already, those that were not used for longest: new memory costs more."""
+        if len(self._kept) < SHAPES:
+            return Kept(self.size)
+        oldest = self._kept.pop(next(iter(self._kept)))
+        oldest.forget()
+        return oldest
 
     def lending(self, ask: CardAsk) -> Lending:
         """Which cards an ask takes, at the prices of now."""

@@ -43,18 +43,18 @@ class Lending:
         best = _lowest(order, cards)
         return best & ((1 << _BITS) - 1), best[-1] < _NEVER
 
-    def promising(self, place: Longs, rows: Longs, cards: int, most: int) -> tuple[Longs, Bools]:
+    def promising(self, place: Longs, rows: Longs, cards: int, most: int, scratch: Longs) -> tuple[Longs, Bools]:
         """Places in `rows` of so many of them, those whose first card loses least; and all of them that have so many
-        cards. `place` is that of all rows, [card][row]."""
-        if len(rows) * 2 > place.shape[1]:  # then to look at all is cheaper than to pick
-            first = self._first(place, cards).take(rows)
+        cards. `place` is that of all rows, [card][row]; `scratch` is as large and may be written to."""
+        if len(rows) * 3 > place.shape[1]:  # then to look at all is cheaper than to pick
+            first = self._first(self._order.take(place, out=scratch, mode="clip"), cards).take(rows)
         else:
-            first = self._first(place.take(rows, axis=1), cards)
+            first = self._first(self._order.take(place.take(rows, axis=1)), cards)
         return np.argpartition(first, most)[:most], first < _NEVER
 
-    def _first(self, place: Longs, cards: int) -> Longs:
+    @staticmethod
+    def _first(order: Longs, cards: int) -> Longs:
         """How late each row's first card is taken; never where there are too few."""
-        order = self._order.take(place)
         first: Longs = order.min(axis=0)
         if cards > 1:
             able = np.add.reduce((order < _NEVER).view(np.uint8), axis=0, dtype=np.uint16)

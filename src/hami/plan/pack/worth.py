@@ -172,6 +172,8 @@ class Rows:
         self._seen = np.zeros(rows, np.int64)
         self.place = np.zeros((width, rows), np.int64)
         """[card][row]: where the card stands in the scale's tables; 0 is a card that takes nothing."""
+        self.scratch = np.zeros_like(self.place)
+        """For who works something out for every card: as much memory anew costs more than the work."""
         self.seats = np.zeros((rows, len(scale.weight)), np.float32)
         self.residue = np.zeros(rows)
         self.room = np.zeros(rows)
@@ -182,6 +184,7 @@ class Rows:
         """Make room for as many rows and cards as there are now."""
         width, rows = len(columns.standing) - len(self.place), len(columns.version) - len(self._seen)
         self.place = np.pad(self.place, ((0, width), (0, rows)))
+        self.scratch = np.zeros_like(self.place)
         self.seats = np.pad(self.seats, ((0, rows), (0, 0)))
         self._seen = np.pad(self._seen, (0, rows))
         self.residue, self.room = np.pad(self.residue, (0, rows)), np.pad(self.room, (0, rows))
