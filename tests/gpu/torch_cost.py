@@ -3,12 +3,14 @@
 import math
 import re
 import statistics
+import time
 from collections.abc import Sequence
 
 from bench import Bench
 from torch_live import PAST, Pool
 
-BLOCK_S = 0.005
+BLOCKS_S = {"train": 0.015, "decode": 0.005}
+"""As short as what it takes to run ahead of the card after each is little of it."""
 AWAY = 1.3
 """A block that takes so many times the lower quartile of its process's had no host for a while."""
 KINDS = {"no limit of time": (0, 0.3), "limit 99": (99, 1.0)}
@@ -20,12 +22,13 @@ Round = tuple[float, ...]
 def paired(pool: Pool, seconds: float) -> None:
     """Each program by itself goes past the library, through it without a limit, and with 99: some ms each, in turn."""
     bench = pool.node.bench
-    works = [work for work in ("train", "decode") if re.search(bench.match, work)]
+    works = [work for work in BLOCKS_S if re.search(bench.match, work)]
     states = [PAST, *(limit for limit, _ in KINDS.values())]
     for work in works:
         rounds: list[list[Round]] = []
         for program in pool.programs:
-            steps = max(2, round(BLOCK_S / program.told("queued", work)[0]))
+            rate, _ = program.told("paced", work, time.monotonic(), 0.1, 0.2, 0)
+            steps = max(2, round(BLOCKS_S[work] * rate))
             told = program.told("alternate", work, seconds / len(works) / len(pool.programs), steps, *states)
             rounds.append([tuple(told[at : at + len(states)]) for at in range(0, len(told), len(states))])
         judge(bench, work, rounds)

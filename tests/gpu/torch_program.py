@@ -8,7 +8,8 @@ paced WORK BEGIN WARM SECONDS STATE...  slices from CLOCK_MONOTONIC BEGIN on, ea
 alternate WORK SECONDS STEPS STATE...   rounds for so long: under each state, in any order, one iteration and then
                                         STEPS measured ones: the seconds that these took
 log LEVEL                               what the library says on stderr from now on
-launch WORK STATE                       seconds that a call takes on the card while it runs on under that state
+steady WORK SECONDS STATE               runs on for so long under that state, then for as long measured: iterations a
+                                        second, and the seconds that a call takes on the card
 
 A state is a limit in percent; 0: none; -1: past the library, as good as without it (inside.c).
 """
@@ -88,16 +89,24 @@ def alternate(inside: Inside, go: Go, seconds: float, steps: int, states: Sequen
     return told
 
 
-def launch(go: Go) -> float:
-    """Between events that nobody waits for: where the card did not rest meanwhile it is the call, so the quartile."""
-    rate_of(go, 0.3)
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(257)]
-    for mark in marks:
+def steady(go: Go, seconds: float) -> list[float]:
+    """A call takes what is between the ends of two where its host did not wait: then the card went on at once."""
+    rate_of(go, seconds)
+    marks, hosts = [torch.cuda.Event(enable_timing=True)], []
+    marks[0].record()
+    begun = time.monotonic()
+    while (at := time.monotonic()) < begun + seconds:
         go()
-        mark.record()
+        hosts.append(time.monotonic() - at)
+        marks.append(torch.cuda.Event(enable_timing=True))
+        marks[-1].record()
+        if len(hosts) % 8 == 0:
+            marks[-2].synchronize()  # not far ahead of the card, and never without anything queued
     torch.cuda.synchronize()
-    took = sorted(a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks))
-    return took[len(took) // 4]
+    rate = len(hosts) / (time.monotonic() - begun)
+    prompt = 3 * statistics.quantiles(hosts, n=4)[0]
+    took = [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
+    return [rate, statistics.mean(one for one, host in zip(took, hosts, strict=True) if host < prompt)]
 
 
 def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
@@ -109,9 +118,9 @@ def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
             return paced(inside, ready[work], times, [int(each) for each in states])
         case ["alternate", work, seconds, steps, *states]:
             return alternate(inside, ready[work], float(seconds), int(steps), [int(each) for each in states])
-        case ["launch", work, state]:
+        case ["steady", work, seconds, state]:
             inside.enter(int(state))
-            return [launch(ready[work])]
+            return steady(ready[work], float(seconds))
         case ["log", level]:
             inside.log(int(level))
             return [0]

@@ -43,11 +43,17 @@ class Rows:
         self.cost.judge(bench, "train", rounds)
         return [row.ok for row in bench.rows[:2]]
 
-    def tenants(self, free: list[float], capped: list[float], caps: tuple[int, ...] = (30, 70)) -> list[bool | None]:
+    def tenants(
+        self,
+        free: list[float],
+        capped: list[float],
+        caps: tuple[int, ...] = (30, 70),
+        works: tuple[str, ...] = ("train",) * 2,
+    ) -> list[bool | None]:
         """Parts of what each has alone, where it keeps the card busy for 95 of a hundred."""
         slices = [[[self._live.Slice(part * 500, 0)] * 4 for part in some] for some in (free, capped)]
         count = len(caps)
-        crowd = self._tenants.Crowd("two", caps, [0.95] * count, [500.0] * count, *slices)
+        crowd = self._tenants.Crowd("two", works, caps, [0.95] * count, [500.0] * count, *slices)
         bench = self._kept()
         self._tenants.judge(bench, crowd)
         return [row.ok for row in bench.rows]
@@ -78,3 +84,11 @@ def test_what_others_leave_of_the_card_is_had_though_the_limits_add_up_to_more(r
     assert rows.tenants([0.48, 0.47], [0.316, 0.55]) == [False, False]
     assert rows.tenants([0.9, 0.9], [0.9, 0.85], caps=(99, 99)) == [False, False]
     assert rows.tenants([0.9, 0.9], [0.9, 0.89], caps=(99, 99)) == [True, True]
+
+
+def test_one_that_cannot_use_what_another_leaves_is_to_lose_nothing(rows: Rows) -> None:
+    free = [0.48, 0.80]
+    light: Any = {"caps": (99, 70), "works": ("small", "train")}
+    assert rows.tenants(free, [0.48, 0.735], **light) == [True, True]
+    assert rows.tenants(free, [0.44, 0.735], **light) == [False, False]
+    assert rows.tenants(free, [0.48, 0.80], **light)[0] is False

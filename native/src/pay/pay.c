@@ -145,16 +145,6 @@ static void keep_out(void)
     }
 }
 
-/* Nothing of ours is on the card but the launch just paid for, as far as prices can tell. */
-static bool first_of_queue(hami_card *card, int64_t price_ns)
-{
-    pthread_mutex_lock(&card->pacing);
-    const int64_t queued_until = card->pacer.queue_end_ns;
-    pthread_mutex_unlock(&card->pacing);
-    const int64_t credit = atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
-    return queued_until - (credit > 0 ? credit : 0) - price_ns <= hami_now_ns();
-}
-
 static bool well_known(const hami_cost *cost)
 {
     return atomic_load_explicit(&cost->samples, memory_order_relaxed) >= HAMI_COST_RING;
@@ -238,7 +228,7 @@ struct hami_sample *hami_pay(const hami_work *w)
         hami_bulk_begin(card, cost, stream, price, number, ahead_ns);
         return NULL;
     }
-    if (crowded(card) && !first_of_queue(card, price) && hami_cost_postpone(cost, number))
+    if (crowded(card) && hami_queued_before_ns(card, price) > 0 && hami_cost_postpone(cost, number))
         return NULL;
     /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
     return hami_sample_begin(card, cost, stream, known && !w->waits, number, price);

@@ -22,7 +22,8 @@ enum {
     HOLD_QUEUE_NS = 20 * 1000 * 1000, /* no longer is waited for what is queued before it */
     NOISE_NS = 1000,
     REST_TIMES = 400, /* one part in so many of a program's time is spent on measuring */
-    REST_MOST_NS = 100 * 1000 * 1000, /* but a launch that takes longer than before is seen as soon */
+    REST_MOST_NS = 400 * 1000 * 1000, /* but a launch that takes longer than before is seen as soon */
+    AHEAD_NS = 100 * 1000, /* more than this queued before it, and only short kernels are waited for: a host that must run ahead falls behind */
     SHARED_RUN_MOST_NS = 100 * 1000 * 1000,
     SHARED_RUN_AGAIN_NS = 500 * 1000 * 1000
 };
@@ -255,6 +256,29 @@ static void open_doors(hami_cost *cost, bool pending)
     pthread_mutex_unlock(&hami_bench_busy);
 }
 
+int64_t hami_queued_before_ns(hami_card *card, int64_t price_ns)
+{
+    pthread_mutex_lock(&card->pacing);
+    const int64_t queued_until = card->pacer.queue_end_ns;
+    pthread_mutex_unlock(&card->pacing);
+    const int64_t credit = atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed);
+    return queued_until - (credit > 0 ? credit : 0) - price_ns - hami_now_ns();
+}
+
+/*
+ * Whether its end is to be waited for, so that nothing is queued behind it. What that adds is nothing to a launch of a run, and is left out where the
+ * price of one that is not short is known (`doubtful`).
+ */
+static bool to_be_held(hami_card *card, const hami_cost *cost, int64_t charged_ns, bool crowded)
+{
+    if (crowded)
+        return charged_ns < CROWDED_HOLD_NS;
+    if (charged_ns >= HOLD_NS || hami_sample_in_run(card, cost))
+        return false;
+    return charged_ns < HAMI_COST_SHORT_NS || atomic_load(&cost->samples) < HAMI_COST_RING ||
+           hami_queued_before_ns(card, charged_ns) < AHEAD_NS;
+}
+
 hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
                                int64_t charged_ns)
 {
@@ -262,7 +286,7 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
         return NULL;
     const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed), begun_ns = hami_now_ns();
     const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
-    const bool held = crowded ? charged_ns < CROWDED_HOLD_NS : charged_ns < HOLD_NS && !hami_sample_in_run(card, cost);
+    const bool held = to_be_held(card, cost, charged_ns, crowded);
     close_doors(cost, held);
     hami_bench *b = hami_bulk_under_way() ? NULL : hami_bench_now(card);
     hami_sample *s = free_sample(b);

@@ -36,6 +36,9 @@ void hami_sample_run_begins(const hami_card *card, const hami_cost *cost);
 /* True for a while after a measurement, so that a program whose prices are known spends little of its time on them. */
 bool hami_sample_rests(void);
 
+/* GPU time of what is queued before a launch that has just been paid for, as reckoned from prices; below 0: nothing has been for so long. */
+int64_t hami_queued_before_ns(hami_card *card, int64_t price_ns);
+
 /* Marks the end of what `stream` has queued. False: cannot be marked now. */
 bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind);
 
