@@ -61,6 +61,32 @@ def test_two_examples_share_a_card_a_third_waits_with_the_reason_and_nothing_is_
     assert leftovers(place) == []
 
 
+@pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+def test_a_cluster_that_is_kept_answers_the_commands_that_are_named(place: Path) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*DEMO, "--keep"], env=environment(place), **pipes) as demo:
+        assert demo.stdout is not None
+        said = []
+        for line in demo.stdout:
+            said.append(line.strip())
+            if "logs are in" in line:
+                break
+        kubeconfig = next(line for line in said if line.startswith("export KUBECONFIG=")).partition("=")[2]
+        known = {**os.environ, "KUBECONFIG": kubeconfig}
+        for word, status, told in (
+            ("explain", 1, "What would make it fit"),
+            ("fit", 0, "fits on"),
+            ("frag", 0, "Fragmentation"),
+        ):
+            command = next(line for line in said if f"-m hami {word}" in line).split()
+            done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=60)
+            assert (done.returncode, told in done.stdout) == (status, True), done.stderr
+        demo.send_signal(signal.SIGINT)
+        demo.stdout.read()
+        demo.wait(60)
+    assert leftovers(place) == []
+
+
 def test_ctrl_c_ends_everything(place: Path) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(DEMO, env=environment(place), **pipes) as demo:
