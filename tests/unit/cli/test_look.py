@@ -119,6 +119,8 @@ def test_fit_reads_a_manifest(file: str, tmp_path: Path) -> None:
         ("explain", "team/waits"),
         ("fit", "-f", __file__, "--gpu", "1"),
         ("record", "--for", "nan"),
+        ("record", "--gpu-scheduler-policy", "mutex,fast"),
+        ("record", "--node-scheduler-policy", "mutex"),
         ("record", "--for", "0"),
         ("frag", "--most-moves", "99"),
     ],

@@ -2,12 +2,25 @@
 
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from hami.cli.look.source import Source, options
 from hami.cli.numbers import Number
+
+if TYPE_CHECKING:
+    from hami.model.ask import Policies
+
+
+def card_words(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    from hami.vendors.policies import CARD_POLICIES
+    from hami.wire.annotations import words
+
+    unknown = [word for word in words(text) if word not in CARD_POLICIES]
+    if unknown:
+        raise click.BadParameter(f"{', '.join(map(repr, unknown))}: known are {', '.join(CARD_POLICIES)}")
+    return words(text)
 
 
 @click.command()
@@ -16,8 +29,14 @@ from hami.cli.numbers import Number
 @click.option(
     "--output-file", "--out", "out", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
 )
+@click.option("--node-scheduler-policy", "node", type=click.Choice(["binpack", "spread", "pack"]), default="binpack",
+              show_default=True, help="What your scheduler was started with: nobody else can tell.")  # fmt: skip
+@click.option("--gpu-scheduler-policy", "card", callback=card_words, default="spread", show_default=True,
+              help="The same for cards: one word or several, as in mutex,binpack.")  # fmt: skip
 @options(live=False, file=False)
-def command(source: Source, moment: bool, seconds: float | None, out: Path | None) -> None:
+def command(
+    *, source: Source, moment: bool, seconds: float | None, out: Path | None, node: str, card: tuple[str, ...]
+) -> None:
     """Record nodes with cards, pods that ask for them, and what they got. Reads only.
 
     \b
@@ -31,25 +50,26 @@ def command(source: Source, moment: bool, seconds: float | None, out: Path | Non
 
     Exit status: 0 done, 2 wrong use, 3 the API server does not answer or refuses.
     """
+    from hami.model.ask import NodePolicy, Policies
+
+    policies = Policies(NodePolicy(node), card)
     if out is None:
-        _record(source, moment, seconds, sys.stdout.buffer)
+        _record(source, policies, moment, seconds, sys.stdout.buffer)
         return
     try:
         with out.open("wb") as file:
-            _record(source, moment, seconds, file)
+            _record(source, policies, moment, seconds, file)
     except OSError as fault:
         raise click.UsageError(f"--out {out}: {fault.strerror}") from None
 
 
-def _record(source: Source, moment: bool, seconds: float | None, file: BinaryIO) -> None:
+def _record(source: Source, policies: "Policies", moment: bool, seconds: float | None, file: BinaryIO) -> None:
     from hami.cli.look import recording
     from hami.cli.look.source import run
     from hami.kube.client import Kube
-    from hami.model.ask import Policies
     from hami.wire import record, snapshot
 
-    vendors, policies = source.vendors(), Policies()
-    count = 0
+    vendors, count = source.vendors(), 0
 
     def write(line: record.Line) -> None:
         nonlocal count
