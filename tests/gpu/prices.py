@@ -25,8 +25,8 @@ BURST = re.compile(r"burst of \d+ streams: prices (\d+) us, span (\d+), paid (\d
 EVERYTHING = {"LIBCUDA_LOG_LEVEL": "4"}
 
 
-def logged(bench: Bench, limit: int, *words: object) -> tuple[dict[str, Any], str]:
-    """What the probe says under a limit, and what the library does."""
+def logged(bench: Bench, limit: int | None, *words: object) -> tuple[dict[str, Any], str]:
+    """What the probe says under a limit, and what the library does; None: without the library."""
     process = bench.start(bench.path, *words, env=bench.environment(limit) | EVERYTHING)
     out, log = process.communicate(timeout=90)
     return json.loads(out), log
@@ -47,14 +47,14 @@ def charged(log: str) -> str:
     )
 
 
-def kernels(bench: Bench, ns: int, host_ns: int, limit: int) -> None:
+def kernels(bench: Bench, ns: int, host_ns: int, limit: int | None) -> None:
     got, log = logged(bench, limit, "share", ns, bench.seconds, host_ns)
     before, after = got["before"], got["after"]
     full_ns = (before["full_ns"] + after["full_ns"]) / 2
     share, alone = steady(got, 1.0) * full_ns / 1e7, full_ns / (before["alone_ns"] + after["alone_ns"]) * 200
     queue = f"{before['full_ns']:.0f} {after['full_ns']:.0f} ({before['full_low']:.0f} to {after['full_high']:.0f})"
     print(
-        f"{ns} + {host_ns} ns at {limit}: {share:.2f}, without a limit {alone:.1f}; in a full queue {queue}; "
+        f"{ns} + {host_ns} ns at {limit or 'no limit'}: {share:.2f}, without a limit {alone:.1f}; in a full queue {queue}; "
         f"{charged(log)}",
         flush=True,
     )
@@ -104,6 +104,8 @@ def main() -> None:
         bench = Bench(Path(folder), chosen.seconds, False, chosen.simulated)
         build(bench)
         bench.rounds_a_ns = str(bench.probe("run", "spin", 1, 100_000, env=bench.environment())["rounds_a_ns"])
+        for ns in map(int, [] if chosen.moves or chosen.streams else chosen.ns.split(",")):
+            kernels(bench, ns, chosen.host_ns, None)
         for limit in limits * chosen.times:
             if chosen.moves:
                 moves(bench, "memset", limit)
