@@ -1,13 +1,16 @@
 """Small builders and strategies for asks, cards and nodes."""
 
+from collections.abc import Sequence
 from random import Random
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from hami.ledger.index import Index
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef, Weights
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.plan.snapshot import CardState, NodeState
+from hami.plan.snapshot import CardState, Links, NodeState
 
 NVIDIA = Family("NVIDIA")
 OTHER = Family("DCU")
@@ -183,3 +186,38 @@ def random_small_node(random: Random, name: str) -> NodeState:
             random.choice((CardState(own), CardState(own, 1, random.choice((0, 3)), random.choice((0, 40, 50)))))
         )
     return NodeState(NodeName(name), 1, tuple(cards))
+
+
+def table(states: Sequence[NodeState]) -> Index:
+    index = Index()
+    for state in states:
+        index.put(state)
+    return index
+
+
+def less_of(container: ContainerAsk, random: Random) -> ContainerAsk:
+    return replace(container, cards=tuple(_less_cards(ask, random) for ask in container.cards))
+
+
+def _less_cards(ask: CardAsk, random: Random) -> CardAsk:
+    return replace(
+        ask,
+        cards=random.randint(1, ask.cards),
+        mem_mib=None if ask.mem_mib is None else random.randint(0, ask.mem_mib),
+        mem_percent=None if ask.mem_percent is None else random.randint(0, ask.mem_percent),
+        # 0 is no smaller share but no share at all, with a rule of its own
+        core_percent=ask.core_percent and random.randint(1, ask.core_percent),
+    )
+
+
+def linked(scores: dict[tuple[int, int], int], *, cards: int = 4, busy: tuple[int, ...] = ()) -> NodeState:
+    states = tuple(used(f"d{number}", slots=int(number in busy)) for number in range(cards))
+    return NodeState(NodeName("n"), 1, states, None, links(scores))
+
+
+def links(scores: dict[tuple[int, int], int]) -> Links:
+    found: dict[CardId, dict[CardId, int]] = {}
+    for (one, two), score in scores.items():
+        found.setdefault(CardId(f"d{one}"), {})[CardId(f"d{two}")] = score
+        found.setdefault(CardId(f"d{two}"), {})[CardId(f"d{one}")] = score
+    return found

@@ -5,11 +5,17 @@ from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind, NodePolicy, PodRef
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.model.plan import Plan
+from hami.model.plan import Charge, Plan
+from hami.plan.columns import Columns
+from hami.plan.pack.demand import Demand
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import RESIDUES, SEVERAL
+from hami.plan.pack.worth import RESIDUES, SEVERAL, Scale, capacities, residue_of
+from hami.plan.steps import finish
 
 GPU = Family("GPU")
+N = NodeName("n")
+Shape = tuple[int, int, int, tuple[str, ...]]
+"""MiB a card, cards, milli-CPU, types."""
 SIZES = (110, 320, 470, 650, 810)
 
 
@@ -108,3 +114,46 @@ def fresh_choice(ledger: Ledger, one: Ask) -> Plan:
 def learned(ledger: Ledger, first: int, count: int, sizes: tuple[int, ...]) -> None:
     for number in range(first, first + count):
         ledger.decide(ask(f"seen{number}", sizes[number % len(sizes)]))
+
+
+def busy(rooms: list[int], model: str = "A", cpu: float = 1e9) -> Ledger:
+    """A node `n` whose cards have so much room left."""
+    ledger = Ledger()
+    ledger.set_node(NodeRecord(N, tuple(card("n", place, model) for place in range(len(rooms)))))
+    ledger.set_host(N, cpu)
+    for place, room in enumerate(rooms):
+        charges = (Charge(CardId(f"n/{place}"), 1, 1000 - room, 0),)
+        if room < 1000:
+            ledger.set_pod(PodRecord(PodRef("ns", f"old{place}", PodUid(f"old{place}")), N, charges=charges))
+    return ledger
+
+
+def taught(ledger: Ledger, shapes: list[Shape], left: int) -> None:
+    """So many pods ask, and `left` of them have come and gone."""
+    for number, (mem, cards, cpu, types) in enumerate(shapes):
+        if number < left:
+            ref = PodRef("ns", f"s{number}", PodUid(f"s{number}"))
+            ledger.set_pod(PodRecord(ref, NodeName("elsewhere")))
+            ledger.drop_pod(ref.uid)
+        ledger.decide(ask(f"{'s' if number >= left else 't'}{number}", mem, cards, cpu, types), [])
+
+
+def columns_of(*cards: Card) -> Columns:
+    ledger = Ledger()
+    ledger.set_node(NodeRecord(N, cards))
+    return ledger._index.columns
+
+
+def scale_of(demand: Demand, *cards: Card) -> Scale:
+    columns = columns_of(*cards)
+    kinds = capacities(columns, len(columns.kinds))
+    return Scale(demand, GPU, columns, [finish(residue_of(demand.every(GPU), *kind)) for kind in kinds])
+
+
+def demand_of(*shapes: tuple[int, int, int, int]) -> Demand:
+    """(MiB, cards, milli-CPU, how often asked)"""
+    demand = Demand()
+    for mem, cards, cpu, count in shapes:
+        for number in range(count):
+            demand.see(ask(f"{mem}-{cards}-{cpu}-{number}", mem, cards, cpu))
+    return demand

@@ -14,8 +14,7 @@ from hami.plan.pack.lend import FEW, Lending
 from hami.plan.pack.worth import LEVELS, Scale
 
 from .builders import want
-from .packs import GPU, ask, card, ledger_of
-from .test_scale import demand_of, scale_of
+from .packs import GPU, ask, card, demand_of, ledger_of, scale_of
 
 CARDS = (card("n", 0), card("n", 1, "B"))
 SHAPES = ((470, 1, 0, 5), (300, 1, 0, 3), (110, 1, 0, 3), (650, 2, 0, 2))

@@ -10,8 +10,7 @@ from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
 from hami.plan.typical import Typical
 
-from .builders import app, init, node, pod, used, want
-from .test_topology import linked
+from .builders import app, init, linked, node, pod, used, want
 
 
 def fits(nodes: list[NodeState], *asks: Ask) -> dict[str, int]:

@@ -1,28 +1,19 @@
 """The engine against a slow checker that tries everything."""
 
-from collections.abc import Sequence
 from random import Random
 
 from hypothesis import event, given, settings
 from msgspec.structs import replace
 
-from hami.ledger.index import Index
-from hami.model.ask import Ask, CardAsk, ContainerAsk, NodePolicy
+from hami.model.ask import Ask, NodePolicy
 from hami.model.plan import Plan
 from hami.plan import score
 from hami.plan.choose import choose
 from hami.plan.fit import fit
-from hami.plan.snapshot import NodeState
 
 from . import builders as make
 from . import oracle
-
-
-def table(states: Sequence[NodeState]) -> Index:
-    index = Index()
-    for state in states:
-        index.put(state)
-    return index
+from .builders import less_of, table
 
 
 @settings(max_examples=400, deadline=None)
@@ -107,21 +98,6 @@ def test_asking_less_never_fits_worse(seed: int) -> None:
     less = replace(ask, containers=tuple(less_of(container, random) for container in ask.containers))
     if isinstance(fit(ask, node), Plan):
         assert isinstance(fit(less, node), Plan)
-
-
-def less_of(container: ContainerAsk, random: Random) -> ContainerAsk:
-    return replace(container, cards=tuple(_less_cards(ask, random) for ask in container.cards))
-
-
-def _less_cards(ask: CardAsk, random: Random) -> CardAsk:
-    return replace(
-        ask,
-        cards=random.randint(1, ask.cards),
-        mem_mib=None if ask.mem_mib is None else random.randint(0, ask.mem_mib),
-        mem_percent=None if ask.mem_percent is None else random.randint(0, ask.mem_percent),
-        # 0 is no smaller share but no share at all, with a rule of its own
-        core_percent=ask.core_percent and random.randint(1, ask.core_percent),
-    )
 
 
 @given(make.SEEDS)

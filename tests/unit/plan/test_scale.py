@@ -5,44 +5,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hami.ledger.cluster import Ledger
 from hami.ledger.index import Index
 from hami.ledger.records import NodeRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
-from hami.plan.columns import Columns
-from hami.plan.pack.demand import Demand
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import A_STEP, Rows, Scale, capacities, residue_of, share_of
+from hami.plan.pack.worth import A_STEP, Rows, capacities, residue_of, share_of
 from hami.plan.steps import Steps, finish
 
 from .builders import node, used, want
-from .packs import GPU, ask, bind, card, ledger_of
-from .test_worth import N, busy, taught
+from .packs import GPU, N, ask, bind, busy, card, columns_of, demand_of, ledger_of, scale_of, taught
 
 DCU = Family("DCU")
-
-
-def columns_of(*cards: Card) -> Columns:
-    ledger = Ledger()
-    ledger.set_node(NodeRecord(N, cards))
-    return ledger._index.columns
-
-
-def scale_of(demand: Demand, *cards: Card) -> Scale:
-    columns = columns_of(*cards)
-    kinds = capacities(columns, len(columns.kinds))
-    return Scale(demand, GPU, columns, [finish(residue_of(demand.every(GPU), *kind)) for kind in kinds])
-
-
-def demand_of(*shapes: tuple[int, int, int, int]) -> Demand:
-    """(MiB, cards, milli-CPU, how often asked)"""
-    demand = Demand()
-    for mem, cards, cpu, count in shapes:
-        for number in range(count):
-            demand.see(ask(f"{mem}-{cards}-{cpu}-{number}", mem, cards, cpu))
-    return demand
 
 
 def test_of_each_kind_the_largest_card_counts_and_a_kind_that_has_gone_has_nothing() -> None:

@@ -14,8 +14,7 @@ from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
 from . import oracle
-from .builders import NVIDIA, app, init, node, pod, sidecar, used, want
-from .test_oracle import table
+from .builders import NVIDIA, app, init, node, pod, sidecar, table, used, want
 
 
 def feasible(ask: Ask, *states: NodeState) -> list[str]:

@@ -9,26 +9,13 @@ import pytest
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
 from hami.model.ask import NodePolicy
-from hami.model.ids import CardId, NodeName
+from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.plan.fit import fit
 from hami.plan.policies import topology
-from hami.plan.snapshot import CardState, Links, NodeState
+from hami.plan.snapshot import CardState, NodeState
 
-from .builders import app, card, pod, used, want
-
-
-def linked(scores: dict[tuple[int, int], int], *, cards: int = 4, busy: tuple[int, ...] = ()) -> NodeState:
-    states = tuple(used(f"d{number}", slots=int(number in busy)) for number in range(cards))
-    return NodeState(NodeName("n"), 1, states, None, links(scores))
-
-
-def links(scores: dict[tuple[int, int], int]) -> Links:
-    found: dict[CardId, dict[CardId, int]] = {}
-    for (one, two), score in scores.items():
-        found.setdefault(CardId(f"d{one}"), {})[CardId(f"d{two}")] = score
-        found.setdefault(CardId(f"d{two}"), {})[CardId(f"d{one}")] = score
-    return found
+from .builders import app, card, linked, links, pod, want
 
 
 def taken(state: NodeState, cards: int, *, policy: tuple[str, ...] = ("topology-aware",), **rules: object) -> list[str]:

@@ -15,7 +15,7 @@ from hami.plan.steps import finish
 
 from . import builders as make
 from . import oracle
-from .test_oracle import less_of
+from .builders import less_of
 from .world import QUANTA, World, judge, random_ask, worth
 
 PODS = 8

@@ -20,35 +20,10 @@ from hami.plan.pack.worth import RESIDUES, SEVERAL, share_of
 from hami.plan.policies import chain
 
 from .builders import OTHER, app, pod, want
-from .packs import GPU, SIZES, ask, card, fresh
+from .packs import GPU, SIZES, N, Shape, ask, busy, card, fresh, taught
 
-N = NodeName("n")
 SEEN = 28
 """Asks after which everything is worked out anew, with all of them."""
-Shape = tuple[int, int, int, tuple[str, ...]]
-"""MiB a card, cards, milli-CPU, types."""
-
-
-def busy(rooms: list[int], model: str = "A", cpu: float = 1e9) -> Ledger:
-    """A node `n` whose cards have so much room left."""
-    ledger = Ledger()
-    ledger.set_node(NodeRecord(N, tuple(card("n", place, model) for place in range(len(rooms)))))
-    ledger.set_host(N, cpu)
-    for place, room in enumerate(rooms):
-        charges = (Charge(CardId(f"n/{place}"), 1, 1000 - room, 0),)
-        if room < 1000:
-            ledger.set_pod(PodRecord(PodRef("ns", f"old{place}", PodUid(f"old{place}")), N, charges=charges))
-    return ledger
-
-
-def taught(ledger: Ledger, shapes: list[Shape], left: int) -> None:
-    """So many pods ask, and `left` of them have come and gone."""
-    for number, (mem, cards, cpu, types) in enumerate(shapes):
-        if number < left:
-            ref = PodRef("ns", f"s{number}", PodUid(f"s{number}"))
-            ledger.set_pod(PodRecord(ref, NodeName("elsewhere")))
-            ledger.drop_pod(ref.uid)
-        ledger.decide(ask(f"{'s' if number >= left else 't'}{number}", mem, cards, cpu, types), [])
 
 
 def frequent(shapes: list[Shape]) -> dict[Shape, float]:
