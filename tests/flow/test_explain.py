@@ -150,6 +150,27 @@ def test_a_recorded_snapshot_gives_the_same_answer(waiting: str, people: dict[st
     assert (frag["target"], [move["pod"]["name"] for move in frag["moves"]]) == ("a whole card", [])
 
 
+@pytest.mark.usefixtures("_node")
+def test_a_namespace_s_quota_counts_live_and_in_a_file(
+    cluster: Cluster, people: dict[str, str], product: "Product", tmp_path: Path
+) -> None:
+    meta = {"namespace": "small", "name": "cards"}
+    spec = {"hard": {"limits.nvidia.com/gpumem": "99"}}
+    product.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "small"}})
+    product.lab.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec})
+    file, ask = tmp_path / "cluster.json", ("fit", "--gpumem", "100", "--gpucores", "1", "-n", "small")
+    seen = lambda: hami(*ask, kubeconfig=people["administrator"])[0] == 1  # noqa: E731
+    cluster.until("the scheduler knows the quota", seen)
+    assert hami("record", "--snapshot", "--out", str(file), kubeconfig=people["administrator"])[0] == 0
+    live = answer(*ask, kubeconfig=people["administrator"], status=1)
+    assert [group["text"] for group in live["refused"]] == [
+        "ResourceQuotaNotFit: namespace small: limits.nvidia.com/gpumem: used 0, asked 100, limit 99"
+    ]
+    filed = answer(*ask, "--snapshot", str(file), kubeconfig=people["administrator"], status=1)
+    assert (filed["refused"], filed["fixes"]) == (live["refused"], live["fixes"])
+    assert filed["fixes"][0]["value"] == 99
+
+
 def test_a_pod_s_events_name_what_would_make_it_fit(waiting: str, cluster: Cluster) -> None:
     def advice() -> list[str]:
         return [message for reason, message in cluster.events("waits") if reason == "WouldFit"]
