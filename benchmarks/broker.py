@@ -7,6 +7,7 @@ The broker runs in a process of its own, the clients are connections of this one
 
 import asyncio
 import itertools
+import os
 import resource
 import socket
 import subprocess
@@ -36,6 +37,7 @@ def serve(root: Path) -> None:
     """The broker's process."""
     pids = itertools.count(1 << 22)
     setattr(server, "peer", lambda connection: Peer(next(pids), door.peer(connection).uid))  # noqa: B010 - as a test would
+    setattr(server, "witness", lambda who: os.pidfd_open(os.getpid()))  # noqa: B010 - a descriptor a client, as they have
     tenants = [Tenant(one.name, PodRef("default", one.name, PodUid(one.name)), "main") for one in root.iterdir()]
     asyncio.run(server.Broker(lambda: tenants, lambda key: root / key).run())
 

@@ -59,3 +59,11 @@ def peer(connection: socket.socket) -> Peer:
     size = _CREDENTIALS.size
     pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return Peer(pid, uid)
+
+
+def witness(who: Peer) -> int | None:
+    """A descriptor that becomes readable when that process ends, whoever else has its socket by then.
+
+    None where its pid says nothing here. Raises ProcessLookupError when it has ended already, or another OSError.
+    """
+    return os.pidfd_open(who.pid) if who.pid > 0 else None

@@ -8,7 +8,7 @@ kernel of it was on the card. Beside neighbours that swings by the second, so wh
 import time
 from collections.abc import Callable, Mapping
 
-from hami.agent.broker.server import Place
+from hami.agent.broker.place import Place
 from hami.vendors.nvidia.nvml import Device, Nvml
 from hami.wire.policy import CardLimit, CorePolicy
 

@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from hami.agent.broker import load
 from hami.agent.broker.evader import described
-from hami.agent.broker.server import Broker, Place
+from hami.agent.broker.place import Place
+from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
 from hami.model.ask import PodRef
 from hami.model.errors import HamiError

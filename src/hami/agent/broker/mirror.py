@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hami.agent.broker.server import Broker, Place
+from hami.agent.broker.place import Place
+from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
 from hami.agent.broker.usage import STALE_S
 from hami.wire.broker import KINDS

@@ -8,6 +8,7 @@ Registering and reading never wait; a slow or hostile client costs a bounded mom
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import socket
 import time
@@ -17,19 +18,17 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from hami.agent.broker.door import Peer, listen, peer
+from hami.agent.broker.door import Peer, listen, peer, witness
+from hami.agent.broker.place import MOST_SESSIONS, Place
 from hami.agent.broker.session import End, Offence, Session, sender
-from hami.agent.broker.tenants import PolicyFile, Tenant, limits
+from hami.agent.broker.tenants import Tenant, limits
 from hami.agent.broker.turns import Turns
 from hami.wire.broker import MAX_BYTES, Hello, Limit, Reason, Refused, Seen, Welcome
-from hami.wire.policy import CardLimit
 
 log = logging.getLogger(__name__)
 ROUND_S = 1.0
 GATHER_S = 0.05
 """Grants come in bursts: one round serves all of a moment. A container takes longer than that to start."""
-MOST_SESSIONS = 1024
-"""Of one grant: as many as its ledger has slots."""
 MOST_UNKNOWN = 64
 """Of one grant, connected and without a hello."""
 AT_ONCE = 16
@@ -37,25 +36,8 @@ AT_ONCE = 16
 DESCRIPTORS = 65536
 PAUSE_S = 1.0
 """A door that could not take a client in stays shut for so long: no descriptors left."""
-
-
-class Place:
-    """A grant's door and its sessions."""
-
-    def __init__(self, tenant: Tenant, folder: Path) -> None:
-        self.tenant = tenant
-        self.folder = folder
-        self.file = PolicyFile(folder)
-        self.door: socket.socket | None = None
-        self.sessions: dict[int, Session] = {}
-        """By descriptor."""
-
-    @property
-    def cards(self) -> tuple[CardLimit, ...]:
-        return self.file.policy.cards if self.file.policy is not None else ()
-
-    def known(self) -> Iterator[Session]:
-        return (one for one in self.sessions.values() if one.hello is not None)
+MOMENT_S = 0.2
+"""And when its container had its share."""
 
 
 class Broker:
@@ -72,6 +54,8 @@ class Broker:
         self._clock = clock
         self._places: dict[str, Place] = {}
         self._sockets: dict[int, socket.socket] = {}
+        self._witnesses: dict[int, int] = {}
+        """Of the process, by descriptor of its socket."""
         self._turns: dict[str, Turns] = {}
         self._served = 0
         self._kicked = asyncio.Event()
@@ -131,7 +115,7 @@ class Broker:
     def _attend(self, key: str, tenant: Tenant) -> None:
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = Place(tenant, self._folder(key))
+            place = self._places[key] = Place(tenant, self._folder(key), self._clock())
         place.tenant = tenant  # an exchanged seat has another container on it
         if place.file.refresh():
             self._tell_limits(place, place.known())
@@ -156,6 +140,9 @@ class Broker:
         for _ in range(AT_ONCE):
             if door is None:
                 return
+            if not place.arrivals.take(self._clock()):
+                self._shut_for(MOMENT_S, place, door)
+                return
             try:
                 connection, _ = door.accept()
             except BlockingIOError:
@@ -164,13 +151,18 @@ class Broker:
                 self._pause(place, door, fault)
                 return
             try:
-                self._greet(place, connection, peer(connection))
+                who = peer(connection)
+                self._greet(place, connection, who, witness(who))
             except OSError:
                 connection.close()
 
     def _pause(self, place: Place, door: socket.socket, fault: OSError) -> None:
         """Out of descriptors: a door that stays readable would keep the loop turning."""
         log.error("cannot take a client in", extra={"pod": str(place.tenant.pod), "why": str(fault)})
+        self._shut_for(PAUSE_S, place, door)
+
+    def _shut_for(self, seconds: float, place: Place, door: socket.socket) -> None:
+        """Who knocks meanwhile waits."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(door.fileno())
 
@@ -178,9 +170,10 @@ class Broker:
             if place.door is door:
                 loop.add_reader(door.fileno(), self._take_in, place)
 
-        loop.call_later(PAUSE_S, again)
+        loop.call_later(seconds, again)
 
-    def _greet(self, place: Place, connection: socket.socket, who: Peer) -> None:
+    def _greet(self, place: Place, connection: socket.socket, who: Peer, handle: int | None) -> None:
+        """`handle` tells of its death: end-of-file does not where another process has its socket, too."""
         connection.setblocking(False)
         unknown = sum(one.hello is None for one in place.sessions.values())
         number = connection.fileno()
@@ -188,10 +181,15 @@ class Broker:
         if len(place.sessions) >= MOST_SESSIONS or unknown >= MOST_UNKNOWN:
             session.refuse(Refused(Reason.FULL, f"the broker has {len(place.sessions)} processes of this container"))
             connection.close()
+            if handle is not None:
+                os.close(handle)
             self.ended[End.FULL] += 1
             return
         place.sessions[number] = session
         self._sockets[number] = connection
+        if handle is not None:
+            self._witnesses[number] = handle
+            asyncio.get_running_loop().add_reader(handle, self._end, place, session, End.LEFT)
         asyncio.get_running_loop().add_reader(number, self._read, place, session, connection)
 
     # sessions
@@ -199,6 +197,9 @@ class Broker:
     def _read(self, place: Place, session: Session, connection: socket.socket) -> None:
         try:
             for _ in range(AT_ONCE):
+                if not place.packets.take(self._clock()):
+                    self._read_later(place, session, connection)
+                    return
                 packet = connection.recv(MAX_BYTES + 1)
                 if not packet:
                     self._end(place, session, End.LEFT)
@@ -210,6 +211,17 @@ class Broker:
             self._end(place, session, offence.end, str(offence))
         except OSError as fault:
             self._end(place, session, _end_of(fault), str(fault))
+
+    def _read_later(self, place: Place, session: Session, connection: socket.socket) -> None:
+        """Its container had its share of us: what it says now is read in a moment."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(session.number)
+
+        def again() -> None:
+            if place.sessions.get(session.number) is session:
+                loop.add_reader(session.number, self._read, place, session, connection)
+
+        loop.call_later(MOMENT_S, again)
 
     def _heard(self, place: Place, session: Session, packet: bytes) -> None:
         message = session.receive(packet, self._clock())
@@ -318,14 +330,25 @@ class Broker:
         loop = asyncio.get_running_loop()
         loop.remove_reader(number)
         loop.remove_writer(number)
+        if (handle := self._witnesses.pop(number, None)) is not None:
+            loop.remove_reader(handle)
+            os.close(handle)
         if end in (End.GARBAGE, End.FLOOD, End.SILENT):
             session.refuse(Refused(Reason.PROTOCOL, why[:119]))
         connection.close()
         self._give_back(place, session)
         self.ended[end] += 1
         if end not in (End.LEFT, End.REPLACED, End.GRANT_GONE):
-            told = {"pod": str(place.tenant.pod), "container": place.tenant.container, "pid": session.peer.pid}
-            log.warning("client dismissed", extra={**told, "reason": end.value, "why": why})
+            self._tell_of(place, session, end, why)
+
+    def _tell_of(self, place: Place, session: Session, end: End, why: str) -> None:
+        """A container that goes on and on must not fill the node's disk with what is said about it."""
+        if not place.told.take(self._clock()):
+            place.untold += 1
+            return
+        told = {"pod": str(place.tenant.pod), "container": place.tenant.container, "pid": session.peer.pid}
+        log.warning("client dismissed", extra={**told, "reason": end.value, "why": why, "untold_before": place.untold})
+        place.untold = 0
 
     def _give_back(self, place: Place, session: Session) -> None:
         for uuid, member in session.members.items():

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from enum import StrEnum
 
+from hami.agent.broker.allowance import Allowance
 from hami.agent.broker.door import Peer
 from hami.model.errors import Malformed
 from hami.wire.broker import MAX_BYTES, Hello, Limit, Message, Refused, Seen, Usage, decode, encode
@@ -64,8 +65,7 @@ class Session:
         self.members: dict[str, int] = {}
         """Places on the pages of turns, by card."""
         self._send = send
-        self._tokens = BURST
-        self._filled = now
+        self._packets = Allowance(RATE, BURST, now)
         self._waiting: dict[tuple[str, int], tuple[Message, int | None]] = {}
         self._stuck_since: float | None = None
 
@@ -73,9 +73,7 @@ class Session:
 
     def receive(self, packet: bytes, now: float) -> Message:
         """The message of a packet. Raises `Offence`."""
-        self._tokens = min(BURST, self._tokens + (now - self._filled) * RATE) - 1
-        self._filled = now
-        if self._tokens < 0:
+        if not self._packets.take(now):
             raise Offence(End.FLOOD, f"more than {RATE:.0f} packets a second")
         if len(packet) > MAX_BYTES:
             raise Offence(End.GARBAGE, f"a packet of more than {MAX_BYTES} bytes")

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from hami.agent.broker.load import always_charged
 from hami.agent.broker.look import Look
-from hami.agent.broker.server import Broker, Place
+from hami.agent.broker.place import Place
+from hami.agent.broker.server import Broker
 from hami.agent.broker.session import End
 from hami.observe.exposition import Family, Sample
 from hami.wire.broker import KINDS

@@ -4,10 +4,13 @@ import asyncio
 import os
 import random
 import socket
+import sys
 
 import pytest
 
 from hami.agent.broker import server
+from hami.agent.broker.allowance import Allowance
+from hami.agent.broker.place import TOLD
 from hami.agent.broker.session import BURST, HELLO_WITHIN_S, UNREAD_S, End
 from hami.wire.broker import Hello, Reason, Refused, Usage, Welcome, encode
 
@@ -19,11 +22,13 @@ USAGE = Usage(0, (0,) * 7, 0, 0, 0, 0)
 @pytest.fixture
 async def victim(stage, monkeypatch):
     """A good client of another container, which must hear of its new limit whatever happens meanwhile."""
-    real = server.peer
+    real, witness = server.peer, server.witness
     monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=424_242, uid=0))
+    monkeypatch.setattr(server, "witness", lambda _: None)
     stage.grant("good", mem=1000)
     client = await stage.joined("good")
     monkeypatch.setattr(server, "peer", real)
+    monkeypatch.setattr(server, "witness", witness)
     stage.grant("bad")
     yield client
     stage.grant("good", mem=2000)
@@ -111,13 +116,85 @@ async def test_a_flood_of_connections_is_bounded_and_costs_others_nothing(stage:
         except BlockingIOError:
             await asyncio.sleep(0)
     await stage.until(lambda: stage.broker.ended[End.FULL] >= len(crowd) - server.MOST_UNKNOWN)
-    assert descriptors() <= before + len(crowd) + server.MOST_UNKNOWN
+    assert descriptors() <= before + len(crowd) + 2 * server.MOST_UNKNOWN  # one tells of the process's death
     # The door of a neighbour is its own.
     stage.grant("neighbour")
     await stage.joined("neighbour")
     for each in crowd:
         each.close()
     await stage.until(lambda: sum(len(place.sessions) for place in stage.broker.places) == 2)
+
+
+async def test_who_connects_again_and_again_is_taken_in_so_often_a_second(stage, victim, monkeypatch):
+    """The clock stands still, so all that comes is at once; who came too much waits at the door, and others do not."""
+    monkeypatch.setattr(server, "MOMENT_S", 0.01)
+    place = next(place for place in stage.broker.places if place.tenant.key == "bad")
+    place.arrivals = Allowance(20, 30, stage.now)
+    crowd = [connect(stage.root / "bad") for _ in range(60)]
+    for each in crowd:
+        each.close()
+    await asyncio.sleep(0.1)
+    assert stage.broker.ended.total() == 30
+    stage.now += 1
+    await stage.until(lambda: stage.broker.ended.total() == 50)
+
+
+async def test_what_is_said_of_a_container_that_goes_on_and_on_fills_no_log(stage, victim, caplog):
+    for _ in range(60):
+        client = stage.client("bad").send(b"nonsense")
+        assert await client.gone()
+    stage.now += 10
+    last = stage.client("bad").send(b"nonsense")
+    assert await last.gone()
+    said = [one for one in caplog.records if one.message == "client dismissed"]
+    assert len(said) == TOLD[1] + 1
+    assert vars(said[-1])["untold_before"] == 60 - TOLD[1]
+
+
+async def test_all_clients_of_a_container_are_read_so_often_a_second(stage, victim, monkeypatch):
+    """Each keeps to what one may say; together they are too much, and what is too much waits."""
+    monkeypatch.setattr(server, "MOMENT_S", 0.01)
+    place = next(place for place in stage.broker.places if place.tenant.key == "bad")
+    place.packets = Allowance(10, 20, stage.now)
+    client = await stage.joined("bad")
+    for number in range(40):
+        client.send(Usage(0, (number,) * 7, 0, 0, 0, 0))
+    await asyncio.sleep(0.1)
+    (session,) = [one for one in stage.broker.sessions() if one.key == "bad"]
+    assert session._packets._left == BURST - 20
+    stage.now += 1
+    await stage.until(lambda: session._packets._left == BURST - 10)  # it had its own share of that second, too
+    assert session.heard[0] == stage.now
+    assert stage.broker.ended[End.FLOOD] == 0
+
+
+CONNECTS = """
+import os, socket, sys
+place, hello = sys.argv[1], bytes.fromhex(sys.argv[2])
+made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+made.connect(place)
+made.send(hello)
+kept = os.dup(made.fileno())
+os.set_inheritable(kept, True)
+if os.fork() == 0:
+    os.close(1)
+    os.read(0, 1)  # another process with the socket, until the test says so
+    os._exit(0)
+sys.stdin.readline()
+"""
+
+
+async def test_a_process_that_ends_is_gone_though_another_has_its_socket(stage, victim, tmp_path):
+    """Whoever came by its pid afterwards would be taken for it."""
+    place = tmp_path / "bad/broker/sock"
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CONNECTS, str(place), encode(HELLO).hex(), **pipes
+    )
+    await stage.until(lambda: any(one.key == "bad" for one in stage.broker.sessions()))
+    process.kill()
+    await stage.until(lambda: not any(one.key == "bad" for one in stage.broker.sessions()))
+    assert stage.broker.ended[End.LEFT] == 1
 
 
 async def test_who_says_nothing_is_sent_away(stage: Stage, victim):

@@ -206,11 +206,13 @@ def several_processes(stage, monkeypatch):
     async def joined_again(key):
         from hami.agent.broker import server
 
-        real = server.peer
+        real, witness = server.peer, server.witness
         monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=999_999, uid=0))
+        monkeypatch.setattr(server, "witness", lambda _: None)
         try:
             return await stage.joined(key)
         finally:
             monkeypatch.setattr(server, "peer", real)
+            monkeypatch.setattr(server, "witness", witness)
 
     stage.joined_again = joined_again
