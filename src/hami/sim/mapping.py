@@ -2,13 +2,17 @@
 
 A mapping is ``field=column`` pairs for the fields of `Machine` or `Job`; ``field=column*1000``
 multiplies, for files that count in cores, GiB or whole GPUs. Fields that are not named
-keep their defaults. Reads text, opens no files.
+keep their defaults. Two more are worked out for jobs: `gpus`, a number of GPUs that may be a part of one, and
+`lives`, how many seconds it ran. Times are seconds, or dates as ``2020-04-01 00:00:10`` (UTC where they do not say).
+Reads text, opens no files.
 """
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
 from typing import TypeVar
 
@@ -31,6 +35,13 @@ OPTIONS: Mapping[type[Struct], str] = {Machine: "--node-columns", Job: "--pod-co
 LONGEST = 18
 """Digits before the point; a longer number is refused before it is spelled out."""
 
+GPUS, LIVES, TIMES = "gpus", "lives", ("arrives", "leaves")
+WORKED_OUT: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
+    Machine: {},
+    Job: {GPUS: ("cards", "card_mem"), LIVES: ("leaves",)},
+}
+"""More fields, and those that they stand for."""
+
 _COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
 
 
@@ -47,7 +58,8 @@ Mapped = Mapping[str, Source]
 
 def parse(text: str, kind: type[Struct]) -> Mapped:
     """``cards=gpu_num,cpu_milli=cpu*1000,leaves=end?``. Raises `Malformed`."""
-    known = [field.name for field in fields(kind)]
+    more = WORKED_OUT[kind]
+    known = [*(field.name for field in fields(kind)), *more]
     found: dict[str, Source] = {}
     for pair in text.split(","):
         field, _, column = (part.strip() for part in pair.partition("="))
@@ -55,6 +67,10 @@ def parse(text: str, kind: type[Struct]) -> Mapped:
         if field not in known or match is None:
             raise Malformed(OPTIONS[kind], pair, f"FIELD=COLUMN, COLUMN*NUMBER or COLUMN?, with a field of {known}")
         found[field] = Source(match["column"], Decimal(match["factor"] or 1), bool(match["optional"]))
+    for field, others in more.items():
+        doubled = found.keys() & set(others) if field in found else set()
+        if doubled:
+            raise Malformed(OPTIONS[kind], text, f"either {field} or {', '.join(sorted(doubled))}")
     return found
 
 
@@ -82,7 +98,7 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
             ",".join(header),
             f"a header with {', '.join(missing)} too, or {OPTIONS[kind]} FIELD=COLUMN,...",
         )
-    defaults = {field.name: field.default for field in fields(kind)}
+    defaults = {field.name: field.default for field in fields(kind)} | dict.fromkeys(WORKED_OUT[kind])
     found = []
     for number, cells in lines:
         path = f"{source}:{number}"
@@ -100,8 +116,21 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
                 raise Malformed(f"{path}.{one.column}", cell, "a name")
             elif not isinstance(defaults[field], int | float | str | tuple | None):
                 raise Malformed(f"{path}.{one.column}", cell, "a number")
-        found.append((path, kind(**given)))
+        found.append((path, kind(**_worked_out(given))))
     return found
+
+
+def _worked_out(given: dict[str, object]) -> dict[str, object]:
+    """`gpus` and `lives` in the fields of a job."""
+    gpus, lives = given.pop(GPUS, None), given.pop(LIVES, None)
+    if isinstance(gpus, Decimal):
+        cards = math.ceil(gpus)
+        given |= {"cards": cards, "card_mem": round(1000 * gpus / cards) if cards > 0 else 0}
+    if isinstance(lives, Decimal):
+        arrives = given.get("arrives", 0.0)
+        assert isinstance(arrives, float)
+        given["leaves"] = arrives + float(lives)
+    return given
 
 
 def _lines(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
@@ -126,9 +155,21 @@ def _value(cell: str, field: str, source: Source, path: str) -> object:
     try:
         number = Decimal(cell) * source.factor
     except DecimalException:
+        if field in TIMES and source.factor == 1:
+            return _date(cell, path)
         raise Malformed(path, cell, "a number") from None
     if not number.is_finite() or number.adjusted() > LONGEST:
         raise Malformed(path, cell, "a number" if not number.is_finite() else f"{MOST} or less")
     if field == "cards" and number != int(number):
-        raise Malformed(path, cell, "a whole number of cards; a part of one is card_mem or card_core")
-    return float(number) if field in ("arrives", "leaves") else int(number)
+        raise Malformed(path, cell, "a whole number of cards; where it may be a part of one, name the field gpus")
+    if field in (GPUS, LIVES):
+        return number
+    return float(number) if field in TIMES else int(number)
+
+
+def _date(cell: str, path: str) -> float:
+    try:
+        found = datetime.fromisoformat(cell)
+    except ValueError:
+        raise Malformed(path, cell, "seconds, or a date as 2020-04-01 00:00:10") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -56,7 +56,53 @@ def test_another_table_is_read_by_a_mapping_with_factors() -> None:
     assert job == Job("x", cpu_milli=1500, cards=1, card_mem=250)
 
 
-@pytest.mark.parametrize("text", ["cards", "gpus=cards", "cards=", "cards=a*b"])
+def test_a_log_of_training_jobs_is_read_with_its_dates_and_durations() -> None:
+    """As public logs have it: dates as text, parts of a GPU in percent, how long a job ran beside when it came."""
+    mapped = mapping.parse("name=id,gpus=plan_gpu*0.01,arrives=submitted,lives=ran?", Job)
+    rows = [
+        "a,25,2020-04-01 00:00:10,60",
+        "b,200,2020-04-01T02:00:00+02:00,",
+        "c,0,1585699200,5.5",
+        "d,250,1585699200,1",
+    ]
+    jobs = mapping.jobs("\n".join(["id,plan_gpu,submitted,ran", *rows]), mapped, "log.csv")
+    midnight = 1585699200.0
+    assert jobs == (
+        Job("a", cards=1, card_mem=250, arrives=midnight + 10, leaves=midnight + 70),
+        Job("b", cards=2, card_mem=1000, arrives=midnight),
+        Job("c", arrives=midnight, leaves=midnight + 5.5),
+        Job("d", cards=3, card_mem=833, arrives=midnight, leaves=midnight + 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name=id,gpus=g,cards=g", "either gpus or cards"),
+        ("name=id,lives=a,leaves=a", "either lives or leaves"),
+    ],
+)
+def test_what_is_worked_out_stands_alone(text: str, said: str) -> None:
+    with pytest.raises(Malformed, match=said):
+        mapping.parse(text, Job)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("x,-1,0,1", r"j.csv:2.cards: -1 is not usable: 0 or more"),
+        ("x,1,yesterday,1", r"j.csv:2.at: 'yesterday' is not usable: seconds, or a date"),
+        ("x,1,0,-1", r"j.csv:2.leaves"),
+        ("x,1,0,soon", r"j.csv:2.ran: 'soon' is not usable: a number"),
+        ("x,9e9,0,1", r"j.csv:2.cards: 9000000000 is not usable: 1024 or less"),
+    ],
+)
+def test_a_job_of_a_log_that_cannot_be_meant_is_named(row: str, said: str) -> None:
+    with pytest.raises(Malformed, match=said):
+        mapping.jobs("id,g,at,ran\n" + row, mapping.parse("name=id,gpus=g,arrives=at,lives=ran", Job), "j.csv")
+
+
+@pytest.mark.parametrize("text", ["cards", "boards=cards", "cards=", "cards=a*b"])
 def test_a_mapping_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         mapping.parse(text, Job)

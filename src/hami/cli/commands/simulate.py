@@ -58,7 +58,11 @@ def svg_file(_context: click.Context, _parameter: click.Parameter, path: Path | 
 @click.option("--host-pods", type=click.Choice(["pack", "least-allocated"]), default="pack", show_default=True,
               help="Who places pods without GPU under pack: pack, or as kube-scheduler does by default.")  # fmt: skip
 @click.option("--node-columns", metavar="FIELD=COLUMN,...", help="Columns of another CSV, e.g. name=id,cards=gpus.")
-@click.option("--pod-columns", metavar="FIELD=COLUMN,...", help="e.g. name=job,cards=gpu_num,cpu_milli=cpu*1000.")
+@click.option(
+    "--pod-columns",
+    metavar="FIELD=COLUMN,...",
+    help="e.g. name=job,gpus=plan_gpu*0.01,arrives=submitted,lives=duration?.",
+)
 @click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), callback=svg_file,
               help="Write curves of the first seed there, as SVG.")  # fmt: skip
 @click.option("--curve", "curves", is_flag=True, help="With -o json: the curve of each run too.")
