@@ -254,7 +254,7 @@ def test_the_widest_table_stands_in_80_columns() -> None:
     assert rows[0] == ["gpu-clustering", "96.69", "0.30", "3.74", "8480", "2291", "1234.5", "65828.8", "135682.2"]
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
-    assert any(line.startswith("gpu-clustering against fgd: +0.00 points") for line in lines)
+    assert any(line.startswith("gpu-clustering against fgd: +0.00 points allocated, +0.0 s waited") for line in lines)
 
 
 def test_a_chart_is_whole_and_each_of_its_lines_stays_in_its_panel() -> None:

@@ -57,7 +57,7 @@ def shown(outcomes: Sequence[Outcome]) -> Group:
     found, first = rows(outcomes), dict[str, Outcome]()
     for outcome in outcomes:
         first.setdefault(outcome.policy, outcome)
-    gains = (_gain(row, found[-1].policy) for row in found[:-1])
+    gains = (_gain(row, found[-1]) for row in found[:-1])
     seeds = Text(f"means of {found[0].seeds} seeds", style="dim")
     return Group(*([seeds] if found[0].seeds > 1 else []), _table(found), *gains, *map(_failures, first.values()))
 
@@ -77,11 +77,12 @@ def _table(found: Sequence[Row]) -> Table:
     return table
 
 
-def _gain(row: Row, other: str) -> Text:
+def _gain(row: Row, last: Row) -> Text:
     if row.against is None:
-        return Text(f"{row.policy} and {other}: no seed in common")
+        return Text(f"{row.policy} and {last.policy}: no seed in common")
     errors = "" if row.sigmas is None else f" ({abs(row.sigmas):.1f} standard errors, paired by seed)"
-    return Text(f"{row.policy} against {other}: {row.against:+.2f} points allocated{errors}")
+    waits = "" if row.wait is None or last.wait is None else f", {row.wait - last.wait:+.1f} s waited"
+    return Text(f"{row.policy} against {last.policy}: {row.against:+.2f} points allocated{errors}{waits}")
 
 
 def _failures(outcome: Outcome) -> Text:
