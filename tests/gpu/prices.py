@@ -54,8 +54,8 @@ def kernels(bench: Bench, ns: int, host_ns: int, limit: int | None) -> None:
     share, alone = steady(got, 1.0) * full_ns / 1e7, full_ns / (before["alone_ns"] + after["alone_ns"]) * 200
     queue = f"{before['full_ns']:.0f} {after['full_ns']:.0f} ({before['full_low']:.0f} to {after['full_high']:.0f})"
     print(
-        f"{ns} + {host_ns} ns at {limit or 'no limit'}: {share:.2f}, without a limit {alone:.1f}; in a full queue {queue}; "
-        f"{charged(log)}",
+        f"{ns} + {host_ns} ns at {limit or 'no limit'}: {share:.2f}, without a limit {alone:.1f}; "
+        f"in a full queue {queue}; {charged(log)}",
         flush=True,
     )
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -106,6 +108,20 @@ def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(c
     got = container.probe("run", work, 4, 100 << 20, FAKE_CUDA_CLOSE_NS="6000", **wanted)
     share = sum(got["tenths"][20:]) / 2 * 113_000 / 1e7  # type: ignore[index]
     assert 57 <= share <= 61
+
+
+def test_a_process_that_is_stopped_while_it_measures_goes_on_as_before(container: Container) -> None:
+    """As one does whose container has used up its share of the cores: all that it waits for is late at once."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    with container.start("probe", "run", "spin", 8, 5_000, 12_000, **wanted) as program:
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            program.send_signal(signal.SIGSTOP)
+            time.sleep(0.06)
+            program.send_signal(signal.SIGCONT)
+            time.sleep(0.002)
+        out, _ = program.communicate(timeout=60)
+    assert sum(json.loads(out)["tenths"][60:]) > 2e9 / 17_000 / 4
 
 
 KINDS = {

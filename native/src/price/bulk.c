@@ -89,8 +89,9 @@ int64_t hami_bulk_pays_ns(int64_t price_ns)
 bool hami_bulk_under_way(void)
 {
     uint32_t serial = atomic_load_explicit(&bulk.serial, memory_order_acquire);
-    if (serial != 0 && hami_now_ns() > atomic_load(&bulk.begun_ns) + LOST_NS)
-        atomic_compare_exchange_strong(&bulk.serial, &serial, 0);
+    if (serial != 0 && hami_now_ns() > atomic_load(&bulk.begun_ns) + LOST_NS &&
+        atomic_compare_exchange_strong(&bulk.serial, &serial, 0))
+        atomic_store(&hami_hot.measuring, false); /* its thread will not: a process that was stopped finds all late */
     return atomic_load(&bulk.serial) != 0;
 }
 
@@ -107,8 +108,8 @@ void hami_bulk_forced(void)
 
 void hami_bulk_forget(const hami_bench *bench)
 {
-    if (bench == NULL || bulk.bench == bench)
-        atomic_store(&bulk.serial, 0);
+    if ((bench == NULL || bulk.bench == bench) && atomic_exchange(&bulk.serial, 0) != 0)
+        atomic_store(&hami_hot.measuring, false);
 }
 
 bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns)
