@@ -65,10 +65,11 @@ class Ledger:
         self._forget_idle(account)
         return True
 
-    def set_host(self, name: NodeName, free_cpu_milli: float) -> None:
-        """What is left of a registered node's CPU; only the policy `pack` looks at it."""
+    def set_host(self, name: NodeName, free_cpu_milli: float, whole: float | None = None) -> None:
+        """What is left of a registered node's CPU, and of how much (None: of as much as before); only the policy
+        `pack` looks at it."""
         if name in self._index.rows:
-            self._index.host(name, free_cpu_milli)
+            self._index.host(name, free_cpu_milli, whole)
 
     def set_pod(self, record: PodRecord) -> bool:
         """A pod is bound and not finished. Ends any reservation of that uid, wherever it was."""
@@ -89,7 +90,7 @@ class Ledger:
         """A pod is finished or deleted. A reservation of that uid ends with it."""
         record = self._pods.pop(uid, None)
         if record is not None:
-            self._index.pack.demand.leave()
+            self._index.pack.demand.leave(uid)
             self.quotas.give_back(uid)
             self._post(record.node, uid, None)
         return self.release(uid) is not None or record is not None

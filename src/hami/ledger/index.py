@@ -84,9 +84,9 @@ class Index:
                 self.columns.write_use(row, place, card)
         self.columns.write_score(row, state)
 
-    def host(self, name: NodeName, cpu_milli: float) -> None:
-        """The host of a registered node has so much CPU left."""
-        self.columns.write_host(self._rows[name], cpu_milli)
+    def host(self, name: NodeName, cpu_milli: float, whole: float | None = None) -> None:
+        """The host of a registered node has so much CPU left, of `whole`; None: of as much as before."""
+        self.columns.write_host(self._rows[name], cpu_milli, whole)
 
     def host_of(self, name: NodeName) -> float:
         """Milli-CPU left on the host of a registered node; `ANY_CPU` where nobody said."""
@@ -101,7 +101,7 @@ class Index:
         self._states[row] = None
         self._free.append(row)
         self.columns.write(row, None)
-        self.columns.write_host(row, ANY_CPU)
+        self.columns.write_host(row, ANY_CPU, ANY_CPU)
 
     def _row(self) -> int:
         if self._free:

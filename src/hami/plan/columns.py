@@ -37,8 +37,8 @@ FEW_ROWS = 512
 
 CELLS = ("free_slots", "free_mem", "free_core", "room", "mem", "core", "numa", "kind", "standing")
 """Columns with a cell a card, `[card][node]`."""
-_OF_ROWS = ("version", "registered", "mig", "usable", "cards", "host_cpu", "node_score")
-_EMPTY = {"standing": ABSENT, "host_cpu": ANY_CPU}
+_OF_ROWS = ("version", "registered", "mig", "usable", "cards", "host_cpu", "host_whole", "node_score")
+_EMPTY = {"standing": ABSENT, "host_cpu": ANY_CPU, "host_whole": ANY_CPU}
 """What stands in new room; 0 in all other columns."""
 
 
@@ -64,6 +64,8 @@ class Columns:
         """Rows of which cards do not tell everything: not `usable`, or `mig`."""
         self.host_cpu = np.full(rows, ANY_CPU)
         """Milli-CPU free on the host; `ANY_CPU` where nobody said."""
+        self.host_whole = np.full(rows, ANY_CPU)
+        """Milli-CPU of the host when nothing runs there; likewise."""
         self.node_score = np.zeros(rows, np.float64)
         self.free_slots = np.zeros((cards, rows), np.int32)
         self.free_mem = np.zeros((cards, rows), np.int32)
@@ -128,10 +130,13 @@ class Columns:
                 self.standing[place, row] = ABSENT
         self.inventory += 1
 
-    def write_host(self, row: int, cpu_milli: float) -> None:
-        """The host has so much CPU left. No card changes, so what was found of them still holds."""
+    def write_host(self, row: int, cpu_milli: float, whole: float | None = None) -> None:
+        """The host has so much CPU left, of `whole` (None: of as much as before). No card changes, so what was found
+        of them still holds."""
         self._touch(row)
         self.host_cpu[row] = cpu_milli
+        if whole is not None:
+            self.host_whole[row] = whole
 
     def write_use(self, row: int, place: int, state: CardState) -> None:
         """Only what is used on one card has changed."""

@@ -56,4 +56,5 @@ class Hosts:
 
     def _tell(self, name: str) -> None:
         if name in self._allocatable:
-            self._ledger.set_host(NodeName(name), max(0, self._allocatable[name] - self._used.get(name, 0)))
+            whole = self._allocatable[name]
+            self._ledger.set_host(NodeName(name), max(0, whole - self._used.get(name, 0)), whole)

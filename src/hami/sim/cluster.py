@@ -174,7 +174,7 @@ class Cluster:
         self._free[1][here] = [card.free_core_percent for card in cards]
         self._free[2][here] = [card.card.slots - card.used_slots for card in cards]
         self._idle[here] = [not card.used_slots for card in cards]
-        self.ledger.set_host(NodeName(machine.name), int(self.cpu[row]))
+        self.ledger.set_host(NodeName(machine.name), int(self.cpu[row]), machine.cpu_milli)
 
 
 def cards_of(machine: Machine) -> tuple[Card, ...]:

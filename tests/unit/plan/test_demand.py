@@ -109,7 +109,7 @@ def test_a_running_pod_teaches_what_its_slices_are_unless_it_has_asked() -> None
 def test_turnover_is_what_part_of_a_tenth_has_left(asked: int, left: int, turnover: float) -> None:
     demand = seen((SMALL, asked))
     for _ in range(left):
-        demand.leave()
+        demand.leave(PodUid("gone"))
     assert demand.turnover == turnover
 
 

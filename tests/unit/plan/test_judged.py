@@ -44,7 +44,7 @@ def demand_of(shapes: dict[int, int], left: int = 0) -> Demand:
         for number in range(count):
             demand.see(ask(f"{mem}-{number}", mem))
     for _ in range(left):
-        demand.leave()
+        demand.leave(PodUid("gone"))
     return demand
 
 

@@ -132,7 +132,7 @@ def test_turnover_is_known_once_a_tenth_has_left() -> None:
     assert demand.turnover == 0
     for left, turnover in ((5, 0.5), (5, 1.0), (50, 1.0)):
         for _ in range(left):
-            demand.leave()
+            demand.leave(PodUid("gone"))
         assert demand.turnover == turnover
 
 

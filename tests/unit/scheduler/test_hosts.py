@@ -20,9 +20,9 @@ def told() -> tuple[Hosts, dict[str, float]]:
     found: dict[str, float] = {}
 
     class Told(Ledger):
-        def set_host(self, name: NodeName, free_cpu_milli: float) -> None:
+        def set_host(self, name: NodeName, free_cpu_milli: float, whole: float | None = None) -> None:
             found[name] = free_cpu_milli
-            super().set_host(name, free_cpu_milli)
+            super().set_host(name, free_cpu_milli, whole)
 
     ledger = Told()
     ledger.set_node(NodeRecord(NodeName("n"), (Card(CardId("c"), Family("GPU"), "A", 0, 10, 1000, 100),)))

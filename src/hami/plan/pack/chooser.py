@@ -18,7 +18,7 @@ from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Judged, Kept, judging
 from hami.plan.pack.lend import Lending
-from hami.plan.pack.shown import Worth, shown
+from hami.plan.pack.shown import Aside, Worth, shown
 from hami.plan.pack.worth import RESIDUES, Scale, Singles, worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
@@ -96,7 +96,10 @@ class Pack:
         free = own.rows.place[:, row]
         taken = np.zeros_like(free)
         taken[cards[:, 0]] = lending.shares(free[cards[:, 0]])
-        return shown(own.scale, before, (seats[0], float(residue[0])), free, free - taken)
+        late = own.late(want.cards, rows)
+        aside = Aside(int(own.aside[row]), 0.0 if late is None else float(late[0]))
+        after = seats[0], float(residue[0])
+        return shown(own.scale, before, after, free=free, free_after=free - taken, aside=aside)
 
     def narrowed(self, ask: Ask, columns: Columns, row: int, state: NodeState) -> NodeState | None:
         """The node with only the cards it should lend; None where that is the card policy's affair."""
@@ -139,17 +142,20 @@ def leading(ask: Ask, part: Callable[[CardAsk], float]) -> Want:
 
 def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Columns, rows: Longs) -> None:
     """Note the gains of `rows`; where they are many, of those that promise most, and of the others later."""
-    lending = own.lending(ask)
+    lending, late = own.lending(ask), own.late(ask.cards, rows)
     kept.seen[rows] = columns.version.take(rows)
     if len(rows) > AT_ONCE:
-        first, able = lending.promising(own.rows.place, rows, ask.cards, AT_ONCE, own.rows.scratch)
+        first, able = lending.promising(own.rows.place, rows, ask.cards, AT_ONCE, own.rows.scratch, late=late)
         kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
         kept.wait = PATIENCE
-        rows = rows.take(_ordered(first, len(rows)))
+        first = _ordered(first, len(rows))
+        rows, late = rows.take(first), None if late is None else late.take(first)
     cards, able = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
     found = np.full(len(rows), NO_ROOM)
     at = np.flatnonzero(able)
     found[at] = _gains(own, lending, cpu_milli, columns=columns, rows=rows.take(at), cards=cards.take(at, axis=1))
+    if late is not None:
+        found -= late
     kept.gain[rows] = found
 
 
@@ -203,4 +209,5 @@ def _host_gains(own: Judged, cpu_milli: int, columns: Columns, rows: Longs) -> F
     seats, residue = worth(scale, kept.seats.take(rows, axis=0), kept.residue.take(rows), kept.room.take(rows), cpu)
     seats -= kept.worth[0].take(rows, axis=0)
     found: Floats = _weighed(seats, scale) + RESIDUES * (residue - kept.worth[1].take(rows))
-    return np.round(found, 3)
+    late = own.late(0, rows)
+    return np.round(found, 3) if late is None else np.round(found, 3) - late

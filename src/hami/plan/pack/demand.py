@@ -12,6 +12,7 @@ from hami.model.ask import Ask, CardAsk, CardRules
 from hami.model.ids import Family, PodUid
 from hami.model.plan import ContainerSlices
 from hami.plan.fit import wants
+from hami.plan.pack.lives import Lives
 
 MEMORY = 32_768
 """Asks after which all counts are halved."""
@@ -43,6 +44,7 @@ class Demand:
 
     def __init__(self) -> None:
         self.seen = 0
+        self.lives = Lives()
         self._left = 0
         self._counts: dict[Shape, float] = {}
         self._pods: dict[PodUid, None] = {}
@@ -56,16 +58,19 @@ class Demand:
                 self._count(Shape(_without_ids(want.ask), cpu))
 
     def see_running(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
-        """A pod is bound that was never asked about here: after a restart the running ones are the best guess."""
+        """A pod is bound. If it was never asked about here, that tells of demand as well: after a restart the running
+        ones are the best guess."""
         if self._new(uid):
             for slices in containers:
                 if slices:
                     first = slices[0]
                     self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
+        self.lives.begin(uid, containers)
 
-    def leave(self) -> None:
+    def leave(self, uid: PodUid) -> None:
         """A pod that ran has left."""
         self._left += 1
+        self.lives.end(uid)
 
     @property
     def turnover(self) -> float:
@@ -89,6 +94,13 @@ class Demand:
         total = sum(count for _, count in found)
         return [Weighed(shape, count / total) for shape, count in found]
 
+    def wide(self, family: Family, cards: int) -> list[tuple[Shape, float]]:
+        """The shapes of so many cards and their counts, the most frequent first."""
+        ours = [
+            (one, count) for one, count in self._counts.items() if (one.ask.family, one.ask.cards) == (family, cards)
+        ]
+        return sorted(ours, key=lambda entry: -entry[1])
+
     def mix(self, family: Family) -> dict[Shape, float]:
         """Every shape's part of what is asked of a family."""
         ours = {shape: count for shape, count in self._counts.items() if shape.ask.family == family}
@@ -109,9 +121,11 @@ class Demand:
 
     def _count(self, shape: Shape) -> None:
         self.seen += 1
+        self.lives.ask(shape.ask.family, shape.ask.cards)
         self._counts[shape] = self._counts.get(shape, 0.0) + 1
         if self.seen % MEMORY == 0:
             self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}
+            self.lives.halve()
 
 
 def _covering(sorted_: Sequence[tuple[Shape, float]], total: float) -> list[tuple[Shape, float]]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Columns, Longs
+from hami.plan.columns import Bools, Columns, Floats, Longs
+from hami.plan.pack.aside import IN_NEED, lateness, set_aside
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.worth import A_STEP, Rows, Scale, capacities, residue_of
@@ -55,7 +56,7 @@ class Kept:
         if self.wait:
             self.wait -= 1
             gains = self.gain.take(rows)
-            if self.wait == 0 or gains.max(initial=NO_ROOM) <= UNWEIGHED:
+            if self.wait == 0 or gains.max(initial=NO_ROOM) <= IN_NEED:
                 self.wait = 0
                 changed |= gains == UNWEIGHED
         return changed
@@ -78,6 +79,9 @@ def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | 
         own.follow(columns)
         own.rows.refresh(columns, np.arange(start, min(start + A_STEP, columns.rows)))
     if own.scale.turnover:
+        yield
+        own.set_aside(demand, columns)
+        yield
         own.see_scarcity(columns)
     return own
 
@@ -92,6 +96,9 @@ class Judged:
         self.inventory = inventory
         """That of the columns when it was made, or last found to make no difference."""
         self.mix = demand.mix(scale.family)
+        self.aside = np.zeros(self.size, np.int64)
+        """By row, for asks of how many cards it is set aside; 0 for none."""
+        self._widths: frozenset[int] = frozenset()
         self.look_later(demand)
         self._kept: dict[object, Kept] = {}
         self._lent: dict[bytes, Lending] = {}
@@ -103,9 +110,17 @@ class Judged:
         if demand.turnover != self.scale.turnover:
             self.scale.turnover = demand.turnover
             self.rows.forget()
+        self.set_aside(demand, columns)
         self.see_scarcity(columns)
 
+    def set_aside(self, demand: Demand, columns: Columns) -> None:
+        """See which nodes to leave to wide asks."""
+        self.follow(columns)
+        self.aside = set_aside(demand, self.scale.family, columns)
+        self._widths = frozenset(self.aside.tolist()) - {0}
+
     def see_scarcity(self, columns: Columns) -> None:
+        self.follow(columns)
         self.rows.refresh(columns, np.arange(columns.rows))
         cards = int(np.count_nonzero(self.scale.ours.take(self.scale.known(columns, columns.kind))))
         self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), cards)
@@ -134,7 +149,14 @@ class Judged:
         if self.size != len(columns.version):
             self.size = len(columns.version)
             self.rows.grow(columns)
+            self.aside = np.pad(self.aside, (0, self.size - len(self.aside)))
             self._kept.clear()
+
+    def late(self, cards: int, rows: Longs) -> Floats | None:
+        """What it costs an ask of so many cards that nodes are set aside for others; None where none is."""
+        if not self._widths:
+            return None
+        return lateness(self.aside.take(rows), cards, own=cards in self._widths)
 
     def outdated(self, columns: Columns) -> bool:
         """Whether there are cards now that it was not made for."""

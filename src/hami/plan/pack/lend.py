@@ -6,10 +6,13 @@ What a card loses depends on its place in the scale's tables alone, so it is wor
 import numpy as np
 
 from hami.model.ask import CardAsk
-from hami.plan.columns import Bools, Longs
+from hami.plan.columns import Bools, Floats, Longs
+from hami.plan.pack.aside import LAST
 from hami.plan.pack.worth import LEVELS, Scale
 
 _NEVER = 1 << 62
+_LATE = 1 << 60
+"""Above what any loss makes."""
 _BITS = 10
 """For the free thousandths of a card, and as many for its number in the node."""
 _FINE = 1e6
@@ -43,14 +46,20 @@ class Lending:
         best = _lowest(order, cards)
         return best & ((1 << _BITS) - 1), best[-1] < _NEVER
 
-    def promising(self, place: Longs, rows: Longs, cards: int, most: int, scratch: Longs) -> tuple[Longs, Bools]:
-        """Places in `rows` of so many of them, those whose first card loses least; and all of them that have so many
-        cards. `place` is that of all rows, [card][row]; `scratch` is as large and may be written to."""
+    def promising(
+        self, place: Longs, rows: Longs, cards: int, most: int, scratch: Longs, *, late: Floats | None = None
+    ) -> tuple[Longs, Bools]:
+        """Places in `rows` of so many of them, those whose first card loses least and the `late` ones last; and all of
+        them that have so many cards. `place` is that of all rows, [card][row]; `scratch` is as large and may be written
+        to."""
         if len(rows) * 3 > place.shape[1]:  # then to look at all is cheaper than to pick
             first = self._first(self._order.take(place, out=scratch, mode="clip"), cards).take(rows)
         else:
             first = self._first(self._order.take(place.take(rows, axis=1)), cards)
-        return np.argpartition(first, most)[:most], first < _NEVER
+        able = first < _NEVER
+        if late is not None:
+            first += (late / LAST).astype(np.int64) * (able * _LATE)
+        return np.argpartition(first, most)[:most], able
 
     @staticmethod
     def _first(order: Longs, cards: int) -> Longs:

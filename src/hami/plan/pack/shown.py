@@ -42,6 +42,15 @@ class Price(Struct, frozen=True):
     worth_after: float
 
 
+class Aside(Struct, frozen=True):
+    """Whether the node is set aside."""
+
+    cards: int = 0
+    """For asks of so many cards; 0 for none."""
+    cost: float = 0.0
+    """What it costs to go there, for others, or elsewhere, for these."""
+
+
 class Worth(Struct, frozen=True):
     """One node and one ask."""
 
@@ -55,9 +64,10 @@ class Worth(Struct, frozen=True):
     """Of every card that takes something."""
     formula: str
     """The score as a sum one can check by hand."""
+    aside: Aside = Aside()
 
 
-def shown(scale: Scale, before: Sides, after: Sides, free: Longs, free_after: Longs) -> Worth:
+def shown(scale: Scale, before: Sides, after: Sides, *, free: Longs, free_after: Longs, aside: Aside) -> Worth:
     """`free` are the places of the node's cards in the scale's tables."""
     pairs = zip(scale.shapes, scale.weight.tolist(), before[0].tolist(), after[0].tolist(), strict=True)
     seats = [Seat(_said(shape), weight, had, left) for shape, weight, had, left in pairs if had != left]
@@ -65,7 +75,7 @@ def shown(scale: Scale, before: Sides, after: Sides, free: Longs, free_after: Lo
     residues = RESIDUES * (after[1] - before[1])
     seated = sum(seat.change for seat in seats)
     return Worth(
-        score=round(seated + residues, 3),
+        score=round(seated + residues - aside.cost, 3),
         seats=tuple(seats),
         residues=round(residues, 3),
         prices=tuple(
@@ -73,8 +83,16 @@ def shown(scale: Scale, before: Sides, after: Sides, free: Longs, free_after: Lo
             for place, (have, left) in enumerate(zip(free.tolist(), free_after.tolist(), strict=True))
             if have
         ),
-        formula=f"seats {seated:+.1f} {'+' if residues >= 0 else '-'} residues {abs(residues):.1f}",
+        formula=f"seats {seated:+.1f} {'+' if residues >= 0 else '-'} residues {abs(residues):.1f}{_last(aside)}",
+        aside=aside,
     )
+
+
+def _last(aside: Aside) -> str:
+    if not aside.cost:
+        return ""
+    why = f"the node is set aside for asks of {aside.cards} cards" if aside.cards else "others are set aside for it"
+    return f" - {aside.cost:.0f}, since {why}"
 
 
 def _worth(scale: Scale, place: int) -> float:

@@ -1,0 +1,77 @@
+"""How many pods of several cards run at once in the long run, learned from those that came and left.
+
+By Little's law that is how often such a pod comes, times how long it runs. Both are counted in asks: the clock here
+ticks once for every container that asks. Pods that wait in vain count among those that come, so the number is what
+would run if nobody had to wait.
+"""
+
+from collections.abc import Sequence
+
+from hami.model.ids import Family, PodUid
+from hami.model.plan import ContainerSlices
+
+Width = tuple[Family, int]
+"""A family, and how many of its cards a container asks for."""
+
+
+class Lived:
+    """What is known of one width."""
+
+    __slots__ = ("asked", "left", "lived", "running")
+
+    def __init__(self) -> None:
+        self.asked = 0.0
+        self.running = 0
+        self.lived = 0.0
+        """Asks that came by while they ran, summed over all of them."""
+        self.left = 0.0
+
+
+class Lives:
+    """Of one cluster."""
+
+    def __init__(self) -> None:
+        self._asks = 0.0
+        self._widths: dict[Width, Lived] = {}
+        self._running: dict[PodUid, tuple[Width, ...]] = {}
+
+    def ask(self, family: Family, cards: int) -> None:
+        """A container asks, for the first time."""
+        self._asks += 1
+        for known in self._widths.values():
+            known.lived += known.running
+        if cards > 1:
+            self._known((family, cards)).asked += 1
+
+    def begin(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
+        """A pod is bound. Told again, nothing changes."""
+        widths = tuple((slices[0].family, len(slices)) for slices in containers if len(slices) > 1)
+        if widths and uid not in self._running:
+            self._running[uid] = widths
+            for width in widths:
+                self._known(width).running += 1
+
+    def end(self, uid: PodUid) -> None:
+        """A pod has left."""
+        for width in self._running.pop(uid, ()):
+            known = self._known(width)
+            known.running -= 1
+            known.left += 1
+
+    def halve(self) -> None:
+        """Forget half of what was seen, so that it follows a cluster whose work changes."""
+        self._asks /= 2
+        for known in self._widths.values():
+            known.asked, known.lived, known.left = known.asked / 2, known.lived / 2, known.left / 2
+
+    def at_once(self, family: Family) -> dict[int, float]:
+        """How many containers run at once that ask for so many cards each, in the long run. As long as none of them has
+        left, those that run are the best guess."""
+        return {
+            cards: known.asked / self._asks * known.lived / known.left if known.left else float(known.running)
+            for (of, cards), known in self._widths.items()
+            if of == family
+        }
+
+    def _known(self, width: Width) -> Lived:
+        return self._widths.setdefault(width, Lived())

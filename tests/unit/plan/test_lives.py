@@ -1,0 +1,114 @@
+"""How many pods of several cards run at once, by what came and left."""
+
+import pytest
+
+from hami.ledger.records import PodRecord
+from hami.model.ids import Family, PodUid
+from hami.plan.pack.demand import MEMORY, Demand
+from hami.plan.pack.lives import Lives
+
+from .packs import GPU, ask, bind, decided, ledger_of
+
+
+def running(lives: Lives, uid: str, cards: int) -> None:
+    record = bound(uid, cards)
+    lives.begin(record.ref.uid, record.containers)
+
+
+def bound(uid: str, cards: int) -> PodRecord:
+    ledger = ledger_of(("n", 8, "A", 1e9))
+    bind(ledger, one := ask(uid, 1000, cards), decided(ledger, one))
+    record = ledger.pod(PodUid(uid))
+    assert record is not None
+    return record
+
+
+def test_what_runs_at_once_is_how_often_it_is_asked_times_how_long_it_lives() -> None:
+    lives = Lives()
+    for number in range(100):  # every tenth is wide, and lives while twenty others ask
+        lives.ask(GPU, 8 if number % 10 == 0 else 1)
+        if number % 10 == 0:
+            running(lives, f"w{number}", 8)
+        if number % 10 == 0 and number >= 20:
+            lives.end(PodUid(f"w{number - 20}"))
+    lives.end(PodUid("w80"))
+    lives.end(PodUid("w90"))
+    assert 1.5 < lives.at_once(GPU)[8] < 2.5
+
+
+def test_pods_that_wait_in_vain_count_among_those_that_come() -> None:
+    served, starved = Lives(), Lives()
+    for number in range(50):
+        for lives in (served, starved):
+            lives.ask(GPU, 4)
+            if lives is served or number < 5:
+                running(lives, f"w{number}", 4)
+            lives.ask(GPU, 1)
+            lives.end(PodUid(f"w{number}"))
+    assert starved.at_once(GPU) == served.at_once(GPU) == {4: 0.5}, "each lives while one other asks"
+
+
+def test_as_long_as_none_has_left_those_that_run_are_the_best_guess() -> None:
+    lives = Lives()
+    lives.ask(GPU, 8)
+    assert lives.at_once(GPU) == {8: 0.0}
+    running(lives, "one", 8)
+    running(lives, "two", 8)
+    assert lives.at_once(GPU) == {8: 2.0}
+    assert lives.at_once(Family("other")) == {}
+
+
+def test_a_pod_that_is_told_of_twice_runs_once_and_leaves_once() -> None:
+    lives = Lives()
+    running(lives, "one", 8)
+    running(lives, "one", 8)
+    assert lives.at_once(GPU) == {8: 1.0}
+    lives.ask(GPU, 8)
+    lives.end(PodUid("one"))
+    lives.end(PodUid("one"))
+    lives.end(PodUid("never seen"))
+    assert lives.at_once(GPU) == {8: 1.0}, "it lived for one ask, and each ask was for its like"
+
+
+def test_pods_of_one_card_are_not_followed() -> None:
+    lives = Lives()
+    running(lives, "one", 1)
+    lives.ask(GPU, 1)
+    assert lives.at_once(GPU) == {}
+
+
+def test_after_a_restart_the_pods_that_run_are_known_and_end_as_others_do() -> None:
+    demand = Demand()
+    for uid in ("one", "two"):
+        demand.see_running(PodUid(uid), bound(uid, 8).containers)
+    assert demand.lives.at_once(GPU) == {8: 2.0}
+    demand.see(ask("next", 1000))
+    demand.leave(PodUid("one"))
+    # two of three asks were for eight cards; two lives of them were lived for two asks and a half, and one has left
+    assert 0 < demand.lives.at_once(GPU)[8] < 3
+
+
+def test_forgetting_by_halves_leaves_what_was_learned_as_it_is() -> None:
+    lives = Lives()
+    for number in range(10):
+        lives.ask(GPU, 8)
+        running(lives, f"w{number}", 8)
+        lives.ask(GPU, 1)
+        lives.end(PodUid(f"w{number}"))
+    before = lives.at_once(GPU)
+    lives.halve()
+    assert lives.at_once(GPU) == before
+
+
+def test_work_that_has_changed_is_followed() -> None:
+    demand = Demand()
+    wide = bound("wide", 8).containers
+    for number in range(400):
+        demand.see(ask(f"w{number}", 1000, cards=8))
+        demand.lives.begin(PodUid(f"w{number}"), wide)
+        demand.see(ask(f"s{number}", 1000))
+        demand.leave(PodUid(f"w{number}"))
+    assert demand.lives.at_once(GPU) == {8: pytest.approx(0.5)}
+    for number in range(MEMORY):
+        demand.see(ask(f"t{number}", 1000))
+    assert demand.lives.at_once(GPU)[8] < 0.02
