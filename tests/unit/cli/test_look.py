@@ -16,7 +16,8 @@ from hami.cli.look import pictures, recording
 from hami.cli.main import hami
 from hami.config.schema import DeviceConfig
 from hami.kube.reflector import Added, Deleted, Modified, Synced
-from hami.model.ask import Policies
+from hami.ledger.filed import rebuilt
+from hami.model.ask import NodePolicy, Policies
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
 from hami.model.quota import Measure
@@ -140,6 +141,36 @@ def test_frag_shows_the_number_before_and_after_the_fewest_moves(file: str) -> N
     assert (rooms["a whole card"], rooms["1 x 20000 MiB, 50 %"]) == (0, 2)
     drawn = run("frag", "--snapshot", file)
     assert (drawn.exit_code, "nothing is moved" in " ".join(drawn.output.split())) == (0, True)
+
+
+@pytest.mark.parametrize("better", [(NodePolicy.BINPACK, ("binpack",)), (NodePolicy.PACK, ("spread",))])
+def test_the_number_goes_down_where_a_policy_is_changed_for_a_better_one(
+    tmp_path: Path, better: tuple[NodePolicy, tuple[str, ...]]
+) -> None:
+    """Row 6.19: the same pods, placed by one policy and by the other."""
+    found = []
+    for nodes, cards in ((NodePolicy.SPREAD, ("spread",)), better):
+        path = tmp_path / f"{nodes.value}.json"
+        path.write_bytes(snapshot.encode(placed(nodes, cards)))
+        found.append(json.loads(run("frag", "--snapshot", str(path), "-o", "json").output)["fragmentation"]["percent"])
+    assert found[1] < found[0] / 2
+
+
+def placed(nodes: NodePolicy, cards: tuple[str, ...]) -> Snapshot:
+    """Eight pods for a quarter of a card each, on four nodes of two cards; three more wait for whole cards."""
+    machines = []
+    for node in range(4):
+        own = (CardEntry(CardId(f"n{node}-{place}"), NVIDIA, "L40S", place, 10, 46000) for place in (0, 1))
+        machines.append(NodeEntry(NodeName(f"n{node}"), tuple(own)))
+    whole = AskEntry.of(pod(app(want(46000, cores=100))))
+    told = Snapshot(1.0, tuple(machines), tuple(PodEntry("ns", f"w{n}", PodUid(f"w{n}"), whole) for n in range(3)))
+    for number in range(8):
+        ask = pod(app(want(11500, cores=25)), uid=f"p{number}", nodes=nodes, cards=cards)
+        plan = rebuilt(told).ledger.decide(ask).plan
+        assert plan is not None
+        entry = PodEntry("ns", f"p{number}", PodUid(f"p{number}"), AskEntry.of(ask), plan.node, plan.containers)
+        told = replace(told, pods=(*told.pods, entry))
+    return told
 
 
 def test_frag_moves_nobody_whom_a_budget_protects(tmp_path: Path) -> None:
