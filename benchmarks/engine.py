@@ -34,6 +34,7 @@ def main() -> None:
     built = time.perf_counter() - started
     gc.collect()
     gc.freeze()
+    ledger.make_ready()
     names = arguments.names or arguments.nodes
     figures = measure(ledger, arguments.nodes, names, arguments.requests, lambda ask: ask)
     judge_step_ms = 0.0

@@ -90,6 +90,7 @@ def main(nodes: int, cards: int, pods: int, tls: Path) -> None:
     engine = engine_of(nodes, cards, pods)
     gc.collect()
     gc.freeze()
+    engine.ledger.make_ready()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `hami scheduler` does
         runner.run(serve(engine, tls))
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
+from hami.ledger import heap
 from hami.ledger.account import Account, Charges
 from hami.ledger.index import Index
 from hami.ledger.quota import QuotaRecord, Quotas
@@ -104,6 +105,10 @@ class Ledger:
         return self.quotas.drop(namespace, name)
 
     # What is decided.
+
+    def make_ready(self) -> None:
+        """Have memory for decisions, once the nodes are there: for a process that goes on deciding."""
+        heap.make_ready(len(self._index.rows))
 
     def decide(self, ask: Ask, names: Sequence[str] | None = None, *, asked: bool = True) -> Decision:
         """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing but what the

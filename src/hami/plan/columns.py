@@ -188,7 +188,7 @@ class Columns:
         have_cards, have_rows = self.standing.shape
         if rows <= have_rows and cards <= have_cards:
             return
-        shape = (max(cards, have_cards), have_rows if rows <= have_rows else max(rows, 2 * have_rows))
+        shape = (max(cards, have_cards), have_rows if rows <= have_rows else max(rows, have_rows + have_rows // 4))
         for name in (*CELLS, *_OF_ROWS):
             old = getattr(self, name)
             new = np.full(shape[-old.ndim :], _EMPTY.get(name, 0), old.dtype)

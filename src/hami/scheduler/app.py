@@ -313,7 +313,8 @@ class Scheduler:
             await self.binder.settle_overdue()
             self.nodes.judge_again()
             self.engine.waiting.forget_old(now)
-            self.watches.freeze()
+            if self.watches.freeze():
+                self.engine.ledger.make_ready()
 
     async def judge(self) -> None:
         """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it."""

@@ -82,10 +82,13 @@ class Watches:
         self._gate.rebuild()
         self._again.set()
 
-    def freeze(self) -> None:
-        """What was read in bulk lives as long as the process: once is enough for the garbage collector to see it."""
-        if not self._frozen and all(contact.synced for contact in self.contacts.values()):
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*self._thresholds)
-            self._frozen = True
+    def freeze(self) -> bool:
+        """What was read in bulk lives as long as the process: once is enough for the garbage collector to see it.
+        Whether this was the time."""
+        if self._frozen or not all(contact.synced for contact in self.contacts.values()):
+            return False
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*self._thresholds)
+        self._frozen = True
+        return True

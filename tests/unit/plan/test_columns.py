@@ -163,7 +163,7 @@ def test_an_index_tells_row_and_rank_of_each_node() -> None:
     assert [state.name for state in index.states()] == ["b", "d", "a"], "a freed row is used again"
 
 
-def test_room_is_made_for_twice_as_many_nodes_or_as_many_as_there_are_and_for_wider_ones_alone() -> None:
+def test_room_is_made_for_a_quarter_more_nodes_or_as_many_as_there_are_and_for_wider_ones_alone() -> None:
     columns = Columns(rows=4, cards=2)
     assert columns.rows == 0
     widths = []
@@ -171,7 +171,7 @@ def test_room_is_made_for_twice_as_many_nodes_or_as_many_as_there_are_and_for_wi
         columns.write(row, node(*(used(f"{row}-{place}") for place in range(cards))))
         widths.append(columns.standing.shape)
         assert columns.rows == row + 1
-    assert widths == [(2, 4), (2, 8), (3, 8), (3, 16), (3, 51)]
+    assert widths == [(2, 4), (2, 5), (3, 8), (3, 10), (3, 51)]
     for name in (*CELLS, "version", "registered", "mig", "usable", "cards", "host_cpu", "node_score"):
         column = getattr(columns, name)
         assert column.shape == (widths[-1] if name in CELLS else widths[-1][1:]), name
