@@ -1,12 +1,13 @@
 /*
  * Prices of kernels, sets and copies, measured in bulk.
  *
- * A pair of events around one launch shows some tenths of a microsecond too much or too little, other ones from process to process; around a set or copy of
- * memory a whole one. That is little of a millisecond, but some percent of 2 us. So now and then 32 launches of a thread, one after the other in one stream, go behind one gate: eight until the
- * card fetches launches at its usual pace, then four and then twenty between events. What the twenty took more than the four is a full queue,
- * and nothing of the events is in it. By how much the prices of these launches are wrong is taken off them, and off what single pairs show from
- * then on (hami_cost_unbias): for short kernels, of whatever key, as the middle of the last times; for longer launches, of which eight of the same key are enough, as a mean of that key's.
- * A program's own event takes the card 3 us: what one came into says nothing.
+ * A pair of events around one launch shows some tenths of a microsecond too much or too little, other ones from process to process; around a set
+ * or copy of memory more. That is little of a millisecond, but some percent of 2 us. So now and then 44 launches of a thread, one after the other in
+ * one stream, go behind one gate: eight until the card fetches launches at its usual pace, then four and then twenty-eight between events, and four.
+ * What the twenty-eight took more than the four is a full queue, and nothing of the events is in it. By how much the prices of these launches are
+ * wrong is taken off them, and off what single pairs show from then on (hami_cost_unbias): of short kernels, whatever their keys, the middle of the
+ * last times; of longer launches, where a dozen of the same key are enough, a mean of that key's. A program's own event takes the card 3 us: what one
+ * came into says nothing.
  *
  * The gate stays closed for half a millisecond of launching at most; whoever waits for the card meanwhile is let go by the watch thread.
  */

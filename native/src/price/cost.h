@@ -101,9 +101,9 @@ bool hami_cost_uneven(const hami_cost *cost);
 int64_t hami_cost_bias(const hami_cost *cost);
 
 /*
- * Its samples show `bias_ns` too much (below 0: too little), and its price with them; an eighth of them is believed, at most. From then on samples move the price only when they
- * are others than they were: their scatter is wider than what is in bulk shows. Returns what is still owed for launches up to `number`, which were charged `charged_ns` in all,
- * as hami_cost_learn.
+ * Its samples show `bias_ns` too much (below 0: too little), and its price with them; an eighth of them is believed, at most. From then on samples
+ * move the price only when they are others than they were: their scatter is wider than that of what is seen in bulk. Returns what is still owed for
+ * launches up to `number`, which were charged `charged_ns` in all, as hami_cost_learn.
  */
 int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, int64_t bias_ns);
 
