@@ -48,14 +48,19 @@ def test_pods_that_wait_in_vain_count_among_those_that_come() -> None:
     assert starved.at_once(GPU) == served.at_once(GPU) == {4: 0.5}, "each lives while one other asks"
 
 
-def test_as_long_as_none_has_left_those_that_run_are_the_best_guess() -> None:
+def test_as_long_as_fewer_have_left_than_run_those_that_run_are_the_best_guess() -> None:
     lives = Lives()
     lives.ask(GPU, 8)
     assert lives.at_once(GPU) == {8: 0.0}
-    running(lives, "one", 8)
-    running(lives, "two", 8)
-    assert lives.at_once(GPU) == {8: 2.0}
+    for uid in ("one", "two", "three"):
+        running(lives, uid, 8)
+        lives.ask(GPU, 1)
+    assert lives.at_once(GPU) == {8: 3.0}
     assert lives.at_once(Family("other")) == {}
+    lives.end(PodUid("one"))
+    assert lives.at_once(GPU) == {8: 2.0}
+    lives.end(PodUid("two"))  # one of four asks was for eight cards; six asks were lived through, and two have left
+    assert lives.at_once(GPU) == {8: pytest.approx(1 / 4 * 6 / 2)}
 
 
 def test_a_pod_that_is_told_of_twice_runs_once_and_leaves_once() -> None:
@@ -77,15 +82,33 @@ def test_pods_of_one_card_are_not_followed() -> None:
     assert lives.at_once(GPU) == {}
 
 
-def test_after_a_restart_the_pods_that_run_are_known_and_end_as_others_do() -> None:
+def test_after_a_restart_the_pods_that_run_are_the_first_guess_and_their_number_tells_no_time() -> None:
     demand = Demand()
-    for uid in ("one", "two"):
+    for uid in ("one", "two", "three"):
         demand.see_running(PodUid(uid), bound(uid, 8).containers)
-    assert demand.lives.at_once(GPU) == {8: 2.0}
-    demand.see(ask("next", 1000))
-    demand.leave(PodUid("one"))
-    # two of three asks were for eight cards; two lives of them were lived for two asks and a half, and one has left
-    assert 0 < demand.lives.at_once(GPU)[8] < 3
+    for number in range(1000):
+        demand.see_running(PodUid(f"small{number}"), bound("small", 1).containers)
+    assert demand.lives.at_once(GPU) == {8: 3.0}
+    for uid in ("one", "two", "three"):
+        demand.leave(PodUid(uid))
+    assert demand.lives.at_once(GPU) == {8: 0.0}, "nobody has asked yet"
+    demand.see(ask("next", 1000, cards=8))
+    assert demand.lives.at_once(GPU) == {8: 0.0}, "nor has time passed while they lived"
+
+
+def test_a_scheduler_that_only_looks_on_learns_from_the_pods_that_are_bound() -> None:
+    leads, looks_on = Demand(), Demand()
+    wide, small = bound("wide", 8).containers, bound("small", 1).containers
+    for number in range(30):
+        for demand in (leads, looks_on):
+            for kind, cards, containers in (("w", 8, wide), ("s", 1, small)):
+                uid = PodUid(f"{kind}{number}")
+                if demand is leads:
+                    demand.see(ask(uid, 1000, cards=cards))
+                demand.see_running(uid, containers)
+            demand.leave(PodUid(f"w{number}"))
+    assert leads.lives.at_once(GPU) == {8: 0.5}
+    assert looks_on.lives.at_once(GPU)[8] == pytest.approx(0.5, abs=0.05)
 
 
 def test_forgetting_by_halves_leaves_what_was_learned_as_it_is() -> None:

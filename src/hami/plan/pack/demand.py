@@ -55,6 +55,7 @@ class Demand:
             found = wants(ask)
             cpu = ask.cpu_milli // max(len(found), 1)
             for want in found:
+                self.lives.ask(want.ask.family, want.ask.cards)
                 self._count(Shape(_without_ids(want.ask), cpu))
 
     def see_running(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
@@ -64,6 +65,7 @@ class Demand:
             for slices in containers:
                 if slices:
                     first = slices[0]
+                    self.lives.bound(first.family, len(slices))
                     self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
         self.lives.begin(uid, containers)
 
@@ -121,7 +123,6 @@ class Demand:
 
     def _count(self, shape: Shape) -> None:
         self.seen += 1
-        self.lives.ask(shape.ask.family, shape.ask.cards)
         self._counts[shape] = self._counts.get(shape, 0.0) + 1
         if self.seen % MEMORY == 0:
             self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}

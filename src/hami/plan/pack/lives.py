@@ -26,22 +26,35 @@ class Lived:
         """Asks that came by while they ran, summed over all of them."""
         self.left = 0.0
 
+    @property
+    def settled(self) -> bool:
+        """Whether enough have left to say how long they live."""
+        return self.left >= max(self.running, 1)
+
 
 class Lives:
     """Of one cluster."""
 
     def __init__(self) -> None:
+        self._begun = False
+        """Whether anything has asked or left: what is told before ran before, and for how long nobody knows."""
         self._asks = 0.0
         self._widths: dict[Width, Lived] = {}
         self._running: dict[PodUid, tuple[Width, ...]] = {}
 
     def ask(self, family: Family, cards: int) -> None:
         """A container asks, for the first time."""
+        self._begun = True
         self._asks += 1
         for known in self._widths.values():
             known.lived += known.running
         if cards > 1:
             self._known((family, cards)).asked += 1
+
+    def bound(self, family: Family, cards: int) -> None:
+        """A container is bound that has never asked here: it counts as if it had, unless it ran before all others."""
+        if self._begun:
+            self.ask(family, cards)
 
     def begin(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
         """A pod is bound. Told again, nothing changes."""
@@ -53,6 +66,7 @@ class Lives:
 
     def end(self, uid: PodUid) -> None:
         """A pod has left."""
+        self._begun = True
         for width in self._running.pop(uid, ()):
             known = self._known(width)
             known.running -= 1
@@ -65,10 +79,12 @@ class Lives:
             known.asked, known.lived, known.left = known.asked / 2, known.lived / 2, known.left / 2
 
     def at_once(self, family: Family) -> dict[int, float]:
-        """How many containers run at once that ask for so many cards each, in the long run. As long as none of them has
-        left, those that run are the best guess."""
+        """How many containers run at once that ask for so many cards each, in the long run. As long as fewer have left
+        than run, those that run are the best guess."""
         return {
-            cards: known.asked / self._asks * known.lived / known.left if known.left else float(known.running)
+            cards: known.asked / self._asks * known.lived / known.left
+            if known.settled and self._asks
+            else float(known.running)
             for (of, cards), known in self._widths.items()
             if of == family
         }
