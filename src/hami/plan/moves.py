@@ -144,14 +144,17 @@ class _Search:
             if not self._fits(free):
                 continue
             on_card = self._on_card(node, movable)
-            found.append(_Field(node, tuple(movable), self._least(node, on_card), on_card))
+            found.append(_Field(node, tuple(movable), self._least(node, on_card, movable), on_card))
         return sorted(found, key=lambda field: (field.least, field.node.name))
 
-    def _least(self, node: NodeState, on_card: Mapping[CardId, int]) -> int:
-        """Not below 1: the ask does not fit as things are."""
+    def _least(self, node: NodeState, on_card: Mapping[CardId, int], movable: Sequence[Resident]) -> int:
+        """Not below 1: the ask does not fit as things are. Each card of the ask has to be left by some, and who leaves
+        leaves no more cards than he is on."""
         if node.mig or not on_card:  # a card in MIG mode can serve an ask for several
             return 1
-        return max(1, sorted(on_card.values())[wants(self._ask)[0].ask.cards - 1])
+        lowest = sorted(on_card.values())[: wants(self._ask)[0].ask.cards]
+        most_cards = max(len(one.charges) for one in movable)
+        return max(1, lowest[-1], -(-sum(lowest) // most_cards))
 
     def on(self, field: _Field, count: int) -> Steps[Relief | None]:
         """Exactly `count` moves away from one node."""

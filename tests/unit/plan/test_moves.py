@@ -205,6 +205,24 @@ def test_no_more_pods_are_moved_than_was_allowed_and_all_places_were_looked_at()
     assert after[NodeName("b")].cards[0].use == (2, 8000, 100)
 
 
+@pytest.mark.parametrize(("on", "least"), [(1, 4), (2, 2)])
+def test_where_every_card_has_to_be_left_it_is_known_at_once_how_many_must_go(on: int, least: int) -> None:
+    """Four cards, all wanted whole; pods on one card each, or on two."""
+    one, residents = node(*(used(f"d{number}") for number in range(4)), name="a"), []
+    for number in range(4 // on):
+        own = tuple(f"d{number * on + place}" for place in range(on))
+        plan = fit(pod(app(want(4000, cards=on, use_ids=own)), uid=f"p{number}"), one)
+        assert isinstance(plan, Plan)
+        one = one.bearing(plan.charges)
+        residents.append(Resident(plan.pod, one.name, plan.charges, pod(app(want(4000, cards=on)), uid=f"p{number}")))
+    nodes = {one.name: one, NodeName("b"): node(*(used(f"e{number}", slots=8) for number in range(4)), name="b")}
+    whole = pod(app(want(8000, cores=100, cards=4)))
+    assert finish(relieve(whole, nodes, residents, {}, most=least - 1, trials=3)) == NoRelief(searched_all=True)
+    found = finish(relieve(whole, nodes, residents, {}, most=least))
+    assert isinstance(found, Relief)
+    assert len(found.moves) == least
+
+
 def test_one_large_pod_leaves_rather_than_a_small_one_and_it() -> None:
     """4000 MiB lack: the small one gives 1000, the large one 5000."""
     one = node(used("d0"), name="a")

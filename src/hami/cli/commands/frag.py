@@ -45,7 +45,7 @@ def command(source: Source, most_moves: int, output: str, **wanted: Any) -> None
 
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return
-    _draw(found)
+    _draw(found, most_moves)
 
 
 def _report(source: Source, limits: dict[str, Any], most: int) -> "Report":
@@ -95,7 +95,7 @@ def _numbers(source: Source) -> "Report":
     return Report(nodes=found.nodes, cards=found.cards, fragmentation=found.fragmentation, searched="not looked for")
 
 
-def _draw(found: "Report") -> None:
+def _draw(found: "Report", most: int) -> None:
     from rich.text import Text
 
     from hami.cli.look import pictures
@@ -109,7 +109,7 @@ def _draw(found: "Report") -> None:
         return
     said = {
         "not needed": "Every typical ask that an empty node would take fits somewhere: no moves needed.",
-        "none exist": f"No moves within one node make room for {found.target}: end something, or add a node.",
+        "none exist": f"No {most} moves or fewer make room for {found.target}: end something, or add a node.",
         "gave up": f"No moves that make room for {found.target} were found before the search was cut short.",
     }
     console.print(Text(said.get(found.searched, "Moves were not looked for."), style="dim"))
