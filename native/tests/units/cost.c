@@ -147,6 +147,26 @@ static void lengths_in_a_rhythm(hami_cost *c)
     CHECK(!hami_cost_uneven(c) && c->price_ns > 59000 && c->price_ns < 62000);
 }
 
+/*
+ * Of 2 us kernels, which take 3400, one pair in `often` shows `odd_ns` more, and bulk `bulk_ns` a launch. What is charged a launch once that is known.
+ */
+static double charged_with_odd_pairs(hami_cost *c, uint32_t often, int64_t odd_ns, int64_t bulk_ns)
+{
+    uint32_t number = 0, from = 0;
+    int64_t charged = 0;
+    for (int i = 0; i < 6000; i++) {
+        charged += 256 * c->price_ns;
+        number += 256;
+        c->charged_ns += 256 * c->price_ns;
+        charged += hami_cost_learn(c, number, 3400 + (int64_t)(dice() % 3) * 30 + (dice() % often == 0 ? odd_ns : 0), c->charged_ns, HAMI_COST_ALONE);
+        if (i % 10 == 9 && hami_cost_calm(c))
+            charged += hami_cost_unbias(c, number, c->charged_ns, hami_cost_bias(c) + c->price_ns - bulk_ns);
+        if (i == 1000)
+            charged = 0, from = number;
+    }
+    return (double)charged / (number - from);
+}
+
 void cost(void)
 {
     static hami_cost table[HAMI_COST_KEYS];
@@ -205,6 +225,11 @@ void cost(void)
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
     lengths_in_a_rhythm(hami_cost_find(table, hami_cost_key(0x81, 1, 0)));
+    /* Pairs that are too long by themselves, as bulk shows, are not charged; launches that do take so long are. */
+    const double by_itself = charged_with_odd_pairs(hami_cost_find(table, hami_cost_key(0x81, 1, 0)), 16, 2500, 3400);
+    CHECK(by_itself > 3390 && by_itself < 3480);
+    const double longer = charged_with_odd_pairs(hami_cost_find(table, hami_cost_key(0x81, 2, 0)), 5, 4000, 3400 + 800);
+    CHECK(longer > 4000 && longer < 4700);
     pairs_that_wander(hami_cost_find(table, hami_cost_key(0x80, 1, 0)));
     /* Kernels of 300 us that a changing clock makes a tenth longer or shorter, one of five cut by a slice: what they take, nearly. */
     c = hami_cost_find(table, hami_cost_key(0x7e, 1, 0));
