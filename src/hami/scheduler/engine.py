@@ -5,7 +5,7 @@ take the same slice. Verbs decode, call this, and encode; nothing else reserves.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -130,6 +130,7 @@ class Engine:
         waiter = self.waiting.refused(ask, self.clock())
         waiter.offered = self._candidates(ask, decision.refusals.names)
         counts = self.phrases.tally(decision.refusals)
+        waiter.held_back = held_back(counts, decision.refusals)
         self.meters.refused.inc()
         for reason, nodes in counts.items():
             self.meters.rejections.labels(reason).inc(nodes)
@@ -153,6 +154,17 @@ class Engine:
     def fit(self, ask: Ask, node: str) -> Plan | Refusal:
         """Whether the ask fits on one node, its own hold not counted against it."""
         return self.ledger.fit(ask, NodeName(node))
+
+
+HELD_BACK = (Reason.GANG_INCOMPLETE, Reason.NOMINATED)
+
+
+def held_back(words: Collection[str], refusals: Refusals) -> str:
+    """The refusal that is of no card, where there is one. `words` has every reason there was."""
+    for reason in HELD_BACK:
+        if reason.value in words:
+            return next(one.text for one in refusals.values() if one.reason is reason)
+    return ""
 
 
 def on_its_way(reservation: Reservation, names: Sequence[str] | None) -> Decision:

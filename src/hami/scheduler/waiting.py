@@ -23,6 +23,8 @@ class Waiter(Struct):
     tried: float
     offered: Sequence[str] = ()
     """Nodes it was last tried on, those kube-scheduler has nothing against; kept only for a pod that may preempt."""
+    held_back: str = ""
+    """What kept it from nodes whose cards would do, when it was last tried: its gang, or room made for others."""
     told: str = ""
     """Last refusal told in an event, so that a repeat is not told again."""
 

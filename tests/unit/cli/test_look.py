@@ -84,6 +84,15 @@ def test_explain_names_the_missing_memory_and_the_fix(file: str) -> None:
     assert (answer["kind"], answer["fits"], answer["fixes"][0]["value"]) == ("hami.io/explained", False, 26000)
 
 
+def test_a_pod_that_waits_though_its_cards_are_there_is_sent_to_kube_scheduler_s_words(tmp_path: Path) -> None:
+    path, told = tmp_path / "cluster.json", half_full()
+    small = PodEntry("team", "small", PodUid("s"), AskEntry.of(pod(app(want(100)))))
+    path.write_bytes(snapshot.encode(replace(told, pods=(*told.pods, small))))
+    done = run("explain", "pod", "team/small", "--snapshot", str(path))
+    assert (done.exit_code, "note: its cards are there" in done.output) == (0, True)
+    assert "note:" not in run("explain", "pod", "team/p0", "--snapshot", str(path)).output
+
+
 def test_explain_of_a_bound_pod_shows_where_it_is(file: str) -> None:
     done = run("explain", "pod", "team/p0", "--snapshot", file)
     assert (done.exit_code, "is bound to n0" in done.output) == (0, True)

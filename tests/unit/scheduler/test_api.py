@@ -21,7 +21,7 @@ from hami.plan.steps import finish
 from hami.scheduler.api import desk as desks
 from hami.scheduler.api.access import Access, Denied, User, audiences, certified, token_in
 from hami.scheduler.api.advise import Adviser, advice
-from hami.scheduler.api.answers import discreet, own, whole
+from hami.scheduler.api.answers import OTHERWISE, discreet, own, whole
 from hami.scheduler.api.desk import Desk, unhurried
 from hami.scheduler.narrate import Narrator
 
@@ -154,6 +154,28 @@ async def test_a_pod_is_to_be_moved_only_where_it_would_accept_a_card(
     }  # fmt: skip
     _, answer = await ask(desk, "GET", EXPLAIN)
     assert said in [fix["text"] for fix in answer["fixes"]]
+
+
+async def test_a_pod_whose_cards_are_there_is_told_what_it_waits_for(stage: Any) -> None:
+    desk, kube, _ = made(stage)
+    limits = {"nvidia.com/gpu": "1", "nvidia.com/gpumem": "100"}
+    spec = {"containers": [{"name": "main", "resources": {"limits": limits}}]}
+    group = {"labels": {"scheduling.x-k8s.io/pod-group": "g"}, "annotations": {"scheduling.x-k8s.io/min-member": "2"}}
+    alone = {"metadata": {"namespace": "team", "name": "alone", "uid": "alone"}, "spec": spec}
+    member = {"metadata": {"namespace": "team", "name": "member", "uid": "member", **group}, "spec": spec}
+    kube.pods = {f"/api/v1/namespaces/team/pods/{one['metadata']['name']}": json.dumps(one).encode()
+                 for one in (alone, member)}  # fmt: skip
+
+    async def notes(name: str) -> list[str]:
+        _, answer = await ask(desk, "GET", f"/api/v1/explain?namespace=team&name={name}")
+        assert answer["fits"] is True
+        return list(answer.get("notes", []))
+
+    assert stage.filter(member, "n1", "n2")["NodeNames"] == []
+    assert await notes("member") == ["GangIncomplete: gang g: 1 of 2 fit, 1 have been created"]
+    assert await notes("alone") == [OTHERWISE]
+    assert stage.filter(alone, "n1", "n2")["NodeNames"] != []
+    assert await notes("alone") == [], "its slice is held: it is on its way"
 
 
 async def test_a_person_without_sight_of_nodes_gets_reasons_and_what_he_can_do_himself(stage: Any) -> None:

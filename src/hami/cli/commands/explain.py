@@ -68,10 +68,12 @@ def _answer(source: Source, namespace: str, name: str, nodes: int) -> "Explained
 
 
 def _from_file(source: Source, namespace: str, name: str, nodes: int) -> "Explained":
+    from msgspec.structs import replace
+
     from hami.ledger.survey import survey
     from hami.model.errors import Malformed
     from hami.plan.steps import finish as finished
-    from hami.scheduler.api.answers import whole
+    from hami.scheduler.api.answers import OTHERWISE, whole
 
     read, filed = source.filed()
     path = f"{source.snapshot}: pod {namespace}/{name}"
@@ -83,7 +85,8 @@ def _from_file(source: Source, namespace: str, name: str, nodes: int) -> "Explai
     ask = filed.asks.get(found.uid)
     if ask is None:
         raise Malformed(path, found.problem or "no ask", "a pod whose ask can be read")
-    return whole(finished(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))
+    answer = whole(finished(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))
+    return replace(answer, notes=(OTHERWISE,)) if answer.fits and found.node is None else answer
 
 
 def _some(names: list[object]) -> str:  # type: ignore[explicit-any,unused-ignore]

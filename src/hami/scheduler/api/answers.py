@@ -34,7 +34,8 @@ class Explained(Survey, frozen=True, omit_defaults=True, kw_only=True):
     kind: str
     version: int
     notes: tuple[str, ...] = ()
-    """What of a pod that nobody has made yet counts for nothing or is probably not meant, as the webhook would warn."""
+    """Of a pod that nobody has made yet, what the webhook would warn about; of one that waits though its cards are
+    there, what it waits for."""
 
 
 class Fragmented(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,12 @@ class Fragmented(Struct, frozen=True, kw_only=True):
     fragmentation: Fragmentation
     nodes: int
     cards: int
+
+
+OTHERWISE = (
+    "its cards are there: it waits for something else, which kubectl describe pod tells in kube-scheduler's words "
+    "(CPU, memory, taints, or its turn)"
+)
 
 
 def whole(survey: Survey) -> Explained:

@@ -31,7 +31,7 @@ from hami.plan.moves import stand_in
 from hami.plan.steps import Steps
 from hami.plan.typical import learning
 from hami.scheduler.api.access import Access, Denied, User, certified
-from hami.scheduler.api.answers import Explained, Fragmented, discreet, namespaces, own, whole
+from hami.scheduler.api.answers import OTHERWISE, Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine
 from hami.vendors.trial import trial_ask, trial_notes, trial_pod
 from hami.wire.faults import decoded
@@ -119,7 +119,8 @@ class Desk:
         ask = self._engine.ask(pod)
         if ask.empty:
             raise Absent(f"pod {namespace}/{name} asks for no card")
-        return await self._surveyed(request, user, ask)
+        answer = await self._surveyed(request, user, ask)
+        return replace(answer, notes=self._waits_for(ask)) if answer.fits else answer
 
     async def fit(self, request: web.BaseRequest, user: User) -> object:
         """Whether the ask in the body would fit now. For who may make pods there, or see nodes."""
@@ -151,6 +152,13 @@ class Desk:
         answer = whole(found)
         seen = [name for name in sorted(namespaces(answer)) if await self._access.may(user, "get", "pods", name)]
         return discreet(answer, frozenset(seen))
+
+    def _waits_for(self, ask: Ask) -> tuple[str, ...]:
+        """Why a pod waits whose cards are there; nothing of one that is bound or on its way."""
+        ledger, waiter = self._engine.ledger, self._engine.waiting.get(ask.pod.uid)
+        if ledger.pod(ask.pod.uid) is not None or ledger.reservation(ask.pod.uid) is not None:
+            return ()
+        return (waiter.held_back if waiter is not None and waiter.held_back else OTHERWISE,)
 
     async def _asks(self, pods: Sequence[PodRef]) -> dict[PodUid, Ask]:
         """What these pods ask, for the ledger has only what they hold. Who cannot be read is left out."""
