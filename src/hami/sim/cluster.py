@@ -59,12 +59,15 @@ class Cluster:
         """Thousandths free of each card, the scarcer of memory and cores, rounded down."""
         self._free = np.full((3, *self.room.shape), -1, np.int64)
         """[MiB, percent, slots] free of each card; -1 where there is none."""
+        self._card_mem = np.array([machine.card_mem for machine in machines], np.int64)
         self._idle = np.zeros(self.room.shape, np.bool_)
         sizes = [(machine.card_mem, machine.card_core) for machine in machines]
         self.sizes = tuple(dict.fromkeys(sizes))
         """Kinds of cards by what they hold, memory and cores; `size` is the place of each row's."""
         self.size = np.array([self.sizes.index(size) for size in sizes], np.int64)
         self._largest = largest_card(self.machines)
+        self.capacity = sum(machine.cards * machine.card_mem for machine in machines) / self._largest
+        """All cards, in cards of the largest size."""
         self.classes = np.zeros((rows, CLASSES), np.int64)
         """Jobs placed by class: without cards, sharing one, with 1, 2, 4, or 8 cards or more."""
         self.version = np.ones(rows, np.int64)
@@ -88,7 +91,8 @@ class Cluster:
     def ask(self, job: Job, cards: Sequence[CardId] = ()) -> Ask:
         """The job as the engine sees it; with `cards`, on these only."""
         rules = CardRules(use_types=job.models, use_ids=tuple(cards))
-        want = CardAsk(FAMILY, job.cards, job.card_core, mem_mib=job.card_mem, rules=rules)
+        mem = {"mem_percent": job.card_percent} if job.card_percent else {"mem_mib": job.card_mem}
+        want = CardAsk(FAMILY, job.cards, job.card_core, **mem, rules=rules)
         containers = (ContainerAsk("main", ContainerKind.APP, (want,) if job.cards else ()),)
         ref = PodRef("replay", job.name, PodUid(job.name))
         return Ask(ref, containers, node_policy=self.policy, cpu_milli=job.cpu_milli)
@@ -96,7 +100,8 @@ class Cluster:
     def able(self, job: Job, rows: Ints) -> Bools:
         """[row][card]: whether the card has room for a slice of the job, exactly and by the engine's own rules."""
         mem, core, slots = self._free[:, rows]
-        found: Bools = (mem >= job.card_mem) & (core >= job.card_core) & (slots > 0)
+        need = self._card_mem[rows][:, None] * job.card_percent // 100 if job.card_percent else job.card_mem
+        found: Bools = (mem >= need) & (core >= job.card_core) & (slots > 0)
         if job.card_core == 0:
             found &= core > 0
         elif job.card_core == WHOLE_CORES:
@@ -105,7 +110,7 @@ class Cluster:
 
     def shares(self, job: Job) -> Ints:
         """Thousandths of each of its cards that the job takes, by size of cards, rounded down as `room` is."""
-        return np.array([_thousandths(job.card_mem, job.card_core, *size) for size in self.sizes], np.int64)
+        return np.array([_thousandths(job, *size) for size in self.sizes], np.int64)
 
     def worth(self, job: Job) -> float:
         """What the job asks, in cards of the largest size."""
@@ -193,8 +198,9 @@ def cards_of(machine: Machine) -> tuple[Card, ...]:
     )
 
 
-def _thousandths(mem: int, core: int, card_mem: int, card_core: int) -> int:
-    return max(mem * FULL // card_mem, core * FULL // card_core)
+def _thousandths(job: Job, card_mem: int, card_core: int) -> int:
+    mem = card_mem * job.card_percent // 100 if job.card_percent else job.card_mem
+    return max(mem * FULL // card_mem, job.card_core * FULL // card_core)
 
 
 def _room(state: CardState) -> int:

@@ -80,8 +80,8 @@ class Fragments:
 
 def typical(jobs: Sequence[Job]) -> list[tuple[Job, float]]:
     """One job of each of the most frequent shapes, with its weight; weights sum to 1."""
-    counted = Counter((job.cpu_milli, job.card_mem, job.card_core, job.cards, job.models) for job in jobs)
-    sample = {(job.cpu_milli, job.card_mem, job.card_core, job.cards, job.models): job for job in jobs}
+    counted = Counter(_kind(job) for job in jobs)
+    sample = {_kind(job): job for job in jobs}
     found, covered = [], 0
     for shape, count in counted.most_common():
         if covered >= COVERED * len(jobs):
@@ -89,6 +89,10 @@ def typical(jobs: Sequence[Job]) -> list[tuple[Job, float]]:
         covered += count
         found.append((sample[shape], count))
     return [(job, count / covered) for job, count in found]
+
+
+def _kind(job: Job) -> tuple[object, ...]:
+    return job.cpu_milli, job.card_mem, job.card_percent, job.card_core, job.cards, job.models
 
 
 def accepts(job: Job, model: str) -> bool:

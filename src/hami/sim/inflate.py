@@ -47,7 +47,7 @@ def largest_card(machines: Sequence[Machine]) -> int:
 
 
 def _share(job: Job, card: int) -> float:
-    return max(job.card_mem / card, job.card_core / 100) if job.cards else 0.0
+    return max(job.card_mem / card, job.card_percent / 100, job.card_core / 100) if job.cards else 0.0
 
 
 def cards_worth(job: Job, card: int) -> float:

@@ -9,13 +9,16 @@ and memory of hosts that nobody recorded are no limit. Times count from the star
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from hami.model.ask import CardRules
 from hami.model.errors import Malformed
 from hami.model.ids import Family, NodeName, PodUid
+from hami.plan.rules import kind_accepted
 from hami.sim.trace import Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start
 from hami.wire.snapshot import CardAskEntry, NodeEntry, PodEntry
 
+NOBODY = "no model of the record"
 UNKNOWN = 10**9
 """Milli-CPU and MiB of a host nobody has measured."""
 MIB = 2**20
@@ -100,20 +103,29 @@ class Kinds:
         if not asks:
             return None
         ask = max(asks, key=lambda one: (one.cards, self._mem(one), one.core_percent))
-        models = ask.rules.use_types
-        if not models and len(self._models) > 1:
-            models = tuple(sorted(self._models.get(ask.family, {str(ask.family)})))
+        models = self._accepted(ask)
         return Job(
             name=str(pod.uid),
             cpu_milli=pod.cpu_milli,
             mem_mib=pod.mem_bytes // MIB,
             cards=ask.cards,
-            card_mem=self._mem(ask),
+            card_mem=ask.mem_mib or 0,
+            card_percent=0 if ask.mem_mib is not None else ask.mem_percent or 0,
             card_core=ask.core_percent,
             models=models,
             arrives=arrives,
             leaves=leaves,
         )
+
+    def _accepted(self, ask: CardAskEntry) -> tuple[str, ...]:
+        """Words that the models it accepts have, and no others of the record; none where it accepts all."""
+        use, nouse = ask.rules.use_types, ask.rules.nouse_types
+        if nouse:
+            rules, own = CardRules(use_types=use, nouse_types=nouse), self._models.get(ask.family, set())
+            return tuple(sorted(model for model in own if kind_accepted(rules, model, ""))) or (NOBODY,)
+        if use or len(self._models) <= 1:
+            return use
+        return tuple(sorted(self._models.get(ask.family, {str(ask.family)})))
 
     def _mem(self, ask: CardAskEntry) -> int:
         if ask.mem_mib is not None:

@@ -71,7 +71,7 @@ class Watch:
         self._next = 0.0
 
     def arrived(self, job: Job, now: float) -> None:
-        self._arrived += 100 * self._cluster.worth(job) / self._cards
+        self._arrived += 100 * self._cluster.worth(job) / max(self._cluster.capacity, 1)
         if self._arrived >= self._next:
             self.points.append(self.point(now))
             self._next = np.floor(self._arrived) + 1

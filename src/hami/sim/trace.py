@@ -43,11 +43,14 @@ class Job(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Card models it accepts; empty accepts any."""
     arrives: float = 0.0
     leaves: float | None = None
+    card_percent: int = 0
+    """In place of `card_mem`: percent of the memory of whichever card it gets."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int, int, tuple[str, ...]]:
+    def shape(self) -> tuple[int, int, int, int, int, int, tuple[str, ...]]:
         """Jobs of one shape fit alike."""
-        return self.cpu_milli, self.mem_mib, self.cards, self.card_mem, self.card_core, self.models
+        size = self.card_mem, self.card_percent, self.card_core
+        return self.cpu_milli, self.mem_mib, self.cards, *size, self.models
 
 
 class Trace(Struct, frozen=True):
@@ -97,8 +100,11 @@ def checked_job(job: Job, path: str) -> Job:
     _within(path, 0, MOST, cpu_milli=job.cpu_milli, mem_mib=job.mem_mib, card_mem=job.card_mem)
     _within(path, 0, MOST_CARDS, cards=job.cards)
     _within(path, -MOST, MOST, arrives=job.arrives, leaves=job.leaves or 0.0)
-    if not 0 <= job.card_core <= 100:
-        raise Malformed(f"{path}.card_core", job.card_core, "a percentage of a card, 0 to 100")
+    for field, percent in (("card_core", job.card_core), ("card_percent", job.card_percent)):
+        if not 0 <= percent <= 100:
+            raise Malformed(f"{path}.{field}", percent, "a percentage of a card, 0 to 100")
+    if job.card_mem and job.card_percent:
+        raise Malformed(f"{path}.card_percent", job.card_percent, "either card_mem or card_percent")
     if job.leaves is not None and job.leaves < job.arrives:
         raise Malformed(f"{path}.leaves", job.leaves, f"not before it arrives, at {job.arrives}")
     return job

@@ -53,7 +53,7 @@ def test_a_recorded_day_is_a_trace_with_the_times_that_were_seen(tmp_path: Path)
     assert files.machines(path) == (Machine("n1", 64_000, 2**18, 2, "NVIDIA A10", 20_000, 100, 10),)
     assert files.jobs(path) == (
         Job("a", 2000, 1024, 1, 5000, 30, arrives=10.0, leaves=70.0),  # it waited 5 s and ran a minute
-        Job("b", 2000, 1024, 1, 10_000, 30, arrives=20.0),
+        Job("b", 2000, 1024, 1, card_core=30, card_percent=50, arrives=20.0),
     )
 
 
@@ -114,3 +114,20 @@ def test_a_record_is_replayed_like_any_trace(tmp_path: Path) -> None:
 def test_a_record_without_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Malformed, match="no node with cards"):
         files.jobs(written(tmp_path / "r.jsonl", Synced(1000.0)))
+
+
+def test_a_percentage_is_of_whichever_card_a_pod_gets_and_types_not_wanted_are_left_out(tmp_path: Path) -> None:
+    lines = [
+        NodeSeen(1000.0, node("large", 1, "NVIDIA L40S", mem=46_000)),
+        NodeSeen(1000.0, node("small", 1, mem=20_000)),
+    ]
+    lines += [PodArrived(1001.0 + number, pod(f"whole{number}", None)) for number in range(4)]
+    lines.append(PodArrived(1010.0, pod("no-l40s", 100, rules=RulesEntry(nouse_types=("l40",)))))
+    lines.append(PodArrived(1011.0, pod("neither", 100, rules=RulesEntry(nouse_types=("nvidia",)))))
+    path = written(tmp_path / "day.jsonl", *lines)
+    jobs = {job.name: job for job in files.jobs(path)}
+    assert jobs["no-l40s"].models == ("NVIDIA A10",)
+    setting = experiment.Setting(files.machines(path), files.jobs(path), departures=True)
+    for policy in ("binpack", "best-fit", "fgd"):
+        outcome = experiment.run(setting, policy, 1)
+        assert (outcome.placed, outcome.failed) == (5, 1), "four halves on two cards, and 100 MiB beside them"

@@ -26,6 +26,8 @@ def test_our_own_lines_come_back_as_they_were_written() -> None:
         ('{"pod": {"name": "p", "gpus": 1}}', "t.jsonl:2"),
         ('{"pod": {"name": "p", "cards": -1}}', "t.jsonl:2.cards"),
         ('{"pod": {"name": "p", "card_core": 101}}', "t.jsonl:2.card_core"),
+        ('{"pod": {"name": "p", "card_percent": 101}}', "t.jsonl:2.card_percent"),
+        ('{"pod": {"name": "p", "card_percent": 10, "card_mem": 1}}', "t.jsonl:2.card_percent"),
         ('{"pod": {"name": "p", "arrives": 5, "leaves": 4}}', "t.jsonl:2.leaves"),
         ('{"node": {"name": "n", "cpu_milli": 1, "mem_mib": 1, "cards": 1, "card_mem": 0}}', "t.jsonl:2.card_mem"),
     ],

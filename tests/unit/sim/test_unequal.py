@@ -27,7 +27,9 @@ def job(random: Random, number: int) -> Job:
     mem = random.choice([1, 1_000, 5_120, 15_360, 15_356, 20_480, 40_960, 46_068])
     cards, core = random.choice([0, 1, 1, 1, 2, 4]), random.choice([0, 0, 10, 33, 50, 100])
     models = random.choice([(), (), ("T4",), ("L40", "A100")])
-    return Job(f"j{number}", random.choice([0, 500, 6_000]), 100, cards, mem if cards else 0, core, models)
+    percent = random.choice([1, 33, 50, 100]) if cards and random.random() < 0.3 else 0
+    mem = mem if cards and not percent else 0
+    return Job(f"j{number}", random.choice([0, 500, 6_000]), 100, cards, mem, core, models, card_percent=percent)
 
 
 def placer_of(cluster: Cluster, policy: str, jobs: list[Job]) -> Placer:
