@@ -28,6 +28,10 @@ void fake_drop(struct alloc *entry);
 void fake_pool_give(struct alloc *entry);
 void fake_graph_give(const struct alloc *entry);
 
+/* Linear memory of which a descriptor for other devices is open here: it is given back when that is closed. */
+bool fake_kept(const struct alloc *entry);
+void fake_give_linear(int card, int64_t bytes);
+
 /* Memory of another process is no longer used here. Under fake_lock. False: there is none with that address or handle. */
 bool fake_return(uint64_t key);
 

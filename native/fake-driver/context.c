@@ -272,6 +272,49 @@ API CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *n
         return CUDA_ERROR_INVALID_HANDLE;
     fake_function *function = calloc(1, sizeof *function);
     snprintf(function->name, sizeof function->name, "%s", name);
+    if (sscanf(name, "local_%d", &function->local) != 1)
+        function->local = 0;
     *out = function;
     return CUDA_SUCCESS;
+}
+
+/* FAKE_CUDA_LAZY: functions are loaded when they are asked or launched. */
+API CUresult cuFuncIsLoaded(int *state, CUfunction function)
+{
+    *state = getenv("FAKE_CUDA_LAZY") == NULL || ((const fake_function *)function)->loaded;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuFuncGetAttribute(int *out, int attribute, CUfunction function)
+{
+    fake_function *mine = (fake_function *)function;
+    mine->loaded = true;
+    *out = attribute == 3 ? mine->local : 1;
+    return CUDA_SUCCESS;
+}
+
+/* A kernel of a library is its function. */
+API CUresult cuLibraryGetKernel(CUkernel *out, CUlibrary library, const char *name)
+{
+    return cuModuleGetFunction((CUfunction *)out, (CUmodule)library, name);
+}
+
+API CUresult cuKernelGetFunction(CUfunction *out, CUkernel kernel)
+{
+    *out = (CUfunction)kernel;
+    return CUDA_SUCCESS;
+}
+
+enum { THREADS = 132 * 2048, FIRST_BYTES = 1024 };
+
+bool fake_local(const fake_function *function)
+{
+    const int64_t more = function->local - FIRST_BYTES - current->local;
+    if (more <= 0)
+        return true;
+    if (!fake_take(current->device, more * THREADS))
+        return false;
+    current->local += more;
+    current->bytes += more * THREADS;
+    return true;
 }

@@ -229,7 +229,7 @@ API CUresult cuDeviceGetUuid_v2(CUuuid *out, CUdevice device)
 API CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 {
     NEED_CARD(device);
-    *value = attribute == 16 ? 132 : attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
+    *value = attribute == 16 ? 132 : attribute == 39 ? 2048 : attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
     return CUDA_SUCCESS;
 }
 

@@ -42,6 +42,7 @@ typedef struct {
 typedef struct CUctx_st {
     CUdevice device;
     int64_t bytes;
+    int64_t local; /* bytes a thread, beyond the first KiB */
     size_t limits[16];
     struct CUctx_st *below; /* on this thread's stack */
 } fake_context;
@@ -90,8 +91,12 @@ typedef struct CUmod_st {
 } fake_module;
 
 typedef struct CUfunc_st {
-    char name[64];
+    char name[64]; /* `local_N`: needs N bytes of local memory a thread */
     bool loaded;
+    int local;
 } fake_function;
+
+/* A card takes a kernel's local memory for all its threads when the first that needs so much is launched. Under the lock. */
+bool fake_local(const fake_function *function);
 
 #endif

@@ -34,6 +34,15 @@ static struct {
     ino_t file;
 } exports[LOANS];
 
+/* And of linear memory. */
+static struct {
+    uint64_t key; /* 0: free */
+    ino_t file;
+    int card;
+    int64_t bytes;
+    bool freed;
+} kept[LOANS];
+
 static bool open_here(ino_t file)
 {
     struct stat there;
@@ -48,6 +57,13 @@ static void *look(void *unused)
 {
     for (;; usleep(LOOK_EVERY_US)) {
         pthread_mutex_lock(&fake_lock);
+        for (int i = 0; i < LOANS; i++) {
+            if (kept[i].key != 0 && !open_here(kept[i].file)) {
+                if (kept[i].freed)
+                    fake_give_linear(kept[i].card, kept[i].bytes);
+                kept[i].key = 0;
+            }
+        }
         for (int i = 0; i < LOANS; i++) {
             if (exports[i].of != NULL && !open_here(exports[i].file)) {
                 fake_unhold(exports[i].of);
@@ -110,6 +126,39 @@ bool fake_return(uint64_t key)
         return true;
     }
     return false;
+}
+
+bool fake_kept(const struct alloc *entry)
+{
+    for (int i = 0; i < LOANS; i++) {
+        if (kept[i].key == entry->key && open_here(kept[i].file))
+            return kept[i].freed = true;
+    }
+    return false;
+}
+
+API CUresult cuMemGetHandleForAddressRange(void *out, CUdeviceptr address, size_t bytes, int type, unsigned long long flags)
+{
+    struct stat there;
+    (void)bytes, (void)type, (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *entry = fake_live_alloc(address, A_LINEAR);
+    const int fd = entry == NULL ? -1 : memfd_create("simulated dma-buf", MFD_CLOEXEC);
+    if (fd < 0 || fstat(fd, &there) != 0)
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    start_looking();
+    for (int i = 0; i < LOANS; i++) {
+        if (kept[i].key == 0) {
+            kept[i].key = address;
+            kept[i].file = there.st_ino;
+            kept[i].card = entry->card;
+            kept[i].bytes = entry->bytes;
+            kept[i].freed = false;
+            break;
+        }
+    }
+    memcpy(out, &fd, sizeof fd);
+    return fake_leave(CUDA_SUCCESS);
 }
 
 API CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr address)

@@ -47,6 +47,16 @@ static int parts_of(unsigned int gx, unsigned int gy, unsigned int gz)
     return fake_parts(area > UINT32_MAX ? UINT32_MAX : area * gz);
 }
 
+static bool has_room(const fake_function *f)
+{
+    if (f->local == 0 || fake_current() == NULL)
+        return true;
+    pthread_mutex_lock(&fake_lock);
+    const bool fits = fake_local(f);
+    pthread_mutex_unlock(&fake_lock);
+    return fits;
+}
+
 #define GRID unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared
 #define UNUSED_BLOCK (void)bx, (void)by, (void)bz, (void)shared
 
@@ -55,6 +65,8 @@ API CUresult cuLaunchKernel(CUfunction f, GRID, CUstream s, void **params, void 
     UNUSED_BLOCK, (void)extra;
     if (f == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (!has_room(f))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     return fake_run(s, duration_of(f, params), parts_of(gx, gy, gz), work_of(f));
 }
 

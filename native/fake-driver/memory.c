@@ -68,7 +68,7 @@ static bool take_linear(int card, int64_t bytes)
     return true;
 }
 
-static void give_linear(int card, int64_t bytes)
+void fake_give_linear(int card, int64_t bytes)
 {
     if (bytes > MIB) {
         fake_take(card, -((bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB)));
@@ -121,7 +121,7 @@ static CUresult free_any(CUdeviceptr address)
     if (entry == NULL || entry->kind == 0)
         return CUDA_ERROR_INVALID_VALUE;
     if (entry->kind == A_LINEAR || entry->kind == A_MANAGED)
-        give_linear(entry->card, entry->bytes);
+        fake_kept(entry) ? (void)0 : fake_give_linear(entry->card, entry->bytes);
     else if (entry->kind == A_POOLED)
         fake_pool_give(entry);
     else if (entry->kind == A_GRAPHMEM)

@@ -282,6 +282,14 @@ def by_descriptor():
         cuda.cuMemRelease(handle)
         others.append(lambda: os.close(fd.value))
     return told
+def by_dmabuf():
+    address, fd = c_uint64(), c_int()
+    told = cuda.cuMemAlloc_v2(byref(address), size)
+    if told == 0:
+        told = cuda.cuMemGetHandleForAddressRange(byref(fd), address, size, 1, c_ulonglong(0))
+        cuda.cuMemFree_v2(address)
+        others.append(lambda: os.close(fd.value))
+    return told
 def by_multicast():
     told, handle = create()
     if told == 0:
@@ -300,7 +308,7 @@ def by_array():
     return told
 cuda.cuMulticastCreate(byref(object), bytes(64))
 cuda.cuArray3DCreate_v2(byref(array), struct.pack("QQQiII", 65536, 65536, 0, 0x20, 1, 0x40))
-ways = {"descriptor": by_descriptor, "multicast": by_multicast, "array": by_array}
+ways = {"descriptor": by_descriptor, "dmabuf": by_dmabuf, "multicast": by_multicast, "array": by_array}
 print(take(ways[sys.argv[1]]), linear(cuda))
 for each in others[:4]: each()
 time.sleep(0.1)
@@ -308,7 +316,45 @@ print(take(lambda: create()[0]))
 """
 
 
-@pytest.mark.parametrize("how", ["descriptor", "multicast", "array"])
+@pytest.mark.parametrize("how", ["descriptor", "dmabuf", "multicast", "array"])
 def test_memory_stays_charged_while_anything_holds_it_and_no_longer(container: Container, how: str) -> None:
     """Its handle is released at once, and a descriptor, multicast object or sparse array has it then; four let go."""
     assert tried(container, KEPT, how).split() == [str(HELD_MIB // 256 * 256), "0", "1024"]
+
+
+# ---- local memory of kernels ----
+
+LOCAL = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def function(size):
+    module, found = c_void_p(), c_void_p()
+    if sys.argv[1] == "kernel":
+        assert cuda.cuLibraryLoadData(byref(module), b"code", None, None, 0, None, None, 0) == 0
+        assert cuda.cuLibraryGetKernel(byref(found), module, b"local_%d" % size) == 0
+    else:
+        assert cuda.cuModuleLoadData(byref(module), b"code") == 0
+        assert cuda.cuModuleGetFunction(byref(found), module, b"local_%d" % size) == 0
+    return found
+def launch(found):
+    return cuda.cuLaunchKernel(found, 1, 1, 1, 32, 1, 1, 0, None, None, None)
+def used():
+    left, total = c_size_t(), c_size_t()
+    cuda.cuMemGetInfo_v2(byref(left), byref(total))
+    return (total.value - left.value) // MIB
+small, large, too_large = function(512), function(8192), function(65536)
+before = used()
+told = [launch(small), launch(large), launch(large), launch(too_large), launch(small)]
+print(*told, used() - before, cuda.cuCtxSetLimit(0, c_size_t(65536)), cuda.cuCtxSetLimit(0, c_size_t(8192)))
+"""
+
+
+@pytest.mark.parametrize("lazy", ["", "1"])
+@pytest.mark.parametrize("how", ["function", "kernel"])
+@pytest.mark.parametrize("cores", ["0", "50"])
+def test_local_memory_of_kernels_is_held_to_the_limit(container: Container, how: str, lazy: str, cores: str) -> None:
+    """7 KiB more a thread are 1848 MiB of 132 times 2048 threads, 63 KiB are 16,632; the same of a stack's limit."""
+    env = {"CUDA_DEVICE_SM_LIMIT": cores, "GPU_CORE_UTILIZATION_POLICY": "force"} | (
+        {"FAKE_CUDA_LAZY": lazy} if lazy else {}
+    )
+    assert tried(container, LOCAL, how, **env).split() == ["0", "0", "0", "2", "0", "1848", "2", "0"]

@@ -4,6 +4,7 @@
  * A context's size is known only afterwards, from NVML. So the first of a container is made alone, whatever its processes
  * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone.
  */
+#include "memory/local.h"
 #include "pay/lane.h"
 #include "process/log.h"
 #include "process/state.h"
@@ -222,6 +223,8 @@ CUresult cuCtxSetLimit(int limit, size_t value)
 {
     hami_card *card = hami_card_now();
     size_t now = 0;
+    if (card != NULL && limit == CU_LIMIT_STACK_SIZE && !hami_local_reserve(card, value))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     if (card == NULL || (limit != CU_LIMIT_MALLOC_HEAP_SIZE && limit != CU_LIMIT_PRINTF_FIFO_SIZE) ||
         USE(cuCtxGetLimit, &now, limit) != CUDA_SUCCESS || value <= now) {
         if (card != NULL)

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "memory/local.h"
 #include "memory/map.h"
 #include "process/state.h"
 
@@ -71,6 +72,21 @@ static void add_bytes(needs *sum, const CUDA_MEM_ALLOC_NODE_PARAMS *params)
     sum->any = true;
 }
 
+/* A node's function is launched past the hooks of launches. False: its local memory is over the limit. */
+static bool kernel_fits(CUgraphNode node)
+{
+    struct {
+        CUfunction function;
+        uint64_t shape[6];
+        CUkernel kernel;
+        CUcontext context;
+        uint64_t spare[8];
+    } params = {0};
+    if (atomic_load(&hami_local_waiting) == 0 || USE(cuGraphKernelNodeGetParams_v2, node, &params) != CUDA_SUCCESS)
+        return true;
+    return hami_local_fits(params.function) && hami_local_fits(params.kernel);
+}
+
 static bool add_node(needs *sum, CUgraphNode node, int depth)
 {
     int type = -1;
@@ -80,12 +96,14 @@ static bool add_node(needs *sum, CUgraphNode node, int depth)
         return true;
     if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC && USE(cuGraphMemAllocNodeGetParams, node, &params) == CUDA_SUCCESS)
         add_bytes(sum, &params);
+    if (type == CU_GRAPH_NODE_TYPE_KERNEL)
+        return kernel_fits(node);
     if (type == CU_GRAPH_NODE_TYPE_GRAPH && USE(cuGraphChildGraphNodeGetGraph, node, &child) == CUDA_SUCCESS)
         return add_graph(sum, child, depth + 1);
     return true;
 }
 
-/* Bytes that the memory nodes ask for, child graphs included. False: nobody can say. */
+/* Bytes that the memory nodes ask for, child graphs included. False: nobody can say, or it cannot be had. */
 static bool add_graph(needs *sum, CUgraph graph, int depth)
 {
     size_t count = 0;

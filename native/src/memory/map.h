@@ -13,7 +13,7 @@ typedef struct {
     uint64_t tag;  /* the owner's own */
     int16_t card;
     int16_t kind;
-    int32_t spare;
+    int32_t spare; /* of linear memory: the mark of its descriptors */
 } hami_entry;
 
 typedef struct {
@@ -37,7 +37,7 @@ bool hami_map_take_range(hami_map *map, uint64_t low, uint64_t high, hami_entry 
 /* Takes out any one entry with that tag. False: none. O(size). */
 bool hami_map_take_tag(hami_map *map, uint64_t tag, hami_entry *out);
 
-/* Calls `visit` for each entry, under the lock; it may change the entry's bytes and tag. */
+/* Calls `visit` for each entry, under the lock; it may change anything but the key. */
 void hami_map_each(hami_map *map, void (*visit)(hami_entry *entry, void *argument), void *argument);
 
 #endif

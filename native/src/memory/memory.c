@@ -1,5 +1,6 @@
 /* Hooks of linear memory, arrays, imported memory, and of the questions how much there is. */
 #include "memory/ipc.h"
+#include "memory/local.h"
 #include "memory/map.h"
 #include "memory/vmm.h"
 #include "process/state.h"
@@ -29,8 +30,31 @@ static void remember(hami_map *map, uint64_t key, hami_card *card, hami_kind kin
 static void forget(hami_entry entry)
 {
     hami_card *card = &hami_state.cards[entry.card];
+    if (entry.spare != 0 && hami_vmm_leave(card, (hami_kind)entry.kind, entry.bytes, entry.spare))
+        return;
     if (entry.kind != HAMI_BUFFER || !hami_offer_end(entry.key, card, HAMI_BUFFER, entry.bytes))
         hami_give(card, (hami_kind)entry.kind, entry.bytes);
+}
+
+typedef struct {
+    CUdeviceptr address;
+    int fresh, found;
+} marking;
+
+static void mark_if(hami_entry *entry, void *argument)
+{
+    marking *m = argument;
+    if (m->address < entry->key || m->address >= entry->key + (uint64_t)entry->bytes)
+        return;
+    entry->spare = entry->spare != 0 ? entry->spare : m->fresh; /* all descriptors of one buffer have one mark */
+    m->found = entry->spare;
+}
+
+int hami_buffer_mark(CUdeviceptr address, int fresh)
+{
+    marking m = {.address = address, .fresh = fresh};
+    hami_map_each(&buffers, mark_if, &m);
+    return m.found;
 }
 
 /* Frees through `call`. The entry leaves the map first: once the driver has freed, another thread may get the address. */
@@ -53,6 +77,7 @@ void hami_memory_gone(CUcontext context)
            hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
         forget(entry);
     hami_modules_gone(context);
+    hami_local_gone(context);
 }
 
 /* ---- linear ---- */

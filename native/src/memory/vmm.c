@@ -72,10 +72,10 @@ static void end(block *b)
     }
     if (b->owner >= 0 && b->loan >= 0)
         hami_loan_return(hami_state.ledger, hami_state.slot, b->loan);
-    else if (b->owner < 0 && b->mark != 0)
+    else if (b->owner < 0 && b->mark != 0 && b->kind == HAMI_VMM)
         hami_loan_end(hami_state.ledger, hami_state.slot, b->card->ledger_index, loan_key(b, hami_state.slot), HAMI_VMM, b->bytes);
     else if (b->owner < 0 && b->bytes > 0)
-        hami_give(b->card, HAMI_VMM, b->bytes);
+        hami_give(b->card, b->kind, b->bytes);
     free(b);
 }
 
@@ -90,6 +90,19 @@ void hami_vmm_drop(block *b, int count)
     } else {
         end(b);
     }
+}
+
+bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark)
+{
+    block *b = descriptor_open(mark) ? malloc(sizeof *b) : NULL;
+    if (b == NULL)
+        return false;
+    *b = (block){.bytes = bytes, .card = card, .kind = kind, .owner = -1, .loan = -1, .mark = mark};
+    pthread_mutex_lock(&lock);
+    b->next = left;
+    left = b;
+    pthread_mutex_unlock(&lock);
+    return true;
 }
 
 void hami_vmm_refresh(void)
@@ -145,7 +158,7 @@ void hami_vmm_add(CUmemGenericAllocationHandle handle, hami_card *card)
     block *b = malloc(sizeof *b);
     if (b == NULL)
         return;
-    *b = (block){.card = card, .holders = 1, .owner = -1, .loan = -1};
+    *b = (block){.card = card, .kind = HAMI_VMM, .holders = 1, .owner = -1, .loan = -1};
     hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
 }
 
@@ -172,7 +185,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUme
         free(b);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    *b = (block){.bytes = charge, .card = card, .holders = 1, .owner = -1, .loan = -1};
+    *b = (block){.bytes = charge, .card = card, .kind = HAMI_VMM, .holders = 1, .owner = -1, .loan = -1};
     const CUresult result = BEHIND(cuMemCreate, out, bytes, prop, flags);
     pthread_mutex_lock(&lock);
     if (result != CUDA_SUCCESS)
@@ -260,18 +273,44 @@ CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 
 /* ---- between processes ---- */
 
-/* Under the lock. */
-static void mark(block *b, const void *descriptor)
+/* Under the lock, as the next. */
+static int fresh_mark(void)
 {
     static int last;
+    return last = last % MARKS + 1;
+}
+
+static void set_mark(const void *descriptor, int mark)
+{
     int fd;
     memcpy(&fd, descriptor, sizeof fd);
+    if (fcntl(fd, F_SETOWN, getpid()) != 0 || fcntl(fd, F_SETSIG, mark) != 0)
+        hami_log(HAMI_LOG_WARN, "exported memory cannot be marked: who has it will not be known");
+}
+
+static void mark(block *b, const void *descriptor)
+{
     if (b->owner >= 0)
         return;
     if (b->mark == 0)
-        b->mark = last = last % MARKS + 1;
-    if (fcntl(fd, F_SETOWN, getpid()) != 0 || fcntl(fd, F_SETSIG, b->mark) != 0)
-        hami_log(HAMI_LOG_WARN, "exported memory cannot be marked: who maps it will not be known");
+        b->mark = fresh_mark();
+    set_mark(descriptor, b->mark);
+}
+
+/* For other devices: it holds the memory, whatever that is of. */
+CUresult cuMemGetHandleForAddressRange(void *out, CUdeviceptr address, size_t bytes, int type, unsigned long long flags)
+{
+    pthread_mutex_lock(&lock);
+    const CUresult result = BEHIND(cuMemGetHandleForAddressRange, out, address, bytes, type, flags);
+    const bool ours = result == CUDA_SUCCESS && type == CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD && atomic_load(&hami_active);
+    block *b = ours ? hami_vmm_of_address(address) : NULL;
+    const int linear = ours && b == NULL ? hami_buffer_mark(address, fresh_mark()) : 0;
+    if (b != NULL)
+        mark(b, out);
+    else if (linear != 0)
+        set_mark(out, linear);
+    pthread_mutex_unlock(&lock);
+    return result;
 }
 
 CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
@@ -307,7 +346,7 @@ static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
     block *b = card == NULL ? NULL : malloc(sizeof *b);
     if (b == NULL)
         return;
-    *b = (block){.card = card, .holders = 1, .owner = owner, .loan = -1, .mark = marked};
+    *b = (block){.card = card, .kind = HAMI_VMM, .holders = 1, .owner = owner, .loan = -1, .mark = marked};
     hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
 }
 

@@ -16,6 +16,7 @@ typedef struct hami_binding {
 struct hami_block {
     int64_t bytes;    /* of a multicast object 0: it holds what is bound to it */
     hami_card *card;
+    hami_kind kind;
     int holders;
     int owner; /* slot of the process that made it, -1: this one */
     int loan;  /* row, -1: none */
@@ -41,6 +42,15 @@ void hami_vmm_drop(hami_block *b, int count);
 
 /* Looks whether what only descriptors held has gone. */
 void hami_vmm_refresh(void);
+
+/*
+ * Other memory than that of cuMemCreate has been freed, of which a descriptor with that mark may be left. True: there is one,
+ * and the charge stands until there is none.
+ */
+bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark);
+
+/* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In memory.c. */
+int hami_buffer_mark(CUdeviceptr address, int fresh);
 
 /* An array or mipmap has been destroyed: it holds nothing any more. */
 void hami_array_gone(uint64_t array);

@@ -4,6 +4,7 @@
  * The way of a launch that is not throttled is one jump through hot.h. Under a limit it leads to a function that ends in a jump too when the
  * thread's lane pays; whatever needs more registers is in another.
  */
+#include "memory/local.h"
 #include "pay/hot.h"
 #include "pay/lane.h"
 #include "pay/pay.h"
@@ -37,6 +38,8 @@ static inline uint64_t grid(unsigned int gx, unsigned int gy, unsigned int gz, u
 #define LAUNCH(name, place, WHAT, AMOUNT, on, is_per_thread, parameters, ...)                                       \
     ASIDE CUresult name##_paid parameters                                                                           \
     {                                                                                                               \
+        if (!hami_local_fits(f))                                                                                    \
+            return CUDA_ERROR_OUT_OF_MEMORY;                                                                        \
         if (!THROTTLING || atomic_load(&hami_hot.behind[place]) == (hami_launch)name##_paid)                        \
             hami_routes_update(); /* the driver has been found since */                                             \
         if (!THROTTLING)                                                                                            \
@@ -91,7 +94,7 @@ ROUTES(HOOK)
 
 static hami_launch choose(hami_launch behind, hami_launch throttled)
 {
-    return THROTTLING || behind == NULL ? throttled : behind;
+    return THROTTLING || behind == NULL || atomic_load(&hami_local_waiting) > 0 ? throttled : behind;
 }
 
 /* Whoever stores last looks again after that: what is left there is of the last change. */
@@ -116,6 +119,8 @@ void hami_routes_update(void)
 /* Several cards at once: each of them must pay for its part, but one call starts them all; charged on the current card. */
 CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsigned int count, unsigned int flags)
 {
+    if (count > 0 && launches != NULL && !hami_local_fits(launches[0].f))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     PAID(BEHIND(cuLaunchCooperativeKernelMultiDevice, launches, count, flags),
          .what = count == 0 || launches == NULL ? 0 : hami_name_of(launches[0].f),
          .amount = count == 0 || launches == NULL ? 1 : launches[0].gx,
@@ -125,17 +130,23 @@ CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *launches, unsi
 /* The three of CUDA 2: their block shape is the function's. */
 CUresult cuLaunch(CUfunction f)
 {
+    if (!hami_local_fits(f))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     PAID(BEHIND(cuLaunch, f), .what = hami_name_of(f), .amount = 1);
 }
 
 CUresult cuLaunchGrid(CUfunction f, int width, int height)
 {
+    if (!hami_local_fits(f))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     PAID(BEHIND(cuLaunchGrid, f, width, height), .what = hami_name_of(f),
          .amount = grid((unsigned int)width, (unsigned int)height, 1, 0, 0, 0));
 }
 
 CUresult cuLaunchGridAsync(CUfunction f, int width, int height, CUstream stream)
 {
+    if (!hami_local_fits(f))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     PAID(BEHIND(cuLaunchGridAsync, f, width, height, stream), .what = hami_name_of(f),
          .amount = grid((unsigned int)width, (unsigned int)height, 1, 0, 0, 0), .stream = stream);
 }

@@ -33,6 +33,13 @@
     X(cuMemHostAlloc, (void **out, size_t bytes, unsigned int flags))                                      \
     X(cuMemHostGetDevicePointer_v2, (CUdeviceptr * out, void *host, unsigned int flags))                   \
     X(cuModuleGetFunction, (CUfunction * out, CUmodule module, const char *name))                          \
+    X(cuModuleGetFunctionCount, (unsigned int *count, CUmodule module))                                    \
+    X(cuLibraryGetKernelCount, (unsigned int *count, CUlibrary library))                                   \
+    X(cuFuncGetAttribute, (int *out, int attribute, CUfunction function))                                  \
+    X(cuFuncIsLoaded, (int *state, CUfunction function))                                                   \
+    X(cuKernelGetAttribute, (int *out, int attribute, CUkernel kernel, CUdevice device))                   \
+    X(cuGraphKernelNodeGetParams_v2, (CUgraphNode node, void *params))                                     \
+    X(cuDeviceGetAttribute, (int *out, int attribute, CUdevice device))                                    \
     X(cuPointerGetAttribute, (void *value, int attribute, CUdeviceptr address))                            \
     X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t *bytes, CUdeviceptr address))                   \
     X(cuMemGetAllocationPropertiesFromHandle, (CUmemAllocationProp * out, CUmemGenericAllocationHandle handle)) \
