@@ -277,7 +277,7 @@ def pytorch(node: Node, names: Sequence[str], most_s: float) -> None:
 
 
 SECTIONS = {each.__name__: each for each in (turns, hostbound, idle, priority, live, cost, kills, serve, exceeded)}
-POOLED = {"paired": (paired, 5), "single": (single, 4), "torch": (torch, 6)}
+POOLED = {"paired": (paired, 7), "single": (single, 3), "torch": (torch, 5)}
 """And their parts of the time."""
 
 
