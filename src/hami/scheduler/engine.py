@@ -30,7 +30,7 @@ from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
 from hami.vendors.gang import gang_of
 from hami.wire.annotations import NOMINATED
-from hami.wire.objects import Pod
+from hami.wire.objects import Pod, deleted_by
 
 CANDIDATES = 1000
 """Nodes kept for a refused pod that may preempt, at most."""
@@ -51,6 +51,8 @@ class Engine:
     hold: float
     """Seconds a decision waits for its bind."""
     phrases: Phrases = field(default_factory=Phrases)
+    leaving: dict[PodUid, float] = field(default_factory=dict)
+    """Bound pods that are being deleted, and the unix second by which each should be gone."""
     nominations: Nominations = field(init=False)
     gangs: Gangs = field(init=False)
     gang_timeout: float = 20.0
@@ -108,6 +110,8 @@ class Engine:
         noted = (pod.metadata.annotations or {}).get(NOMINATED)
         if noted is not None and self.gate.closed:  # whoever decides knows better than the notes
             self._recall(pod, noted)
+        if pod.spec.node_name and (gone_by := deleted_by(pod.metadata)) is not None:
+            self.leaving[PodUid(pod.metadata.uid)] = gone_by
         gang = gang_of(pod.metadata)
         if gang is None:
             return

@@ -18,10 +18,14 @@ from msgspec import Struct
 
 from hami.kube import paths
 from hami.kube.errors import NotFound, TooMany
+from hami.ledger.records import PodRecord
 from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError
 from hami.model.ids import NodeName, PodUid
+from hami.model.plan import Plan
+from hami.plan.fit import fit
 from hami.plan.preempt import Holder, cost, victims
+from hami.plan.snapshot import NodeState
 from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn
 from hami.scheduler.engine import Engine
 from hami.scheduler.nominate import Nomination, note
@@ -38,6 +42,8 @@ EVERY = 1.0
 """Seconds between looks at who waits."""
 LOOKED_AT = 100
 """Nodes on which victims are looked for, at most; kube-scheduler looks at as many."""
+OVERDUE = 10.0
+"""Seconds after the end of its grace in which a pod that is being deleted is still expected to go."""
 BUDGET_AGAIN = 10.0
 """Seconds after which a pod whose disruption budget was spent may be asked about again."""
 TRIES = 8
@@ -93,6 +99,8 @@ class Evictor:
         again = bool(self._kept)  # also in the round in which the last refusal is believed no more
         self._kept = {uid: until for uid, until in self._kept.items() if until > now}
         self._looked = {uid: at for uid, at in self._looked.items() if self._engine.waiting.get(uid)}
+        for uid in self._engine.leaving.keys() - self._engine.ledger.pods().keys():
+            del self._engine.leaving[uid]
         self._engine.nominations.forget(now, self._engine.waiting)
         for waiter in list(self._engine.waiting.in_order()):
             if self._wants(waiter, again):
@@ -113,7 +121,7 @@ class Evictor:
             if choice is None:
                 return False
             if not choice.victims:
-                return False  # there is room already: kube-scheduler will come by itself
+                return False  # there is room already, or it comes: kube-scheduler will come by itself
             if await self._all_may_go(choice):
                 over = await self._too_many(choice)
                 if over is None:
@@ -128,10 +136,11 @@ class Evictor:
         looked = 0
         ask = self._engine.ledger.within_quota(ask)  # for one that its quota keeps out nobody has to go
         for name in offered:
+            going, lower = self._going(NodeName(name)), self._lower(ask, NodeName(name))
             state = self._engine.ledger.node(NodeName(name))
-            lower = self._lower(ask, NodeName(name))
-            if state is None or state.problem is not None or not lower:
+            if state is None or state.problem is not None or not (lower or going):
                 continue
+            state = self._to_come(ask, state, going)
             found = victims(ask, state, lower)
             if found is not None and (best is None or (cost(found), name) < best[:2]):
                 best = (cost(found), name, Choice(NodeName(name), found))
@@ -141,12 +150,39 @@ class Evictor:
             await asyncio.sleep(0)  # one node at a time between requests
         return best[2] if best else None
 
+    def _going(self, node: NodeName) -> list[PodRecord]:
+        """Pods of the node whose room comes by itself: being deleted, or evicted for somebody. Who should be gone by
+        now and is not may never go."""
+        leaving, now, evicted = self._engine.leaving, self._now(), self._evicted()
+        if not (leaving or evicted):
+            return []
+        return [
+            pod
+            for pod in self._engine.ledger.pods_on(node)
+            if pod.ref.uid in evicted or now < leaving.get(pod.ref.uid, 0.0) + OVERDUE
+        ]
+
+    def _evicted(self) -> set[PodUid]:
+        """Who goes for a pod that waits for it."""
+        return {uid for one in self._engine.nominations for uid in one.victims}
+
+    def _to_come(self, ask: Ask, state: NodeState, going: Sequence[PodRecord]) -> NodeState:
+        """The node once they have gone, and those have come for whom room is made and who are no less important."""
+        for pod in going:
+            state = state.bearing(pod.charges, -1)
+        for one in self._engine.nominations:
+            if one.node == state.name and one.ask.priority >= ask.priority:
+                plan = fit(one.ask, state)
+                state = state.bearing(plan.charges) if isinstance(plan, Plan) else state
+        return state
+
     def _lower(self, ask: Ask, node: NodeName) -> list[Holder]:
-        """Pods of the node that may go for `ask`. Who keeps a budget stays."""
+        """Pods of the node that may go for `ask`. Who keeps a budget stays, and who goes anyway is nobody's victim."""
+        spared = self._kept.keys() | self._engine.leaving.keys() | self._evicted()
         return [
             Holder(pod.ref, pod.charges, pod.priority)
             for pod in self._engine.ledger.pods_on(node)
-            if pod.priority < ask.priority and pod.ref.uid not in self._kept
+            if pod.priority < ask.priority and pod.ref.uid not in spared
         ]
 
     async def _all_may_go(self, choice: Choice) -> bool:

@@ -4,6 +4,8 @@ Narrow on purpose: msgspec skips what is not named here at memory speed, so a
 pod costs some hundred bytes and no garbage collection, whatever it carries.
 """
 
+from datetime import datetime
+
 from msgspec import Struct, field
 
 
@@ -121,3 +123,13 @@ class Node(Struct, frozen=True):
     metadata: Metadata = Metadata()
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+
+def deleted_by(metadata: Metadata) -> float | None:
+    """The unix second by which an object should be gone; None for one that nobody deletes."""
+    if metadata.deletion_timestamp is None:
+        return None
+    try:
+        return datetime.fromisoformat(metadata.deletion_timestamp).timestamp()
+    except ValueError:
+        return 0.0
