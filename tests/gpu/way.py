@@ -37,7 +37,7 @@ LOCAL = """
 .version 6.4
 .target sm_50
 .address_size 64
-.visible .entry spin(.param .u64 at)
+.visible .entry local_{size}(.param .u64 at)
 {{
  .local .align 4 .b8 store[{size}];
  .reg .u64 %a, %b, %c; .reg .u32 %r;
@@ -108,10 +108,10 @@ class Card:
         self.must("cuMemGetInfo_v2", byref(left), byref(total))
         return [left.value // MIB, total.value // MIB]
 
-    def function(self, image: bytes) -> c_void_p:
+    def function(self, image: bytes, name: bytes = b"spin") -> c_void_p:
         module, function = c_void_p(), c_void_p()
         self.must("cuModuleLoadData", byref(module), image)
-        self.must("cuModuleGetFunction", byref(function), module, b"spin")
+        self.must("cuModuleGetFunction", byref(function), module, name)
         return function
 
     def launch(self, function: c_void_p, value: int, stream: c_void_p | None = None, blocks: int = 1) -> int:
@@ -206,6 +206,8 @@ def dmabuf() -> dict[str, object]:
     if code == 0:
         said["free_code"] = card.ask("cuMemFree_v2", address)
         said["freed"] = card.shown()
+        time.sleep(1.2)
+        said["info"] = card.info()
         os.close(fd.value)
         said["closed"] = card.shown()
     return said
@@ -215,7 +217,7 @@ def local(size: str) -> dict[str, object]:
     """A kernel's local memory, which the card takes for all its threads when it is launched for the first time."""
     card, loaded, bytes_a_thread = Card(), c_int(-1), c_int(-1)
     said: dict[str, object] = {"before": card.shown()}
-    function = card.function(LOCAL.format(size=size).encode())
+    function = card.function(LOCAL.format(size=size).encode(), f"local_{size}".encode())
     card.ask("cuFuncIsLoaded", byref(loaded), function)
     said["loaded_before"] = loaded.value
     said["attribute"] = [card.ask("cuFuncGetAttribute", byref(bytes_a_thread), 3, function), bytes_a_thread.value]
@@ -287,6 +289,25 @@ def graphs(how: str) -> dict[str, object]:
     return said
 
 
+def torch_start() -> dict[str, object]:
+    """What a program of PyTorch takes before it has done anything, and how fast it launches small kernels then."""
+    begun = time.monotonic()
+    import torch
+
+    imported = time.monotonic()
+    some = torch.ones(1024, device="cuda")
+    for each in (torch.sin, torch.sort, torch.cumsum, torch.softmax):
+        each(some) if each in (torch.sin, torch.sort) else each(some, 0)
+    product = torch.nn.Linear(1024, 1024, device="cuda")(some)
+    torch.cuda.synchronize()
+    warm = time.monotonic()
+    for _ in range(20_000):
+        product = torch.sin(product)
+    torch.cuda.synchronize()
+    said = {"import_s": round(imported - begun, 1), "warm_s": round(warm - imported, 2)}
+    return said | {"ns_a_launch": round((time.monotonic() - warm) / 20_000 * 1e9), "nvml": Card().shown()}
+
+
 # ---- time ----
 
 
@@ -335,7 +356,7 @@ def copies(how: str, seconds: str) -> dict[str, object]:
 
 WAYS: dict[str, Callable[..., dict[str, object]]] = {
     each.__name__: each
-    for each in (linear, beside, exported, dmabuf, local, pageable, managed_pool, graphs, spins, copies)
+    for each in (linear, beside, exported, dmabuf, local, pageable, managed_pool, graphs, torch_start, spins, copies)
 }
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PERCENT = 20
 
 
 def way(bench: Bench, *words: object, **limits: Any) -> dict[str, Any]:
-    return finish(bench.start(sys.executable, HERE / "way.py", *words, env=bench.environment(**limits)), 60)
+    return finish(bench.start(sys.executable, HERE / "way.py", *words, env=bench.environment(**limits)), 90)
 
 
 def fact(bench: Bench, name: str, *words: object, **limits: Any) -> dict[str, Any]:
@@ -67,6 +67,31 @@ def held(bench: Bench) -> None:
         fact(bench, f"{' '.join(words)}, limit {LIMIT_MIB} MiB", *words, memory=f"{LIMIT_MIB}m")
 
 
+def local(bench: Bench) -> None:
+    """Local memory of kernels is refused where it passes the limit, and goes where it fits."""
+    for size, fits in (("8192", True), ("65536", False)):
+        got = way(bench, "local", size, memory=f"{LIMIT_MIB}m")
+        held, codes = got.get("after", [0])[0], got.get("launched")
+        ok = 0 < held <= LIMIT_MIB + SLACK_MIB and codes == ([0, 0] if fits else [2, 0])
+        target = "runs" if fits else f"refused, <= {LIMIT_MIB + SLACK_MIB}"
+        bench.add("local", f"{size} bytes a thread", f"{held} MiB, {codes}", target, ok, **got)
+
+
+def freed(bench: Bench) -> None:
+    """What descriptors hold after everything else was given back stays charged until they are closed."""
+    for words in (("exported",), ("dmabuf",)):
+        got = way(bench, *words, memory=f"{LIMIT_MIB}m")
+        after = got.get("free_later") or got.get("info")
+        ok = after is not None and after[0] <= LIMIT_MIB - 1024 - 400
+        bench.add("freed", words[0], f"{after} MiB free", "<= 2672", ok, **got)
+
+
+def torch_starts(bench: Bench) -> None:
+    """PyTorch with and without a limit of memory: how long its start is, what it holds, what a launch costs."""
+    for limits in ({}, {"memory": "8192m"}, {"memory": "8192m", "limit": 99}, {}):
+        fact(bench, f"torch, {limits or 'without the library'}", "torch_start", **limits)
+
+
 def share(bench: Bench, name: str, *words: object) -> None:
     """What is had at 20 % of what the same is without the library."""
     free = way(bench, *words, bench.seconds)
@@ -87,7 +112,7 @@ def times(bench: Bench) -> None:
         share(bench, f"copies of 256 MiB: {how}", "copies", how)
 
 
-SECTIONS = {"names": names, "held": held, "times": times}
+SECTIONS = {"names": names, "held": held, "local": local, "freed": freed, "torch": torch_starts, "times": times}
 
 
 def main() -> int:
