@@ -1,8 +1,9 @@
 """HAMi-core's region as its monitor reads it: decoded by the layout that HAMi's documents give."""
 
+import ctypes
 import os
 
-from tests.unit.wire.region_layout import Region
+from tests.unit.wire.region_layout import Region, Slot
 
 from hami.agent.broker.mirror import Mirror
 from hami.wire.broker import Usage
@@ -172,3 +173,52 @@ async def test_a_folder_that_fails_again_is_told_again(stage, tmp_path, caplog):
         (str(root / f"{UID.format(0)}_main"), True)
     ] * 2
     assert "HAMi's monitor" in told[0].message
+
+
+class MonitorSlot(ctypes.Structure):
+    """As HAMi's vGPUmonitor declares it for itself (pkg/monitor/nvidia/v1), not as HAMi-core does."""
+
+    _fields_ = (
+        ("pid", ctypes.c_int32),
+        ("host_pid", ctypes.c_int32),
+        ("used", ctypes.c_uint64 * 8 * 16),
+        ("monitor_used", ctypes.c_uint64 * 16),
+        ("device_util", ctypes.c_uint64 * 6 * 16),
+        ("status", ctypes.c_int32),
+        ("unused", ctypes.c_uint64 * 3),
+    )
+
+
+class MonitorRegion(ctypes.Structure):
+    _fields_ = (
+        ("magic", ctypes.c_int32),
+        ("major", ctypes.c_int32),
+        ("minor", ctypes.c_int32),
+        ("sm_init_flag", ctypes.c_int32),
+        ("owner_pid", ctypes.c_uint32),
+        ("semaphore", ctypes.c_uint8 * 32),
+        ("device_num", ctypes.c_uint64),
+        ("uuids", ctypes.c_uint8 * 96 * 16),
+        ("limit", ctypes.c_uint64 * 16),
+        ("sm_limit", ctypes.c_uint64 * 16),
+        ("procs", MonitorSlot * 1024),
+        ("proc_num", ctypes.c_int32),
+        ("utilization_switch", ctypes.c_int32),
+        ("recent_kernel", ctypes.c_int32),
+        ("priority", ctypes.c_int32),
+        ("last_kernel_time", ctypes.c_int64),
+        ("unused", ctypes.c_uint64 * 4),
+    )
+
+
+def test_the_file_is_as_hamis_monitor_declares_it():
+    """It leaves other room for two fields that it does not read: what it reads is in the same places."""
+
+    def places(structure):
+        return {name: getattr(structure, name).offset for name, _ in structure._fields_}
+
+    for theirs, ours in ((MonitorRegion, Region), (MonitorSlot, Slot)):
+        assert ctypes.sizeof(theirs) == ctypes.sizeof(ours)
+        known = places(ours)
+        read = {name: at for name, at in places(theirs).items() if name not in ("semaphore", "unused")}
+        assert read == {name: known[name] for name in read}
