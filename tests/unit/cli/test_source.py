@@ -1,5 +1,7 @@
 """Asking a live scheduler: what it refuses is told in its own words, and the exit status says whose fault it is."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -26,3 +28,11 @@ def test_what_the_scheduler_refuses_is_told_in_its_own_words(
     fault = CliRunner().invoke(hami, words, standalone_mode=False).exception
     assert isinstance(fault, HamiError)
     assert (str(fault), exit_status(fault)) == (refusal.message, 2)
+
+
+def test_a_snapshot_that_cannot_be_made_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.json"
+    path.write_text("yesterday's")
+    words = ("record", "--snapshot", "--out", str(path), "--kubeconfig", str(tmp_path / "none"))
+    assert CliRunner().invoke(hami, words).exit_code != 0
+    assert path.read_text() == "yesterday's"

@@ -1,6 +1,7 @@
 """`hami record`: the cluster into a file, one moment or as it goes, for `fit`, `explain`, `frag` and `simulate`."""
 
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -57,8 +58,13 @@ def command(
         _record(source, policies, moment, seconds, sys.stdout.buffer)
         return
     try:
-        with out.open("wb") as file:
-            _record(source, policies, moment, seconds, file)
+        if moment:  # what stood there before stays unless there is something to put in its place
+            found = BytesIO()
+            _record(source, policies, moment, seconds, found)
+            out.write_bytes(found.getvalue())
+        else:
+            with out.open("wb") as file:
+                _record(source, policies, moment, seconds, file)
     except OSError as fault:
         raise click.UsageError(f"--out {out}: {fault.strerror}") from None
 
