@@ -9,6 +9,7 @@ from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
+from hami.plan.pack import chooser
 from hami.plan.pack.aside import LAST, lateness, wanted
 from hami.plan.pack.lend import Lending
 
@@ -136,6 +137,44 @@ def test_a_node_that_has_room_for_two_is_not_set_aside_for_one() -> None:
     assert set(aside(lively(("two", 8, "A", 1e9), ("one", 4, "A", 1e9), wide=4))) == {"one"}
 
 
+def test_the_widest_choose_first_and_no_node_is_set_aside_twice() -> None:
+    ledger = lively(*EIGHTS)
+    bind(ledger, one := ask("six", 1000, 6), decided(ledger, one))
+    look_again(ledger)
+    found = aside(ledger)
+    assert sorted(found.values()) == [6, 6, 8, 8]
+    assert [found[name] for name in sorted(found)] == [8, 8, 6, 6]
+
+
+def test_what_is_asked_more_often_counts_for_more() -> None:
+    nodes = (("a", 8, "A", 1e9), ("b", 8, "B", 1e9), ("c", 8, "B", 1e9))
+    ledger = lively(*nodes, types=("A",))
+    assert set(aside(ledger)) == {"a"}
+    for number in range(3):
+        ledger.decide(ask(f"more {number}", 1000, 8, types=("B",)))
+    look_again(ledger)
+    assert set(aside(ledger)) == {"b", "c"}
+
+
+def test_rarer_asks_of_the_same_width_count_too() -> None:
+    ledger = lively(("a", 8, "A", 64_000.0), ("b", 8, "A", 64_000.0), ("c", 8, "A", 128_000.0), cpu=60_000)
+    assert set(aside(ledger)) == {"a", "b"}, "they are equal"
+    ledger.decide(ask("larger", 1000, 8, 120_000))
+    look_again(ledger)
+    assert "c" in aside(ledger)
+
+
+def test_nodes_that_join_are_not_set_aside_until_looked_at() -> None:
+    ledger = lively(*EIGHTS)
+    ledger.judge_later()
+    for number in range(200):
+        ledger.decide(ask(f"asks{number}", 1000))
+    for number in range(100):
+        ledger.set_node(NodeRecord(NodeName(f"z{number}"), (card(f"z{number}", 0),)))
+    assert decided(ledger, ask("next", 1000)).node not in aside(ledger)
+    assert len(aside(ledger)) == 2
+
+
 def test_a_node_with_a_sick_card_too_many_is_not_set_aside() -> None:
     ledger = lively(*EIGHTS)
     name = min(aside(ledger))
@@ -177,9 +216,13 @@ def test_a_node_set_aside_for_others_costs_more_than_one_for_nobody_and_that_mor
     assert lateness(nodes, 1, own=False).tolist() == [0, LAST, LAST]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_nobody_takes_a_node_of_others_while_another_has_room_whatever_came_before(seed: int) -> None:
+@pytest.mark.parametrize("at_once", [2, chooser.AT_ONCE])
+@pytest.mark.parametrize("seed", range(2))
+def test_nobody_takes_a_node_of_others_while_another_has_room_whatever_came_before(
+    seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And two schedulers that saw the same decide the same."""
+    monkeypatch.setattr(chooser, "AT_ONCE", at_once)  # also where not all nodes are weighed at once
     random = Random(seed)
     ledgers = [lively(*[(f"n{number:02}", 8, "A", 96_000.0) for number in range(12)]) for _ in range(2)]
     alive = ["wide"]
