@@ -74,19 +74,21 @@ def _fixes(fixes: Sequence[Fix]) -> RenderableType:
 
 
 def _node(node: Explanation, width: int) -> RenderableType:
+    """Cards, a row each; what is said of them beside them, or on a narrow screen below."""
     mark = "fits" if node.plan else node.refusal or "does not fit"
     wide = width >= BARS_FROM
-    heads = ("card", "model", *(("memory",) if wide else ()), "MiB free", "cores free", "slices", "verdict")
-    table = _table(heads)
+    heads = ("card", "model", *(("memory",) if wide else ()), "MiB free", "cores free", "slices")
+    table, below = _table((*heads, "verdict") if wide else heads), list[RenderableType]()
     taken = {one.card for slices in node.plan.containers for one in slices} if node.plan else set()
     alone = len({one.container for one in node.cards}) == 1
     for use in node.use:
         verdicts = [one for one in node.cards if one.card == use.card]
         said = [_said(one, use.card in taken, "" if alone else f"{one.container}: ") for one in verdicts]
-        table.add_row(*_card(use, wide), Group(*said))
+        table.add_row(*_card(use, wide), *([Group(*said)] if wide else []))
+        below += [] if wide else [Text(f" {use.index}: ") + one for one in said]
     if node.pack is not None:
-        table.caption, table.caption_justify = _packed(node.pack), "left"
-    return _titled(f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}", table)
+        below.append(Text(_packed(node.pack), style="italic"))
+    return Group(_titled(f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}", table), *below, Text())
 
 
 def _packed(worth: Worth) -> str:
