@@ -19,7 +19,7 @@ enum {
     ALIKE_LEAST = 3,            /* of a ring, to be a length that recurs */
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000, /* GPU time of a key between two samples, at most: so soon a change is seen */
-    UNSEEN_RUN_NS = 60 * 1000 * 1000, /* the same between two runs */
+    UNSEEN_RUN_NS = 100 * 1000 * 1000, /* the same between two runs */
     UNEVEN_PART = 4,            /* samples that differ by more are of several lengths */
     SLOW = 16, SLOWER = 64      /* samples that a mean is of, as good as; of a key of several lengths */
 };

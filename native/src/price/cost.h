@@ -26,7 +26,7 @@ enum {
     HAMI_COST_CALM_PERIOD = 4096,    /* and at least one in so many of a key whose samples agree */
     HAMI_COST_MIDDLE_PERIOD = 16,    /* of a key that is long, but not so long that the 5 us of a sample are nothing */
     HAMI_COST_RUN = 32,              /* launches in a row that are sampled of a key with several lengths, */
-    HAMI_COST_RUN_GAP = 480,         /* and from one such run to the next */
+    HAMI_COST_RUN_GAP = 960,         /* and from one such run to the next */
     HAMI_COST_SHORT_NS = 20 * 1000,
     HAMI_COST_MIDDLE_NS = 500 * 1000,
     HAMI_COST_LONG_NS = 5 * 1000 * 1000 /* a key this long is always sampled */
