@@ -169,7 +169,8 @@ def distinct(values: Longs) -> list[int]:
     """The different values, sorted."""
     if len(values) <= SHORT:
         return sorted(set(values.tolist()))
-    found: list[int] = np.unique(values).tolist()
+    ordered = np.sort(values)  # not `np.unique`: its first call imports a module in the middle of a decision
+    found: list[int] = ordered[np.append(True, ordered[1:] != ordered[:-1])].tolist()
     return found
 
 

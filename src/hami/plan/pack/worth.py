@@ -98,7 +98,8 @@ class Scale:
         size, share = self.size.astype(np.float64), self.share.astype(np.float64)
         hungry = (cpu > 0) & (size > 0)
         need = cpu[hungry] / size[hungry]
-        knees = np.unique(np.append(need, 0))
+        knees = np.sort(np.append(need, 0))
+        knees = knees[np.append(True, knees[1:] != knees[:-1])]  # `np.unique`, whose first call takes 10 ms
         fed = np.minimum(knees[:, None] / need, 1) @ share[hungry] + share[~hungry].sum()
         return knees, fed
 
