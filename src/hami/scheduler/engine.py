@@ -87,7 +87,11 @@ class Engine:
         return decision
 
     def _alone(self, ask: Ask, names: Sequence[str] | None) -> Decision:
-        """The best node whose room is not being made for somebody more important."""
+        """The best node whose room is not being made for somebody more important; first the one where it was made for
+        this pod: elsewhere it would take somebody else's."""
+        made = self._where_room_was_made(ask, names)
+        if made is not None:
+            return made
         decision = self.ledger.decide(ask, names)
         taken: dict[str, Refusal] = {}
         while decision.plan is not None and (pod := self.nominations.stands_against(ask, decision.plan)):
@@ -97,6 +101,16 @@ class Engine:
         if not taken:
             return decision
         return Decision(decision.plan, decision.feasible, Refusals.of({**decision.refusals, **taken}))
+
+    def _where_room_was_made(self, ask: Ask, names: Sequence[str] | None) -> Decision | None:
+        own = self.nominations.of(ask.pod.uid)
+        if own is None or (names is not None and own.node not in names):
+            return None
+        there = self.ledger.decide(ask, [own.node])
+        if there.plan is None or self.nominations.stands_against(ask, there.plan):
+            return None
+        others = [name for name in names or self.node_names() if name != own.node]
+        return Decision(there.plan, there.feasible, Refusals.of(dict.fromkeys(others, nominate.made_on(own.node))))
 
     def _gang(self, ask: Ask, names: Sequence[str] | None) -> Decision:
         assert ask.gang is not None

@@ -124,5 +124,10 @@ def refusal(pod: PodRef) -> Refusal:
     return Refusal(((Reason.NOMINATED, 1),), 0, f"room is being made there for {pod}")
 
 
+def made_on(node: NodeName) -> Refusal:
+    """Of every other node, once there is room for the pod where it was made."""
+    return Refusal(((Reason.NOMINATED, 1),), 0, f"room was made for it on {node}")
+
+
 def _fits(ask: Ask, state: NodeState) -> bool:
     return isinstance(fit(ask, state), Plan)

@@ -67,6 +67,23 @@ async def test_a_victim_that_makes_room_for_two_goes_for_both(scene: Scene) -> N
     assert await scene.evicted() == ["one"]
 
 
+async def test_a_pod_goes_where_room_was_made_for_it_and_leaves_others_theirs(scene: Scene) -> None:
+    """Binpack would send it to b, which is fuller, and where room is made for a less important pod."""
+    scene.holder("a-low", 9000, 0, "a")
+    scene.holder("b-low", 8000, 1, "b")
+    scene.holder("b-stays", 1000, 50, "b")
+    first, second = (
+        scene.waits(name, mem, priority, "a", "b") for name, mem, priority in (("vip", 3000, 30), ("next", 9000, 10))
+    )
+    assert sorted(await scene.evicted()) == ["a-low", "b-low"]
+    for gone in ("a-low", "b-low"):
+        scene.stage.ledger.drop_pod(f"uid-{gone}")
+    answer = scene.stage.filter(first, "a", "b")
+    assert answer["NodeNames"] == ["a"]
+    assert answer["FailedNodes"] == {"b": "NodeNominatedToPod: room was made for it on a"}
+    assert scene.stage.filter(second, "a", "b")["NodeNames"] == ["b"]
+
+
 async def test_who_has_gone_is_forgotten(scene: Scene) -> None:
     scene.holder("goes", 8000)
     leaves(scene, "goes", "a", 30)
