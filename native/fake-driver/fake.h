@@ -78,6 +78,9 @@ int64_t fake_now(void);
 
 /* Memory nodes of graphs: takes what a run needs beyond what the card's graph pool has. Under the lock. */
 bool fake_graph_memory(int card, int64_t bytes);
+bool fake_graph_room(int card, int64_t bytes); /* that many for those that run now, beside what is in use */
+int64_t fake_graph_busy(void); /* bytes of those that run now */
+void fake_capture_free(CUstream stream, CUdeviceptr address);
 CUdeviceptr fake_graph_address(int card, int64_t bytes);
 CUdeviceptr fake_address(int64_t bytes);
 bool fake_on_card(CUdeviceptr address);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "queue.h"
 
 struct node *fake_add_node(struct CUgraph_st *g, int type, int64_t bytes)
@@ -35,6 +36,58 @@ CUdeviceptr fake_capture_alloc(CUstream handle, int64_t bytes)
     const CUdeviceptr address = fake_graph_address(card, bytes);
     pthread_mutex_unlock(&fake_lock);
     return address;
+}
+
+/* What a graph gives back it only needs while it runs. */
+void fake_capture_free(CUstream handle, CUdeviceptr address)
+{
+    pthread_mutex_lock(&fake_lock);
+    struct CUgraph_st *g = fake_stream_of(handle)->capture;
+    const struct alloc *entry = fake_live_alloc(address, A_GRAPHMEM);
+    if (entry != NULL) {
+        g->memory[entry->card] -= entry->bytes;
+        g->passing += entry->bytes;
+    }
+    pthread_mutex_unlock(&fake_lock);
+}
+
+enum { RUNNING = 64 };
+
+static struct {
+    CUstream stream;
+    int64_t bytes; /* 0: free */
+} running[RUNNING];
+
+int64_t fake_graph_busy(void)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < RUNNING; i++) {
+        if (running[i].bytes != 0 && fake_stream_idle(running[i].stream))
+            running[i].bytes = 0;
+        sum += running[i].bytes;
+    }
+    return sum;
+}
+
+/* Graphs of one stream follow each other and share their memory; those of streams that are at work have their own. Under the lock. */
+static bool has_passing(CUstream handle, int64_t bytes)
+{
+    int64_t sum = 0;
+    int mine = -1;
+    for (int i = 0; i < RUNNING; i++) {
+        if (running[i].bytes != 0 && running[i].stream != handle && fake_stream_idle(running[i].stream))
+            running[i].bytes = 0;
+        if (running[i].bytes == 0 ? mine < 0 : running[i].stream == handle)
+            mine = i;
+    }
+    if (mine < 0)
+        return false;
+    if (running[mine].bytes == 0 || running[mine].bytes < bytes)
+        running[mine].bytes = bytes;
+    running[mine].stream = handle;
+    for (int i = 0; i < RUNNING; i++)
+        sum += running[i].bytes;
+    return fake_graph_room(0, sum);
 }
 
 API CUresult cuGraphCreate(CUgraph *out, unsigned int flags)
@@ -152,7 +205,12 @@ API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
 API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
 {
     const struct CUgraph_st *g = (const struct CUgraph_st *)exec;
-    const CUresult result = cuGraphUpload(exec, handle);
+    CUresult result = cuGraphUpload(exec, handle);
+    if (result == CUDA_SUCCESS && g->passing > 0) {
+        pthread_mutex_lock(&fake_lock);
+        result = has_passing(handle, g->passing) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+        pthread_mutex_unlock(&fake_lock);
+    }
     return result != CUDA_SUCCESS ? result : fake_run(handle, g->duration_ns, g->parts, RUNS);
 }
 

@@ -11,6 +11,7 @@ typedef struct CUmemPoolHandle_st {
 } fake_pool;
 static fake_pool default_pools[SIM_LIVE_CARDS];
 static int64_t graph_reserved[SIM_LIVE_CARDS], graph_used[SIM_LIVE_CARDS];
+static int64_t graph_passing[SIM_LIVE_CARDS]; /* of those that give back what they take: called used all the same, as a card does */
 
 void fake_pool_give(struct alloc *entry)
 {
@@ -73,9 +74,10 @@ API CUresult cuMemAllocFromPoolAsync(CUdeviceptr *out, size_t bytes, CUmemoryPoo
 
 API CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream)
 {
-    if (fake_is_capturing(stream))
-        return CUDA_SUCCESS;
-    return cuMemFree_v2(address);
+    if (!fake_is_capturing(stream))
+        return cuMemFree_v2(address);
+    fake_capture_free(stream, address);
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuMemFreeAsync_ptsz(CUdeviceptr address, CUstream stream)
@@ -167,18 +169,29 @@ bool fake_graph_memory(int card, int64_t bytes)
     return true;
 }
 
+bool fake_graph_room(int card, int64_t bytes)
+{
+    const int64_t used = graph_used[card];
+    const bool fits = fake_graph_memory(card, bytes);
+    graph_used[card] = used;
+    if (fits && bytes > graph_passing[card])
+        graph_passing[card] = bytes;
+    return fits;
+}
+
 API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, void *value)
 {
     pthread_mutex_lock(&fake_lock);
     *(uint64_t *)value = (uint64_t)(attribute == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? graph_reserved[device]
-                                                                                      : graph_used[device]);
+                                                                                      : graph_used[device] + graph_passing[device]);
     return fake_leave(CUDA_SUCCESS);
 }
 
 API CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
     pthread_mutex_lock(&fake_lock);
-    const int64_t keep = (graph_used[device] + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    graph_passing[device] = device == 0 ? fake_graph_busy() : 0;
+    const int64_t keep = (graph_used[device] + graph_passing[device] + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
     fake_take(device, keep - graph_reserved[device]);
     graph_reserved[device] = keep;
     return fake_leave(CUDA_SUCCESS);

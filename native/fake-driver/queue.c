@@ -174,6 +174,12 @@ API CUresult cuStreamCreate(CUstream *out, unsigned int flags)
     return fake_leave(made == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS);
 }
 
+bool fake_stream_idle(CUstream handle)
+{
+    pump();
+    return done(fake_stream_of(handle));
+}
+
 int fake_card_of(CUstream handle)
 {
     const bool made = handle != NULL && handle != CU_STREAM_LEGACY && handle != CU_STREAM_PER_THREAD;

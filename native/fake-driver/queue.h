@@ -43,6 +43,7 @@ struct CUgraph_st {
     int parts; /* of its widest node */
     int nodes;
     int64_t memory[SIM_LIVE_CARDS]; /* bytes of its memory nodes, not taken yet */
+    int64_t passing; /* bytes that its nodes take and give back, on the first card */
     struct node *list;
 };
 
@@ -55,6 +56,7 @@ struct node {
 };
 
 stream *fake_stream_of(CUstream handle);
+bool fake_stream_idle(CUstream handle); /* under the lock */
 
 /* Of a program whose default stream is each thread's own. */
 static inline CUstream fake_own(CUstream handle)

@@ -358,3 +358,47 @@ def test_local_memory_of_kernels_is_held_to_the_limit(container: Container, how:
         {"FAKE_CUDA_LAZY": lazy} if lazy else {}
     )
     assert tried(container, LOCAL, how, **env).split() == ["0", "0", "0", "2", "0", "1848", "2", "0"]
+
+
+# ---- graphs that share their memory while they run one by one ----
+
+GRAPHS = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+module, spin = c_void_p(), c_void_p()
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(spin), module, b"spin")
+def captured(stream):
+    graph, run, address, ns = c_void_p(), c_void_p(), c_uint64(), c_uint64(200_000_000)
+    words = (c_void_p * 1)(ctypes.cast(byref(ns), c_void_p))
+    cuda.cuStreamBeginCapture_v2(stream, 2)
+    assert cuda.cuMemAllocAsync(byref(address), c_size_t(1024 * MIB), stream) == 0
+    cuda.cuLaunchKernel(spin, 1, 1, 1, 32, 1, 1, 0, stream, words, None)
+    cuda.cuMemFreeAsync(address, stream)
+    cuda.cuStreamEndCapture(stream, byref(graph))
+    assert cuda.cuGraphInstantiateWithFlags(byref(run), graph, c_ulonglong(0)) == 0
+    return run
+def held():
+    value = c_uint64()
+    cuda.cuDeviceGetGraphMemAttribute(0, 2, byref(value))
+    return value.value // MIB
+streams = [c_void_p() for _ in range(5)]
+for each in streams:
+    cuda.cuStreamCreate(byref(each), 1)
+runs = [captured(each) for each in streams]
+for _ in range(2):
+    one_by_one = [cuda.cuGraphLaunch(run, each) or cuda.cuStreamSynchronize(each) for run, each in zip(runs, streams)]
+    one = held()
+followed = [cuda.cuGraphLaunch(run, streams[0]) for run in runs]
+cuda.cuCtxSynchronize()
+two = held()
+at_once = [cuda.cuGraphLaunch(run, each) for run, each in zip(runs, streams)]
+print(one_by_one, one, followed, two, at_once, held(), sep="|")
+"""
+
+
+def test_graphs_that_run_at_once_have_no_more_than_the_limit(container: Container) -> None:
+    """Of five of 1 GiB three fit at a time; one after the other, in one stream or in several, they share it."""
+    one_by_one, one, followed, two, at_once, three = tried(container, GRAPHS).split("|")
+    assert (one_by_one, one, followed, two) == ("[0, 0, 0, 0, 0]", "1024", "[0, 0, 0, 0, 0]", "1024")
+    assert (at_once, three) == ("[0, 0, 0, 2, 2]", "3072")

@@ -2,16 +2,19 @@
  * Hooks of graphs with memory nodes.
  *
  * What counts is what the driver has reserved for all graphs of a card. What a graph's nodes ask for is reserved where the
- * driver may take it: when the graph is made, uploaded, and run for the first time since memory may have been given back.
+ * driver may take it: when the graph is made or uploaded, and when it runs, unless that certainly takes no more. Graphs that run
+ * one after the other share memory, and have each its own once they run at the same time.
  */
 #include "memory/graph.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "memory/local.h"
 #include "memory/map.h"
 #include "process/state.h"
 
+enum { STREAMS = 32 };
 enum { DEPTH = 256 /* of graphs inside graphs: deeper ones are refused, since nobody has looked into them */ };
 
 /* Bytes on each card. */
@@ -28,7 +31,7 @@ typedef struct {
 
 static hami_map execs = HAMI_MAP_INIT; /* executable graph -> memory, as its tag */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER;
-static int64_t charged[HAMI_MAX_CARDS]; /* bytes, under `settling` */
+static int64_t charged[HAMI_MAX_CARDS]; /* bytes, under `settling`, as all that looks at runs */
 static _Atomic uint64_t epoch = 1;      /* goes up when memory may have been given back */
 
 static void settle(int card)
@@ -194,22 +197,97 @@ INSTANTIATE(cuGraphInstantiateWithFlags, (CUgraphExec * out, CUgraph graph, unsi
 INSTANTIATE(cuGraphInstantiateWithParams, (CUgraphExec * out, CUgraph graph, void *params), out, graph, params)
 INSTANTIATE(cuGraphInstantiateWithParams_ptsz, (CUgraphExec * out, CUgraph graph, void *params), out, graph, params)
 
+/* All runs since memory may have been given back. Under `settling`, as all that looks at it. */
+static struct {
+    uint64_t epoch;
+    const memory *last;
+    CUstream streams[STREAMS]; /* in which they were, those that are still there */
+    int count; /* STREAMS: there may have been more */
+    needs all; /* of all graphs that have run */
+} runs;
+
+/* Nothing of an earlier run can be at work but what this one follows. */
+static bool follows(CUstream stream)
+{
+    bool alone = runs.count > 0 && runs.count < STREAMS;
+    for (int i = 0; alone && i < runs.count; i++)
+        alone = runs.streams[i] == stream || USE(cuStreamQuery, runs.streams[i]) == CUDA_SUCCESS;
+    return alone;
+}
+
+static bool knows(CUstream stream)
+{
+    for (int i = 0; i < runs.count; i++) {
+        if (runs.streams[i] == stream)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a run takes no more than there is, if it has its memory to itself. */
+static bool takes_no_more(const memory *of, CUstream stream, uint64_t now)
+{
+    if (runs.epoch != now || atomic_load(&of->epoch) != now)
+        return false;
+    bool all_have_theirs = true;
+    for (int i = 0; i < hami_state.card_count; i++)
+        all_have_theirs &= runs.all.on[i] <= charged[i];
+    return all_have_theirs || runs.last == of || follows(stream);
+}
+
+static void note_run(memory *of, CUstream stream, uint64_t now)
+{
+    if (runs.epoch != now)
+        memset(&runs, 0, sizeof runs);
+    runs.epoch = now;
+    if (!knows(stream) && runs.count < STREAMS)
+        runs.streams[runs.count++] = stream;
+    runs.last = of;
+    for (int i = 0; atomic_load(&of->epoch) != now && i < hami_state.card_count; i++)
+        runs.all.on[i] += of->bytes.on[i];
+    atomic_store(&of->epoch, now);
+}
+
+void hami_graph_stream_gone(CUstream stream)
+{
+    pthread_mutex_lock(&settling);
+    for (int i = 0; i < runs.count && runs.count < STREAMS; i++) {
+        if (runs.streams[i] == stream)
+            runs.streams[i] = runs.streams[--runs.count];
+    }
+    pthread_mutex_unlock(&settling);
+}
+
+void hami_graph_context_gone(void)
+{
+    pthread_mutex_lock(&settling);
+    runs.count = STREAMS;
+    pthread_mutex_unlock(&settling);
+}
+
 CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgraphExec, CUstream))
 {
     hami_entry entry;
-    needs reserved;
+    needs reserved = {0};
     if (!atomic_load(&hami_active) || !hami_map_get(&execs, (uint64_t)(uintptr_t)exec, false, &entry))
         return run(exec, stream);
     memory *of = (memory *)(uintptr_t)entry.tag;
     const uint64_t now = atomic_load(&epoch);
-    if (atomic_load(&of->epoch) == now)
+    pthread_mutex_lock(&settling);
+    const bool free_of_charge = takes_no_more(of, stream, now);
+    if (free_of_charge)
+        note_run(of, stream, now);
+    pthread_mutex_unlock(&settling);
+    if (free_of_charge)
         return run(exec, stream);
     if (!begin(&of->bytes, &reserved))
         return CUDA_ERROR_OUT_OF_MEMORY;
     const CUresult result = run(exec, stream);
     end(&reserved);
+    pthread_mutex_lock(&settling);
     if (result == CUDA_SUCCESS)
-        atomic_store(&of->epoch, now); /* its memory is there now; running it again takes no more */
+        note_run(of, stream, now);
+    pthread_mutex_unlock(&settling);
     return result;
 }
 
@@ -233,12 +311,24 @@ CUresult cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
     return hami_graph_run(exec, stream, upload_ptsz);
 }
 
+static void forget(const memory *of)
+{
+    pthread_mutex_lock(&settling);
+    for (int i = 0; atomic_load(&of->epoch) == runs.epoch && i < hami_state.card_count; i++)
+        runs.all.on[i] -= of->bytes.on[i];
+    if (runs.last == of)
+        runs.last = NULL;
+    pthread_mutex_unlock(&settling);
+}
+
 CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     hami_entry entry;
     const bool ours = hami_map_get(&execs, (uint64_t)(uintptr_t)exec, true, &entry);
     const CUresult result = BEHIND(cuGraphExecDestroy, exec);
     memory *of = ours ? (memory *)(uintptr_t)entry.tag : NULL;
+    if (of != NULL)
+        forget(of);
     if (of != NULL && atomic_load(&hami_active))
         end(&(needs){.any = true});
     free(of);

@@ -4,7 +4,13 @@
 
 #include <stdbool.h>
 
+#include "hami/cuda_abi.h"
+
 /* Reads again what the graphs of this process hold, and settles it; `trim`: gives back first what none of them uses. */
 void hami_graphs_refresh(bool trim);
+
+/* A stream, or a context with all of its own, is no longer there to be asked. */
+void hami_graph_stream_gone(CUstream stream);
+void hami_graph_context_gone(void);
 
 #endif

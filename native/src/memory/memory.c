@@ -1,5 +1,6 @@
 /* Hooks of linear memory, arrays, imported memory, and of the questions how much there is. */
 #include "memory/ipc.h"
+#include "memory/graph.h"
 #include "memory/local.h"
 #include "memory/map.h"
 #include "memory/vmm.h"
@@ -78,6 +79,7 @@ void hami_memory_gone(CUcontext context)
         forget(entry);
     hami_modules_gone(context);
     hami_local_gone(context);
+    hami_graph_context_gone();
 }
 
 /* ---- linear ---- */

@@ -1,4 +1,5 @@
 /* See burst.h. Hooks of what ends a stream. */
+#include "memory/graph.h"
 #include "price/burst.h"
 
 #include "pay/buy.h"
@@ -353,11 +354,13 @@ static void stream_gone(CUstream stream)
 CUresult cuStreamDestroy(CUstream stream)
 {
     stream_gone(stream);
+    hami_graph_stream_gone(stream);
     return BEHIND(cuStreamDestroy, stream);
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream)
 {
     stream_gone(stream);
+    hami_graph_stream_gone(stream);
     return BEHIND(cuStreamDestroy_v2, stream);
 }
