@@ -237,6 +237,29 @@ def test_containers_run_on_while_the_agent_is_away_and_register_with_the_next(no
         assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 9
 
 
+def test_an_agent_that_is_killed_at_any_moment_finds_everybody_again_and_none_of_them_ends(node: Node) -> None:
+    """Also while programs start: they wait for the next one, and are not refused."""
+    dice = random.Random(5)
+    policy = node.grant("a", mem=8192)
+    node.start_agent()
+    node.mounted(policy)
+    programs = []
+    for _ in range(8):
+        programs.append(node.container.start("probe", "hold", 128, 120))
+        time.sleep(dice.random() * 0.1)
+        node.kill_agent()
+        time.sleep(dice.random() * 0.5)
+        node.start_agent()
+    for each in programs:
+        assert each.stdout is not None
+        assert json.loads(each.stdout.readline()) == {"held_mib": 128}
+    node.until(lambda: node.clients() == len(programs), "all of them again", 30)
+    assert [each.poll() for each in programs] == [None] * len(programs)
+    for each in programs:
+        each.kill()
+        each.communicate()
+
+
 def test_a_child_that_does_not_exec_is_no_witness_that_its_parent_lives(node: Node) -> None:
     policy = node.grant("a")
     node.start_agent()
