@@ -32,6 +32,8 @@ class Place:
         self.folder = folder
         self.file = PolicyFile(folder)
         self.door: socket.socket | None = None
+        self.shut_because = ""
+        """Why there is no door, as told last."""
         self.sessions: dict[int, Session] = {}
         """By descriptor."""
 

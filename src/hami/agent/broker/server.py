@@ -123,8 +123,11 @@ class Broker:
             try:
                 place.door = listen(place.folder)
             except OSError as fault:
-                log.error("no socket for a container", extra={"folder": str(place.folder), "why": str(fault)})
+                if str(fault) != place.shut_because:  # a full or read-only disk: tried each second, told once
+                    log.error("no socket for a container", extra={"folder": str(place.folder), "why": str(fault)})
+                place.shut_because = str(fault)
                 return
+            place.shut_because = ""
             asyncio.get_running_loop().add_reader(place.door.fileno(), self._take_in, place)
 
     def _shut(self, place: Place) -> None:

@@ -261,3 +261,17 @@ async def test_out_of_descriptors_the_door_rests_and_opens_again(stage: Stage, v
     place.door = real
     asyncio.get_running_loop().add_reader(real.fileno(), stage.broker._take_in, place)
     assert isinstance(await client.read(), Welcome)
+
+
+async def test_on_a_full_disk_a_container_has_no_door_others_do_and_it_is_told_once(stage: Stage, monkeypatch, caplog):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server, "listen", full)
+        stage.grant("late")
+        for _ in range(5):
+            stage.broker.round()
+    assert [one.message for one in caplog.records] == ["no socket for a container"]
+    stage.broker.round()
+    await stage.joined("late")
