@@ -47,8 +47,8 @@ class Crowd:
         return [mean(own) / solo for own, solo in zip(slices, self.solo, strict=True)]
 
     def due(self) -> list[float]:
-        """What the limits alone would let each have."""
-        return [min(1.0, cap / 100 / busy) for cap, busy in zip(self.caps, self.busy, strict=True)]
+        """What the limits alone would let each have; above 1 where they let it have more than it had alone."""
+        return [cap / 100 / busy for cap, busy in zip(self.caps, self.busy, strict=True)]
 
     def sums(self, slices: Sequence[Sequence[Slice]]) -> list[float]:
         """Of all together, slice by slice, in what one has alone."""
@@ -93,7 +93,7 @@ def judge(bench: Bench, crowd: Crowd) -> None:
         there = ideal if held[at] else min(ideal, left * before / others if FILLS.issuperset(crowd.works) else before)
         most = between([one.rate for one in crowd.capped[at]], [one.rate for one in crowd.free[at]])[2] * before
         oks.append(abs(part / ideal - 1) <= 0.04 if held[at] else most >= 0.96 * there and part <= 1.04 * ideal)
-        note = f"due {ideal * 100:.0f}" + ("" if there == ideal else f", {there * 100:.0f} there")
+        note = f"due {min(1, ideal) * 100:.0f}" + ("" if there == ideal else f", {there * 100:.0f} there")
         words.append(f"{part * 100:.0f} ({note})")
     name = f"{crowd.name}, {'/'.join(map(str, crowd.caps))}"
     bench.add("torch", name, " ".join(words), "+- 4 % of due, or of what is there", all(oks), **told(crowd))

@@ -92,3 +92,9 @@ def test_one_that_cannot_use_what_another_leaves_is_to_lose_nothing(rows: Rows) 
     assert rows.tenants(free, [0.48, 0.735], **light) == [True, True]
     assert rows.tenants(free, [0.44, 0.735], **light) == [False, False]
     assert rows.tenants(free, [0.48, 0.80], **light)[0] is False
+
+
+def test_one_that_was_slower_alone_than_beside_others_is_held_to_its_limit_and_not_to_that(rows: Rows) -> None:
+    layers: Any = {"works": ("layer", "layer")}
+    assert rows.tenants([0.29, 1.25], [0.29, 1.24], caps=(30, 120), **layers) == [True, True]
+    assert rows.tenants([0.29, 1.25], [0.29, 1.24], caps=(30, 100), **layers)[0] is False
