@@ -48,7 +48,9 @@ their Deployment and DaemonSet would run them. The agent runs with `--device-lis
 
 Found by these runs, and mended between them: `/usr/bin/nvidia-smi` may be a script that leads to where the driver lies
 (the first try, before run 1); programs that only ask NVML saw the whole card (run 1, now in `sizes` of run 2); an
-agent's metrics told contexts as modules; the end of an ordinary program was logged as a fault.
+agent's metrics told contexts as modules; the end of an ordinary program was logged as a fault; a program that registers,
+and then takes memory through entry points which it read from the driver's own symbol table, was reported and ran on
+(run 1; ended by `--exceeded stop` in run 3).
 
 Not shown here:
 
@@ -57,9 +59,6 @@ Not shown here:
   itself, and the program, are as everywhere.
 - A static program that uses the driver: a static glibc cannot, CUDA answers 304. A copy of the loader that knows no
   preload file stands for it.
-- The end of a program that registers, and then takes memory through entry points which it read from the driver's own
-  symbol table: in run 1 it was reported, everything else in its container refused, and it ran on. `--exceeded stop`
-  ends it since then; seen on the simulated card only.
 
 Corrected in the program after run 1: with kernels of 0.1 ms the tenant capped at 70 got 68.3 %, 0.2 less than the
 tolerance, and that row was not judged; one of the seven writes, a device node of another card, proves nothing on a
