@@ -49,8 +49,8 @@ their Deployment and DaemonSet would run them. The agent runs with `--device-lis
 Found by these runs, and mended between them: `/usr/bin/nvidia-smi` may be a script that leads to where the driver lies
 (the first try, before run 1); programs that only ask NVML saw the whole card (run 1, now in `sizes` of run 2); an
 agent's metrics told contexts as modules; the end of an ordinary program was logged as a fault; a program that
-registers, and then takes memory through entry points which it read from the driver's own symbol table, was reported and ran on
-(run 1; ended by `--exceeded stop` in run 3).
+registers, and then takes memory through entry points which it read from the driver's own symbol table,
+was reported and ran on (run 1; ended by `--exceeded stop` in run 3).
 
 Not shown here:
 
