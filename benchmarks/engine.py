@@ -46,7 +46,7 @@ def main() -> None:
     for policy in POLICIES if arguments.policies else ():
         if policy == "pack":
             judge_step_ms = judge(ledger)
-        found = measure(ledger, arguments.nodes, names, arguments.requests // 4, POLICIES[policy])
+        found = measure(ledger, arguments.nodes, names, arguments.requests, POLICIES[policy])
         figures |= {f"{policy}_{key}": found[key] for key in ("p50_ms", "p99_ms", "loop_ms")}
     if arguments.policies:
         figures["judge_step_ms"] = judge_step_ms

@@ -222,7 +222,8 @@ def test_nobody_takes_a_node_of_others_while_another_has_room_whatever_came_befo
     seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And two schedulers that saw the same decide the same."""
-    monkeypatch.setattr(chooser, "AT_ONCE", at_once)  # also where not all nodes are weighed at once
+    monkeypatch.setattr(chooser, "AT_ONCE", at_once)
+    monkeypatch.setattr(chooser, "WHOLE", at_once)  # also where not all nodes are weighed at once
     random = Random(seed)
     ledgers = [lively(*[(f"n{number:02}", 8, "A", 96_000.0) for number in range(12)]) for _ in range(2)]
     alive = ["wide"]

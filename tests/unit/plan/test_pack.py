@@ -302,6 +302,7 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
+    monkeypatch.setattr("hami.plan.pack.chooser.WHOLE", 2)
     monkeypatch.setattr("hami.plan.pack.chooser.PATIENCE", 3)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     for number in range(30):
@@ -320,6 +321,7 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
 
 def test_where_none_of_those_weighed_has_room_others_have_their_turn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
+    monkeypatch.setattr("hami.plan.pack.chooser.WHOLE", 2)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     index = ledger._index
     rows = index.rows_of([f"n{number}" for number in range(6)])

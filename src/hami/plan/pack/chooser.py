@@ -144,7 +144,7 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     """Note the gains of `rows`; where they are many, of those that promise most, and of the others later."""
     lending, late = own.lending(ask), own.late(ask.cards, rows)
     kept.seen[rows] = columns.version.take(rows)
-    if len(rows) > AT_ONCE:
+    if len(rows) > WHOLE:
         first, able = lending.promising(own.rows.place, rows, ask.cards, AT_ONCE, own.rows.scratch, late=late)
         kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
         kept.wait = PATIENCE
@@ -159,9 +159,10 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     kept.gain[rows] = found
 
 
-AT_ONCE = 1280
-"""Rows weighed in one decision, so that no decision waits for thousands. Which of all rows these are is decided by
-what their first card loses, most of what is weighed. The others wait until none of these has room, or for a while."""
+WHOLE, AT_ONCE = 1280, 640
+"""So many rows are weighed whole; of more, so many in one decision, so that no decision waits for thousands. Which of
+all rows these are is decided by what their first card loses, most of what is weighed. The others wait until none of
+these has room, or for a while."""
 PATIENCE = 64
 """Decisions on asks of one shape after which more of the rows that wait are weighed."""
 
