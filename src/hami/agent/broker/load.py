@@ -25,9 +25,14 @@ def always_charged(place: Place, card: CardLimit) -> bool:
     return policy is not None and policy.core_policy is CorePolicy.FORCE and 0 < card.core_percent < 100
 
 
+def told(place: Place) -> bool:
+    """Whether anybody is there whose time is to be asked for."""
+    return any(True for _ in place.known())
+
+
 def wanted(place: Place, card: CardLimit) -> bool:
     """Whether anybody is there whose time NVML alone may know."""
-    return not always_charged(place, card) and any(True for _ in place.known())
+    return told(place) and not always_charged(place, card)
 
 
 def read(nvml: Nvml, device: Device, clock: Callable[[], float] = time.time) -> dict[int, float]:

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from hami.agent.broker import load
 from hami.agent.broker.evader import described
+from hami.agent.broker.overtime import Overtime
 from hami.agent.broker.place import Place
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
@@ -90,6 +91,7 @@ class Look:
         self._described: dict[int, str] = {}
         self._describer = Worker("evaders")
         self._over: dict[tuple[str, str], int] = {}
+        self._overtime = Overtime()
         self.unregistered = 0
         """Processes of sliced containers that use a card and have not registered, at the last look."""
         self.exceeded = 0
@@ -109,7 +111,7 @@ class Look:
     async def once(self) -> None:
         held = [(place, card) for place in self._broker.places for card in place.cards]
         cards = sorted({card.uuid for _, card in held})
-        busy = {card.uuid for place, card in held if load.wanted(place, card)}
+        busy = {card.uuid for place, card in held if load.told(place)}
         if not cards:
             self._judge({})
             return
@@ -151,11 +153,13 @@ class Look:
         return shown, loads
 
     def _judge(self, shown: Shown, loads: load.Loads = NO_LOADS) -> None:
-        """1. tell each process of itself, 2. who has not registered, 3. who holds too much, 4. who was busy."""
+        """1. tell each process of itself, 2. who has not registered, 3. who holds too much, 4. who was busy,
+        5. longer than he may."""
         self._tell_sessions(shown)
         self._judge_strangers(shown)
         self._judge_limits(shown)
         self._note_loads(loads)
+        self._judge_time(loads)
 
     # 1
 
@@ -259,7 +263,7 @@ class Look:
             self._stop(taker, place)
 
     def _report_excess(self, place: Place, what: str) -> None:
-        text = f"container {place.tenant.container} holds {what}"
+        text = f"container {place.tenant.container} has {what}"
         log.warning("slice exceeded", extra={"pod": str(place.tenant.pod), "why": text})
         self._tell(place.tenant.pod, "SliceExceeded", text)
 
@@ -272,6 +276,26 @@ class Look:
                 percent = load.of_place(place, card, loads) if load.wanted(place, card) else None
                 if percent is not None:
                     self.seen_percent[place.tenant.key, card.uuid] = percent
+
+    # 5
+
+    @property
+    def overtime(self) -> int:
+        """Slices that have had more of their card's time than their limit, by NVML, for half a minute."""
+        return len(self._overtime.over)
+
+    def _judge_time(self, loads: load.Loads) -> None:
+        """Only of those whom their limit binds at all times. A card that did not answer begins anew."""
+        held = {}
+        bound = {}
+        for place in self._broker.places:
+            for card in place.cards:
+                if load.always_charged(place, card) and (percent := load.of_place(place, card, loads)) is not None:
+                    key = place.tenant.key, card.uuid
+                    held[key], bound[key] = (percent, card.core_percent), place
+        for key in self._overtime.look(held):
+            percent, limit = self._overtime.over[key], held[key][1]
+            self._report_excess(bound[key], f"{percent:g} % of the time of {key[1]}, its limit is {limit}")
 
 
 def given_by_library(session: Session, card: int) -> int:

@@ -51,9 +51,13 @@ STOPPED = Family(
     "hami_broker_stopped_processes_total", "Processes stopped: unregistered, or past their slice.", "counter"
 )
 EXCEEDED = Family("hami_broker_exceeded_slices", "Slices that hold more than their limit by NVML.")
+OVERTIME = Family(
+    "hami_broker_overtime_slices",
+    "Slices that for half a minute had more of their card's time than their limit and 20 points, by NVML.",
+)
 FAMILIES = (
     USED, LIMIT, CONTAINER, UTILISATION, CHARGED, CORE_LIMIT, LAST_KERNEL, CONTEXT, MODULE, BUFFER, SHOWN, WAITED,
-    REFUSED, CLIENTS, ENDED, UNREGISTERED, STOPPED, EXCEEDED,
+    REFUSED, CLIENTS, ENDED, UNREGISTERED, STOPPED, EXCEEDED, OVERTIME,
 )  # fmt: skip
 _CONTEXT, _MODULE = KINDS.index("context"), KINDS.index("unattributed")
 
@@ -66,6 +70,7 @@ def samples(broker: Broker, look: Look, now: float) -> Iterator[Sample]:
     yield UNREGISTERED, {}, look.unregistered
     yield STOPPED, {}, look.stopped
     yield EXCEEDED, {}, look.exceeded
+    yield OVERTIME, {}, look.overtime
     for place in broker.places:
         # Nothing of a container before its first cuInit, as HAMi has it.
         if any(True for _ in place.known()):

@@ -8,6 +8,7 @@ import pytest
 
 from hami.agent.broker import usage
 from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
+from hami.agent.broker.overtime import LOOKS, Overtime
 from hami.model.errors import Unavailable
 from hami.observe.exposition import Sheet
 from hami.vendors.nvidia.nvml import ProcessLoad
@@ -326,16 +327,45 @@ async def test_time_that_was_not_charged_is_nvmls_word_of_the_containers_own_pro
     assert told_time(stage, made, 3) == (0, 0)
 
 
-async def test_where_all_time_is_charged_nvml_is_not_asked(stage, tmp_path):
+async def test_where_all_time_is_charged_nvmls_word_is_not_shown(stage, tmp_path):
     stage.grant("a", cores=30, core_policy=CorePolicy.FORCE)
     await stage.joined("a")
     made, _ = look(stage, tmp_path)
     made._judge({CARD: {os.getpid(): 1}}, {CARD: {os.getpid(): 62.5}})
     assert told_time(stage, made) == (0, 1)
-    card = Card()
-    made = Look(stage.broker, card, Inline(), tell=Told(), proc=tmp_path)
-    await made.once()
-    assert card.asked_loads == []
+
+
+async def test_who_has_far_more_time_than_his_limit_for_half_a_minute_is_reported_once(stage, tmp_path):
+    stage.grant("a", cores=30, core_policy=CorePolicy.FORCE)
+    await stage.joined("a")
+    made, told = look(stage, tmp_path)
+    for _ in range(LOOKS - 1):
+        made._judge({}, {CARD: {os.getpid(): 97.0, 77: 3.0}})
+    assert (told.reasons, made.overtime) == ([], 0)
+    for _ in range(LOOKS):
+        made._judge({}, {CARD: {os.getpid(): 97.0, 77: 3.0}})
+    assert (told.reasons, made.overtime, made.stopped) == ([("pod-a", "SliceExceeded")], 1, 0)
+    assert told.texts == [f"container main has 97 % of the time of {CARD}, its limit is 30"]
+
+
+@pytest.mark.parametrize("policy", list(CorePolicy))
+async def test_samples_that_swing_about_the_limit_and_those_who_may_use_idle_time_are_not_reported(
+    stage, tmp_path, policy
+):
+    stage.grant("a", cores=30, core_policy=policy)
+    await stage.joined("a")
+    made, told = look(stage, tmp_path)
+    for number in range(3 * LOOKS):
+        percent = 97.0 if policy is not CorePolicy.FORCE else 90.0 if number % 3 == 0 else 25.0
+        made._judge({}, {CARD: {os.getpid(): percent}})
+    assert (told.reasons, made.overtime) == ([], 0)
+
+
+def test_a_limit_that_was_lowered_is_judged_from_then_on():
+    overtime = Overtime()
+    for percent, limit in [(90.0, 90)] * LOOKS + [(30.0, 30)] * (LOOKS - 1):
+        assert overtime.look({("a", CARD): (percent, limit)}) == []
+    assert overtime.over == {}
 
 
 @pytest.mark.parametrize(
