@@ -1,12 +1,14 @@
 """A snapshot file read back: who holds what, what is asked, who waits."""
 
-from hami.ledger.filed import node_record, pod_record, rebuilt
+from hami.ledger.filed import node_record, pod_record, quota_record, rebuilt
+from hami.ledger.quota import QuotaRecord
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Slice
-from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, Snapshot, card_entry
+from hami.model.quota import Limit, Measure, Quantum
+from hami.wire.snapshot import AskEntry, LimitEntry, NodeEntry, PodEntry, QuotaEntry, Snapshot, card_entry
 
 NVIDIA = Family("NVIDIA")
 CARDS = tuple(Card(CardId(name), NVIDIA, "A100", place, 10, 8000, 100) for place, name in enumerate(("a", "b")))
@@ -58,3 +60,12 @@ def test_a_cluster_comes_back_with_what_is_asked_and_who_waits() -> None:
     assert state is not None
     assert [one.used_mem_mib for one in state.cards] == [8000, 0]
     assert filed.ledger.recount() == []
+
+
+def test_quotas_come_back_line_by_line() -> None:
+    told = QuotaEntry("ns", "q", (LimitEntry("requests.gpumem", NVIDIA, Measure.MEMORY, 9000, 1024),))
+    record = QuotaRecord("ns", "q", (Limit(Quantum("requests.gpumem", NVIDIA, Measure.MEMORY, 1024), 9000),))
+    assert quota_record(told) == record
+    ledger = rebuilt(Snapshot(0.0, (), (), quotas=(told,))).ledger
+    assert list(ledger.quotas.names()) == [("ns", "q")]
+    assert ledger.quotas.limited("ns")

@@ -1,6 +1,8 @@
 """A process that goes on deciding has the memory for it, and keeps it."""
 
 import resource
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,3 +37,50 @@ def test_a_ledger_of_no_nodes_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -
 def test_another_c_library_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: object())
     assert not heap.make_ready(5)
+
+
+class Library:
+    """A C library that notes what it is told, and takes the first `takes` of it."""
+
+    def __init__(self, takes: int = 2) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.takes = takes
+
+    def mallopt(self, what: int, value: int) -> int:
+        self.told.append((what, value))
+        return int(len(self.told) <= self.takes)
+
+
+def told(monkeypatch: pytest.MonkeyPatch, library: Library, nodes: int) -> bool:
+    monkeypatch.setattr(heap, "ctypes", SimpleNamespace(CDLL=lambda _: library))
+    return heap.make_ready(nodes)
+
+
+MIB = 1 << 20
+TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+
+
+@pytest.mark.parametrize(("nodes", "kept"), [(0, 32 * MIB), (1000, 32 * MIB), (5000, 2 * 5000 * 12 * 1024)])
+def test_large_blocks_are_not_kept_and_of_the_others_twice_what_decisions_need(
+    nodes: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library()
+    assert told(monkeypatch, library, nodes)
+    assert library.told == [(MMAP, 16 * MIB), (TRIM, kept)]
+
+
+@pytest.mark.parametrize("takes", [0, 1])
+def test_a_c_library_that_does_not_listen_is_let_be(takes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not told(monkeypatch, library := Library(takes), 5)
+    assert len(library.told) == takes + 1
+
+
+def test_twelve_kib_a_node_are_written_in_parts_that_are_kept_and_then_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracemalloc.start()
+    try:
+        assert told(monkeypatch, Library(), 2000)
+        left, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 2000 * 12 * 1024 <= most < 2000 * 12 * 1024 + MIB
+    assert left < MIB

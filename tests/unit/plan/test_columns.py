@@ -12,6 +12,7 @@ from hami.plan.columns import (
     ANY_CPU,
     CELLS,
     CORDONED,
+    FEW_ROWS,
     NO_SLOT,
     NO_UNITS,
     SICK,
@@ -202,3 +203,16 @@ def test_number_0_is_no_card() -> None:
 def test_what_a_card_is_has_five_numbers_in_three_bits() -> None:
     assert sorted((ABSENT, SICK, CORDONED, WRONG_TYPE, WRONG_ID)) == [1, 2, 3, 4, 5]
     assert np.iinfo(np.int32).max == TOP + 1, "one more is the most that an ask is compared as"
+
+
+def test_rows_that_have_changed_are_found_however_many_are_asked_about() -> None:
+    columns = Columns(rows=2 * FEW_ROWS)
+    for row in range(2 * FEW_ROWS):
+        columns.write(row, node())
+    seen, random = columns.version.copy(), Random(1)
+    moved = random.sample(range(2 * FEW_ROWS), 50)
+    for row in moved:
+        columns.write_host(row, 5.0)
+    for count in (0, 1, FEW_ROWS, FEW_ROWS + 1, 2 * FEW_ROWS):
+        rows = np.array(random.sample(range(2 * FEW_ROWS), count), np.int64)
+        assert columns.changed(seen, rows).tolist() == [row in moved for row in rows.tolist()]

@@ -120,3 +120,11 @@ def test_of_asks_for_several_cards_the_twelve_most_frequent_count() -> None:
 
 def test_of_asks_for_one_card_the_thirty_two_most_frequent_count() -> None:
     assert len(seen(*((want(size), 1) for size in range(1, 41))).frequent(NVIDIA)) == 32
+
+
+def test_the_shapes_of_one_width_are_told_by_themselves_the_most_frequent_first() -> None:
+    two, other, foreign = want(500, cards=2), want(700, cards=2), want(500, cards=2, family=OTHER)
+    demand = seen((SMALL, 9), (two, 1), (other, 3), (WIDE, 2), (foreign, 5))
+    assert demand.wide(NVIDIA, 2) == [(Shape(other), 3.0), (Shape(two), 1.0)]
+    assert demand.wide(NVIDIA, 4) == [(Shape(WIDE), 2.0)]
+    assert demand.wide(OTHER, 4) == []
