@@ -218,6 +218,8 @@ def test_reasons_are_told_the_most_frequent_first_and_named_in_order() -> None:
     ]  # fmt: skip
     assert found[0].names == tuple(f"n{number:02}" for number in range(10))
     assert found[1].names == ("y", "z")
+    alike = finish(grouped({"first": out("b"), "second": out("a")}))
+    assert [one.text for one in alike] == ["node unregistered: a", "node unregistered: b"], "of as many by their words"
 
 
 def test_each_container_is_told_in_words() -> None:

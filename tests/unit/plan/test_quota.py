@@ -251,3 +251,10 @@ def test_a_limit_of_nothing_names_the_largest_percentage_that_was_asked() -> Non
     assert refused(ledger(Limit(CORES, 0)), pod(app(want(percent=30)))) is None
     assert refused(ledger(Limit(MEM, 0)), pod(app(want(percent=0)))) is None
     assert refused(ledger(Limit(MEM, 0)), pod(app(want(0)))) is None, "no MiB are within it, too"
+
+
+def test_a_limit_of_one_mib_lets_through_who_asks_no_more_and_none_at_all_asks_nothing_of_other_families() -> None:
+    one = ledger(Limit(MEM, 1), mem=100)
+    assert refused(one, pod(app(want(percent=1)))) is None
+    assert refused(one, pod(app(want(percent=2)))) is not None
+    assert refused(ledger(Limit(DCU_MEM, 0)), pod(app(want(percent=50)))) is None

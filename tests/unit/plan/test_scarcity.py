@@ -48,3 +48,10 @@ def test_what_is_scarce_is_looked_at_from_the_first_weight_each_time() -> None:
         scale.weigh_scarcity(np.array([19], np.float32), 1000)
     assert scale.weight.tolist() == [1000]
     assert scale.of_card[1001 + 1000] == pytest.approx(2 * 1000 + 6 * 1000)
+
+
+def test_of_the_smallest_shape_one_seat_is_a_thousandth_of_a_card() -> None:
+    scale = scale_of(demand_of((1, 1, 0, 1)), card("n", 0))
+    scale.turnover = 1.0
+    scale.weigh_scarcity(np.array([0], np.float32), 1)
+    assert scale.weight.tolist() == [20], "a fiftieth of a card is twenty times that"

@@ -122,6 +122,8 @@ LARGE = (app(want(5000, cards=3)), app(want(5000, cards=3)), app(want(1)))
         ((app(want(5)), app(want(percent=60)), app(want(percent=60))), (10, 10), False),
         ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(4, cores=50))), (10, 10), True),
         ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(5, cores=50))), (10, 10), False),
+        ((app(want(1)),) * 3 + (app(want(0)),) * 3, (2, 1), True),  # who asks nothing takes nobody's last MiB
+        ((app(want(1)),) * 4 + (app(want(0)),) * 2, (2, 1), False),
     ],
 )
 def test_whether_all_find_cards_is_told_of_nodes_that_nobody_looks_at_closely(
@@ -186,3 +188,11 @@ def test_who_may_go_to_few_cards_says_nothing_of_who_may_go_to_all() -> None:
     picky = app(want(3000, nouse_types=("V100",)))
     assert feasible(pod(picky, *[app(want(3000))] * 3), first, mixed) == ["a", "n"]
     assert feasible(pod(picky, picky, picky, app(want(3000))), first, mixed) == ["a"]
+
+
+def test_who_asks_no_part_of_a_card_takes_nobodys_last_percent() -> None:
+    first = node(*(used(f"d{place}", mem_mib=100_000) for place in range(6)), name="a")
+    left = node(used("d0", mem_mib=100, mem=98), used("d1", mem_mib=100, mem=99), name="n")
+    one, none = app(want(percent=1)), app(want(percent=0))
+    assert feasible(pod(*[one] * 3, *[none] * 3), first, left) == ["a", "n"]
+    assert feasible(pod(*[one] * 4, *[none] * 2), first, left) == ["a"]
