@@ -18,7 +18,7 @@ from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import ENOUGH, NO_ROOM, UNWEIGHED, Judged, judging
 from hami.plan.steps import finish
 
-from .packs import GPU, ask, bind, card, ledger_of
+from .packs import GPU, ask, bind, card, decided, ledger_of
 
 
 def judged(ledger: Ledger) -> Judged:
@@ -171,6 +171,19 @@ def test_more_nodes_of_known_kinds_make_no_new_prices_and_a_new_kind_does() -> N
     finish(ledger.judge_anew())
     assert judged(ledger) is not own
     assert len(judged(ledger).scale.residues) == len(own.scale.residues) + 1
+
+
+def test_a_node_of_more_cards_than_any_before_is_decided_on_while_prices_wait() -> None:
+    """Columns then grow to the side, and not downwards."""
+    ledger = idle(2)
+    for number in range(MANY_SEEN):
+        ledger.decide(ask(f"s{number}", 500 + number))
+    ledger.judge_later()
+    finish(ledger.judge_anew())
+    rows, cards = columns_of(ledger).standing.shape[1], len(columns_of(ledger).standing)
+    ledger.set_node(NodeRecord(NodeName("wide"), tuple(card("wide", place) for place in range(2 * cards))))
+    assert columns_of(ledger).standing.shape == (2 * cards, rows)
+    assert decided(ledger, ask("next", 500, cards=cards + 1)).node == "wide"
 
 
 def test_the_commonest_family_is_judged_before_anybody_asks_for_it_here_and_no_other() -> None:

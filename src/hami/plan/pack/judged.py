@@ -145,8 +145,8 @@ class Judged:
         return demand.seen < ENOUGH or moved >= MOVED
 
     def follow(self, columns: Columns) -> None:
-        """Columns that have grown have rows that are not known here."""
-        if self.size != len(columns.version):
+        """Columns that have grown have rows that are not known here, or nodes of more cards than any had before."""
+        if self.size != len(columns.version) or len(self.rows.place) != len(columns.standing):
             self.size = len(columns.version)
             self.rows.grow(columns)
             self.aside = np.pad(self.aside, (0, self.size - len(self.aside)))
