@@ -99,19 +99,21 @@ API CUresult cuGraphCreate(CUgraph *out, unsigned int flags)
 
 API CUresult cuStreamBeginCapture_v2(CUstream handle, int mode)
 {
-    (void)mode;
-    fake_stream_of(handle)->capture = calloc(1, sizeof(struct CUgraph_st));
-    return CUDA_SUCCESS;
+    struct CUgraph_st *made = calloc(1, sizeof *made);
+    made->mode = mode;
+    pthread_mutex_lock(&fake_lock);
+    fake_stream_of(handle)->capture = made;
+    return fake_leave(CUDA_SUCCESS);
 }
 
 API CUresult cuStreamEndCapture(CUstream handle, CUgraph *out)
 {
     stream *s = fake_stream_of(handle);
-    if (s->capture == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    *out = s->capture;
+    pthread_mutex_lock(&fake_lock);
+    struct CUgraph_st *made = s->capture;
     s->capture = NULL;
-    return CUDA_SUCCESS;
+    *out = made == NULL || made->spoilt ? NULL : made;
+    return fake_leave(made == NULL ? CUDA_ERROR_INVALID_VALUE : made->spoilt ? FAKE_SPOILT : CUDA_SUCCESS);
 }
 
 API CUresult cuStreamIsCapturing(CUstream handle, int *status)

@@ -18,6 +18,7 @@ enum {
 
 static stream streams[STREAMS];
 static unsigned int in_flight;
+static __thread int capture_mode;
 
 #define STREAM_0 (&streams[0])
 
@@ -227,9 +228,23 @@ API CUresult cuCtxSynchronize(void)
     return CUDA_SUCCESS;
 }
 
+/* Whoever asks a stream that records spoils the recording; nothing at all may be asked while one is of the mode that forbids it. */
+static bool spoilt(const stream *asked)
+{
+    bool any = false;
+    for (int i = 0; i < STREAMS; i++) {
+        stream *s = &streams[i];
+        if (s->capture != NULL && (s == asked || (s->capture->mode == 0 && capture_mode != CU_STREAM_CAPTURE_MODE_RELAXED)))
+            any = s->capture->spoilt = true;
+    }
+    return any;
+}
+
 API CUresult cuStreamQuery(CUstream handle)
 {
     pthread_mutex_lock(&fake_lock);
+    if (spoilt(fake_stream_of(handle)))
+        return fake_leave(FAKE_CAPTURING);
     pump();
     return fake_leave(done(fake_stream_of(handle)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
 }
@@ -249,9 +264,8 @@ API CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr address, uint32
 
 API CUresult cuThreadExchangeStreamCaptureMode(int *mode)
 {
-    static __thread int own;
-    const int kept = own;
-    own = *mode;
+    const int kept = capture_mode;
+    capture_mode = *mode;
     *mode = kept;
     return CUDA_SUCCESS;
 }
@@ -278,7 +292,7 @@ API CUresult cuEventRecord(CUevent e, CUstream handle)
     stream *s = fake_stream_of(handle);
     pthread_mutex_lock(&fake_lock);
     if (s->capture != NULL)
-        return fake_leave(900); /* CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, as for a timing event */
+        return fake_leave(FAKE_CAPTURING); /* as for a timing event */
     e->times++;
     e->at_ns = -1;
     fake_push(s, (op){.kind = OP_EVENT, .event = e, .time = e->times});
@@ -293,6 +307,8 @@ API CUresult cuEventRecord_ptsz(CUevent e, CUstream handle)
 API CUresult cuEventQuery(CUevent e)
 {
     pthread_mutex_lock(&fake_lock);
+    if (spoilt(NULL))
+        return fake_leave(FAKE_CAPTURING);
     pump();
     return fake_leave(e->times == 0 || (e->at_ns >= 0 && e->at_ns <= fake_now()) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
 }

@@ -6,6 +6,8 @@
 
 enum { DEPTH = 1024 /* operations in flight before a launch blocks, as on a real card */ };
 
+enum { FAKE_CAPTURING = 900, FAKE_SPOILT }; /* CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, _INVALIDATED */
+
 typedef struct CUevent_st {
     int64_t at_ns; /* -1: not yet */
     uint32_t times; /* recorded: the last one counts */
@@ -42,6 +44,8 @@ struct CUgraph_st {
     int64_t duration_ns;
     int parts; /* of its widest node */
     int nodes;
+    int mode; /* of its capture */
+    bool spoilt;
     int64_t memory[SIM_LIVE_CARDS]; /* bytes of its memory nodes, not taken yet */
     int64_t passing; /* bytes that its nodes take and give back, on the first card */
     struct node *list;

@@ -12,6 +12,7 @@
 
 #include "memory/local.h"
 #include "memory/map.h"
+#include "pay/capture.h"
 #include "process/state.h"
 
 enum { STREAMS = 32 };
@@ -31,8 +32,8 @@ typedef struct {
 
 static hami_map execs = HAMI_MAP_INIT; /* executable graph -> memory, as its tag */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER;
-static int64_t charged[HAMI_MAX_CARDS]; /* bytes, under `settling`, as all that looks at runs */
-static _Atomic uint64_t epoch = 1;      /* goes up when memory may have been given back */
+static _Atomic int64_t charged[HAMI_MAX_CARDS]; /* bytes; changed under `settling`, as all that looks at runs */
+static _Atomic uint64_t epoch = 1;              /* goes up when memory may have been given back */
 
 static void settle(int card)
 {
@@ -206,10 +207,13 @@ static struct {
     needs all; /* of all graphs that have run */
 } runs;
 
-/* Nothing of an earlier run can be at work but what this one follows. */
+/*
+ * Nothing of an earlier run can be at work but what this one follows. To ask a stream that is being captured, or the legacy one while another
+ * is, would spoil that capture, so then nobody is asked.
+ */
 static bool follows(CUstream stream)
 {
-    bool alone = runs.count > 0 && runs.count < STREAMS;
+    bool alone = runs.count > 0 && runs.count < STREAMS && !hami_capturing();
     for (int i = 0; alone && i < runs.count; i++)
         alone = runs.streams[i] == stream || USE(cuStreamQuery, runs.streams[i]) == CUDA_SUCCESS;
     return alone;
@@ -237,6 +241,8 @@ static bool takes_no_more(const memory *of, CUstream stream, uint64_t now)
 
 static void note_run(memory *of, CUstream stream, uint64_t now)
 {
+    if (now < runs.epoch)
+        return; /* memory was given back while it ran: it begins anew at its next run */
     if (runs.epoch != now)
         memset(&runs, 0, sizeof runs);
     runs.epoch = now;
@@ -246,6 +252,12 @@ static void note_run(memory *of, CUstream stream, uint64_t now)
     for (int i = 0; atomic_load(&of->epoch) != now && i < hami_state.card_count; i++)
         runs.all.on[i] += of->bytes.on[i];
     atomic_store(&of->epoch, now);
+}
+
+void hami_graph_pause(void)
+{
+    pthread_mutex_lock(&settling);
+    pthread_mutex_unlock(&settling);
 }
 
 void hami_graph_stream_gone(CUstream stream)

@@ -9,6 +9,9 @@
 /* Reads again what the graphs of this process hold, and settles it; `trim`: gives back first what none of them uses. */
 void hami_graphs_refresh(bool trim);
 
+/* Something begins to be captured: afterwards no stream is being asked here. */
+void hami_graph_pause(void);
+
 /* A stream, or a context with all of its own, is no longer there to be asked. */
 void hami_graph_stream_gone(CUstream stream);
 void hami_graph_context_gone(void);

@@ -1,6 +1,7 @@
 /* See capture.h. Hooks of what begins and ends a capture. */
 #include "pay/capture.h"
 
+#include "memory/graph.h"
 #include "price/burst.h"
 #include "process/driver.h"
 
@@ -34,6 +35,7 @@ static CUresult ended(CUresult result)
     {                                                               \
         atomic_fetch_add(&hami_hot.captures, 1);                        \
         hami_burst_pause();                                             \
+        hami_graph_pause();                                             \
         const CUresult result = begun(BEHIND(name, __VA_ARGS__));   \
         atomic_fetch_sub(&hami_hot.captures, 1);                        \
         return result;                                              \

@@ -69,7 +69,7 @@ static hami_cost *cost_of(const hami_work *w, hami_card *card)
 static void probation(hami_cost *cost)
 {
     const int64_t until = hami_now_ns() + PATIENCE_NS;
-    while (atomic_load(&cost->samples) < PROBATION && atomic_load(&cost->in_flight) > 0 && hami_now_ns() < until) {
+    while (atomic_load(&cost->samples) < PROBATION && atomic_load(&cost->in_flight) > 0 && !hami_capturing() && hami_now_ns() < until) {
         hami_samples_read();
         if (atomic_load(&cost->in_flight) > 0)
             hami_sleep_until_ns(hami_now_ns() + LOOK_NS);

@@ -174,7 +174,7 @@ static bool run_dry(burst *b)
     int64_t looked = 0;
     for (int i = 0; marked && i < b->strands.count; i++) {
         while (!hami_strand_passed(&b->strands, &b->strands.all[i])) {
-            if (hami_now_ns() > until + b->prices_ns)
+            if (hami_capturing() || hami_now_ns() > until + b->prices_ns)
                 return false;
             nap(b, looked++ < 100 ? LOOK_NS : SLOW_LOOK_NS);
         }

@@ -172,7 +172,8 @@ void hami_calibrate(hami_card *card)
 
 void hami_samples_read(void)
 {
-    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
+    /* While another thread captures with the strict mode, to ask an event is an error, and spoils the capture. */
+    if (hami_capturing() || pthread_mutex_trylock(&hami_bench_busy) != 0)
         return;
     for (int i = 0; i < HAMI_BENCHES; i++) {
         if (hami_benches[i].context != NULL)

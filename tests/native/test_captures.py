@@ -1,0 +1,44 @@
+"""What a program captures stays whole: the library asks nothing that would spoil it."""
+
+from .conftest import Container
+from .test_ways_of_memory import GRAPHS
+from .test_ways_round import tried
+
+BESIDE_A_CAPTURE = """
+recorded = c_void_p()
+assert cuda.cuStreamBeginCapture_v2(streams[0], 2) == 0
+beside = cuda.cuGraphLaunch(runs[1], streams[1])
+print("", beside, cuda.cuStreamEndCapture(streams[0], byref(recorded)), sep="|")
+"""
+
+
+def test_a_graph_with_memory_that_runs_while_another_stream_is_captured_leaves_the_capture_whole(
+    container: Container,
+) -> None:
+    """Whether earlier runs are over is not asked of a stream that is being captured."""
+    before = GRAPHS[: GRAPHS.index("followed =")]
+    assert tried(container, before + BESIDE_A_CAPTURE) == "|0|0"
+
+
+SAMPLES = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+module, spin, graph, ns = c_void_p(), c_void_p(), c_void_p(), c_uint64(20_000_000)
+words, streams = (c_void_p * 1)(ctypes.cast(byref(ns), c_void_p)), [c_void_p(), c_void_p()]
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(spin), module, b"spin")
+for each in streams:
+    cuda.cuStreamCreate(byref(each), 1)
+def launch(stream):
+    return cuda.cuLaunchKernel(spin, 1, 1, 1, 32, 1, 1, 0, stream, words, None)
+told = [launch(streams[1])]
+assert cuda.cuStreamBeginCapture_v2(streams[0], 0) == 0
+told += [launch(streams[0]), launch(streams[1])]
+print(*told, cuda.cuStreamEndCapture(streams[0], byref(graph)))
+"""
+
+
+def test_measurements_that_are_under_way_are_not_read_while_something_is_captured(container: Container) -> None:
+    """In the strict mode even to ask an event is forbidden, to all threads."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    assert tried(container, SAMPLES, **limits) == "0 0 0 0"
