@@ -18,10 +18,14 @@ from hami.plan.fit import fit, wants
 from hami.plan.policies import chain
 from hami.plan.rules import room, standing
 from hami.plan.snapshot import CardState, NodeState
+from hami.plan.steps import Steps, finish
 
 LOOKED_AT, TRIED = 2048, 128
-"""Groups of pods looked at on one node, and exact looks at the node without them: some 30 ms of one processor. A
-node of eight cards has fewer groups than that, where victims are pods of one card and there are up to three of them."""
+"""Groups of pods looked at on one node, and exact looks at the node without them: some 30 to 100 ms of one processor,
+for a pod of a dozen containers 300. A node of eight cards has fewer groups than that, where victims are pods of one
+card and there are up to three of them."""
+A_STEP = 16
+"""Groups of pods looked at in one step."""
 LOWEST = -(2**31)
 """Priorities are 32 bits; added to each, so that fewer pods are always a smaller sum, as kube-scheduler does."""
 
@@ -36,26 +40,43 @@ class Holder(Struct, frozen=True):
     """Evicting it would break its disruption budget: let back before the others."""
 
 
+Cost = tuple[int, int, int, int]
+
+
 def victims(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> tuple[Holder, ...] | None:
     """The pods to evict, least important first; empty where none has to, None where it does not help.
 
     Nothing that costs less was found to do, and no smaller part of the answer does. Pods of the ask's priority
     and above are never touched.
     """
+    return finish(searching(ask, node, holders))
+
+
+def searching(
+    ask: Ask, node: NodeState, holders: Iterable[Holder], most: Cost | None = None
+) -> Steps[tuple[Holder, ...] | None]:
+    """`victims`, an exact look a step. What costs more than `most` is of no use: where nothing costs as little, the
+    first that makes room is good enough an answer."""
     if _fits(ask, node):
         return ()
     lower = [holder for holder in holders if holder.priority < ask.priority and holder.charges]
     free = _without(node, lower)
+    yield
     if not _fits(ask, free):
         return None
     evicted: list[Holder] = []
     for holder in sorted(lower, key=_importance, reverse=True):
+        yield
         back = free.bearing(holder.charges)
         if _fits(ask, back):
             free = back
         else:
             evicted.append(holder)
-    return _cheapest(ask, node, lower, tuple(reversed(evicted)))
+    found = tuple(reversed(evicted))
+    broken, highest, *_ = cost(found)
+    if most is not None and broken == most[0] == 0 and highest > most[1]:
+        return found  # none less important than the highest of them would do
+    return (yield from _cheapest(ask, node, lower, found, most))
 
 
 def makes_room(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> bool:
@@ -63,7 +84,7 @@ def makes_room(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> bool:
     return _fits(ask, _without(node, holders))
 
 
-def cost(evicted: Collection[Holder]) -> tuple[int, int, int, int]:
+def cost(evicted: Collection[Holder]) -> Cost:
     """Of two choices, the one with the lower cost is to be preferred: fewer broken budgets, then
     lower highest priority, then fewer pods, then lower sum of priorities, as kube-scheduler compares them."""
     priorities = [holder.priority for holder in evicted]
@@ -75,19 +96,24 @@ def cost(evicted: Collection[Holder]) -> tuple[int, int, int, int]:
     )
 
 
-def _cheapest(ask: Ask, node: NodeState, lower: Sequence[Holder], found: tuple[Holder, ...]) -> tuple[Holder, ...]:
-    """`found`, or a choice of the same size or smaller that costs less."""
-    most = max((one.protected, one.priority) for one in found)
-    able = sorted((one for one in lower if (one.protected, one.priority) <= most), key=_importance)
-    groups = islice(_groups(ask, node, able, len(found)), LOOKED_AT)
-    best, tried = found, 0
-    for group in groups:
+def _cheapest(
+    ask: Ask, node: NodeState, lower: Sequence[Holder], found: tuple[Holder, ...], most: Cost | None
+) -> Steps[tuple[Holder, ...]]:
+    """`found`, or a choice of the same size or smaller that costs less, and no more than `most`."""
+    highest = max((one.protected, one.priority) for one in found)
+    able = sorted((one for one in lower if (one.protected, one.priority) <= highest), key=_importance)
+    best, below, tried = found, cost(found), 0
+    for number, group in enumerate(islice(_groups(ask, node, able, len(found)), LOOKED_AT)):
         if len(group) > len(best) or tried == TRIED:
             break
-        if cost(group) < cost(best) and _promising(ask, node, group):
+        if number % A_STEP == 0:
+            yield
+        price = cost(group)
+        if price < below and (most is None or price <= most) and _promising(ask, node, group):
             tried += 1
+            yield
             if makes_room(ask, node, group):
-                best = group
+                best, below = group, price
     return best
 
 

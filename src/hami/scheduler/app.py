@@ -26,7 +26,7 @@ from hami.observe.metrics import registry
 from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
-from hami.scheduler.api.desk import FIT, LIMIT, Desk, unhurried
+from hami.scheduler.api.desk import FIT, LIMIT, Desk
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor
@@ -43,6 +43,7 @@ from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
 from hami.scheduler.settings import Settings, address
 from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
 from hami.scheduler.tls import Certificate
+from hami.scheduler.unhurried import unhurried
 from hami.scheduler.waiting import Waiting
 from hami.scheduler.watches import Watches
 from hami.vendors.policies import CARD_POLICIES

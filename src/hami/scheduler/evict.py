@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -24,11 +25,13 @@ from hami.model.errors import HamiError
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.fit import fit
-from hami.plan.preempt import Holder, cost, victims
+from hami.plan.preempt import Holder, cost, searching
 from hami.plan.snapshot import NodeState
+from hami.plan.steps import Steps
 from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn
 from hami.scheduler.engine import Engine
 from hami.scheduler.nominate import Nomination, note
+from hami.scheduler.unhurried import unhurried
 from hami.scheduler.waiting import Waiter
 from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
@@ -44,6 +47,10 @@ LOOKED_AT = 100
 """Nodes on which victims are looked for, at most; kube-scheduler looks at as many."""
 OVERDUE = 10.0
 """Seconds after the end of its grace in which a pod that is being deleted is still expected to go."""
+ROUND_S = 5.0
+"""Seconds after which no more waiters are looked at in a round: who came meanwhile may be more important."""
+PAUSE = 1.0
+"""Times what it works: half of the loop at most."""
 BUDGET_AGAIN = 10.0
 """Seconds after which a pod whose disruption budget was spent may be asked about again."""
 TRIES = 8
@@ -96,24 +103,32 @@ class Evictor:
         if self._engine.gate.closed:
             return 0
         now, made = self._engine.clock(), 0
-        again = bool(self._kept)  # also in the round in which the last refusal is believed no more
+        if any(until <= now for until in self._kept.values()):
+            self._looked.clear()  # nothing is new but a budget, which may have given way
         self._kept = {uid: until for uid, until in self._kept.items() if until > now}
         self._looked = {uid: at for uid, at in self._looked.items() if self._engine.waiting.get(uid)}
         for uid in self._engine.leaving.keys() - self._engine.ledger.pods().keys():
             del self._engine.leaving[uid]
         self._engine.nominations.forget(now, self._engine.waiting)
         for waiter in list(self._engine.waiting.in_order()):
-            if self._wants(waiter, again):
+            if self._engine.clock() - now >= ROUND_S:
+                break  # the others are still to be looked at in the next one
+            if self._wants(waiter) and self._waits(waiter):
                 self._looked[waiter.ask.pod.uid] = waiter.tried
                 made += await self._make_room(waiter)
         return made
 
-    def _wants(self, waiter: Waiter, again: bool) -> bool:
-        """Whether to look for it now; `again` where nothing is new but a budget may have given way."""
+    def _wants(self, waiter: Waiter) -> bool:
+        """Whether there is something new to look at for it."""
         ask = waiter.ask
         if not ask.preempts or ask.gang is not None or self._engine.nominations.of(ask.pod.uid):
             return False
-        return again or self._looked.get(ask.pod.uid) != waiter.tried
+        return self._looked.get(ask.pod.uid) != waiter.tried
+
+    def _waits(self, waiter: Waiter) -> bool:
+        """Whether it still waits, and for us: while we looked at others, or asked, it may have got its room, or another
+        replica may have taken over."""
+        return not self._engine.gate.closed and self._engine.waiting.get(waiter.ask.pod.uid) is waiter
 
     async def _make_room(self, waiter: Waiter) -> bool:
         for _ in range(TRIES):
@@ -124,43 +139,40 @@ class Evictor:
                 return False  # there is room already, or it comes: kube-scheduler will come by itself
             if await self._all_may_go(choice):
                 over = await self._too_many(choice)
-                if over is None:
+                if over is None or not self._waits(waiter):
                     return False
                 if not over:
                     return await self._evict(waiter.ask, choice)
         return False
 
     async def choose(self, ask: Ask, offered: Sequence[str]) -> Choice | None:
-        """The node where the least is lost. Changes nothing."""
+        """The node where the least is lost. Changes nothing, and lets /filter by every millisecond."""
+        return await unhurried(self._choosing(ask, offered), pause=PAUSE)
+
+    def _choosing(self, ask: Ask, offered: Sequence[str]) -> Steps[Choice | None]:
         best: tuple[tuple[int, int, int, int], str, Choice] | None = None
-        looked = 0
+        looked, evicted = 0, self._evicted()
         ask = self._engine.ledger.within_quota(ask)  # for one that its quota keeps out nobody has to go
-        for name in offered:
-            going, lower = self._going(NodeName(name)), self._lower(ask, NodeName(name))
-            state = self._engine.ledger.node(NodeName(name))
+        for name in map(NodeName, offered):
+            yield
+            pods, state = self._engine.ledger.pods_on(name), self._engine.ledger.node(name)
+            going, lower = self._going(pods, evicted), self._lower(ask, pods, evicted)
             if state is None or state.problem is not None or not (lower or going):
                 continue
             state = self._to_come(ask, state, going)
-            found = victims(ask, state, lower)
+            found = yield from searching(ask, state, lower, best[0] if best else None)
             if found is not None and (best is None or (cost(found), name) < best[:2]):
-                best = (cost(found), name, Choice(NodeName(name), found))
+                best = (cost(found), name, Choice(name, found))
             looked += 1
             if looked == LOOKED_AT:
                 break
-            await asyncio.sleep(0)  # one node at a time between requests
         return best[2] if best else None
 
-    def _going(self, node: NodeName) -> list[PodRecord]:
-        """Pods of the node whose room comes by itself: being deleted, or evicted for somebody. Who should be gone by
-        now and is not may never go."""
-        leaving, now, evicted = self._engine.leaving, self._now(), self._evicted()
-        if not (leaving or evicted):
-            return []
-        return [
-            pod
-            for pod in self._engine.ledger.pods_on(node)
-            if pod.ref.uid in evicted or now < leaving.get(pod.ref.uid, 0.0) + OVERDUE
-        ]
+    def _going(self, pods: Sequence[PodRecord], evicted: AbstractSet[PodUid]) -> list[PodRecord]:
+        """Those whose room comes by itself: being deleted, or evicted for somebody. Who should be gone by now and is
+        not may never go."""
+        leaving, now = self._engine.leaving, self._now()
+        return [pod for pod in pods if pod.ref.uid in evicted or now < leaving.get(pod.ref.uid, 0.0) + OVERDUE]
 
     def _evicted(self) -> set[PodUid]:
         """Who goes for a pod that waits for it."""
@@ -176,13 +188,13 @@ class Evictor:
                 state = state.bearing(plan.charges) if isinstance(plan, Plan) else state
         return state
 
-    def _lower(self, ask: Ask, node: NodeName) -> list[Holder]:
-        """Pods of the node that may go for `ask`. Who keeps a budget stays, and who goes anyway is nobody's victim."""
-        spared = self._kept.keys() | self._engine.leaving.keys() | self._evicted()
+    def _lower(self, ask: Ask, pods: Sequence[PodRecord], evicted: AbstractSet[PodUid]) -> list[Holder]:
+        """Those that may go for `ask`. Who keeps a budget stays, and who goes anyway is nobody's victim."""
+        spared = (self._kept, self._engine.leaving, evicted)
         return [
             Holder(pod.ref, pod.charges, pod.priority)
-            for pod in self._engine.ledger.pods_on(node)
-            if pod.priority < ask.priority and pod.ref.uid not in spared
+            for pod in pods
+            if pod.priority < ask.priority and not any(pod.ref.uid in uids for uids in spared)
         ]
 
     async def _all_may_go(self, choice: Choice) -> bool:

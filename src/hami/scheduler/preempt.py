@@ -6,20 +6,25 @@ are left as they are; where more of lower priority must go, they are added; wher
 nothing helps, the node is no candidate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hami.model.ask import Ask
 from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
-from hami.plan.preempt import Holder, victims
+from hami.plan.preempt import Holder, searching
 from hami.plan.snapshot import NodeState
+from hami.plan.steps import Steps
 from hami.scheduler.engine import Engine
+from hami.scheduler.unhurried import unhurried
 from hami.wire import extender
 from hami.wire.extender import MetaPod, MetaVictims
 
 
-def answer(engine: Engine, body: bytes) -> bytes:
-    """One /preempt call, body to body. Raises `Malformed`: this answer has no field for an error."""
+async def answer(engine: Engine, body: bytes) -> bytes:
+    """One /preempt call, body to body. Raises `Malformed`: this answer has no field for an error.
+
+    There may be a hundred nodes of a tenth of a second each; whoever knocks meanwhile comes in after a millisecond.
+    """
     args = extender.decode_preempt(body)
     if args.pod is None:
         raise Malformed("$.Pod", None, "the pod to place")
@@ -30,14 +35,20 @@ def answer(engine: Engine, body: bytes) -> bytes:
     if ask.empty:
         return extender.encode_preempt_result(candidates)
     ask = engine.ledger.within_quota(ask)
-    enough = {node: with_cards(engine, ask, NodeName(node), chosen) for node, chosen in candidates.items()}
-    # A node without a victim would be a fault to kube-scheduler, and the end of the whole attempt.
-    return extender.encode_preempt_result(
-        {node: chosen for node, chosen in enough.items() if chosen is not None and chosen.pods}
-    )
+    return extender.encode_preempt_result(await unhurried(_enough(engine, ask, candidates), pause=0))
 
 
-def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) -> MetaVictims | None:
+def _enough(engine: Engine, ask: Ask, candidates: Mapping[str, MetaVictims]) -> Steps[dict[str, MetaVictims]]:
+    found = {}
+    for node, chosen in candidates.items():
+        yield
+        more = yield from with_cards(engine, ask, NodeName(node), chosen)
+        if more is not None and more.pods:  # a node without a victim would be a fault, and the end of the attempt
+            found[node] = more
+    return found
+
+
+def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) -> Steps[MetaVictims | None]:
     """The victims that make room on the node's cards too; None where there are none. Changes nothing."""
     state = engine.ledger.node(node)
     if state is None:
@@ -45,7 +56,8 @@ def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) ->
     pods = chosen.pods or []
     gone = {PodUid(pod.uid) for pod in pods}
     holders = holders_on(engine, node)
-    more = victims(ask, without(state, holders, gone), [one for one in holders if one.pod.uid not in gone])
+    left = [one for one in holders if one.pod.uid not in gone]
+    more = yield from searching(ask, without(state, holders, gone), left)
     if more is None:
         return None
     return MetaVictims([*pods, *(MetaPod(one.pod.uid) for one in more)], chosen.pdb_violations)

@@ -1,5 +1,6 @@
 """Victims: enough, none too many, none too important."""
 
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from random import Random
 
@@ -11,8 +12,9 @@ from hami.ledger.records import PodRecord
 from hami.model.ask import Ask, ContainerAsk, PodRef
 from hami.model.ids import CardId, PodUid
 from hami.model.plan import Charge
-from hami.plan.preempt import Holder, _groups, cost, makes_room, victims
+from hami.plan.preempt import LOWEST, Holder, _groups, cost, makes_room, searching, victims
 from hami.plan.snapshot import NodeState
+from hami.plan.steps import finish
 
 from . import builders as make
 from .builders import app, node, pod, used, want
@@ -171,8 +173,16 @@ def cheapest(seed: int) -> None:
     able = [part for part in choices if makes_room(asked, state, part)]
     assert (found is None) == (not able)
     if found is not None:
-        assert cost(found) == min(map(cost, able))
+        least = min(map(cost, able))
+        assert cost(found) == least
         assert makes_room(asked, state, found)
+        for most in {least, *map(cost, able)}:  # beside another node that costs so much
+            bounded = finish(searching(asked, state, holders, most))
+            assert bounded is not None
+            assert cost(bounded) == least
+        dearer = finish(searching(asked, state, holders, (0, LOWEST, 0, 0)))
+        assert dearer is not None
+        assert makes_room(asked, state, dearer)
 
 
 def test_instances_are_given_back_for_the_least_too() -> None:
@@ -231,6 +241,22 @@ def test_only_what_promises_to_help_is_looked_at_exactly(monkeypatch: pytest.Mon
     state, holders = small_ones_and_a_whole_one()
     victims(ask(mem=8000), state, holders)
     assert exact == [1]
+
+
+def test_beside_a_node_where_less_is_lost_nothing_cheaper_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    holders = [*(holder(uid, "d0", 2000, 2) for uid in "abcd"), holder("whole", "d1", 8000, 2)]
+    asked, state = replace(ask(mem=8000), priority=5), full(*holders)
+    looked: list[Sequence[Holder]] = []
+
+    def groups(asked: Ask, state: NodeState, able: Sequence[Holder], most: int) -> Iterator[tuple[Holder, ...]]:
+        looked.append(able)
+        return _groups(asked, state, able, most)
+
+    monkeypatch.setattr("hami.plan.preempt._groups", groups)
+    assert len(finish(searching(asked, state, holders, cost([holder("x", "d0", 1, 1)]))) or ()) == 4
+    assert looked == []
+    assert uids(finish(searching(asked, state, holders, cost([holder("x", "d0", 1, 2)])))) == ["whole"]
+    assert len(looked) == 1
 
 
 def test_of_as_many_the_less_important_go() -> None:

@@ -1,6 +1,7 @@
 """What the tests of preemption are built from: an API server that evicts, and a scheduler's stage with pods on it."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ class Evictions:
         self.dry: list[str] = []
         self.missing: set[str] = set()
         self.notes: dict[str, str] = {}
+        self.between: Callable[[str], None] = lambda _: None
+        """Told of each dry run: what happens meanwhile."""
 
     async def create(self, path: str, body: Any) -> bytes:
         name = body["metadata"]["name"]
@@ -37,7 +40,10 @@ class Evictions:
             raise NotFound(404, "NotFound", "gone")
         if name in self.budgets:
             raise TooMany(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
-        (self.dry if body["deleteOptions"].get("dryRun") else self.done).append(name)
+        dry = bool(body["deleteOptions"].get("dryRun"))
+        (self.dry if dry else self.done).append(name)
+        if dry:
+            self.between(name)
         return b"{}"
 
     async def get(self, path: str, type: type[Pod]) -> Pod:  # noqa: A002

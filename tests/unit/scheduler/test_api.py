@@ -22,8 +22,9 @@ from hami.scheduler.api import desk as desks
 from hami.scheduler.api.access import Access, Denied, User, audiences, certified, token_in
 from hami.scheduler.api.advise import Adviser, advice
 from hami.scheduler.api.answers import OTHERWISE, discreet, own, whole
-from hami.scheduler.api.desk import Desk, unhurried
+from hami.scheduler.api.desk import Desk
 from hami.scheduler.narrate import Narrator
+from hami.scheduler.unhurried import unhurried
 
 
 class FakeKube:

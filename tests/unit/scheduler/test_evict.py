@@ -1,5 +1,6 @@
 """Preemption: who is evicted for whom, that budgets hold, and that the room goes to the one it was made for (6.18)."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,9 @@ import msgspec
 import pytest
 
 from hami.kube.errors import Forbidden
-from hami.scheduler.evict import BUDGET_AGAIN
+from hami.model.ids import PodUid
+from hami.scheduler import preempt
+from hami.scheduler.evict import BUDGET_AGAIN, ROUND_S
 from hami.scheduler.nominate import LASTS
 from hami.scheduler.records import quota_record
 from hami.wire.annotations import NOMINATED
@@ -281,14 +284,90 @@ async def test_a_follower_evicts_nobody(scene: Scene) -> None:
     assert await scene.evicted() == []
 
 
-def test_victims_of_a_preempt_call_are_never_none_at_all(stage: Any) -> None:
+async def test_victims_of_a_preempt_call_are_never_none_at_all(stage: Any) -> None:
     """kube-scheduler takes a node without a victim for a fault that ends the whole attempt."""
-    from hami.scheduler import preempt
-
     stage.node("a", mem=10000)
     body = {"Pod": stage.pod("vip", gpu=1, gpumem=100), "NodeNameToMetaVictims": {"a": {"Pods": []}}}
-    answer = json.loads(preempt.answer(stage.engine, json.dumps(body).encode()))
+    answer = json.loads(await preempt.answer(stage.engine, json.dumps(body).encode()))
     assert answer == {"NodeNameToMetaVictims": {}}
+
+
+async def test_nobody_goes_for_a_pod_that_got_its_room_while_others_were_looked_at(scene: Scene) -> None:
+    scene.stage.node("b", mem=20000)
+    scene.holder("on-a", 8000, node="a")
+    scene.holder("on-b", 18000, node="b")
+    scene.waits("first", 6000, 20, "a")
+    second = scene.waits("second", 6000, 10, "b")
+
+    def comes_free(_: str) -> None:
+        scene.stage.ledger.drop_pod(PodUid("uid-on-b"))
+        assert scene.stage.filter(second, "b")["NodeNames"] == ["b"]
+        scene.holder("next", 14000, node="b")
+
+    scene.api.between = comes_free
+    assert await scene.evicted() == ["on-a"]
+    assert scene.api.dry == ["on-a"]
+
+
+@pytest.mark.parametrize("turn", ["another replica decides", "it was placed"])
+async def test_who_no_longer_waits_or_decides_once_the_dry_run_is_over_evicts_nobody(scene: Scene, turn: str) -> None:
+    scene.holder("low", 8000)
+    scene.waits("vip", 6000, 10)
+
+    def turns(_: str) -> None:
+        if turn == "another replica decides":
+            scene.stage.gate.follow(turn)
+        else:
+            scene.stage.engine.waiting.settled(PodUid("uid-vip"))
+
+    scene.api.between = turns
+    assert await scene.evicted() == []
+    assert scene.api.dry == ["low"]
+
+
+async def test_a_round_ends_after_a_while_and_the_next_one_goes_on_with_the_most_important(scene: Scene) -> None:
+    for place, node in enumerate("abc"):
+        scene.stage.node(node, mem=10000)
+        scene.holder(f"on-{node}", 8000, node=node)
+        scene.waits(f"vip-{node}", 6000, 20 - place, node) if node != "c" else None
+
+    def slow(_: str) -> None:
+        scene.stage.now += ROUND_S
+
+    scene.api.between = slow
+    assert await scene.evicted() == ["on-a"]
+    scene.waits("vip-c", 6000, 30, "c")
+    assert await scene.evicted() == ["on-a", "on-c"]
+    assert await scene.evicted() == ["on-a", "on-c", "on-b"]
+
+
+async def test_the_search_for_victims_gives_way_to_other_requests_every_millisecond(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in slices of no time at all: each step is then one."""
+    monkeypatch.setattr("hami.scheduler.unhurried.SLICE_S", 0.0)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for number in range(10):
+        scene.holder(f"p{number}", 1000)
+    pod = scene.waits("vip", 6000, 10)
+    beside = asyncio.create_task(others())
+    ask = scene.stage.engine.ask(msgspec.convert(pod, Pod))
+    choice = await scene.evictor.choose(ask, ["a"])
+    by_evictor, turns = turns, 0
+    body = {"Pod": pod, "NodeNameToMetaVictims": {"a": {"Pods": []}}}
+    answer = json.loads(await preempt.answer(scene.stage.engine, json.dumps(body).encode()))
+    beside.cancel()
+    assert choice is not None
+    assert len(choice.victims) == len(answer["NodeNameToMetaVictims"]["a"]["Pods"]) == 6
+    assert by_evictor > 10
+    assert turns > 10
 
 
 @pytest.mark.parametrize(("most", "expected"), [(5999, []), (6000, ["low"])])

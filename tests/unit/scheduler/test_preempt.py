@@ -1,5 +1,6 @@
 """/preempt: kube-scheduler's victims against the cards."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -24,7 +25,7 @@ def ask(stage: Any, victims: dict[str, list[str]], priority: int = 10, **asks: i
     pod["spec"]["priority"] = priority
     given = {node: {"Pods": [{"UID": f"uid-{name}"} for name in names]} for node, names in victims.items()}
     body = {"Pod": pod, "NodeNameToVictims": None, "NodeNameToMetaVictims": given}
-    answer = json.loads(preempt.answer(stage.engine, json.dumps(body).encode()))
+    answer = json.loads(asyncio.run(preempt.answer(stage.engine, json.dumps(body).encode())))
     return {
         node: [pod["UID"].removeprefix("uid-") for pod in chosen["Pods"]]
         for node, chosen in answer["NodeNameToMetaVictims"].items()
@@ -81,7 +82,7 @@ def test_whole_pods_as_victims_are_answered_by_uid(stage: Any) -> None:
     pod = stage.pod("vip", gpu=1, gpumem=8000)
     victims = {"a": {"Pods": [{"metadata": {"uid": "uid-p"}}], "NumPDBViolations": 2}}
     body = json.dumps({"Pod": pod, "NodeNameToVictims": victims}).encode()
-    assert json.loads(preempt.answer(stage.engine, body)) == {
+    assert json.loads(asyncio.run(preempt.answer(stage.engine, body))) == {
         "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "uid-p"}], "NumPDBViolations": 2}}
     }
 
@@ -90,4 +91,4 @@ def test_a_follower_offers_no_candidate_and_nonsense_is_malformed(stage: Any) ->
     stage.gate.follow("another replica decides")
     assert ask(stage, {"a": []}, gpu=1) == {}
     with pytest.raises(Malformed):
-        preempt.answer(stage.engine, b"{}")
+        asyncio.run(preempt.answer(stage.engine, b"{}"))

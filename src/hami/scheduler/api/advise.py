@@ -9,8 +9,8 @@ import asyncio
 from hami.ledger.survey import Survey, survey
 from hami.model.ids import PodUid
 from hami.plan.fixes import Change
-from hami.scheduler.api.desk import unhurried
 from hami.scheduler.engine import Engine
+from hami.scheduler.unhurried import unhurried
 
 EVERY = 1.0
 """Seconds between rounds."""

@@ -33,6 +33,7 @@ from hami.plan.typical import learning
 from hami.scheduler.api.access import Access, Denied, User, certified
 from hami.scheduler.api.answers import OTHERWISE, Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine
+from hami.scheduler.unhurried import unhurried
 from hami.vendors.trial import trial_ask, trial_notes, trial_pod
 from hami.wire.faults import decoded
 from hami.wire.objects import Pod
@@ -50,8 +51,6 @@ RATE, BURST = 20.0, 40.0
 """Questions a second, of all people together."""
 RATE_EACH, BURST_EACH = 4.0, 12.0
 PEOPLE = 1000
-SLICE_S, PAUSE = 0.001, 3.0
-"""Work at most so long at a time, then leave the loop to others for thrice as long: a quarter of it at most."""
 LONGEST_S = 20.0
 NODES = 64
 """Most nodes looked at closely, whatever is asked."""
@@ -263,21 +262,6 @@ def status_of(fault: HamiError) -> int:
             return 400
         case _:
             return 503
-
-
-async def unhurried(steps: Steps[T], clock: Callable[[], float] = time.perf_counter) -> T:
-    """All steps, with pauses in which the loop serves others."""
-    began = clock()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        worked = clock() - began
-        if worked >= SLICE_S:
-            await asyncio.sleep(worked * PAUSE)
-            began = clock()
 
 
 def problem(status: int, message: str) -> web.Response:
