@@ -235,10 +235,17 @@ static CUresult load(void **out, const void *image)
     return CUDA_SUCCESS;
 }
 
+static fake_function *unused; /* of modules that were unloaded: their places are the next ones' */
+
 static CUresult unload(fake_module *module)
 {
     pthread_mutex_lock(&fake_lock);
     fake_take(module->card, -module->bytes);
+    for (fake_function *each = module->functions, *next; each != NULL; each = next) {
+        next = each->next;
+        each->next = unused;
+        unused = each;
+    }
     pthread_mutex_unlock(&fake_lock);
     free(module);
     return CUDA_SUCCESS;
@@ -270,7 +277,13 @@ API CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *n
 {
     if (module == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
-    fake_function *function = calloc(1, sizeof *function);
+    fake_module *of = (fake_module *)module;
+    pthread_mutex_lock(&fake_lock);
+    fake_function *function = unused != NULL ? unused : calloc(1, sizeof *function);
+    unused = function->next;
+    *function = (fake_function){.next = of->functions};
+    of->functions = function;
+    pthread_mutex_unlock(&fake_lock);
     snprintf(function->name, sizeof function->name, "%s", name);
     if (sscanf(name, "local_%d", &function->local) != 1)
         function->local = 0;

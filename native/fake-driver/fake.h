@@ -88,16 +88,18 @@ bool fake_is_capturing(CUstream stream);
 int fake_card_of(CUstream stream);
 CUdeviceptr fake_capture_alloc(CUstream stream, int64_t bytes);
 
-typedef struct CUmod_st {
-    int64_t bytes;
-    int card;
-} fake_module;
-
 typedef struct CUfunc_st {
     char name[64]; /* `local_N`: needs N bytes of local memory a thread */
     bool loaded;
     int local;
+    struct CUfunc_st *next; /* of its module */
 } fake_function;
+
+typedef struct CUmod_st {
+    int64_t bytes;
+    int card;
+    fake_function *functions;
+} fake_module;
 
 /* A card takes a kernel's local memory for all its threads when the first that needs so much is launched. Under the lock. */
 bool fake_local(const fake_function *function);

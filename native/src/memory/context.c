@@ -117,6 +117,8 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     if (context_end(&m, result)) {
         if (result == CUDA_SUCCESS && m.card != NULL)
             atomic_store(&m.card->primary, *out);
+        if (result == CUDA_SUCCESS && m.card != NULL)
+            hami_local_made(*out, m.card);
         return result;
     }
     BEHIND(cuDevicePrimaryCtxRelease_v2, device);
@@ -132,8 +134,11 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
             return refused;                                 \
         const CUresult result = BEHIND(name, __VA_ARGS__);  \
         hami_lane_follow(NULL);                             \
-        if (context_end(&m, result))                        \
+        if (context_end(&m, result)) {                      \
+            if (result == CUDA_SUCCESS && m.card != NULL)   \
+                hami_local_made(*out, m.card);              \
             return result;                                  \
+        }                                                   \
         BEHIND(cuCtxDestroy_v2, *out);                      \
         return context_undone(&m);                          \
     }

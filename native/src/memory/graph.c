@@ -86,7 +86,7 @@ static bool kernel_fits(CUgraphNode node)
         CUcontext context;
         uint64_t spare[8];
     } params = {0};
-    if (atomic_load(&hami_local_waiting) == 0 || USE(cuGraphKernelNodeGetParams_v2, node, &params) != CUDA_SUCCESS)
+    if (atomic_load(&hami_hot.waiting) == 0 || USE(cuGraphKernelNodeGetParams_v2, node, &params) != CUDA_SUCCESS)
         return true;
     return hami_local_fits(params.function) && hami_local_fits(params.kernel);
 }

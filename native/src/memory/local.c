@@ -3,20 +3,27 @@
  *
  * A context has so much of it for each thread that its card can run (1 KiB, or the limit of its stack), and takes more at the
  * launch of the first function that needs more: 16 KiB a thread are 4 GiB of an H200 (measured). How much a function needs the
- * driver says when it has given the function out. While such a function has not been launched, launches
- * take the way on which they are paid for, and there it is reserved; all others never know.
+ * driver says when it has given the function out. Such a function waits: its launch takes the way on which launches are paid
+ * for, and there it is reserved; all others never know. A kernel of a library, which is of no context, waits again when
+ * another context is made, until all have what it needs.
  */
 #include "memory/local.h"
 
 #include "memory/map.h"
 
-enum { CONTEXTS = 64, BASE_BYTES = 1024, UNKNOWN = -1, MOST_UNKNOWN = 64 };
+enum { CONTEXTS = 64, BASE_BYTES = 1024, UNKNOWN = -1 };
+enum { MOST = 60000 /* what is counted in 16 bits */, MOST_UNKNOWN = 512 };
 enum { LOCAL_SIZE_BYTES = 3, MULTIPROCESSORS = 16, THREADS = 39 }; /* attributes */
+enum { WAITS = 1, RESTS /* a kernel that every context has enough for */ };
 
-_Atomic int hami_local_waiting;
+static_assert(HAMI_LOCAL_BUCKETS == 1 << 10, "a bucket is the top ten bits of the hash");
 
-static hami_map functions = HAMI_MAP_INIT; /* function or kernel that waits -> bytes a thread, or UNKNOWN */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+_Atomic uint16_t hami_local_buckets[HAMI_LOCAL_BUCKETS];
+
+/* Function or kernel -> bytes a thread, or UNKNOWN. Tag: its module or library; kind 1: a library's kernel; spare: WAITS or RESTS. */
+static hami_map functions = HAMI_MAP_INIT;
+static pthread_mutex_t listing = PTHREAD_MUTEX_INITIALIZER; /* guards it, and what is counted of it */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* never had at the same time */
 
 static struct {
     CUcontext context; /* NULL: free */
@@ -25,7 +32,7 @@ static struct {
     int64_t charged; /* bytes */
 } contexts[CONTEXTS]; /* under the lock */
 
-/* Of the current context; -1: no room to remember it. Under the lock. */
+/* -1: no room to remember it. Under the lock. */
 static int place_of(CUcontext context, hami_card *card)
 {
     int free_place = -1;
@@ -36,13 +43,37 @@ static int place_of(CUcontext context, hami_card *card)
             free_place = i;
     }
     if (free_place >= 0) {
-        size_t stack = 0;
         contexts[free_place].context = context;
         contexts[free_place].card = card;
         contexts[free_place].charged = 0;
-        contexts[free_place].has = USE(cuCtxGetLimit, &stack, CU_LIMIT_STACK_SIZE) == CUDA_SUCCESS && stack > BASE_BYTES ? stack : BASE_BYTES;
+        contexts[free_place].has = BASE_BYTES;
     }
     return free_place;
+}
+
+/* As the last, of the current context, whose stack may have been made larger unseen. */
+static int current_place(hami_card *card)
+{
+    CUcontext context = NULL;
+    size_t stack = 0;
+    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
+        return -1;
+    const int at = place_of(context, card);
+    if (at >= 0 && contexts[at].charged == 0 && USE(cuCtxGetLimit, &stack, CU_LIMIT_STACK_SIZE) == CUDA_SUCCESS &&
+        stack > contexts[at].has)
+        contexts[at].has = stack;
+    return at;
+}
+
+/* Every context has so much a thread, the current one included. */
+static bool all_have(hami_card *card, int bytes_a_thread)
+{
+    pthread_mutex_lock(&lock);
+    bool have = current_place(card) >= 0;
+    for (int i = 0; i < CONTEXTS; i++)
+        have &= contexts[i].context == NULL || contexts[i].has >= (size_t)bytes_a_thread;
+    pthread_mutex_unlock(&lock);
+    return have;
 }
 
 static int64_t threads_of(const hami_card *card)
@@ -56,12 +87,9 @@ static int64_t threads_of(const hami_card *card)
 
 bool hami_local_reserve(hami_card *card, size_t bytes_a_thread)
 {
-    CUcontext context = NULL;
     bool fits = true;
-    if (USE(cuCtxGetCurrent, &context) != CUDA_SUCCESS || context == NULL)
-        return true; /* the driver will say so */
     pthread_mutex_lock(&lock);
-    const int at = place_of(context, card);
+    const int at = current_place(card); /* where there is none the driver will say so */
     if (at >= 0 && bytes_a_thread > contexts[at].has) {
         int64_t more;
         if (__builtin_mul_overflow((int64_t)(bytes_a_thread - contexts[at].has), threads_of(card), &more))
@@ -86,21 +114,79 @@ static int asked(const void *function, const hami_card *card)
     return 0;
 }
 
+/* ---- functions that wait; all under `listing` ---- */
+
+static void count(uint64_t function, int more)
+{
+    atomic_fetch_add(&hami_local_buckets[hami_local_bucket((const void *)(uintptr_t)function)], (uint16_t)more);
+    const uint16_t before = atomic_fetch_add(&hami_hot.waiting, (uint16_t)more);
+    if (before == 0 || before + more == 0)
+        hami_routes_update();
+}
+
+static void leave(hami_entry entry)
+{
+    if (entry.spare == WAITS)
+        count(entry.key, -1);
+}
+
+static void wake(hami_entry *entry, void *unused)
+{
+    (void)unused;
+    if (entry->spare == RESTS)
+        count(entry->key, 1);
+    entry->spare = WAITS;
+}
+
+/* Replaces what was known of its address, which may be another function's by now. `state` 0: nothing is to be known. */
+static void put(hami_entry entry, int state)
+{
+    hami_entry before;
+    pthread_mutex_lock(&listing);
+    const bool there = hami_map_get(&functions, entry.key, state == 0, &before);
+    entry.spare = state;
+    if (there) {
+        leave(before);
+        entry.kind |= before.kind; /* a kernel may be its own function */
+    }
+    if (state != 0 && hami_map_put(&functions, entry) && state == WAITS)
+        count(entry.key, 1);
+    pthread_mutex_unlock(&listing);
+}
+
 bool hami_local_take(const void *function)
 {
     hami_entry entry;
     hami_card *card = hami_card_now();
-    if (card == NULL || !hami_map_get(&functions, (uint64_t)(uintptr_t)function, true, &entry))
+    if (card == NULL || !hami_map_get(&functions, (uint64_t)(uintptr_t)function, false, &entry) || entry.spare != WAITS)
         return true;
     if (entry.bytes == UNKNOWN)
         entry.bytes = asked(function, card);
-    if (!hami_local_reserve(card, (size_t)entry.bytes)) {
-        hami_map_put(&functions, entry);
-        return false;
-    }
-    if (atomic_fetch_sub(&hami_local_waiting, 1) == 1)
-        hami_throttle_update();
+    if (!hami_local_reserve(card, (size_t)entry.bytes))
+        return false; /* it goes on waiting, for whoever launches it next */
+    const bool large = entry.kind != 0 && entry.bytes > BASE_BYTES;
+    if (!large || all_have(card, (int)entry.bytes))
+        put(entry, large ? RESTS : 0);
     return true;
+}
+
+void hami_local_made(CUcontext context, hami_card *card)
+{
+    pthread_mutex_lock(&lock);
+    place_of(context, card);
+    pthread_mutex_unlock(&lock);
+    pthread_mutex_lock(&listing);
+    hami_map_each(&functions, wake, NULL);
+    pthread_mutex_unlock(&listing);
+}
+
+void hami_local_unloaded(const void *owner)
+{
+    hami_entry entry;
+    pthread_mutex_lock(&listing);
+    while (hami_map_take_tag(&functions, (uint64_t)(uintptr_t)owner, &entry))
+        leave(entry);
+    pthread_mutex_unlock(&listing);
 }
 
 void hami_local_gone(CUcontext context)
@@ -117,60 +203,62 @@ void hami_local_gone(CUcontext context)
 
 /* ---- hooks ---- */
 
-static bool waits(const void *function, int bytes_a_thread)
-{
-    hami_entry before;
-    if (hami_map_get(&functions, (uint64_t)(uintptr_t)function, false, &before) ||
-        !hami_map_put(&functions, (hami_entry){.key = (uint64_t)(uintptr_t)function, .bytes = bytes_a_thread}))
-        return false;
-    if (atomic_fetch_add(&hami_local_waiting, 1) == 0)
-        hami_throttle_update();
-    return true;
-}
-
 /*
  * Asking loads a function that has not been loaded yet, so such a one is asked when it is about to be launched; but not where
- * a program takes many out and launches few, all of whose launches would be looked at. A kernel of a library can be launched
- * as it is, wherever a function can. A slice of the whole card's memory waits for nothing.
+ * a program takes thousands out and launches few, since most launches would be looked at then. A slice of the whole card's memory
+ * waits for nothing. `owner`: its module or library, NULL: not known.
  */
-static void given_out(const void *function)
+static void given_out(const void *function, const void *owner, bool of_library)
 {
     int loaded = 1;
     hami_card *card = hami_card_now();
+    const uint16_t waiting = atomic_load(&hami_hot.waiting);
+    hami_entry entry = {.key = (uint64_t)(uintptr_t)function, .tag = (uint64_t)(uintptr_t)owner, .kind = of_library};
     if (card == NULL || atomic_load(&card->limit) == HAMI_UNLIMITED)
         return;
     if (USE(cuFuncIsLoaded, &loaded, (CUfunction)(uintptr_t)function) == CUDA_SUCCESS && loaded == 0) {
-        if (atomic_load(&hami_local_waiting) < MOST_UNKNOWN)
-            waits(function, UNKNOWN);
+        entry.bytes = UNKNOWN;
+        if (waiting < MOST_UNKNOWN)
+            put(entry, WAITS);
         return;
     }
-    const int bytes = asked(function, card);
-    if (bytes > BASE_BYTES)
-        waits(function, bytes);
+    entry.bytes = asked(function, card);
+    if (entry.bytes <= BASE_BYTES)
+        put(entry, 0);
+    else if (all_have(card, (int)entry.bytes))
+        put(entry, of_library ? RESTS : 0);
+    else if (waiting < MOST)
+        put(entry, WAITS);
 }
 
-#define GIVES_OUT(name, parameters, ...)                    \
+static CUlibrary library_of(CUkernel kernel)
+{
+    CUlibrary library = NULL;
+    return USE(cuKernelGetLibrary, &library, kernel) == CUDA_SUCCESS ? library : NULL;
+}
+
+#define GIVES_OUT(name, of, of_library, parameters, ...)    \
     CUresult name parameters                                \
     {                                                       \
         const CUresult result = BEHIND(name, __VA_ARGS__);  \
         if (result == CUDA_SUCCESS)                         \
-            given_out(*out);                                \
+            given_out(*out, of, of_library);                \
         return result;                                      \
     }
-GIVES_OUT(cuModuleGetFunction, (CUfunction * out, CUmodule module, const char *name), out, module, name)
-GIVES_OUT(cuKernelGetFunction, (CUfunction * out, CUkernel kernel), out, kernel)
-GIVES_OUT(cuLibraryGetKernel, (CUkernel * out, CUlibrary library, const char *name), out, library, name)
+GIVES_OUT(cuModuleGetFunction, module, false, (CUfunction * out, CUmodule module, const char *name), out, module, name)
+GIVES_OUT(cuKernelGetFunction, library_of(kernel), false, (CUfunction * out, CUkernel kernel), out, kernel)
+GIVES_OUT(cuLibraryGetKernel, library, true, (CUkernel * out, CUlibrary library, const char *name), out, library, name)
 
-#define GIVES_ALL_OUT(name, count_of, type, owner)                                                   \
+#define GIVES_ALL_OUT(name, count_of, of_library, type, owner)                                       \
     CUresult name(type *out, unsigned int most, owner all)                                           \
     {                                                                                                \
-        unsigned int count = 0;                                                                      \
+        unsigned int number = 0;                                                                     \
         const CUresult result = BEHIND(name, out, most, all);                                        \
-        if (result != CUDA_SUCCESS || USE(count_of, &count, all) != CUDA_SUCCESS)                    \
+        if (result != CUDA_SUCCESS || USE(count_of, &number, all) != CUDA_SUCCESS)                   \
             return result;                                                                           \
-        for (unsigned int i = 0; i < count && i < most; i++)                                         \
-            given_out(out[i]);                                                                       \
+        for (unsigned int i = 0; i < number && i < most; i++)                                        \
+            given_out(out[i], all, of_library);                                                      \
         return result;                                                                               \
     }
-GIVES_ALL_OUT(cuModuleEnumerateFunctions, cuModuleGetFunctionCount, CUfunction, CUmodule)
-GIVES_ALL_OUT(cuLibraryEnumerateKernels, cuLibraryGetKernelCount, CUkernel, CUlibrary)
+GIVES_ALL_OUT(cuModuleEnumerateFunctions, cuModuleGetFunctionCount, false, CUfunction, CUmodule)
+GIVES_ALL_OUT(cuLibraryEnumerateKernels, cuLibraryGetKernelCount, true, CUkernel, CUlibrary)

@@ -6,6 +6,7 @@
  * undone.
  */
 #include "memory/image.h"
+#include "memory/local.h"
 #include "memory/map.h"
 #include "process/state.h"
 
@@ -154,6 +155,8 @@ CUresult cuModuleUnload(CUmodule module)
         forget(entry);
     else if (ours)
         hami_map_put(&modules, entry);
+    if (result == CUDA_SUCCESS)
+        hami_local_unloaded(module);
     all_due();
     return result;
 }
@@ -161,6 +164,8 @@ CUresult cuModuleUnload(CUmodule module)
 CUresult cuLibraryUnload(CUlibrary library)
 {
     const CUresult result = BEHIND(cuLibraryUnload, library);
+    if (result == CUDA_SUCCESS)
+        hami_local_unloaded(library);
     all_due();
     return result;
 }

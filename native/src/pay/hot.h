@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef void (*hami_launch)(void); /* any of the hooks, as its caller sees it */
 
@@ -31,6 +32,7 @@ typedef struct {
     _Atomic int captures;    /* begun and not ended, all threads */
     _Atomic bool lanes_open; /* one priority, and it is known which card a thread launches on: nothing has to be asked before a launch */
     _Atomic bool measuring;  /* a short kernel is being measured: nothing of this process runs beside it */
+    _Atomic uint16_t waiting; /* functions that may need more local memory than contexts have, not launched yet (memory/local.h) */
     _Alignas(64) _Atomic(hami_launch) behind[HAMI_NEXTS]; /* the driver's; where it has none what says so */
 } hami_hot_t;
 

@@ -40,7 +40,7 @@ static inline uint64_t grid(unsigned int gx, unsigned int gy, unsigned int gz, u
     {                                                                                                               \
         if (!hami_local_fits(f))                                                                                    \
             return CUDA_ERROR_OUT_OF_MEMORY;                                                                        \
-        if (!THROTTLING || atomic_load(&hami_hot.behind[place]) == (hami_launch)name##_paid)                        \
+        if (atomic_load(&hami_hot.behind[place]) == (hami_launch)name##_paid)                                       \
             hami_routes_update(); /* the driver has been found since */                                             \
         if (!THROTTLING)                                                                                            \
             return BEHIND(name, __VA_ARGS__);                                                                       \
@@ -51,7 +51,7 @@ static inline uint64_t grid(unsigned int gx, unsigned int gy, unsigned int gz, u
     static CUresult name##_throttled parameters                                                                     \
     {                                                                                                               \
         CUresult(*next) parameters = name##_paid;                                                                   \
-        if (hami_lane_pays(WHAT, AMOUNT))                                                                           \
+        if (!hami_local_waits(f) && (hami_lane_pays(WHAT, AMOUNT) || !THROTTLING))                                  \
             next = (CUresult(*) parameters)atomic_load_explicit(&hami_hot.behind[place], memory_order_relaxed);     \
         return next(__VA_ARGS__);                                                                                   \
     }
@@ -94,7 +94,7 @@ ROUTES(HOOK)
 
 static hami_launch choose(hami_launch behind, hami_launch throttled)
 {
-    return THROTTLING || behind == NULL || atomic_load(&hami_local_waiting) > 0 ? throttled : behind;
+    return THROTTLING || behind == NULL || atomic_load(&hami_hot.waiting) > 0 ? throttled : behind;
 }
 
 /* Whoever stores last looks again after that: what is left there is of the last change. */

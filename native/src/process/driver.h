@@ -35,6 +35,7 @@
     X(cuModuleGetFunction, (CUfunction * out, CUmodule module, const char *name))                          \
     X(cuModuleGetFunctionCount, (unsigned int *count, CUmodule module))                                    \
     X(cuLibraryGetKernelCount, (unsigned int *count, CUlibrary library))                                   \
+    X(cuKernelGetLibrary, (CUlibrary * out, CUkernel kernel))                                              \
     X(cuFuncGetAttribute, (int *out, int attribute, CUfunction function))                                  \
     X(cuFuncIsLoaded, (int *state, CUfunction function))                                                   \
     X(cuKernelGetAttribute, (int *out, int attribute, CUkernel kernel, CUdevice device))                   \

@@ -10,7 +10,6 @@
 #include "price/bulk.h"
 #include "price/burst.h"
 #include "intercept/intercept.h"
-#include "memory/local.h"
 #include "pay/lane.h"
 #include "process/log.h"
 #include "process/nvml.h"
@@ -55,7 +54,7 @@ void hami_throttle_update(void)
         count += limited || atomic_load(&card->mixed);
         mixed |= atomic_load(&card->mixed);
     }
-    hami_lanes_open(!mixed && atomic_load(&hami_local_waiting) == 0);
+    hami_lanes_open(!mixed);
     atomic_store(&hami_throttling, count);
     hami_routes_update();
 }
