@@ -1,0 +1,82 @@
+"""Local memory of kernels where functions come and go, and where there are several contexts."""
+
+import pytest
+
+from .conftest import Container
+from .test_ways_round import tried
+
+MODULES = """
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts = start(cuda)
+def load():
+    module = c_void_p()
+    assert cuda.cuModuleLoadData(byref(module), b"code") == 0
+    return module
+def function(module, name):
+    found = c_void_p()
+    assert cuda.cuModuleGetFunction(byref(found), module, name) == 0
+    return found
+def launch(found):
+    return cuda.cuLaunchKernel(found, 1, 1, 1, 32, 1, 1, 0, None, None, None)
+"""
+TOO_LARGE = 'b"local_65536"'
+REUSED = f"""
+first = load()
+before = function(first, b"local_2048")
+launched = launch(before) if sys.argv[1] == "launched" else 0
+assert cuda.cuModuleUnload(first) == 0
+after = function(load(), {TOO_LARGE})
+assert after.value == before.value
+print(launched, launch(after))
+"""
+
+
+@pytest.mark.parametrize("how", ["launched", "never"])
+@pytest.mark.parametrize("cores", ["0", "50"])
+def test_a_function_at_the_address_of_one_that_was_unloaded_is_held_to_what_it_needs_itself(
+    container: Container, how: str, cores: str
+) -> None:
+    limits = {"CUDA_DEVICE_SM_LIMIT": cores, "GPU_CORE_UTILIZATION_POLICY": "force"}
+    assert tried(container, MODULES + REUSED, how, **limits) == "0 2"
+
+
+MANY = f"""
+place, many = load(), load()
+launch(function(place, b"small"))
+for number in range(512):
+    function(many, b"never_%d" % number)
+assert cuda.cuModuleUnload(many) == cuda.cuModuleUnload(place) == 0
+print(launch(function(load(), {TOO_LARGE})))
+"""
+"""The last function is where the first was, which nobody remembers: it was launched."""
+
+
+def test_functions_that_were_unloaded_leave_the_room_to_others(container: Container) -> None:
+    """So many are remembered that the driver was not to be asked about."""
+    assert tried(container, MODULES + MANY, FAKE_CUDA_LAZY="1") == "2"
+
+
+LIBRARY = """
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts, library, kernel = start(cuda, 2 if sys.argv[1] == "before" else 1), c_void_p(), c_void_p()
+def launch(card):
+    assert cuda.cuCtxSetCurrent(contexts[card]) == 0
+    return cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None)
+assert cuda.cuLibraryLoadData(byref(library), b"code", None, None, 0, None, None, 0) == 0
+assert cuda.cuLibraryGetKernel(byref(kernel), library, b"local_8192") == 0
+told = [launch(0), launch(0)]
+if len(contexts) == 1:
+    contexts.append(c_void_p())
+    assert cuda.cuDevicePrimaryCtxRetain(byref(contexts[1]), 1) == 0
+print(*told, launch(1), launch(0))
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("cores", ["0", "50"])
+def test_a_kernel_of_a_library_is_held_to_the_limit_of_each_card_that_it_is_launched_on(
+    container: Container, when: str, cores: str
+) -> None:
+    """1848 MiB fit beside a context in 4 GiB and not in 2; the second context is made before a launch or after."""
+    limits = {"CUDA_DEVICE_MEMORY_LIMIT_1": "2048m", "CUDA_DEVICE_SM_LIMIT": cores}
+    assert tried(container, LIBRARY, when, GPU_CORE_UTILIZATION_POLICY="force", **limits) == "0 0 2 0"
