@@ -46,6 +46,7 @@ static CUresult make_context(fake_context **out, CUdevice device)
 static void end_context(fake_context *context)
 {
     fake_take(context->device, -context->bytes);
+    fake_host_gone(context, NULL);
     if (current == context)
         current = NULL;
     free(context);
@@ -78,6 +79,8 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
 API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
     NEED_CARD(device);
+    if (primary_users[device] == 1)
+        cuCtxSynchronize();
     pthread_mutex_lock(&fake_lock);
     const bool there = primaries[device] != NULL;
     if (there && --primary_users[device] == 0) {
@@ -91,6 +94,7 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 API CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
     NEED_CARD(device);
+    cuCtxSynchronize();
     pthread_mutex_lock(&fake_lock);
     if (primaries[device] != NULL)
         end_context(primaries[device]);
@@ -126,6 +130,7 @@ API CUresult cuCtxDestroy_v2(CUcontext context)
 {
     if (context == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
+    cuCtxSynchronize();
     pthread_mutex_lock(&fake_lock);
     fake_context *below = context->below;
     const bool was_current = current == context;

@@ -56,6 +56,11 @@ bool fake_ready(void); /* cuInit was called in this process */
 sim_live_process *fake_self(void);
 fake_context *fake_current(void);
 
+/* Host memory at that address has been freed, or with NULL all that was made in the context. Under the lock. */
+void fake_host_gone(const fake_context *context, const void *address);
+
+API CUresult cuCtxSynchronize(void);
+
 /* Give back the lock, and answer. */
 CUresult fake_leave(CUresult result);
 

@@ -1,5 +1,6 @@
 /* What has been taken of a card, and linear memory. See fake.h. */
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "alloc.h"
 
@@ -141,11 +142,39 @@ API CUresult cuMemFree_v2(CUdeviceptr address)
     return fake_leave(free_any(address));
 }
 
+enum { HOST_PLACES = 1024 };
+
+static struct {
+    void *address; /* NULL: free */
+    size_t bytes;
+    const fake_context *context;
+} host_memory[HOST_PLACES];
+
 API CUresult cuMemHostAlloc(void **out, size_t bytes, unsigned int flags)
 {
     (void)flags;
-    *out = calloc(1, bytes);
-    return *out == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+    int at = 0;
+    pthread_mutex_lock(&fake_lock);
+    while (at < HOST_PLACES && host_memory[at].address != NULL)
+        at++;
+    void *made = at == HOST_PLACES ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (made == MAP_FAILED)
+        return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
+    host_memory[at].address = *out = made;
+    host_memory[at].bytes = bytes;
+    host_memory[at].context = fake_current();
+    return fake_leave(CUDA_SUCCESS);
+}
+
+/* Whoever touches it afterwards gets a fault. */
+void fake_host_gone(const fake_context *context, const void *address)
+{
+    for (int i = 0; i < HOST_PLACES; i++) {
+        if (host_memory[i].address == NULL || (address == NULL ? host_memory[i].context != context : host_memory[i].address != address))
+            continue;
+        mprotect(host_memory[i].address, host_memory[i].bytes, PROT_NONE);
+        host_memory[i].address = NULL;
+    }
 }
 
 API CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *out, void *host, unsigned int flags)
@@ -157,8 +186,9 @@ API CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *out, void *host, unsigned
 
 API CUresult cuMemFreeHost(void *host)
 {
-    free(host);
-    return CUDA_SUCCESS;
+    pthread_mutex_lock(&fake_lock);
+    fake_host_gone(NULL, host);
+    return fake_leave(CUDA_SUCCESS);
 }
 
 API CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)

@@ -193,9 +193,17 @@ static CUresult primary_end(CUresult result, CUdevice device)
     return result;
 }
 
+static void primary_leaves(CUdevice device)
+{
+    hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
+    if (card != NULL)
+        hami_context_leaves(atomic_load(&card->primary));
+}
+
 #define PRIMARY_END(name)                                  \
     CUresult name(CUdevice device)                         \
     {                                                      \
+        primary_leaves(device);                            \
         return primary_end(BEHIND(name, device), device);  \
     }
 PRIMARY_END(cuDevicePrimaryCtxRelease)

@@ -109,8 +109,11 @@ void hami_bulk_forced(void)
 
 void hami_bulk_forget(const hami_bench *bench)
 {
-    if ((bench == NULL || bulk.bench == bench) && atomic_exchange(&bulk.serial, 0) != 0)
-        atomic_store(&hami_hot.measuring, false);
+    if ((bench != NULL && bulk.bench != bench) || atomic_exchange(&bulk.serial, 0) == 0)
+        return;
+    if (bench != NULL)
+        hami_gate_open(bench->word, bulk.ticket); /* else who ends the context waits for it */
+    atomic_store(&hami_hot.measuring, false);
 }
 
 bool hami_bulk_wanted(const hami_card *card, const hami_cost *cost, int64_t price_ns)

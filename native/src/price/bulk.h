@@ -52,7 +52,7 @@ bool hami_bulk_under_way(void);
 
 struct hami_bench;
 
-/* Ends it where it is of this bench, or of any for NULL: its events are gone. */
+/* Ends it where it is of this bench, whose events are about to go; NULL, in a forked child: any. */
 void hami_bulk_forget(const struct hami_bench *bench);
 
 #ifdef HAMI_INSIDE

@@ -41,6 +41,8 @@ bool hami_gate_watch(void)
     if (word == NULL)
         return false;
     const uint32_t ticket = atomic_load(&closed_ticket);
+    if (ticket == atomic_load(&forced_ticket))
+        return false; /* opened already: its owner may not come back, and the word may go with its context */
     if (hami_now_ns() > atomic_load(&closed_until_ns) && atomic_load(&closed_word) == word) {
         atomic_store(&forced_ticket, ticket);
         /* An older ticket only repeats what its owner wrote; the word never needs to go back, and never does: */
@@ -68,8 +70,19 @@ bool hami_gate_open(uint32_t *word, uint32_t ticket)
     return atomic_load(&forced_ticket) != ticket;
 }
 
+void hami_context_leaves(CUcontext context)
+{
+    pthread_mutex_lock(&hami_bench_busy);
+    for (int i = 0; i < HAMI_BENCHES; i++) {
+        if (context != NULL && hami_benches[i].context == context)
+            hami_bulk_forget(&hami_benches[i]);
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
+}
+
 void hami_context_gone(CUcontext context)
 {
+    hami_context_leaves(context);
     hami_burst_context_gone(context);
     pthread_mutex_lock(&hami_bench_busy);
     for (int i = 0; i < HAMI_BENCHES; i++) {
@@ -79,8 +92,6 @@ void hami_context_gone(CUcontext context)
                 atomic_fetch_sub(&s->cost->in_flight, 1);
             s->pending = false;
         }
-        if (hami_benches[i].context == context)
-            hami_bulk_forget(&hami_benches[i]);
         if (hami_benches[i].context == context)
             memset(&hami_benches[i], 0, sizeof hami_benches[i]);
     }

@@ -126,7 +126,10 @@ CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgra
 
 /* ---- compute ---- */
 
-/* A context has gone, or is about to, and all events in it. */
+/* A context may be about to go: nothing of it waits for a word of ours any longer. */
+void hami_context_leaves(CUcontext context);
+
+/* It has gone, or is about to, and all events in it. */
 void hami_context_gone(CUcontext context);
 
 /* ---- the watch thread ---- */

@@ -1,0 +1,40 @@
+"""Contexts that end while the library measures in them."""
+
+import pytest
+
+from .conftest import Container
+from .test_ways_round import tried
+
+ENDS = """
+import time
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts = start(cuda)
+module, kernel, stream = c_void_p(), c_void_p(), c_void_p()
+if sys.argv[1] == "own":
+    contexts = [c_void_p()]
+    assert cuda.cuCtxCreate_v2(byref(contexts[0]), 0, 0) == 0
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(kernel), module, b"short")
+cuda.cuStreamCreate(byref(stream), 1)
+def wait(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until: pass
+waits = 0
+for launches in range(100_000):
+    cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, stream, None, None)
+    wait(20e-6)
+    waits = waits + 1 if cuda.cuStreamQuery(stream) != 0 else 0
+    if waits == 3:
+        break
+ends = {"own": lambda: cuda.cuCtxDestroy_v2(contexts[0]), "reset": lambda: cuda.cuDevicePrimaryCtxReset_v2(0),
+        "release": lambda: cuda.cuDevicePrimaryCtxRelease_v2(0)}
+print(ends[sys.argv[1]](), waits, flush=True)
+time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("how", ["own", "reset", "release"])
+def test_a_context_may_end_while_its_launches_wait_for_a_gate(container: Container, how: str) -> None:
+    """The word that the gate waits for goes with the context: nobody may look at it afterwards."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    assert tried(container, ENDS, how, **limits) == "0 3"
