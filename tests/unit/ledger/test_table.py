@@ -65,6 +65,7 @@ def test_of_eight_ways_the_one_is_taken_by_which_fewest_names_meet(count: int) -
         (["ab", "c", "ef"], False),
         (["ab", "c", "def"], False),  # as long in all as if they were of one length
         (["ab", "cde", "f"], False),
+        (["ab", "c", ""], False),
         (["abcdefgh", "abcdefghi", "", "x" * 40], False),
     ],
 )

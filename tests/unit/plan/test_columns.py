@@ -190,6 +190,8 @@ def test_what_there_is_room_for_moves_no_column() -> None:
     assert columns.mem is mem
     columns.write(3, node())
     assert columns.mem is mem
+    columns.write(3, node(*(used(f"d{place}") for place in range(5))))
+    assert columns.standing.shape == (5, 4), "a wider node in the last row needs no more rows"
 
 
 def test_number_0_is_no_card() -> None:

@@ -75,11 +75,13 @@ def test_a_pod_that_is_told_of_twice_runs_once_and_leaves_once() -> None:
     assert lives.at_once(GPU) == {8: 1.0}, "it lived for one ask, and each ask was for its like"
 
 
-def test_pods_of_one_card_are_not_followed() -> None:
+def test_pods_of_one_card_are_not_followed_and_those_of_two_are() -> None:
     lives = Lives()
     running(lives, "one", 1)
     lives.ask(GPU, 1)
     assert lives.at_once(GPU) == {}
+    running(lives, "two", 2)
+    assert lives.at_once(GPU) == {2: 1.0}
 
 
 def test_after_a_restart_the_pods_that_run_are_the_first_guess_and_their_number_tells_no_time() -> None:
