@@ -38,3 +38,27 @@ def test_a_context_may_end_while_its_launches_wait_for_a_gate(container: Contain
     """The word that the gate waits for goes with the context: nobody may look at it afterwards."""
     limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
     assert tried(container, ENDS, how, **limits) == "0 3"
+
+
+TWO_CARDS = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def create(card):
+    context = c_void_p()
+    assert cuda.cuCtxCreate_v2(byref(context), 0, card) == 0
+    return context
+def used(context):
+    left, total = c_size_t(), c_size_t()
+    cuda.cuCtxSetCurrent(context)
+    cuda.cuMemGetInfo_v2(byref(left), byref(total))
+    return (total.value - left.value) // MIB
+first, second = create(0), create(1)
+before = used(first), used(second)
+assert cuda.cuCtxDestroy_v2(first) == 0
+print(*before, used(create(0)), used(second))
+"""
+
+
+def test_a_context_that_ends_while_one_of_another_card_is_current_gives_back_to_its_own(container: Container) -> None:
+    """The first card has the primary context, too."""
+    assert tried(container, TWO_CARDS) == "960 480 960 480"

@@ -156,10 +156,17 @@ static void all_due(void)
         atomic_store(&hami_state.cards[i].reconcile_due, true);
 }
 
+/* It need not be the current one. */
+static hami_card *card_of(CUcontext context)
+{
+    hami_card *card = hami_local_card_of(context);
+    return card != NULL ? card : hami_card_now();
+}
+
 #define DESTROY(name)                              \
     CUresult name(CUcontext context)               \
     {                                              \
-        hami_card *card = hami_card_now();         \
+        hami_card *card = card_of(context);        \
         hami_context_gone(context);                \
         const CUresult result = BEHIND(name, context); \
         hami_lane_context_gone();                  \

@@ -180,6 +180,16 @@ void hami_local_made(CUcontext context, hami_card *card)
     pthread_mutex_unlock(&listing);
 }
 
+hami_card *hami_local_card_of(CUcontext context)
+{
+    hami_card *card = NULL;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < CONTEXTS && context != NULL; i++)
+        card = contexts[i].context == context ? contexts[i].card : card;
+    pthread_mutex_unlock(&lock);
+    return card;
+}
+
 void hami_local_unloaded(const void *owner)
 {
     hami_entry entry;

@@ -39,6 +39,9 @@ bool hami_local_reserve(hami_card *card, size_t bytes_a_thread);
 /* A context has been made: kernels of libraries may be launched in it, too. */
 void hami_local_made(CUcontext context, hami_card *card);
 
+/* The card of a context, be it current or not; NULL: not known. */
+hami_card *hami_local_card_of(CUcontext context);
+
 /* A context has gone, and its local memory with it. */
 void hami_local_gone(CUcontext context);
 
