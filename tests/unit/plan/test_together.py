@@ -122,6 +122,10 @@ LARGE = (app(want(5000, cards=3)), app(want(5000, cards=3)), app(want(1)))
         ((app(want(5)), app(want(percent=60)), app(want(percent=60))), (10, 10), False),
         ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(4, cores=50))), (10, 10), True),
         ((app(want(6, cores=50)), app(want(4, cores=60)), app(want(5, cores=50))), (10, 10), False),
+        ((app(want(6)), app(want(6)), app(want(5))), (10, 10, 5), True),  # the third card is of use
+        ((app(want(6)), app(want(6)), app(want(5))), (5, 5, 10, 10, 5), True),
+        ((app(want(6)), app(want(6)), app(want(6))), (10, 5, 10, 5, 5), False),
+        ((app(want(6)), app(want(6)), app(want(6))), (10, 10, 5, 5, 5, 5, 10), True),
         ((app(want(1)),) * 3 + (app(want(0)),) * 3, (2, 1), True),  # who asks nothing takes nobody's last MiB
         ((app(want(1)),) * 4 + (app(want(0)),) * 2, (2, 1), False),
     ],

@@ -123,6 +123,18 @@ def test_no_more_than_so_many_shapes_are_kept_the_latest_used_last() -> None:
     assert len(recall._verdicts) == 3
 
 
+def test_where_shapes_are_forgotten_and_nodes_have_come_there_is_room_for_all() -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    index.recall.SHAPES = 2
+    for size in (1, 2):
+        choose(pod(app(want(size))), index)
+    for number in range(len(index.columns.version)):
+        index.put(node(used(f"m{number}"), name=f"m{number}"))
+    assert len(choose(pod(app(want(3))), index).feasible) == len(index.rows)
+    assert len(index.recall._verdicts) == 2
+
+
 def test_as_many_nodes_as_there_are_rows_are_known_to_the_last_one() -> None:
     index = Index()
     while len(index.rows) < len(index.columns.version):

@@ -187,6 +187,8 @@ def test_the_dearest_seats_come_first_and_residues_that_stay_are_said_to() -> No
         ({"core_percent": 0}, (1, 250, 0), 750),  # a card that does not count cores
         ({"core_percent": 200}, (1, 0, 100), 500),
         ({"core_percent": 1}, (1, 0, 1), None),
+        ({"core_percent": 1}, (1, 0, 0), 1000),
+        ({"mem_mib": 1}, (1, 0, 0), 1000),
         ({"healthy": False}, (0, 0, 0), None),
         ({"family": Family("DCU")}, (0, 0, 0), None),
         ({"mem_mib": 2000}, (1, 500, 0), 750),
