@@ -117,7 +117,7 @@ class Ledger:
         if budgets and not ask.empty:
             refusal = quota.refuse(ask, budgets)
             if refusal is not None:
-                return Decision(None, [], Refusals.of(dict.fromkeys(names or self._index.rows, refusal)))
+                return Decision(None, [], Refusals.alike(list(self._index.rows) if names is None else names, refusal))
             columns = self._index.columns
             if not quota.safe(ask, budgets, columns.largest, columns.any_mig):
                 ask = quota.bounded(ask, budgets, columns.any_mig)

@@ -107,6 +107,23 @@ class Refusals(Mapping[str, Refusal]):
         numbers = np.fromiter((words.number(refuse.form(one)) for one in refusals.values()), np.int32, len(refusals))
         return cls(list(refusals), numbers, np.full(len(numbers), NOTHING, np.int64), words)
 
+    @classmethod
+    def alike(cls, names: Sequence[str], refusal: Refusal) -> "Refusals":
+        """The same of every node."""
+        words = Words()
+        number = np.full(len(names), words.general(refusal), np.int32)
+        return cls(names, number, np.full(len(names), NOTHING, np.int64), words)
+
+    def beside(self, others: Mapping[str, Refusal]) -> "Refusals":
+        """These, and those of other nodes, made one by one."""
+        numbers = np.fromiter(map(self._words.general, others.values()), np.int32, len(others))
+        return Refusals(
+            [*self.names, *others],
+            np.append(self._numbers, numbers),
+            np.append(self._missing, np.full(len(others), NOTHING, np.int64)),
+            self._words,
+        )
+
     @property
     def numbers(self) -> list[int]:
         """What is said of each of `names`, as places in `forms`."""

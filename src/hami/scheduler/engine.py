@@ -32,6 +32,8 @@ from hami.vendors.gang import gang_of
 from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod, deleted_by
 
+BESIDE = 8
+"""Nodes on which room is being made that are looked at, at most, for what is left over there."""
 CANDIDATES = 1000
 """Nodes kept for a refused pod that may preempt, at most."""
 
@@ -93,14 +95,26 @@ class Engine:
         if made is not None:
             return made
         decision = self.ledger.decide(ask, names)
-        taken: dict[str, Refusal] = {}
-        while decision.plan is not None and (pod := self.nominations.stands_against(ask, decision.plan)):
-            taken[decision.plan.node] = nominate.refusal(pod)
-            left = [name for name in names or self.node_names() if name not in taken]
-            decision = self.ledger.decide(ask, left)
-        if not taken:
+        if decision.plan is None or self.nominations.stands_against(ask, decision.plan) is None:
             return decision
-        return Decision(decision.plan, decision.feasible, Refusals.of({**decision.refusals, **taken}))
+        return self._elsewhere(ask, self.node_names() if names is None else names)
+
+    def _elsewhere(self, ask: Ask, names: Sequence[str]) -> Decision:
+        """Where no room is being made for somebody else; where nothing is left there, beside him, if both fit. Of a
+        hundred for whom room is made not each costs a decision among all nodes."""
+        made = self.nominations.against(ask)
+        decision = self.ledger.decide(ask, [name for name in names if name not in made])
+        taken = {name: nominate.refusal(made[NodeName(name)]) for name in names if name in made}
+        if decision.plan is None:
+            beside = [name for name in islice(taken, BESIDE) if self._leaves_room(ask, NodeName(name))]
+            there = self.ledger.decide(ask, beside)
+            decision = Decision(there.plan, there.feasible, decision.refusals)
+            taken = {name: refusal for name, refusal in taken.items() if name not in beside}
+        return Decision(decision.plan, decision.feasible, decision.refusals.beside(taken))
+
+    def _leaves_room(self, ask: Ask, node: NodeName) -> bool:
+        plan = self.fit(ask, node)
+        return isinstance(plan, Plan) and self.nominations.stands_against(ask, plan) is None
 
     def _where_room_was_made(self, ask: Ask, names: Sequence[str] | None) -> Decision | None:
         own = self.nominations.of(ask.pod.uid)
@@ -109,8 +123,8 @@ class Engine:
         there = self.ledger.decide(ask, [own.node])
         if there.plan is None or self.nominations.stands_against(ask, there.plan):
             return None
-        others = [name for name in names or self.node_names() if name != own.node]
-        return Decision(there.plan, there.feasible, Refusals.of(dict.fromkeys(others, nominate.made_on(own.node))))
+        others = [name for name in (self.node_names() if names is None else names) if name != own.node]
+        return Decision(there.plan, there.feasible, Refusals.alike(others, nominate.made_on(own.node)))
 
     def _gang(self, ask: Ask, names: Sequence[str] | None) -> Decision:
         assert ask.gang is not None
@@ -192,5 +206,5 @@ def on_its_way(reservation: Reservation, names: Sequence[str] | None) -> Decisio
     return Decision(
         plan=reservation.plan,
         feasible=[node] if names is None or node in names else [],
-        refusals=Refusals.of({name: others for name in names or () if name != node}),
+        refusals=Refusals.alike([name for name in names or () if name != node], others),
     )

@@ -106,7 +106,7 @@ class Gangs:
         if fit < gang.least:
             known = len(members.bound) + len(members.waiting)
             self._give_back(list(members.waiting), members)
-            return Decision(None, [], Refusals.of(dict.fromkeys(names, incomplete(gang, fit, known))))
+            return Decision(None, [], Refusals.alike(names, incomplete(gang, fit, known)))
         for uid in held:
             if uid != ask.pod.uid:
                 self.call(uid)
@@ -120,7 +120,7 @@ class Gangs:
         said = f"its gang's slices are held, its own on {hold.plan.node}"
         elsewhere = Refusal(((Reason.GANG_INCOMPLETE, 1),), 0, said)
         others = [name for name in names if name != hold.plan.node]
-        return Decision(hold.plan, [hold.plan.node], Refusals.of(dict.fromkeys(others, elsewhere)))
+        return Decision(hold.plan, [hold.plan.node], Refusals.alike(others, elsewhere))
 
     def _hold_all(self, ask: Ask, members: Members, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:
         """Hold slices until the least number has them, this one's first; its decision and who got one.

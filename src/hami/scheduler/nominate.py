@@ -96,6 +96,11 @@ class Nominations:
             if (uid in waits or one.recalled) and now - one.since < LASTS
         }
 
+    def against(self, ask: Ask) -> dict[NodeName, PodRef]:
+        """Nodes on which room is being made for others that are no less important, and for whom."""
+        others = (one for one in self._of.values() if one.ask.pod.uid != ask.pod.uid)
+        return {one.node: one.ask.pod for one in others if one.ask.priority >= ask.priority}
+
     def stands_against(self, ask: Ask, plan: Plan) -> PodRef | None:
         """The pod, more important or as important and first, that `plan` would take the room of; None if none."""
         for one in self._of.values():

@@ -71,6 +71,15 @@ def test_a_refusal_is_the_same_however_it_came_to_be_kept() -> None:
         kept["e"]
 
 
+def test_the_same_of_every_node_and_those_of_other_nodes_are_kept_as_one_by_one() -> None:
+    silent, few = refuse.unusable("silent"), refuse.too_few(3, 1)
+    alike = Refusals.alike(["a", "b"], silent)
+    assert dict(alike) == {"a": silent, "b": silent}
+    assert dict(alike.beside({"c": few, "d": silent})) == {"a": silent, "b": silent, "c": few, "d": silent}
+    lacking = of((1, NOTHING), (2, 7)).beside({"z": few})
+    assert (lacking.pairs(3), dict(lacking)["z"]) == ([(1, NOTHING), (2, 7), (3, NOTHING)], few)
+
+
 def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_before_it_is_too_much() -> None:
     words = Words()
     numbers = [words.number(refuse.form(refuse.too_few(asked, 1))) for asked in (2, 3, 2)]

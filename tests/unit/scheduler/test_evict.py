@@ -2,14 +2,18 @@
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from hami.kube.errors import Forbidden
+from hami.model.ask import Ask
 from hami.model.ids import PodUid
+from hami.plan.choose import Decision
 from hami.scheduler import preempt
+from hami.scheduler.engine import BESIDE
 from hami.scheduler.evict import BUDGET_AGAIN, ROUND_S
 from hami.scheduler.nominate import LASTS
 from hami.scheduler.records import quota_record
@@ -170,6 +174,35 @@ async def test_somebody_less_important_goes_elsewhere_if_there_is_room(scene: Sc
     answer = stage.filter(stage.pod("sneak", gpu=1, gpumem=6000), "a", "b", "stranger")
     assert answer["NodeNames"] == ["b"]
     assert set(answer["FailedNodes"] | answer["FailedAndUnresolvableNodes"]) == {"a", "stranger"}
+
+
+async def test_of_many_nodes_on_which_room_is_made_those_are_taken_that_have_more_and_are_no_burden(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = scene.stage
+    nodes = [f"n{number}" for number in range(BESIDE)]
+    for number, node in enumerate(nodes):
+        stage.node(node, mem=10000 + number * 500)
+        scene.holder(f"low-{node}", 8000, node=node)
+        scene.waits(f"vip-{node}", 6000, 10, node)
+    await scene.evictor.round()
+    for node in nodes:
+        stage.ledger.drop_pod(f"uid-low-{node}")
+    decided: list[int] = []
+    decide = stage.ledger.decide
+
+    def counted(ask: Ask, names: Sequence[str]) -> Decision:
+        decided.append(len(names))
+        return cast("Decision", decide(ask, names))
+
+    monkeypatch.setattr(stage.ledger, "decide", counted)
+    answer = stage.filter(stage.pod("beside", gpu=1, gpumem=7000), *nodes, "stranger")
+    assert answer["NodeNames"] == [nodes[-2], nodes[-1]], "of 13000 and 13500 MiB"
+    assert set(answer["FailedNodes"]) == set(nodes[:-2])
+    assert decided == [BESIDE + 1, 1, 2]
+    answer = stage.filter(stage.pod("large", gpu=1, gpumem=8000), *nodes, "stranger")
+    assert answer["NodeNames"] == []
+    assert answer["FailedNodes"]["n0"] == "NodeNominatedToPod: room is being made there for default/vip-n0"
 
 
 async def test_a_gang_does_not_take_the_room_either(scene: Scene) -> None:

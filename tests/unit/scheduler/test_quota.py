@@ -50,6 +50,17 @@ def test_only_lines_about_cards_are_kept_in_the_engines_units(stage: Any) -> Non
         quota_record(quota(mem="much"), stage.engine.vendors)
 
 
+def test_who_is_over_quota_is_refused_on_the_nodes_asked_about_and_on_no_other(stage: Any) -> None:
+    stage.node("a")
+    door(stage)(Added(quota(mem=8000)))
+    ask = stage.engine.ask(msgspec.convert(stage.pod("p", gpu=1, gpumem=9000), Pod))
+    assert [list(stage.ledger.decide(ask, names).refusals) for names in (None, ["a", "b"], [])] == [
+        ["a"],
+        ["a", "b"],
+        [],
+    ]
+
+
 def test_two_cards_of_5000_do_not_pass_a_quota_of_8000(stage: Any) -> None:  # 8.7
     door(stage)(Added(quota(mem=8000)))
     allowed, said = admit(stage, stage.pod("p", gpu=2, gpumem=5000))
