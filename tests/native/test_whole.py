@@ -47,6 +47,13 @@ def test_a_sanitizer_finds_nothing_in_the_whole_library_at_work(container: Conta
     assert json.loads(done.stdout.splitlines()[-1]).get("faults", 0) == 0
 
 
+@pytest.mark.parametrize("kind", ["asan", "tsan"])
+@pytest.mark.parametrize("act", ["strangers 200 1 20000", "threads 6 1 20000", "cards 0.5 20000"])
+def test_a_sanitizer_finds_nothing_where_functions_wait_to_be_loaded(container: Container, kind: str, act: str) -> None:
+    done = sanitized(container, kind, act, FAKE_CUDA_LAZY="1")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("kind", "what"), [("asan", "heap-buffer-overflow"), ("tsan", "data race")])
 def test_a_fault_in_the_library_would_be_found(container: Container, kind: str, what: str) -> None:
     """The control."""
