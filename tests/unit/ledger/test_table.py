@@ -62,6 +62,7 @@ def test_of_eight_ways_the_one_is_taken_by_which_fewest_names_meet(count: int) -
         (["", ""], True),
         (["gpu-node-00001", "gpu-node-00002"], True),
         (["sixteen-letters-", "sixteen-or-what-"], True),
+        (["nine-char", "nine-more"], True),
         (["ab", "c", "ef"], False),
         (["ab", "c", "def"], False),  # as long in all as if they were of one length
         (["ab", "cde", "f"], False),
@@ -95,3 +96,9 @@ def test_longer_names_of_one_length_that_begin_like_ours_are_others() -> None:
     for more in ("x", "x" * 7, "x" * 8, "x" * 30):
         asked = [name + more for name in rows]
         assert Names(rows).rows(asked).tolist() == by_dictionary(rows, asked) == [-1] * len(rows)
+
+
+@pytest.mark.parametrize("last", [2**15 - 1, 2**15, 2**15 + 1, 2**16 + 5])
+def test_rows_of_the_largest_clusters_have_their_numbers(last: int) -> None:
+    rows = rows_of(numbered(2 * FEW)) | {"gpu-node-99999": last}
+    assert Names(rows).rows(list(rows)).tolist() == list(rows.values())

@@ -120,6 +120,10 @@ def test_nodes_that_can_serve_more_of_what_is_asked_are_set_aside_first() -> Non
     assert next(iter(sorted(aside(ledger)))) == "b"
 
 
+def test_a_host_of_just_the_cpu_that_is_asked_is_set_aside() -> None:
+    assert set(aside(lively(("a", 8, "A", 88_000.0), ("b", 8, "A", 87_999.0), cpu=88_000))) == {"a"}
+
+
 def test_a_host_whose_cpu_is_in_use_is_set_aside_by_the_cpu_it_has() -> None:
     ledger = lively(("a", 8, "A", 96_000.0), ("b", 8, "A", 64_000.0), cpu=88_000)
     ledger.set_host(NodeName("a"), 1000.0)
@@ -166,13 +170,14 @@ def test_rarer_asks_of_the_same_width_count_too() -> None:
 
 def test_nodes_that_join_are_not_set_aside_until_looked_at() -> None:
     ledger = lively(*EIGHTS)
+    before = aside(ledger)
     ledger.judge_later()
     for number in range(200):
         ledger.decide(ask(f"asks{number}", 1000))
     for number in range(100):
         ledger.set_node(NodeRecord(NodeName(f"z{number}"), (card(f"z{number}", 0),)))
     assert decided(ledger, ask("next", 1000)).node not in aside(ledger)
-    assert len(aside(ledger)) == 2
+    assert aside(ledger) == before
 
 
 def test_a_node_with_a_sick_card_too_many_is_not_set_aside() -> None:

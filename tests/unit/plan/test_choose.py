@@ -16,6 +16,7 @@ from hami.plan.refusals import Refusals
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, card, init, node, pod, sidecar, used, want
+from .migs import mig_card
 
 BINPACK, SPREAD = NodePolicy.BINPACK, NodePolicy.SPREAD
 
@@ -284,3 +285,19 @@ def test_a_card_whose_time_is_all_taken_takes_nobody_who_asks_no_share() -> None
     assert decision.reasons() == {"full": "1/1 CardComputeUnitsExhausted"}
     none = table(node(used(slots=1, core_percent=0), name="uncounted"))
     assert choose(pod(app(want(cores=0))), none).feasible == ["uncounted"]
+
+
+def test_only_nodes_with_instances_and_the_best_one_are_looked_at_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def noted(ask: Ask, state: NodeState) -> Plan | Refusal:
+        looked.append(state.name)
+        return fit(ask, state)
+
+    monkeypatch.setattr("hami.plan.screen.fit", noted)
+    plain = [node(used(f"d{number}"), name=f"n{number}") for number in range(9)]
+    cut = node(CardState(mig_card()), name="cut")
+    silent = node(used("d9"), name="silent", problem="gone")
+    decision = choose(pod(app(want(1000))), table(*plain, cut, silent))
+    assert decision.feasible == [*(f"n{number}" for number in range(9)), "cut"]
+    assert looked == ["cut"]

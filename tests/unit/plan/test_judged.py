@@ -329,6 +329,10 @@ def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkey
     assert own.lending(asks[0]) is lent[0]
     assert own.lending(asks[1]) is not lent[1]
     assert (len(own._kept), len(own._lent)) == (3, 2)
+    for one in own._kept.values():
+        one.gain[:], one.seen[:], one.wait = 5, 5, 5
+    blank = own.keep("e")
+    assert (blank.gain.tolist(), blank.seen.tolist(), blank.wait) == ([NO_ROOM] * own.size, [0] * own.size, 0)
 
 
 def test_no_room_is_worse_than_not_weighed_and_that_is_worse_than_any_loss() -> None:
