@@ -156,10 +156,10 @@ static void all_due(void)
         atomic_store(&hami_state.cards[i].reconcile_due, true);
 }
 
-/* It need not be the current one. */
+/* It need not be the current one. A forked child asks nobody: another thread may have had the lock. */
 static hami_card *card_of(CUcontext context)
 {
-    hami_card *card = hami_local_card_of(context);
+    hami_card *card = atomic_load(&hami_active) ? hami_local_card_of(context) : NULL;
     return card != NULL ? card : hami_card_now();
 }
 

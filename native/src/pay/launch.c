@@ -2,7 +2,8 @@
  * Hooks of kernel and graph launches: paid for before they go on (pay.h).
  *
  * The way of a launch that is not throttled is one jump through hot.h. Under a limit it leads to a function that ends in a jump too when the
- * thread's lane pays; whatever needs more registers is in another.
+ * thread's lane pays; whatever needs more registers is in another. While functions wait for their local memory (memory/local.h) launches take that
+ * way without a limit of time, too.
  */
 #include "memory/local.h"
 #include "pay/hot.h"
