@@ -51,6 +51,11 @@ class Words:
     def __len__(self) -> int:
         return len(self.forms)
 
+    @property
+    def kept(self) -> int:
+        """Entries of the largest table: grows with what is asked and never shrinks."""
+        return max(len(self.forms), len(self._numbered), len(self._counted))
+
     def number(self, form: Form) -> int:
         """The number of what `form` says."""
         found = self._numbers.get(form)

@@ -65,7 +65,7 @@ class Recall:
 
     def verdicts(self, ask: Ask, columns: Columns) -> Verdicts:
         """For asks that are fitted alike, whoever asks."""
-        if len(self.words) > self.WORDS:
+        if self.words.kept > self.WORDS:
             self.words = Words()
             self._verdicts.clear()
         shape = (*((one.kind, one.cards) for one in ask.containers), ask.card_policy, ask.weights, ask.budgets)

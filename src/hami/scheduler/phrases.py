@@ -34,6 +34,9 @@ SPOKEN = 20
 condition, so on a large cluster the quantities would drown the reasons."""
 
 KEPT = 50_000
+"""Phrases."""
+TEXTS = 1000
+"""Of one phrase, by what lacks: of that there is another amount with nearly every ask."""
 
 Texts = dict[str, str]
 """Reason by node."""
@@ -53,6 +56,8 @@ class Phrase(Struct):
     def text(self, missing: int) -> str:
         found = self.texts.get(missing)
         if found is None:
+            if len(self.texts) >= TEXTS:
+                self.texts.clear()
             found = self.texts[missing] = self.form.say(None if missing == NOTHING else missing).text
         return found
 

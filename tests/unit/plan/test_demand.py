@@ -128,3 +128,14 @@ def test_the_shapes_of_one_width_are_told_by_themselves_the_most_frequent_first(
     assert demand.wide(NVIDIA, 2) == [(Shape(other), 3.0), (Shape(two), 1.0)]
     assert demand.wide(NVIDIA, 4) == [(Shape(WIDE), 2.0)]
     assert demand.wide(OTHER, 4) == []
+
+
+def test_of_too_many_shapes_the_rarest_are_forgotten_and_of_equal_ones_the_oldest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 4)
+    demand = seen((want(1), 3), (want(2), 1), (want(3), 1), (want(4), 1))
+    assert counts(demand) == {1: 3, 2: 1, 3: 1, 4: 1}
+    demand.see(pod(app(want(5)), uid="one more"))
+    assert counts(demand) == {1: 3, 5: 1}
+    assert demand.seen == 7

@@ -5,7 +5,7 @@ import pytest
 from hami.ledger.records import PodRecord
 from hami.model.ids import Family, PodUid
 from hami.plan.pack.demand import MEMORY, Demand
-from hami.plan.pack.lives import Lives
+from hami.plan.pack.lives import MOST_WIDTHS, Lives
 
 from .packs import GPU, ask, bind, decided, ledger_of
 
@@ -137,3 +137,16 @@ def test_work_that_has_changed_is_followed() -> None:
     for number in range(MEMORY):
         demand.see(ask(f"t{number}", 1000))
     assert demand.lives.at_once(GPU)[8] < 0.02
+
+
+def test_widths_that_nobody_has_are_forgotten_before_they_are_a_burden_and_those_that_run_never() -> None:
+    lives = Lives()
+    running(lives, "wide", 8)
+    for _ in range(2):
+        lives.ask(GPU, 4)
+    for cards in range(100, 100 + 3 * MOST_WIDTHS):
+        lives.ask(GPU, cards)
+    at_once = lives.at_once(GPU)
+    assert len(at_once) == MOST_WIDTHS
+    assert at_once[8] == 1
+    assert 4 in at_once

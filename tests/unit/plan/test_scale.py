@@ -181,3 +181,12 @@ def test_by_itself_a_card_is_worth_its_seats_for_one_and_six_times_its_residue()
         place = 1001 + room
         seats = room // 300 * 0.5 * 300 + room // 470 * 0.25 * 470
         assert scale.of_card[place] == pytest.approx(seats + 6 * scale.residue[place], rel=1e-6)
+
+
+def test_what_asks_take_is_remembered_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices may hold for ever, and each pod ask for another amount."""
+    monkeypatch.setattr("hami.plan.pack.worth.MOST_SHARES", 10)
+    scale = scale_of(demand_of((500, 1, 0, 1)), card("n", 0))
+    for mem in range(1, 36):
+        assert scale.shares(want(mem)).tolist() == [0, mem]
+    assert len(scale._shares) <= 10

@@ -16,7 +16,7 @@ from hami.plan.refusals import FEASIBLE, NOTHING, UNKNOWN
 from hami.plan.verdicts import Recall
 
 from . import builders as make
-from .builders import NVIDIA, app, init, node, pod, used, want
+from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
 
 
 def fresh(index: Index) -> Index:
@@ -162,6 +162,18 @@ def test_words_are_kept_as_long_as_they_are_not_too_many() -> None:
     recall.WORDS = len(words) - 1
     assert recall.verdicts(first, index.columns) is not kept
     assert recall.words is not words
+
+
+def test_words_start_anew_too_where_ever_more_is_asked_and_always_the_same_is_said() -> None:
+    """Of a family that no node has, each number of cards is counted by itself."""
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    index.recall.WORDS = 20
+    for cards in range(1, 100):
+        decision = choose(pod(app(want(1, cards=cards, family=OTHER))), index)
+        assert decision.reasons() == {"n0": f"Device type not found: the node has no {OTHER} card"}
+        assert index.recall.words.kept <= 21
+    assert len(index.recall.words.forms) == 3
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from hami.model.refusal import Reason, Refusal
 from hami.plan.refusals import Refusals
+from hami.plan.refuse import Form
 from hami.scheduler.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
-from hami.scheduler.phrases import KEPT, Phrases
+from hami.scheduler.phrases import KEPT, Phrase, Phrases
 from hami.wire.objects import Pod
 
 MEMORY = Refusal(((Reason.INSUFFICIENT_MEMORY, 2),), 2, "missing 10 MiB on the best card")
@@ -73,3 +75,11 @@ def test_phrases_are_right_again_after_they_were_forgotten() -> None:
 def _pod(stage: Any) -> Any:
 
     return msgspec.convert(stage.pod("p", gpu=1, gpumem=1000), Pod)
+
+
+def test_texts_with_an_amount_each_are_kept_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.scheduler.phrases.TEXTS", 10)
+    phrase = Phrase(Form((), 1, "", "best"), "", "", lasting=False)
+    for missing in range(1, 36):
+        assert f"missing {missing} MiB" in phrase.text(missing)
+    assert len(phrase.texts) <= 10

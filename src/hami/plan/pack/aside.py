@@ -35,7 +35,8 @@ def set_aside(demand: Demand, family: Family, columns: Columns) -> Longs:
     own = np.array([of == family for of, _, _ in columns.kinds]).take(kind) & (columns.standing[:, rows] == 0)
     have = np.count_nonzero(own, axis=0)
     sizes = capacities(columns, len(columns.kinds))
-    for width, number in sorted(demand.lives.at_once(family).items(), reverse=True):
+    at_once = {width: number for width, number in demand.lives.at_once(family).items() if number}
+    for width, number in sorted(at_once.items(), reverse=True):
         serves = np.zeros(columns.rows)
         for shape, count in demand.wide(family, width)[:MOST_WIDE]:
             able = _accepting(shape, columns, sizes).take(kind) & own

@@ -16,6 +16,9 @@ from hami.plan.pack.lives import Lives
 
 MEMORY = 32_768
 """Asks after which all counts are halved."""
+MOST_KEPT = 8192
+"""Shapes that are counted; of more the rarest half is forgotten, of equal ones the oldest. To compare two mixes of so
+many takes some 10 ms."""
 COVERED = 0.95
 """Shapes are looked at from the most frequent on until they make up this much: rare ones are noise."""
 MOST_SHAPES = 32
@@ -124,6 +127,9 @@ class Demand:
     def _count(self, shape: Shape) -> None:
         self.seen += 1
         self._counts[shape] = self._counts.get(shape, 0.0) + 1
+        if len(self._counts) > MOST_KEPT:
+            kept = sorted(reversed(self._counts.items()), key=lambda entry: -entry[1])[: MOST_KEPT // 2]
+            self._counts = dict(kept)
         if self.seen % MEMORY == 0:
             self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}
             self.lives.halve()

@@ -12,6 +12,9 @@ from hami.model.plan import ContainerSlices
 
 Width = tuple[Family, int]
 """A family, and how many of its cards a container asks for."""
+MOST_WIDTHS = 64
+"""Anybody may ask for a number of cards that no node has, and each known width is looked at with every ask. Those that
+run are never forgotten: they are as few as the cards of a node."""
 
 
 class Lived:
@@ -90,4 +93,15 @@ class Lives:
         }
 
     def _known(self, width: Width) -> Lived:
-        return self._widths.setdefault(width, Lived())
+        known = self._widths.get(width)
+        if known is None:
+            if len(self._widths) >= MOST_WIDTHS:
+                self._forget_one()
+            known = self._widths[width] = Lived()
+        return known
+
+    def _forget_one(self) -> None:
+        """Of those that do not run, the one that was asked for least."""
+        idle = [width for width, known in self._widths.items() if not known.running]
+        if idle:
+            del self._widths[min(idle, key=lambda width: self._widths[width].asked)]

@@ -35,6 +35,8 @@ ENOUGH_ROOM = 0.02
 SCARCEST = 100.0
 """How many times as much a seat weighs at most, since it is scarce."""
 PLENTY = 1e9
+MOST_SHARES = 4096
+"""Asks of which it is remembered what they take: half a KB each, and prices may hold for as long as the process runs."""
 LEVELS = FULL + 1
 """Free thousandths of a card that are told apart: a place in the tables is its kind times this, plus those."""
 
@@ -123,6 +125,8 @@ class Scale:
         """Thousandths that the ask takes, by kind of card; above 1000 where such a card is too small."""
         found = self._shares.get(ask)
         if found is None:
+            if len(self._shares) >= MOST_SHARES:
+                self._shares.clear()
             found = self._shares[ask] = np.array([share_of(ask, *kind) for kind in self.kinds], np.int64)
         return found
 
