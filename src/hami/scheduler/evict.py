@@ -100,6 +100,9 @@ class Evictor:
 
     async def round(self) -> int:
         """One look at who waits; how many pods room is being made for."""
+        leaving, bound = self._engine.leaving, self._engine.ledger.pods()
+        for uid in [uid for uid in leaving if uid not in bound]:
+            del leaving[uid]  # a follower is told of them as well
         if self._engine.gate.closed:
             return 0
         now, made = self._engine.clock(), 0
@@ -107,8 +110,6 @@ class Evictor:
             self._looked.clear()  # nothing is new but a budget, which may have given way
         self._kept = {uid: until for uid, until in self._kept.items() if until > now}
         self._looked = {uid: at for uid, at in self._looked.items() if self._engine.waiting.get(uid)}
-        for uid in self._engine.leaving.keys() - self._engine.ledger.pods().keys():
-            del self._engine.leaving[uid]
         self._engine.nominations.forget(now, self._engine.waiting)
         for waiter in list(self._engine.waiting.in_order()):
             if self._engine.clock() - now >= ROUND_S:

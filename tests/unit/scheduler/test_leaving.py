@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hami.model.ids import PodUid
 from hami.scheduler.evict import OVERDUE
 from hami.wire.objects import Metadata, Pod, deleted_by
 
@@ -98,3 +99,15 @@ def test_the_time_of_a_deletion_is_read_as_the_api_server_writes_it() -> None:
     assert deleted_by(Metadata()) is None
     assert deleted_by(Metadata(deletion_timestamp="2023-11-14T22:13:20Z")) == UNIX
     assert deleted_by(Metadata(deletion_timestamp="soon")) == 0.0
+
+
+async def test_a_follower_forgets_who_has_gone_as_whoever_decides_does(scene: Scene) -> None:
+    scene.stage.gate.follow("another replica decides")
+    scene.holder("goes", 3000, 0)
+    leaves(scene, "goes", "a", 30)
+    leaves(scene, "of-no-card", "a", 30)
+    assert await scene.evicted() == []
+    assert list(scene.stage.engine.leaving) == ["uid-goes"]
+    scene.stage.ledger.drop_pod(PodUid("uid-goes"))
+    assert await scene.evicted() == []
+    assert scene.stage.engine.leaving == {}

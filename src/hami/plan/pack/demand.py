@@ -128,8 +128,8 @@ class Demand:
         self.seen += 1
         self._counts[shape] = self._counts.get(shape, 0.0) + 1
         if len(self._counts) > MOST_KEPT:
-            kept = sorted(reversed(self._counts.items()), key=lambda entry: -entry[1])[: MOST_KEPT // 2]
-            self._counts = dict(kept)
+            latest_first = [*self._counts.items()][::-1]
+            self._counts = dict(sorted(latest_first, key=lambda entry: -entry[1])[: MOST_KEPT // 2])
         if self.seen % MEMORY == 0:
             self._counts = {shape: count / 2 for shape, count in self._counts.items() if count >= 1}
             self.lives.halve()

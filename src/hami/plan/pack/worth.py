@@ -36,7 +36,7 @@ SCARCEST = 100.0
 """How many times as much a seat weighs at most, since it is scarce."""
 PLENTY = 1e9
 MOST_SHARES = 4096
-"""Asks of which it is remembered what they take: half a KB each, and prices may hold for as long as the process runs."""
+"""Asks of which it is remembered what they take, half a KB each: prices may hold for as long as the process runs."""
 LEVELS = FULL + 1
 """Free thousandths of a card that are told apart: a place in the tables is its kind times this, plus those."""
 
