@@ -318,11 +318,12 @@ class Scheduler:
                 self.engine.ledger.make_ready()
 
     async def judge(self) -> None:
-        """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it."""
+        """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it. A
+        follower does so too: its first decision comes when the other replica is gone and everybody waits."""
         self.engine.ledger.judge_later()
         while True:
             await asyncio.sleep(JUDGING)
-            if self.gate.closed is None:
+            if self.watches.synced:
                 await unhurried(self.engine.ledger.judge_anew())
 
     @staticmethod

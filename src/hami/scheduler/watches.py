@@ -27,6 +27,11 @@ class Watches:
         self.contacts = {"nodes": Contact(), "pods": Contact(), **({"resourcequotas": Contact()} if quotas else {})}
         """How each watch goes, for metrics."""
 
+    @property
+    def synced(self) -> bool:
+        """Whether all there is has been read."""
+        return all(contact.synced for contact in self.contacts.values())
+
     async def run(self) -> None:
         """Follow for ever; `rebuild` makes it begin anew."""
         # Reading 50,000 pods makes no garbage but a million objects, which the collector would go through
@@ -85,7 +90,7 @@ class Watches:
     def freeze(self) -> bool:
         """What was read in bulk lives as long as the process: once is enough for the garbage collector to see it.
         Whether this was the time."""
-        if self._frozen or not all(contact.synced for contact in self.contacts.values()):
+        if self._frozen or not self.synced:
             return False
         gc.collect()
         gc.freeze()
