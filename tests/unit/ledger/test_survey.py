@@ -11,7 +11,7 @@ from tests.unit.plan.builders import app, card, node, pod, used, want
 from hami.ledger.cluster import Ledger
 from hami.ledger.filed import rebuilt
 from hami.ledger.records import NodeRecord, PodRecord
-from hami.ledger.survey import Refused, Survey, distance, grouped, residents_on, said, survey
+from hami.ledger.survey import Refused, Survey, distance, grouped, residents_on, said, survey, with_asks
 from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan
@@ -116,6 +116,25 @@ def test_a_pod_in_the_way_moves_where_there_is_room_and_ends_where_there_is_none
         "end pod ns/pod-on-n2: no other node has room for it": 2 + 7000 / 8000,
     }
     assert "end pod ns/pod-on-n2: no other node has room for it" in texts
+
+
+def test_once_it_is_known_what_a_pod_in_the_way_asks_only_its_move_is_told_anew() -> None:
+    ledger = cluster()
+    ledger.set_node(NodeRecord(NodeName("n3"), (card("d3", mem_mib=4000, model="V100"),)))
+    found = finish(survey(ledger, pod(app(want(8000)))))
+    moves = {fix.text for fix in found.fixes if fix.change is Change.MOVE_POD}
+    assert moves == {"move pod ns/pod-on-n1 to n3"}
+
+    def ask_of(ref: PodRef) -> Ask:
+        return replace(pod(app(want(3000, use_types=("A100",)))), pod=ref)
+
+    known = finish(with_asks(ledger, found, ask_of))
+    assert {fix.text for fix in found.fixes} - {fix.text for fix in known.fixes} == moves
+    assert {fix.text for fix in known.fixes} - {fix.text for fix in found.fixes} == {
+        "end pod ns/pod-on-n1: no other node has room for it"
+    }
+    assert list(known.fixes) == sorted(known.fixes)
+    assert finish(with_asks(ledger, found, lambda _: None)) == found
 
 
 def test_the_chosen_node_is_explained_first_with_its_score() -> None:

@@ -77,10 +77,10 @@ def test_a_step_looks_at_no_more_rows_than_a_decision_can_wait_for(monkeypatch: 
     assert looked == [3, 3, 3]
 
 
-@pytest.mark.parametrize("when", range(6))
-def test_nodes_that_come_while_a_family_is_being_judged_have_rows_of_their_own(when: int) -> None:
-    """At any step, and so many that the columns need more room."""
-    ledger, demand = idle(3), demand_of({500: 3})
+@pytest.mark.parametrize(("when", "left"), [*((when, 0) for when in range(6)), *((when, 3) for when in range(8))])
+def test_nodes_that_come_while_a_family_is_being_judged_have_rows_of_their_own(when: int, left: int) -> None:
+    """At any step, and so many that the columns need more room; where pods leave there are more steps."""
+    ledger, demand = idle(3), demand_of({500: 3}, left)
     columns, steps = columns_of(ledger), judging(demand, GPU, columns_of(ledger))
     for _ in range(when):
         next(steps)

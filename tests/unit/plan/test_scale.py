@@ -11,7 +11,7 @@ from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import A_STEP, Rows, capacities, residue_of, share_of
+from hami.plan.pack.worth import A_STEP, PLENTY, Rows, capacities, residue_of, share_of
 from hami.plan.steps import Steps, finish
 
 from .builders import node, used, want
@@ -139,6 +139,14 @@ def test_of_free_room_so_much_is_served_as_each_shape_has_cpu_for(
     """Each shape counts by what it takes of cards in all."""
     found = scale_of(demand_of(*shapes), card("n", 0)).served(np.array([float(room)]), np.array([float(cpu)]))
     assert found.tolist() == pytest.approx([float(served)], abs=1e-6)
+
+
+def test_who_asks_no_cpu_is_served_without_and_who_asks_any_is_not() -> None:
+    scale = scale_of(demand_of((500, 1, 0, 1), (300, 1, 1, 1), (200, 1, 2000, 1)), card("n", 0))
+    cpu = [one.cpu_milli for one in scale.shapes]
+    none, some = scale.able(np.array([0.0, 4000.0]))
+    assert dict(zip(cpu, none.tolist(), strict=True)) == {0: PLENTY, 1: 0, 2000: 0}
+    assert dict(zip(cpu, some.tolist(), strict=True)) == pytest.approx({0: PLENTY, 1: 4000, 2000: 2}, rel=1e-5)
 
 
 def test_what_is_told_has_three_decimals() -> None:
