@@ -80,3 +80,18 @@ def test_a_kernel_of_a_library_is_held_to_the_limit_of_each_card_that_it_is_laun
     """1848 MiB fit beside a context in 4 GiB and not in 2; the second context is made before a launch or after."""
     limits = {"CUDA_DEVICE_MEMORY_LIMIT_1": "2048m", "CUDA_DEVICE_SM_LIMIT": cores}
     assert tried(container, LIBRARY, when, GPU_CORE_UTILIZATION_POLICY="force", **limits) == "0 0 2 0"
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize(("cores", "most_ns"), [("0", 15), ("95", 40)])
+def test_functions_that_wait_cost_the_launches_of_others_next_to_nothing(
+    container: Container, cores: str, most_ns: int
+) -> None:
+    """They kept them off the fast way: 33 ns a launch more without a limit, 86 under one."""
+    limits = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "CUDA_DEVICE_SM_LIMIT": cores, "GPU_CORE_UTILIZATION_POLICY": "force"}
+
+    def added(**how: str) -> float:
+        told = [container.probe("launches", 60_000, 12, **limits, **how)["added_ns"] for _ in range(7)]
+        return sorted(float(str(each)) for each in told)[3]
+
+    assert added(FAKE_CUDA_LAZY="1") - added() < most_ns
