@@ -155,9 +155,11 @@ class Broker:
                 return
             try:
                 who = peer(connection)
-                self._greet(place, connection, who, witness(who))
+                handle = witness(who)
             except OSError:
                 connection.close()
+            else:
+                self._greet(place, connection, who, handle)
 
     def _pause(self, place: Place, door: socket.socket, fault: OSError) -> None:
         """Out of descriptors: a door that stays readable would keep the loop turning."""
@@ -192,8 +194,13 @@ class Broker:
         self._sockets[number] = connection
         if handle is not None:
             self._witnesses[number] = handle
-            asyncio.get_running_loop().add_reader(handle, self._end, place, session, End.LEFT)
-        asyncio.get_running_loop().add_reader(number, self._read, place, session, connection)
+        loop = asyncio.get_running_loop()
+        try:
+            if handle is not None:
+                loop.add_reader(handle, self._end, place, session, End.LEFT)
+            loop.add_reader(number, self._read, place, session, connection)
+        except OSError as fault:  # the kernel watches only so many
+            self._end(place, session, End.FAULT, str(fault))
 
     # sessions
 

@@ -263,6 +263,31 @@ async def test_out_of_descriptors_the_door_rests_and_opens_again(stage: Stage, v
     assert isinstance(await client.read(), Welcome)
 
 
+@pytest.mark.parametrize("watched", [0, 1])
+async def test_whom_the_kernel_cannot_watch_is_let_go_and_leaves_nothing_open(
+    stage: Stage, victim, monkeypatch, watched: int
+):
+    """The first descriptor is of the process, the second of its socket."""
+    loop, before = asyncio.get_running_loop(), descriptors()
+    real, asked = loop.add_reader, []
+
+    def add_reader(fd: int, *args: object) -> None:
+        asked.append(fd)
+        if len(asked) == watched + 1:
+            raise OSError(28, "No space left on device")
+        real(fd, *args)
+
+    monkeypatch.setattr(loop, "add_reader", add_reader)
+    client = stage.client("bad")
+    await stage.settle()
+    assert len(asked) == watched + 1
+    assert stage.broker.ended[End.FAULT] == 1
+    assert all(not place.sessions for place in stage.broker.places if place.tenant.key == "bad")
+    client.socket.close()
+    assert descriptors() == before
+    assert isinstance(await stage.client("bad").send(HELLO).read(), Welcome)
+
+
 async def test_on_a_full_disk_a_container_has_no_door_others_do_and_it_is_told_once(stage: Stage, monkeypatch, caplog):
     def full(folder):
         raise OSError(28, "No space left on device")
