@@ -258,3 +258,15 @@ def test_a_limit_of_one_mib_lets_through_who_asks_no_more_and_none_at_all_asks_n
     assert refused(one, pod(app(want(percent=1)))) is None
     assert refused(one, pod(app(want(percent=2)))) is not None
     assert refused(ledger(Limit(DCU_MEM, 0)), pod(app(want(percent=50)))) is None
+
+
+def test_a_percentage_is_judged_by_its_cards_also_on_nodes_that_are_not_the_best() -> None:
+    on = Ledger()
+    for name, mem in (("a", 4000), ("b", 8000), ("c", 4000), ("d", 8000)):
+        on.set_node(NodeRecord(NodeName(name), (card(f"{name}0", mem_mib=mem),)))
+    on.set_quota(QuotaRecord("ns", "q", (Limit(MEM, 3000),)))
+    decision = on.decide(pod(app(want(percent=50))))
+    assert decision.feasible == ["a", "c"]
+    assert {one.text for one in decision.refusals.values()} == {
+        "ResourceQuotaNotFit: namespace ns: limits.nvidia.com/gpumem: used 0, asked 4000, limit 3000"
+    }
