@@ -322,13 +322,16 @@ class Broker:
         )
 
     def _tell_mixed(self, newcomer: Place) -> None:
-        """The first or last process of a tenant may change for others whether priorities are mixed."""
+        """The first or last process of a tenant may change for others of its cards whether priorities are mixed."""
         own = newcomer.file.policy
         if own is None or len(list(newcomer.known())) > 1:
             return
+        cards = {card.uuid for card in newcomer.cards}
         for place in self.places:
             policy = place.file.policy
-            if place is not newcomer and policy is not None and policy.priority != own.priority:
+            if policy is None or policy.priority == own.priority or place is newcomer:
+                continue
+            if any(card.uuid in cards for card in place.cards):
                 self._tell_limits(place, place.known())
 
     def _end(self, place: Place, session: Session, end: End, why: str = "") -> None:

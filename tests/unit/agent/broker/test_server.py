@@ -162,6 +162,16 @@ async def test_mixed_priorities_are_told_to_those_who_are_there_already(stage):
     assert not (await low.read()).mixed
 
 
+async def test_who_comes_and_goes_is_no_news_to_tenants_of_other_cards(stage):
+    stage.grant("low", priority=1)
+    stage.grant("high", priority=0, cards=(OTHER,))
+    low = await stage.joined("low")
+    high = await stage.joined("high")
+    high.socket.close()
+    await stage.until(lambda: stage.broker.ended[End.LEFT])
+    assert low.quiet()
+
+
 async def test_a_grant_that_goes_takes_its_door_and_sessions_along(stage):
     folder = stage.grant("a")
     client = await stage.joined("a")
