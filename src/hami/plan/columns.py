@@ -32,6 +32,9 @@ NO_SLOT, USED, USED_ALL, NO_UNITS = 8, 16, 32, 64
 """What is left on a card, in the bits above: no slot; somebody uses it, who may ask for all of its 100 percent; no
 percent of those it has."""
 
+MAX_CARDS = 127
+"""Cards of a node that a scan can count (`plan.tally`); a node with more is looked at card by card."""
+
 FEW_ROWS = 512
 """Up to so many are picked rather than all be looked at."""
 
@@ -61,7 +64,7 @@ class Columns:
         self.cards = np.zeros(rows, np.int32)
         """How many a node has, of all families."""
         self.odd: set[int] = set()
-        """Rows of which cards do not tell everything: not `usable`, or `mig`."""
+        """Rows that a scan alone cannot judge: not `usable`, `mig`, or of more than `MAX_CARDS`."""
         self.host_cpu = np.full(rows, ANY_CPU)
         """Milli-CPU free on the host; `ANY_CPU` where nobody said."""
         self.host_whole = np.full(rows, ANY_CPU)
@@ -116,9 +119,9 @@ class Columns:
         self.registered[row] = state is not None
         self.usable[row] = state is not None and state.problem is None
         self.mig[row] = state is not None and any(one.card.mode == MIG for one in state.cards)
-        odd = state is not None and not (self.usable[row] and not self.mig[row])
-        (self.odd.add if odd else self.odd.discard)(row)
         states = state.cards if state else ()
+        odd = state is not None and (state.problem is not None or self.mig[row] or len(states) > MAX_CARDS)
+        (self.odd.add if odd else self.odd.discard)(row)
         self.cards[row] = len(states)
         self.node_score[row] = score.node(states)
         self._write_ids(row, tuple(one.card.id for one in states))

@@ -10,7 +10,7 @@ import numpy as np
 from hami.model.ask import Ask, CardAsk
 from hami.model.refusal import Refusal
 from hami.plan import refuse
-from hami.plan.columns import Bools, Columns, Longs
+from hami.plan.columns import MAX_CARDS, Bools, Columns, Longs
 from hami.plan.cut import Cut
 from hami.plan.fit import fit, wants
 from hami.plan.policies import chain
@@ -68,10 +68,11 @@ class Screen:
             self._refuse(position, refuse.unusable(self._state(position).problem or ""))
 
     def _look_closely(self) -> None:
-        """What columns cannot tell: places of MIG instances, quotas that depend on the cards."""
-        close = self._open
+        """What columns cannot tell: places of MIG instances, more cards than can be counted, quotas that depend on the
+        cards."""
+        close, columns = self._open, self.table.columns
         if not self.ask.budgets:
-            close = close & self._cut.of(self.table.columns.mig)
+            close = close & (self._cut.of(columns.mig) | (self._cut.of(columns.cards) > MAX_CARDS))
         for position in np.flatnonzero(close).tolist():
             result = fit(self.ask, self._state(position))
             if isinstance(result, Refusal):

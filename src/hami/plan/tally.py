@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hami.model.refusal import Reason
-from hami.plan.columns import Bytes, Longs
+from hami.plan.columns import MAX_CARDS, Bytes, Longs
 
 REASONS = (
     Reason.NOT_HEALTHY,
@@ -24,9 +24,7 @@ REASONS = (
     Reason.CORES_EXHAUSTED,
 )
 """Reasons that are counted; a tally holds `TALLY_BITS` bits for each, in this order."""
-TALLY_BITS = 7
-MAX_CARDS = 2**TALLY_BITS - 1
-"""Cards of a node that a tally can count."""
+TALLY_BITS = MAX_CARDS.bit_length()
 
 FIRST = {reason: number for number, reason in enumerate(REASONS, 1)}
 LACKS_MEMORY = FIRST[Reason.INSUFFICIENT_MEMORY]

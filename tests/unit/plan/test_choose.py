@@ -11,6 +11,7 @@ from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.choose import Decision, choose
+from hami.plan.columns import MAX_CARDS
 from hami.plan.fit import fit
 from hami.plan.refusals import Refusals
 from hami.plan.snapshot import CardState, NodeState
@@ -301,3 +302,13 @@ def test_only_nodes_with_instances_and_the_best_one_are_looked_at_closely(monkey
     decision = choose(pod(app(want(1000))), table(*plain, cut, silent))
     assert decision.feasible == [*(f"n{number}" for number in range(9)), "cut"]
     assert looked == ["cut"]
+
+
+@pytest.mark.parametrize("cards", [MAX_CARDS, MAX_CARDS + 1, 256, 300])
+def test_a_node_of_more_cards_than_a_scan_can_count_is_judged_card_by_card(cards: int) -> None:
+    index = table(node(*(used(f"d{place}") for place in range(cards)), name="wide"))
+    assert choose(pod(app(want(8000, cards=cards))), index).feasible == ["wide"]
+    assert choose(pod(app(want(8001))), index).reasons() == {
+        "wide": f"{cards}/{cards} CardInsufficientMemory: missing 1 MiB on the best card"
+    }
+    assert choose(pod(app(want(8000))), index).feasible == ["wide"]
