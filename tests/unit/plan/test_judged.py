@@ -357,3 +357,13 @@ def test_cards_of_a_kind_that_came_later_count_as_the_kind_that_is_nearest_until
     assert own.outdated(columns)
     anew = finish(judging(demand, GPU, columns))
     assert anew.rows.worth[0][2, 0] == mem // 300
+
+
+def test_a_family_that_no_card_was_of_when_it_was_judged_has_no_room_until_it_is_judged_anew() -> None:
+    ledger, demand = Ledger(), demand_of({300: 3})
+    columns, own = columns_of(ledger), finish(judging(demand, GPU, columns_of(ledger)))
+    ledger.set_node(NodeRecord(NodeName("first"), (card("first", 0),)))
+    own.follow(columns)
+    own.rows.refresh(columns, np.arange(columns.rows))
+    assert own.rows.room[0] == 0
+    assert own.outdated(columns)

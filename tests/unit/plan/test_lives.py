@@ -82,6 +82,9 @@ def test_pods_of_one_card_are_not_followed_and_those_of_two_are() -> None:
     assert lives.at_once(GPU) == {}
     running(lives, "two", 2)
     assert lives.at_once(GPU) == {2: 1.0}
+    lives.ask(GPU, 2)
+    lives.end(PodUid("two"))
+    assert lives.at_once(GPU) == {2: 0.5}, "it lived for one of two asks, of which one was for two cards"
 
 
 def test_after_a_restart_the_pods_that_run_are_the_first_guess_and_their_number_tells_no_time() -> None:

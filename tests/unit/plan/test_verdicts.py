@@ -135,6 +135,17 @@ def test_where_shapes_are_forgotten_and_nodes_have_come_there_is_room_for_all() 
     assert len(index.recall._verdicts) == 2
 
 
+def test_of_a_shape_in_the_place_of_a_forgotten_one_nothing_is_known_yet() -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    index.put(node(used("d1", mem=4000), name="n1"))
+    index.recall.SHAPES = 1
+    assert choose(pod(app(want(1000))), index).feasible == ["n0", "n1"]
+    large = pod(app(want(6000)))
+    assert choose(large, index, ["n0"]).feasible == ["n0"]
+    assert choose(large, index).feasible == ["n0"]
+
+
 def test_as_many_nodes_as_there_are_rows_are_known_to_the_last_one() -> None:
     index = Index()
     while len(index.rows) < len(index.columns.version):
