@@ -145,6 +145,7 @@ class Scheduler:
             self.waker.freed,
             turned=self.tell_of_node,
             seen=self.hosts.node if self.hosts else lambda _node: None,
+            gone=self.hosts.node_gone if self.hosts else lambda _name: None,
         )
         self.pods = PodDoor(
             self.engine.ledger,

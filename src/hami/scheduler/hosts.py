@@ -50,9 +50,15 @@ class Hosts:
         self._pods.clear()
         self._used.clear()
 
+    def node_gone(self, name: str) -> None:
+        """A node is deleted; what its pods use is given back as they go."""
+        self._allocatable.pop(name, None)
+
     def _add(self, name: str, cpu: int) -> None:
         self._used[name] = self._used.get(name, 0) + cpu
         self._tell(name)
+        if not self._used[name]:
+            del self._used[name]
 
     def _tell(self, name: str) -> None:
         if name in self._allocatable:

@@ -42,8 +42,10 @@ class NodeDoor:
         *,
         turned: Turned = lambda _node, _problem: None,
         seen: Callable[[Node], None] = lambda _node: None,
+        gone: Callable[[str], None] = lambda _name: None,
     ) -> None:
-        """`seen` is told every node that registers cards, once the ledger has it."""
+        """`seen` is told every node that registers cards, once the ledger has it; `gone` the name of one that is
+        deleted."""
         self._ledger = ledger
         self._vendors = vendors
         self._handshakes = handshakes
@@ -51,6 +53,7 @@ class NodeDoor:
         self._freed = freed
         self._turned = turned
         self._seen = seen
+        self._told_gone = gone
         self._nodes: dict[str, Node] = {}
         """Last state of nodes that register cards, to be judged again when time alone has passed."""
         self._records: dict[str, NodeRecord] = {}
@@ -107,6 +110,7 @@ class NodeDoor:
 
     def _gone(self, name: str) -> None:
         self._handshakes.forget(name)
+        self._told_gone(name)
         self._nodes.pop(name, None)
         if self._records.pop(name, None) is not None:
             self._ledger.drop_node(NodeName(name))

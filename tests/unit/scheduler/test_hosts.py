@@ -59,3 +59,17 @@ def test_a_pod_requests_what_runs_together_or_its_largest_init_container() -> No
     assert cpu_milli(pod("a", "1", "250m", init="500m")) == 1250
     assert cpu_milli(pod("b", "1", init="3")) == 3000
     assert cpu_milli(pod("c", "much")) == 0
+
+
+def test_of_nodes_and_pods_that_have_gone_nothing_is_kept(told: tuple[Hosts, dict[str, float]]) -> None:
+    """Node names of a cluster that grows and shrinks are new ones each time."""
+    hosts, found = told
+    hosts.node(node("8"))
+    hosts.pod(pod("one", "1"))
+    hosts.node_gone("n")
+    hosts.node_gone("never there")
+    hosts.gone(PodUid("one"))
+    assert found["n"] == 7000, "nobody is told of a node that is not there"
+    assert (hosts._allocatable, hosts._used, hosts._pods) == ({}, {}, {})
+    hosts.node(node("4"))
+    assert found["n"] == 4000

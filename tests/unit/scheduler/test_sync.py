@@ -24,6 +24,7 @@ class Doors:
         self.handshakes = Handshakes(150.0, lambda: stage.now, lambda: 1_800_000_000.0)
         vendors = stage.engine.vendors
         self.turned: list[tuple[str, str | None]] = []
+        self.gone: list[str] = []
         self.nodes = NodeDoor(
             stage.ledger,
             vendors,
@@ -31,6 +32,7 @@ class Doors:
             self.gate,
             self.freed.append,
             turned=lambda node, problem: self.turned.append((node, problem)),
+            gone=self.gone.append,
         )
         self.pods = PodDoor(stage.ledger, vendors, stage.engine.waiting, self.gate, self.freed.append)
 
@@ -64,6 +66,16 @@ def test_nodes_and_pods_arrive_in_any_order(doors: Doors, stage: Any) -> None:
     doors.nodes(Added(doors.node("a")))
     assert stage.used("a") == [4000]
     assert stage.ledger.recount() == []
+
+
+def test_a_node_that_is_deleted_or_no_longer_listed_is_told_of(doors: Doors) -> None:
+    for name in ("a", "b", "c"):
+        doors.nodes(Added(doors.node(name)))
+    doors.nodes(Deleted("", "a", "uid-a"))
+    doors.nodes.begin()
+    doors.nodes(Added(doors.node("c")))
+    doors.nodes(Synced(1, "1"))
+    assert doors.gone == ["a", "b"]
 
 
 def test_the_gate_opens_once_both_lists_are_complete(doors: Doors) -> None:
