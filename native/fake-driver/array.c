@@ -31,6 +31,7 @@ static CUresult array_end(uint64_t key, int kind)
     if (entry->holders == 1)
         fake_take(entry->card, -entry->bytes);
     fake_drop(entry);
+    fake_array_gone(key, NULL);
     return fake_leave(CUDA_SUCCESS);
 }
 

@@ -9,6 +9,7 @@ static struct {
     uint64_t of; /* object or array; 0: free */
     uint64_t where[5];
     struct alloc *behind;
+    const fake_context *context; /* of the array; NULL: an object is of none */
 } bindings[BINDINGS];
 
 static void let_go(uint64_t of, const uint64_t *where)
@@ -21,7 +22,17 @@ static void let_go(uint64_t of, const uint64_t *where)
     }
 }
 
-static void hold(uint64_t of, const uint64_t *where, struct alloc *behind)
+void fake_array_gone(uint64_t array, const fake_context *context)
+{
+    for (int i = 0; i < BINDINGS; i++) {
+        if (bindings[i].of != 0 && bindings[i].context != NULL && (bindings[i].of == array || bindings[i].context == context)) {
+            bindings[i].of = 0;
+            fake_unhold(bindings[i].behind);
+        }
+    }
+}
+
+static void hold(uint64_t of, const uint64_t *where, struct alloc *behind, const fake_context *context)
 {
     for (int i = 0; i < BINDINGS; i++) {
         if (bindings[i].of == 0) {
@@ -29,6 +40,7 @@ static void hold(uint64_t of, const uint64_t *where, struct alloc *behind)
             bindings[i].of = of;
             memcpy(bindings[i].where, where, sizeof bindings[i].where);
             bindings[i].behind = behind;
+            bindings[i].context = context;
             return;
         }
     }
@@ -50,7 +62,7 @@ API CUresult cuMulticastBindMem(CUmemGenericAllocationHandle object, size_t offs
     pthread_mutex_lock(&fake_lock);
     struct alloc *entry = fake_live_alloc(handle, A_VMM);
     if (entry != NULL)
-        hold(object, (const uint64_t[5]){offset}, entry);
+        hold(object, (const uint64_t[5]){offset}, entry, NULL);
     return fake_leave(entry == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS);
 }
 
@@ -74,7 +86,7 @@ API CUresult cuMemMapArrayAsync(CUarrayMapInfo *parts, unsigned int count, CUstr
         if (parts[i].operation == CU_MEM_OPERATION_TYPE_UNMAP || entry != NULL)
             let_go(parts[i].array, where);
         if (parts[i].operation == CU_MEM_OPERATION_TYPE_MAP && entry != NULL)
-            hold(parts[i].array, where, entry);
+            hold(parts[i].array, where, entry, fake_current());
     }
     return fake_leave(CUDA_SUCCESS);
 }

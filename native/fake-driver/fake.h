@@ -59,6 +59,9 @@ fake_context *fake_current(void);
 /* Host memory at that address has been freed, or with NULL all that was made in the context. Under the lock. */
 void fake_host_gone(const fake_context *context, const void *address);
 
+/* A sparse array, or with 0 all of a context, holds nothing any more. Under the lock. */
+void fake_array_gone(uint64_t array, const fake_context *context);
+
 API CUresult cuCtxSynchronize(void);
 
 /* Give back the lock, and answer. */

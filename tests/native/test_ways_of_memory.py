@@ -127,6 +127,25 @@ def test_memory_stays_charged_while_anything_holds_it_and_no_longer(container: C
     assert tried(container, KEPT, how).split() == [str(HELD_MIB // 256 * 256), "0", "1024"]
 
 
+ENDS = """
+own = c_void_p()
+assert cuda.cuCtxCreate_v2(byref(own), 0, 0) == 0
+cuda.cuArray3DCreate_v2(byref(array), struct.pack("QQQiII", 65536, 65536, 0, 0x20, 1, 0x40))
+assert [by_array() for _ in range(8)] == [0] * 8
+assert (cuda.cuArrayDestroy(array) if sys.argv[1] == "array" else cuda.cuCtxDestroy_v2(own)) == 0
+print(take(lambda: create()[0]))
+"""
+
+
+@pytest.mark.parametrize(("how", "left"), [("array", "3072"), ("context", "3584")])
+def test_a_sparse_array_holds_nothing_when_it_or_its_context_has_ended(
+    container: Container, how: str, left: str
+) -> None:
+    """There were 2 GiB in it. Two contexts are left, or one."""
+    before = KEPT[: KEPT.index("cuda.cuMulticastCreate")]
+    assert tried(container, before + ENDS, how) == left
+
+
 # ---- local memory of kernels ----
 
 LOCAL = """

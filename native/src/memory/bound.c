@@ -127,24 +127,31 @@ CUresult cuMulticastUnbind(CUmemGenericAllocationHandle object, CUdevice device,
 
 /* ---- sparse arrays ---- */
 
-static hami_map arrays = HAMI_MAP_INIT; /* array or mipmap -> a block of no bytes, as its tag */
+static hami_map arrays = HAMI_MAP_INIT; /* array or mipmap -> a block of no bytes, in place of them; tag: its context */
 
 static bool same_part(const hami_binding *each, const uint64_t *where)
 {
     return memcmp(each->where, where, sizeof each->where) == 0;
 }
 
+static hami_block *block_in(hami_entry entry)
+{
+    return (hami_block *)(uintptr_t)entry.bytes;
+}
+
 static hami_block *block_of(uint64_t array)
 {
     hami_entry entry;
+    CUcontext context = NULL;
     if (hami_map_get(&arrays, array, false, &entry))
-        return (hami_block *)(uintptr_t)entry.tag;
+        return block_in(entry);
+    USE(cuCtxGetCurrent, &context);
     hami_block *made = calloc(1, sizeof *made);
     if (made == NULL)
         return NULL;
     made->holders = 1;
     made->owner = made->loan = -1;
-    hami_map_put(&arrays, (hami_entry){.key = array, .tag = (uint64_t)(uintptr_t)made});
+    hami_map_put(&arrays, (hami_entry){.key = array, .bytes = (int64_t)(uintptr_t)made, .tag = (uint64_t)(uintptr_t)context});
     return made;
 }
 
@@ -192,6 +199,15 @@ void hami_array_gone(uint64_t array)
     hami_entry entry;
     hami_vmm_lock();
     if (hami_map_get(&arrays, array, true, &entry))
-        hami_vmm_drop((hami_block *)(uintptr_t)entry.tag, 1);
+        hami_vmm_drop(block_in(entry), 1);
+    hami_vmm_unlock();
+}
+
+void hami_arrays_gone(CUcontext context)
+{
+    hami_entry entry;
+    hami_vmm_lock();
+    while (hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
+        hami_vmm_drop(block_in(entry), 1);
     hami_vmm_unlock();
 }

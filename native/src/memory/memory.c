@@ -77,6 +77,7 @@ void hami_memory_gone(CUcontext context)
     while (hami_map_take_tag(&buffers, (uint64_t)(uintptr_t)context, &entry) ||
            hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
         forget(entry);
+    hami_arrays_gone(context);
     hami_modules_gone(context);
     hami_local_gone(context);
     hami_graph_context_gone();

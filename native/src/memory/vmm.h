@@ -52,7 +52,8 @@ bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark);
 /* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In memory.c. */
 int hami_buffer_mark(CUdeviceptr address, int fresh);
 
-/* An array or mipmap has been destroyed: it holds nothing any more. */
+/* An array or mipmap has been destroyed, or all of a context with it: it holds nothing any more. */
 void hami_array_gone(uint64_t array);
+void hami_arrays_gone(CUcontext context);
 
 #endif
