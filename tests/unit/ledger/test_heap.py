@@ -84,3 +84,16 @@ def test_twelve_kib_a_node_are_written_in_parts_that_are_kept_and_then_free(monk
         tracemalloc.stop()
     assert 2000 * 12 * 1024 <= most < 2000 * 12 * 1024 + MIB
     assert left < MIB
+
+
+def test_no_part_is_as_large_as_what_would_be_given_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[int] = []
+
+    def smaller(part: int, left: int) -> int:
+        parts.append(min(part, left))
+        return parts[-1]
+
+    monkeypatch.setattr(heap, "min", smaller, raising=False)
+    assert told(monkeypatch, Library(), 3000)
+    assert sum(parts) == 3000 * 12 * 1024
+    assert max(parts) < heap.LARGE

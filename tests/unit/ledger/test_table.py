@@ -102,3 +102,14 @@ def test_longer_names_of_one_length_that_begin_like_ours_are_others() -> None:
 def test_rows_of_the_largest_clusters_have_their_numbers(last: int) -> None:
     rows = rows_of(numbered(2 * FEW)) | {"gpu-node-99999": last}
     assert Names(rows).rows(list(rows)).tolist() == list(rows.values())
+
+
+def test_a_place_is_the_highest_bits_of_the_sum_of_words_each_times_its_odd_number() -> None:
+    names = numbered(2 * FEW)
+    table = Table(rows_of(names))
+    words = Spelled(names).words(table._width)
+    bits = len(table._places).bit_length() - 1
+    for factors in _FACTORS:
+        assert (factors % 2 == 1).all()
+        sums = [sum(int(w) * int(f) for w, f in zip(own, factors, strict=False)) % 2**64 for own in words.T]
+        assert table._hash(words, factors).tolist() == [one >> 64 - bits for one in sums]

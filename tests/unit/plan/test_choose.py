@@ -1,5 +1,6 @@
 """Many nodes, one ask: who is best, and that nobody is forgotten."""
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -14,6 +15,7 @@ from hami.plan.choose import Decision, choose
 from hami.plan.columns import MAX_CARDS
 from hami.plan.fit import fit
 from hami.plan.refusals import Refusals
+from hami.plan.screen import Screen
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, card, init, node, pod, sidecar, used, want
@@ -312,3 +314,10 @@ def test_a_node_of_more_cards_than_a_scan_can_count_is_judged_card_by_card(cards
         "wide": f"{cards}/{cards} CardInsufficientMemory: missing 1 MiB on the best card"
     }
     assert choose(pod(app(want(8000))), index).feasible == ["wide"]
+
+
+@pytest.mark.parametrize(("nodes", "rows", "everything"), [(9, 2, False), (9, 3, True), (8, 2, False), (9, 6, True)])
+def test_where_a_third_is_to_be_looked_at_all_are(nodes: int, rows: int, everything: bool) -> None:
+    states = table(*(node(used(f"d{number}"), name=f"n{number}") for number in range(nodes)))
+    screen = Screen(pod(app(want())), states, np.arange(rows))
+    assert isinstance(screen._rows, slice) == everything

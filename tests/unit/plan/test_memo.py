@@ -47,3 +47,13 @@ def test_who_is_known_is_not_numbered_again() -> None:
     pairs = [(1, 2), (2, 1), (1, 2), (0, 0)]
     assert numbers(table, pairs, number) == numbers(table, pairs, number)
     assert number.asked == 3
+
+
+def test_hundreds_of_pairs_as_nodes_have_them_seldom_meet() -> None:
+    table, number = Memo(), Counter()
+    assert len(table._one) == len(table._two) == len(table._number) == 8192
+    pairs = [(tally << 42, total << 24 | fit) for tally in range(20) for total in range(4) for fit in range(5)]
+    numbers(table, pairs, number)
+    number.asked = 0
+    numbers(table, pairs, number)
+    assert number.asked < 40

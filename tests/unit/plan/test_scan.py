@@ -1,6 +1,7 @@
 """A scan over columns says of every card what `plan.rules` says of it, and counts that node by node."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from random import Random
 
@@ -16,7 +17,7 @@ from hami.plan.columns import TOP, Columns
 from hami.plan.cut import Cut
 from hami.plan.need import Needs
 from hami.plan.rules import WHOLE
-from hami.plan.scan import USUAL_NUMAS, Scan
+from hami.plan.scan import USUAL_NUMAS, Scan, _numbers
 from hami.plan.sieve import Sieves
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.tally import REASONS, counts
@@ -203,3 +204,22 @@ def test_columns_that_never_had_a_card_are_looked_at_once() -> None:
     assert needs.of(columns, want()) is needs.of(columns, want())
     assert needs.of(columns, want()).total.sum() == 0
     assert NVIDIA not in {family for family, _, _ in columns.kinds}
+
+
+@pytest.mark.parametrize(
+    ("numas", "numbers"),
+    [
+        ([], range(1)),
+        ([0], range(1)),
+        ([3, 5], range(6)),
+        ([-1, -1], range(-1, 1)),
+        ([0, 12], range(13)),
+        ([0, 2 * USUAL_NUMAS - 1], range(2 * USUAL_NUMAS)),
+        ([0, 2 * USUAL_NUMAS], [0, 2 * USUAL_NUMAS]),
+        ([-5, 12, 12], [-5, 12]),
+    ],
+)
+def test_numa_numbers_that_are_near_each_other_are_counted_through_and_others_sorted(
+    numas: list[int], numbers: Sequence[int]
+) -> None:
+    assert _numbers(np.array([numas], np.int32)) == numbers

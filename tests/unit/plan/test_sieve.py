@@ -53,3 +53,29 @@ def test_no_more_than_so_many_sieves_are_kept_the_latest_used_last() -> None:
     assert sieves.of(columns, want(1, cores=0), False) is first[0]
     assert sieves.of(columns, want(1, cores=1), False) is not first[1]
     assert len(sieves._kept) == Sieves.SIZE
+
+
+@pytest.mark.parametrize(("nodes", "changed", "everything"), [(9, 2, False), (9, 3, True), (8, 2, False), (9, 6, True)])
+def test_where_a_third_has_changed_all_are_looked_at(
+    nodes: int, changed: int, everything: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, sieves, looked = Columns(), Sieves(), []
+    for row in range(nodes):
+        columns.write(row, node(used(f"d{row}")))
+    sieves.of(columns, want(1), False)
+    for row in range(changed):
+        columns.write_use(row, 0, used(f"d{row}", 1, 5))
+    look = Sieve._look
+    monkeypatch.setattr(Sieve, "_look", lambda own, cut, rows: looked.append(rows) or look(own, cut, rows))
+    sieves.of(columns, want(1), False)
+    assert [isinstance(rows, slice) for rows in looked] == [everything]
+
+
+def test_when_cards_have_changed_nothing_is_kept_of_how_they_were() -> None:
+    columns, sieves = Columns(), Sieves()
+    columns.write(0, node(used("d0")))
+    before = [sieves.of(columns, want(1, cores=cores), False) for cores in (0, 10)]
+    assert len(sieves._kept) == 2
+    columns.write(0, node(used("d0"), used("d1")))
+    assert sieves.of(columns, want(1), False) not in before
+    assert len(sieves._kept) == 1

@@ -205,3 +205,11 @@ def test_asks_that_may_be_fitted_otherwise_share_no_verdicts(other: Ask) -> None
     assert index.recall.verdicts(other, index.columns) is not kept
     alike = replace(ask, containers=(replace(ask.containers[0], name="another"),), node_policy=NodePolicy.SPREAD)
     assert index.recall.verdicts(alike, index.columns) is kept
+
+
+def test_a_new_shape_takes_the_room_of_the_one_that_was_not_used_for_longest() -> None:
+    index = Index()
+    index.put(node(used("d0"), name="n0"))
+    index.recall.SHAPES = 2
+    first, _ = (index.recall.verdicts(pod(app(want(size))), index.columns) for size in (1, 2))
+    assert index.recall.verdicts(pod(app(want(3))), index.columns) is first
