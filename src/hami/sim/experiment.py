@@ -62,6 +62,9 @@ def check(setting: Setting, policy: str) -> None:
         raise Malformed("--nodes", "no node with a card", "at least one node with a card")
     if not setting.jobs:
         raise Malformed("--pods", "no pod", "at least one pod")
+    ours = [job for job in setting.jobs if job.cards]
+    if ours and not setting.departures and not any(job.card_mem or job.card_percent or job.card_core for job in ours):
+        raise Malformed("--pods", "no part of any card", "card_mem, card_percent, card_core or gpus of some pod")
     one_of_each_name((machine.name for machine in setting.machines), "--nodes")
     one_of_each_name((job.name for job in setting.jobs), "--pods")
     if setting.departures and all(job.leaves is None for job in setting.jobs):

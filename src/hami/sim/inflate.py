@@ -25,7 +25,8 @@ def inflate(jobs: Sequence[Job], machines: Sequence[Machine], ratio: float, seed
     asked = sum(cards_worth(job, card) for job in order)
     if asked > most:
         return _cut(order, asked, most, card, rng)
-    while any(job.cards for job in base):
+    asking = any(_share(job, card) > 0 for job in base)
+    while asking:  # else drawing would never end
         job = rng.choice(base)
         if asked + _share(job, card) > most:
             break

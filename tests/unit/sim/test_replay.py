@@ -258,6 +258,15 @@ def test_a_policy_nobody_knows_is_refused_by_name() -> None:
         experiment.run(Setting(MACHINES, ()), "fastest", 1)
 
 
+def test_a_list_whose_columns_say_how_many_cards_and_nothing_of_their_size_is_no_load() -> None:
+    jobs = (Job("a", cards=1, leaves=1.0), Job("b", cpu_milli=1))
+    with pytest.raises(Malformed, match="no part of any card"):
+        experiment.check(Setting(MACHINES, jobs), "pack")
+    experiment.check(Setting(MACHINES, jobs, departures=True), "pack")
+    experiment.check(Setting(MACHINES, (Job("b", cpu_milli=1),)), "pack")
+    experiment.check(Setting(MACHINES, (*jobs, Job("c", cards=1, card_percent=1))), "pack")
+
+
 def outcome(policy: str, seed: int, allocation: float) -> Outcome:
     return Outcome(policy, seed, allocation, 1, 0, 0.1, 2.0, {}, Waits(1.0, 0.0, 5.0, 5.0, 1))
 

@@ -125,6 +125,12 @@ def test_a_table_that_cannot_be_used_is_named_to_the_cell(text: str, path: str) 
     assert fault.value.path == path
 
 
+def test_jobs_that_ask_for_no_part_of_a_card_are_not_drawn_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.sim.inflate.random.Random.choice", lambda *_: pytest.fail("drawn"))
+    jobs = [Job("a", cards=1), Job("b", cpu_milli=1)]
+    assert sorted(job.name for job in inflate(jobs, MACHINES, 1.3, seed=1)) == ["a", "b"]
+
+
 def test_a_load_is_reached_and_not_passed() -> None:
     jobs = [share(f"s{number}", 470) for number in range(5)] + [whole("w")]
     order = inflate(jobs, MACHINES, 1.3, 7)
