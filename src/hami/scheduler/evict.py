@@ -116,7 +116,10 @@ class Evictor:
                 break  # the others are still to be looked at in the next one
             if self._wants(waiter) and self._waits(waiter):
                 self._looked[waiter.ask.pod.uid] = waiter.tried
-                made += await self._make_room(waiter)
+                try:
+                    made += await self._make_room(waiter)
+                except Exception:  # a fault over one pod ends no scheduler, which would meet it again at its start
+                    log.exception("no room is made for pod %s", waiter.ask.pod)
         return made
 
     def _wants(self, waiter: Waiter) -> bool:

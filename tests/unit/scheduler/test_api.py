@@ -14,6 +14,7 @@ from tests.unit.plan.builders import app, card, pod, want
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.ledger.survey import survey
+from hami.model.errors import Bug
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.plan.fixes import Change
@@ -351,6 +352,26 @@ async def test_a_pod_that_waits_is_advised_once_for_each_refusal(stage: Any) -> 
     engine.decide(big, None)
     await adviser.round()
     assert told[1:] == [("pod-big", "the nearest change that makes it fit: ask at most 5500 MiB a card (on n3)")]
+
+
+async def test_a_fault_over_one_pod_keeps_no_other_from_its_advice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stage: Any
+) -> None:
+    def faulty(ledger: Ledger, ask: Any, **more: Any) -> Any:
+        if ask.pod.uid == "odd":
+            raise Bug("no container lacks cards, and yet there is no plan")
+        return survey(ledger, ask, **more)
+
+    monkeypatch.setattr("hami.scheduler.api.advise.survey", faulty)
+    engine = stage.engine
+    stage.node("a", mem=1000)
+    told: list[str] = []
+    monkeypatch.setattr(engine.narrator, "advised", lambda ref, _: told.append(ref.uid))
+    for uid in ("odd", "big"):
+        engine.decide(pod(app(want(6000)), uid=uid), None)
+    await Adviser(engine).round()
+    assert told == ["big"]
+    assert "gets no advice" in caplog.text
 
 
 async def test_advice_names_no_other_pod(stage: Any) -> None:

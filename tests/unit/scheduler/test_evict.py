@@ -10,6 +10,7 @@ import pytest
 
 from hami.kube.errors import Forbidden
 from hami.model.ask import Ask
+from hami.model.errors import Bug
 from hami.model.ids import PodUid
 from hami.plan.choose import Decision
 from hami.scheduler import preempt
@@ -401,6 +402,26 @@ async def test_the_search_for_victims_gives_way_to_other_requests_every_millisec
     assert len(choice.victims) == len(answer["NodeNameToMetaVictims"]["a"]["Pods"]) == 6
     assert by_evictor > 10
     assert turns > 10
+
+
+async def test_a_fault_over_one_pod_keeps_no_other_from_its_room(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.stage.node("b", mem=10000)
+    scene.holder("on-a", 8000, node="a")
+    scene.holder("on-b", 8000, node="b")
+    scene.waits("odd", 6000, 20, "a")
+    scene.waits("vip", 6000, 10, "b")
+    choose = scene.evictor.choose
+
+    async def faulty(ask: Ask, offered: Sequence[str]) -> object:
+        if ask.pod.name == "odd":
+            raise Bug("no container lacks cards, and yet there is no plan")
+        return await choose(ask, offered)
+
+    monkeypatch.setattr(scene.evictor, "choose", faulty)
+    assert await scene.evicted() == ["on-b"]
+    assert "no room is made for pod default/odd" in caplog.text
 
 
 @pytest.mark.parametrize(("most", "expected"), [(5999, []), (6000, ["low"])])

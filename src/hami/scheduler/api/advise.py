@@ -5,12 +5,15 @@ as the refusal stays the same. Events are read by all who may see the pod, so no
 """
 
 import asyncio
+import logging
 
 from hami.ledger.survey import Survey, survey
 from hami.model.ids import PodUid
 from hami.plan.fixes import Change
 from hami.scheduler.engine import Engine
 from hami.scheduler.unhurried import unhurried
+
+log = logging.getLogger(__name__)
 
 EVERY = 1.0
 """Seconds between rounds."""
@@ -40,7 +43,11 @@ class Adviser:
         fresh = [one for one in waiters if one.told and self._told.get(one.ask.pod.uid) != one.told]
         for waiter in fresh[:A_ROUND]:
             self._told[waiter.ask.pod.uid] = waiter.told
-            text = advice(await unhurried(survey(self._engine.ledger, waiter.ask, closely=CLOSELY)))
+            try:
+                text = advice(await unhurried(survey(self._engine.ledger, waiter.ask, closely=CLOSELY)))
+            except Exception:  # a fault over one pod ends no scheduler, which would meet it again at its start
+                log.exception("pod %s gets no advice", waiter.ask.pod)
+                continue
             if text is not None:
                 self._engine.narrator.advised(waiter.ask.pod, text)
 
