@@ -102,6 +102,7 @@ def test_longer_names_of_one_length_that_begin_like_ours_are_others() -> None:
 def test_rows_of_the_largest_clusters_have_their_numbers(last: int) -> None:
     rows = rows_of(numbered(2 * FEW)) | {"gpu-node-99999": last}
     assert Names(rows).rows(list(rows)).tolist() == list(rows.values())
+    assert last in Table(rows)._places, "and are not left to the dictionary"
 
 
 def test_a_place_is_the_highest_bits_of_the_sum_of_words_each_times_its_odd_number() -> None:

@@ -137,10 +137,12 @@ def test_where_shapes_are_forgotten_and_nodes_have_come_there_is_room_for_all() 
 
 def test_of_a_shape_in_the_place_of_a_forgotten_one_nothing_is_known_yet() -> None:
     index = Index()
-    index.put(node(used("d0"), name="n0"))
-    index.put(node(used("d1", mem=4000), name="n1"))
+    index.put(node(used("d0", slots=5, mem=2000, cores=50), name="n0"))  # the best: the other is not looked at exactly
+    names = ["n0", "n1", "n2", "n3"]  # so many that one is looked at by itself
+    for name in names[1:]:
+        index.put(node(used(f"{name}/0", mem=4000), name=name))
     index.recall.SHAPES = 1
-    assert choose(pod(app(want(1000))), index).feasible == ["n0", "n1"]
+    assert choose(pod(app(want(1000))), index).feasible == names
     large = pod(app(want(6000)))
     assert choose(large, index, ["n0"]).feasible == ["n0"]
     assert choose(large, index).feasible == ["n0"]
