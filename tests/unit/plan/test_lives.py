@@ -3,11 +3,15 @@
 import pytest
 
 from hami.ledger.records import PodRecord
-from hami.model.ids import Family, PodUid
-from hami.plan.pack.demand import MEMORY, Demand
+from hami.model.ask import CardAsk
+from hami.model.ids import CardId, Family, PodUid
+from hami.model.plan import Slice
+from hami.plan.pack.demand import MEMORY, Demand, Shape
 from hami.plan.pack.lives import MOST_WIDTHS, Lives
 
 from .packs import GPU, ask, bind, decided, ledger_of
+
+OTHER = Family("other")
 
 
 def running(lives: Lives, uid: str, cards: int) -> None:
@@ -73,6 +77,23 @@ def test_a_pod_that_is_told_of_twice_runs_once_and_leaves_once() -> None:
     lives.end(PodUid("one"))
     lives.end(PodUid("never seen"))
     assert lives.at_once(GPU) == {8: 1.0}, "it lived for one ask, and each ask was for its like"
+
+
+def test_a_container_with_cards_of_two_families_counts_with_each() -> None:
+    both = (
+        *(Slice(CardId(f"g{n}"), GPU, 1000, 10) for n in range(2)),
+        *(Slice(CardId(f"o{n}"), OTHER, 2000, 0) for n in range(4)),
+    )
+    lives, demand = Lives(), Demand()
+    lives.begin(PodUid("one"), [both])
+    assert (lives.at_once(GPU), lives.at_once(OTHER)) == ({2: 1.0}, {4: 1.0}), "not six of the first"
+    demand.see_running(PodUid("one"), [both])
+    demand.see_running(PodUid("two"), [both[:3]])
+    assert demand.mix(GPU) == {Shape(CardAsk(GPU, 2, 10, mem_mib=1000)): 1.0}
+    assert demand.mix(OTHER) == {
+        Shape(CardAsk(OTHER, 4, 0, mem_mib=2000)): 0.5,
+        Shape(CardAsk(OTHER, 1, 0, mem_mib=2000)): 0.5,
+    }
 
 
 def test_pods_of_one_card_are_not_followed_and_those_of_two_are() -> None:

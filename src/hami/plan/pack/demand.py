@@ -12,7 +12,7 @@ from hami.model.ask import Ask, CardAsk, CardRules
 from hami.model.ids import Family, PodUid
 from hami.model.plan import ContainerSlices
 from hami.plan.fit import wants
-from hami.plan.pack.lives import Lives
+from hami.plan.pack.lives import Lives, by_family
 
 MEMORY = 32_768
 """Asks after which all counts are halved."""
@@ -65,11 +65,10 @@ class Demand:
         """A pod is bound. If it was never asked about here, that tells of demand as well: after a restart the running
         ones are the best guess."""
         if self._new(uid):
-            for slices in containers:
-                if slices:
-                    first = slices[0]
-                    self.lives.bound(first.family, len(slices))
-                    self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
+            for slices in (own for container in containers for own in by_family(container)):
+                first = slices[0]
+                self.lives.bound(first.family, len(slices))
+                self._count(Shape(CardAsk(first.family, len(slices), first.core_percent, mem_mib=first.mem_mib)))
         self.lives.begin(uid, containers)
 
     def leave(self, uid: PodUid) -> None:

@@ -5,10 +5,10 @@ ticks once for every container that asks. Pods that wait in vain count among tho
 would run if nobody had to wait.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hami.model.ids import Family, PodUid
-from hami.model.plan import ContainerSlices
+from hami.model.plan import ContainerSlices, Slice
 
 Width = tuple[Family, int]
 """A family, and how many of its cards a container asks for."""
@@ -61,7 +61,8 @@ class Lives:
 
     def begin(self, uid: PodUid, containers: Sequence[ContainerSlices]) -> None:
         """A pod is bound. Told again, nothing changes."""
-        widths = tuple((slices[0].family, len(slices)) for slices in containers if len(slices) > 1)
+        own = (slices for container in containers for slices in by_family(container))
+        widths = tuple((slices[0].family, len(slices)) for slices in own if len(slices) > 1)
         if widths and uid not in self._running:
             self._running[uid] = widths
             for width in widths:
@@ -105,3 +106,11 @@ class Lives:
         idle = [width for width, known in self._widths.items() if not known.running]
         if idle:
             del self._widths[min(idle, key=lambda width: self._widths[width].asked)]
+
+
+def by_family(container: ContainerSlices) -> Iterable[list[Slice]]:
+    """A container's slices of each family it has cards of: each was an ask by itself."""
+    found: dict[Family, list[Slice]] = {}
+    for one in container:
+        found.setdefault(one.family, []).append(one)
+    return found.values()
