@@ -10,7 +10,7 @@ from hami.ledger.records import NodeRecord
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.pack import chooser
-from hami.plan.pack.aside import LAST, lateness, wanted
+from hami.plan.pack.aside import IN_NEED, LAST, lateness, set_aside, wanted
 from hami.plan.pack.lend import Lending
 
 from .packs import GPU, ask, bind, card, decided, ledger_of
@@ -65,6 +65,20 @@ def test_where_nobody_leaves_no_node_is_set_aside() -> None:
     for number in range(20):
         bind(ledger, one := ask(f"p{number}", 1000, 8 if number == 3 else 1), decided(ledger, one))
     assert aside(ledger) == {}
+    pack, columns = ledger._index.pack, ledger._index.columns
+    assert set_aside(pack.demand, GPU, columns).tolist() == [0] * len(columns.version)
+    assert pack._families[GPU].late(1, np.arange(4)) is None
+
+
+def test_where_some_leave_and_nobody_is_wide_nobody_is_late() -> None:
+    ledger = ledger_of(*EIGHTS)
+    for number in range(20):
+        came_and_went(ledger, f"small{number}")
+    look_again(ledger)
+    assert ledger._index.pack._families[GPU].late(1, np.arange(4)) is None
+    late = lively(*EIGHTS)._index.pack._families[GPU].late(1, np.arange(4))
+    assert late is not None
+    assert late.tolist() == [LAST, LAST, 0, 0]
 
 
 def test_others_go_to_a_node_that_is_set_aside_only_where_no_other_has_room() -> None:
@@ -219,6 +233,7 @@ def test_a_node_set_aside_for_others_costs_more_than_one_for_nobody_and_that_mor
     nodes = np.array([0, 4, 8])
     assert lateness(nodes, 8, own=True).tolist() == [LAST, 2 * LAST, 0]
     assert lateness(nodes, 1, own=False).tolist() == [0, LAST, LAST]
+    assert -LAST < IN_NEED < -1e6, "a gain tells whether the node is one of those"
 
 
 @pytest.mark.parametrize("at_once", [2, chooser.AT_ONCE])

@@ -3,6 +3,7 @@
 from random import Random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from hami.ledger.index import Index
@@ -173,12 +174,12 @@ def test_room_is_made_for_a_quarter_more_nodes_or_as_many_as_there_are_and_for_w
         widths.append(columns.standing.shape)
         assert columns.rows == row + 1
     assert widths == [(2, 4), (2, 5), (3, 8), (3, 10), (3, 51)]
-    for name in (*CELLS, "version", "registered", "mig", "usable", "cards", "host_cpu", "node_score"):
+    for name in (*CELLS, "version", "registered", "mig", "usable", "cards", "host_cpu", "host_whole", "node_score"):
         column = getattr(columns, name)
         assert column.shape == (widths[-1] if name in CELLS else widths[-1][1:]), name
     assert not columns.registered[[0, 1, 2, 5, 6, *range(9, 50)]].any()
     assert columns.standing[:, 9:50].min() == columns.standing[2, 50] == ABSENT
-    assert columns.host_cpu.min() == ANY_CPU
+    assert columns.host_cpu.min() == columns.host_whole.min() == ANY_CPU
     assert columns.version[9:50].max() == columns.node_score[9:50].max() == 0
 
 
@@ -205,6 +206,17 @@ def test_number_0_is_no_card() -> None:
 def test_what_a_card_is_has_five_numbers_in_three_bits() -> None:
     assert sorted((ABSENT, SICK, CORDONED, WRONG_TYPE, WRONG_ID)) == [1, 2, 3, 4, 5]
     assert np.iinfo(np.int32).max == TOP + 1, "one more is the most that an ask is compared as"
+
+
+def test_what_is_left_on_a_card_has_a_bit_each_above_what_it_is() -> None:
+    assert sorted((NO_SLOT, USED, USED_ALL, NO_UNITS)) == [8, 16, 32, 64], "and the highest is left to the sieve"
+
+
+@pytest.mark.parametrize(("cards", "odd"), [(MAX_CARDS, set()), (MAX_CARDS + 1, {0})])
+def test_only_a_node_of_more_cards_than_a_scan_can_count_is_odd(cards: int, odd: set[int]) -> None:
+    columns = Columns()
+    columns.write(0, node(*(used(f"d{place}") for place in range(cards))))
+    assert columns.odd == odd
 
 
 def test_rows_that_have_changed_are_found_however_many_are_asked_about() -> None:

@@ -133,9 +133,9 @@ def test_the_shapes_of_one_width_are_told_by_themselves_the_most_frequent_first(
 def test_of_too_many_shapes_the_rarest_are_forgotten_and_of_equal_ones_the_oldest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MOST_KEPT", 4)
-    demand = seen((want(1), 3), (want(2), 1), (want(3), 1), (want(4), 1))
-    assert counts(demand) == {1: 3, 2: 1, 3: 1, 4: 1}
-    demand.see(pod(app(want(5)), uid="one more"))
-    assert counts(demand) == {1: 3, 5: 1}
-    assert demand.seen == 7
+    monkeypatch.setattr(module, "MOST_KEPT", 6)
+    demand = seen((want(1), 3), *((want(size), 1) for size in range(2, 7)))
+    assert counts(demand) == {1: 3, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1}
+    demand.see(pod(app(want(7)), uid="one more"))
+    assert counts(demand) == {1: 3, 7: 1, 6: 1}
+    assert demand.seen == 9

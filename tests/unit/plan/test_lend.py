@@ -10,6 +10,7 @@ from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge
 from hami.plan.columns import Longs
 from hami.plan.pack import Pack
+from hami.plan.pack.aside import LAST
 from hami.plan.pack.lend import FEW, Lending
 from hami.plan.pack.worth import LEVELS, Scale
 
@@ -120,3 +121,15 @@ def test_for_a_few_cards_nothing_is_sorted(cards: int, monkeypatch: pytest.Monke
     found, _ = lending.cards(place, cards)
     monkeypatch.setattr("hami.plan.pack.lend.np.sort", None)
     assert lending.cards(place, cards)[0].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_rows_that_are_late_come_after_all_others_with_room_and_before_those_without(times: int) -> None:
+    lending = Lending(scale_of(demand_of(*SHAPES), *CARDS), want(470, family=GPU))
+    place = np.full((1, 4), LEVELS + 1000)
+    place[0, 3] = LEVELS + 400  # too full
+    late = np.array([times * LAST, 0.0, times * LAST, 0.0])
+    for most, due in ((1, {1}), (3, {0, 1, 2})):
+        first, able = lending.promising(place, np.arange(4), 1, most, np.zeros_like(place), late=late)
+        assert set(first.tolist()) == due
+    assert able.tolist() == [True, True, True, False]

@@ -57,3 +57,23 @@ def test_hundreds_of_pairs_as_nodes_have_them_seldom_meet() -> None:
     number.asked = 0
     numbers(table, pairs, number)
     assert number.asked < 40
+    assert (table._one >= 0).sum() > 350, "of 400 they take"
+
+
+def test_every_place_of_the_table_can_be_taken() -> None:
+    random, table = Random(1), Memo()
+    pairs = [(random.randrange(2**63), random.randrange(2**40)) for _ in range(20 * len(table._one))]
+    numbers(table, pairs, lambda one, two: 0)  # type: ignore[arg-type]
+    assert (table._one >= 0).all()
+
+
+def test_two_words_that_differ_in_the_highest_bit_alone_do_not_meet() -> None:
+    """As they would by an even number: the highest bits of the product would be the same."""
+    assert [int(factor) % 2 for factor in memo._FACTORS] == [1, 1]
+    table, number = Memo(), Counter()
+    high = 1 << 62
+    pairs = [(place | bit, place) for place in range(50) for bit in (0, high)]
+    numbers(table, pairs, number)
+    number.asked = 0
+    numbers(table, pairs, number)
+    assert number.asked < 10

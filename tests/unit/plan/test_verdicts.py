@@ -215,3 +215,14 @@ def test_a_new_shape_takes_the_room_of_the_one_that_was_not_used_for_longest() -
     index.recall.SHAPES = 2
     first, _ = (index.recall.verdicts(pod(app(want(size))), index.columns) for size in (1, 2))
     assert index.recall.verdicts(pod(app(want(3))), index.columns) is first
+
+
+def test_a_node_without_cards_is_refused_however_few_were_asked_about_before() -> None:
+    """It was registered before all others, and nothing has changed since."""
+    index = Index()
+    index.put(node(name="n0"))
+    for name in ("n1", "n2", "n3"):
+        index.put(node(used(f"{name}/0"), name=name))
+    ask = pod(app(want(1000)))
+    assert choose(ask, index, ["n1"]).feasible == ["n1"]
+    assert list(choose(ask, index).refusals) == ["n0"]
