@@ -22,7 +22,7 @@ import sys
 import traceback
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,8 @@ OWN_SETTINGS = "_hypothesis_internal_use_settings"
 """Where Hypothesis keeps what a test was decorated with."""
 
 ANEW_S = 4.0
-"""CPU seconds, traced, of the test files that are run where everything is imported anew: those that mirror the module
-first, then the quickest."""
+"""CPU seconds, traced, of the tests that are run where everything is imported anew: the quickest of those files that
+mirror the module first, then other files as a whole, the quickest first."""
 
 Outcome = dict[Mutant, str | None]
 """By mutant: the test that noticed, or None."""
@@ -80,6 +80,16 @@ class Repeatable:
                 if isinstance(own, settings) and owner not in seen:
                     seen.add(owner)
                     setattr(owner, name, settings(own, max_examples=max(10, own.max_examples // 4)))
+
+
+class Only:
+    """Runs these tests and no others of the files that are collected."""
+
+    def __init__(self, tests: Set[str]) -> None:
+        self._tests = tests
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid in self._tests]
 
 
 class Session:
@@ -185,13 +195,25 @@ class Session:
 def anew(module: Module, mutant: Mutant, file: str, found: Map) -> str | None:
     """Try a mutant outside of any function, or in one that runs only at import: with everything imported again."""
     taken = found.seconds_of_files()
-    tests: list[Path] = []
     named = {test for test in taken if test.stem[5:] in Path(file).with_suffix("").parts[-2:]}  # where nothing is run
-    for test in sorted(found.of_file(file) or named, key=lambda test: (Path(file).stem not in test.stem, taken[test])):
-        if not tests or sum(taken[one] for one in (*tests, test)) < ANEW_S:
-            tests.append(test)
+    able = sorted(found.of_file(file) or named, key=taken.__getitem__)
+    own = {str(test) for test in able if Path(file).stem in test.stem}
+    single = sorted((one for one in found.seconds if file_of(one) in own), key=found.seconds.__getitem__)
+    groups = [[one] for one in single] + [_all_of(test, found) for test in able if str(test) not in own]
+    tests: set[str] = set()
+    spent = 0.0
+    for group in groups:
+        takes = sum(found.seconds[one] for one in group)
+        if not tests or spent + takes < ANEW_S:
+            tests.update(group)
+            spent += takes
     finder = Finder(mutant.module, file, module.code(mutant, file))
-    return first_failure_anew(finder, [*PYTEST, *map(str, tests)], [Repeatable()]) if tests else None
+    given = sorted({file_of(one) for one in tests})
+    return first_failure_anew(finder, [*PYTEST, *given], [Repeatable(), Only(tests)]) if tests else None
+
+
+def _all_of(test: Path, found: Map) -> list[str]:
+    return [one for one in found.seconds if file_of(one) == str(test)]
 
 
 def _cpu() -> float:

@@ -21,7 +21,8 @@ class Memo:
 
     def __init__(self) -> None:
         self._one: Longs = np.full(1 << _BITS, -1, np.int64)
-        self._two: Longs = np.full(1 << _BITS, -1, np.int64)
+        """The first word of the pair at each place; -1 where there is none."""
+        self._two: Longs = np.zeros(1 << _BITS, np.int64)
         self._number: Ints = np.zeros(1 << _BITS, np.int32)
 
     def numbers(self, one: Longs, two: Longs, number: Callable[[int, int], int]) -> Ints:

@@ -11,6 +11,7 @@ from hami.model.ask import Ask, NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
+from hami.plan import screen as screening
 from hami.plan.choose import Decision, choose
 from hami.plan.columns import MAX_CARDS
 from hami.plan.fit import fit
@@ -321,3 +322,12 @@ def test_where_a_third_is_to_be_looked_at_all_are(nodes: int, rows: int, everyth
     states = table(*(node(used(f"d{number}"), name=f"n{number}") for number in range(nodes)))
     screen = Screen(pod(app(want())), states, np.arange(rows))
     assert isinstance(screen._rows, slice) == everything
+
+
+def test_a_node_of_as_many_cards_as_a_scan_can_count_is_not_looked_at_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, exact = [], screening.fit
+    monkeypatch.setattr(screening, "fit", lambda ask, state: looked.append(state.name) or exact(ask, state))
+    sizes = {"just": MAX_CARDS, "wide": MAX_CARDS + 1}
+    nodes = [node(*(used(f"{name}/{place}") for place in range(cards)), name=name) for name, cards in sizes.items()]
+    assert choose(pod(app(want(8001))), table(*nodes)).feasible == []
+    assert looked == ["wide"]

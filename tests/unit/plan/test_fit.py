@@ -12,6 +12,7 @@ from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import NVIDIA, OTHER, app, card, init, node, pod, sidecar, used, want
+from .migs import empty, one, placed
 
 
 def refusal(*args: object, **more: object) -> Refusal:
@@ -290,3 +291,12 @@ def test_after_cards_that_are_alike_others_are_tried() -> None:
 
 def test_none_of_something_is_nothing_asked() -> None:
     assert wants(pod(app(want(cards=0)), app(want(cards=1)))) == (Want(1, ContainerKind.APP, want(cards=1)),)
+
+
+def test_a_card_in_mig_mode_is_not_like_another_that_bears_as_much() -> None:
+    """The first container may not take the first card, which is the only one with room for the second."""
+    (cut,) = placed(empty("d1"), one(4000)).cards
+    plain = CardState(card("d0", slots=7, mem_mib=cut.card.mem_mib), *cut.use)
+    plan = fit(pod(app(want(6000)), app(want(31_000)), cards=("binpack",)), node(plain, cut))
+    assert isinstance(plan, Plan)
+    assert [part.card for container in plan.containers for part in container] == ["d1", "d0"]

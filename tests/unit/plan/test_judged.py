@@ -367,3 +367,13 @@ def test_a_family_that_no_card_was_of_when_it_was_judged_has_no_room_until_it_is
     own.rows.refresh(columns, np.arange(columns.rows))
     assert own.rows.room[0] == 0
     assert own.outdated(columns)
+
+
+def test_what_is_set_aside_stays_so_when_columns_grow() -> None:
+    ledger = idle(2)
+    columns, own = columns_of(ledger), finish(judging(demand_of({500: 3}), GPU, columns_of(ledger)))
+    own.aside[1] = 8
+    for number in range(100):
+        ledger.set_node(NodeRecord(NodeName(f"late{number}"), (card(f"late{number}", 0),)))
+    own.follow(columns)
+    assert own.aside.tolist() == [0, 8] + [0] * (len(columns.version) - 2)

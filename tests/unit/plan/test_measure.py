@@ -32,14 +32,23 @@ def test_one_container_that_names_cards_makes_the_whole_pod_look_at_each() -> No
     assert fits(nodes, pod(app(want(100)), app(want(7900, use_ids=("d1",))))) == {"ask 0": 1}
 
 
-def test_who_looks_at_links_and_needs_planning_is_planned_on_every_node() -> None:
+def test_who_looks_at_links_and_needs_planning_is_planned_on_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes of equal cards differ in their links; an ask with a closed form does not care."""
     states = [linked({(0, 1): 5}, cards=2), linked({(0, 1): 9}, cards=2)]
     nodes = [NodeState(f"n{number}", 1, one.cards, None, one.links) for number, one in enumerate(states)]  # type: ignore[arg-type]
     several = pod(app(want(8000)), app(want(8000)), cards=("topology-aware",))
     one = pod(app(want(8000, cards=2)), cards=("topology-aware",))
+    planned = counted(monkeypatch)
     found = finish(measure([Typical("several", several, 1), Typical("one", one, 1)], nodes))
     assert {room.name: (room.fits, room.searched) for room in found.rooms} == {"several": (2, 2), "one": (2, 2)}
+    assert set(planned) == {"n0", "n1"}
+
+
+def test_of_cards_with_as_much_memory_the_first_says_how_large_an_ask_is() -> None:
+    small, wide = node(used("d0"), name="n0"), node(used("d1", core_percent=400), name="n1")
+    asks = [pod(app(want(800, cores=60))), pod(app(want(4000)))]
+    assert list(fits([small, wide], *asks)) == ["ask 0", "ask 1"], "six tenths of a card, and half of one"
+    assert list(fits([wide, small], *asks)) == ["ask 1", "ask 0"], "half of a card, and less than a sixth"
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

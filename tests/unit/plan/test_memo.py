@@ -35,7 +35,7 @@ def test_each_pair_has_its_number_again_and_again(
     monkeypatch.setattr(memo, "_BITS", bits)
     monkeypatch.setattr(memo, "_SHIFT", np.uint64(64 - bits))
     own = [(random.randrange(2**63), random.randrange(2**40)) for _ in range(different)]
-    own += [(0, 0), (own[0][0], 0), (0, own[0][1])]  # those that are alike in one word are not alike
+    own += [(0, 0), (1, 0), (own[0][0], 0), (0, own[0][1])]  # those that are alike in one word are not alike
     table, number = Memo(), Counter()
     for _ in range(3):
         pairs = [random.choice(own) for _ in range(many)]

@@ -299,3 +299,7 @@ def test_for_one_card_those_are_looked_at_together_who_are_on_one(
     able = [holder("a", "d0", 1), holder("b", "d0", 1), holder("c", "d1", 1), both]
     groups = _groups(pod(*asked), full(*able), able, 2)
     assert ["".join(one.pod.uid for one in group) for group in groups] == expected
+
+
+def test_a_pod_that_no_budget_protects_breaks_none_by_going() -> None:
+    assert cost([Holder(PodRef("ns", "old", PodUid("old")), (), 3)])[0] == 0

@@ -2,6 +2,7 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -11,6 +12,7 @@ from hami.plan import screen as screening
 from hami.plan.choose import choose
 from hami.plan.fit import fit
 from hami.plan.snapshot import CardState, NodeState
+from hami.plan.together import _reached, _reached_by_table
 
 from . import builders as make
 from . import oracle
@@ -200,3 +202,11 @@ def test_who_asks_no_part_of_a_card_takes_nobodys_last_percent() -> None:
     one, none = app(want(percent=1)), app(want(percent=0))
     assert feasible(pod(*[one] * 3, *[none] * 3), first, left) == ["a", "n"]
     assert feasible(pod(*[one] * 4, *[none] * 2), first, left) == ["a"]
+
+
+@pytest.mark.parametrize("wants", [1, 2, 3])
+@pytest.mark.parametrize("cards", range(1, 9))
+def test_what_two_cards_serve_together_looked_up_is_what_going_card_by_card_finds(cards: int, wants: int) -> None:
+    random = np.random.default_rng(cards)
+    holds = [random.random((cards, 60)) < 0.3 for _ in range(2**wants - 1)]
+    assert _reached_by_table(holds, wants).tolist() == _reached(holds, wants).tolist()

@@ -3,6 +3,7 @@
 from math import floor
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,13 +15,16 @@ from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge
 from hami.plan.pack import Worth
+from hami.plan.pack import worth as module
 from hami.plan.pack.chooser import leading
+from hami.plan.pack.judged import judging
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL, share_of
 from hami.plan.policies import chain
+from hami.plan.steps import finish
 
 from .builders import OTHER, app, pod, want
-from .packs import GPU, SIZES, N, Shape, ask, busy, card, fresh, taught
+from .packs import GPU, SIZES, N, Shape, ask, busy, card, demand_of, fresh, ledger_of, scale_of, taught
 
 SEEN = 28
 """Asks after which everything is worked out anew, with all of them."""
@@ -320,3 +324,24 @@ def test_a_pod_without_cards_goes_where_no_room_of_a_card_needs_its_cpu() -> Non
     assert ledger.shelter(host, ["poor", "none"]) == "none"  # a node without cards costs none
     assert ledger.shelters(host, ["full", "poor", "none"]) == ["full", "none"]  # both cost none
     assert ledger.shelters(host, []) == []
+
+
+def test_rows_that_were_looked_at_are_not_looked_at_again_because_others_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(3)])
+    columns, looked, places = ledger._index.columns, [], module._places
+    own = finish(judging(demand_of((500, 1, 0, 3)), GPU, columns))
+    for number in range(100):
+        ledger.set_node(NodeRecord(NodeName(f"late{number}"), (card(f"late{number}", 0),)))
+    own.follow(columns)
+    monkeypatch.setattr(module, "_places", lambda *given: looked.extend(given[1].tolist()) or places(*given))
+    own.rows.refresh(columns, np.arange(columns.rows))
+    assert looked == list(range(3, 103))
+
+
+def test_what_asks_take_is_remembered_of_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_SHARES", 3)
+    scale = scale_of(demand_of((500, 1, 0, 3)), card("n", 0))
+    for size in range(1, 9):
+        found = scale.shares(want(size, family=GPU))
+        assert scale.shares(want(size, family=GPU)) is found
+        assert 0 < len(scale._shares) <= 3
