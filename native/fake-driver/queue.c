@@ -272,9 +272,16 @@ API CUresult cuThreadExchangeStreamCaptureMode(int *mode)
 
 /* ---- events ---- */
 
+static _Atomic int events;
+
+/* There are FAKE_CUDA_EVENTS of them. */
 API CUresult cuEventCreate(CUevent *out, unsigned int flags)
 {
     (void)flags;
+    const char *most = getenv("FAKE_CUDA_EVENTS");
+    if (most != NULL && atomic_load(&events) >= atoi(most))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    atomic_fetch_add(&events, 1);
     event *e = calloc(1, sizeof *e);
     e->at_ns = -1;
     *out = e;
@@ -284,6 +291,7 @@ API CUresult cuEventCreate(CUevent *out, unsigned int flags)
 API CUresult cuEventDestroy_v2(CUevent e)
 {
     (void)e; /* operations may still point to it; a test ends soon */
+    atomic_fetch_sub(&events, 1);
     return CUDA_SUCCESS;
 }
 

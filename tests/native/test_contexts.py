@@ -62,3 +62,21 @@ print(*before, used(create(0)), used(second))
 def test_a_context_that_ends_while_one_of_another_card_is_current_gives_back_to_its_own(container: Container) -> None:
     """The first card has the primary context, too."""
     assert tried(container, TWO_CARDS) == "960 480 960 480"
+
+
+EVENTS = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+module, kernel = c_void_p(), c_void_p()
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(kernel), module, b"short")
+for launches in range(100):
+    assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None) == 0
+print([cuda.cuEventCreate(byref(c_void_p()), 0) for each in range(20)].count(0))
+"""
+
+
+def test_a_context_with_too_few_events_to_measure_with_keeps_them_all(container: Container) -> None:
+    """Each launch tries to make them anew: what one try had made stayed made."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    assert tried(container, EVENTS, FAKE_CUDA_EVENTS="20", **limits) == "20"

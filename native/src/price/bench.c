@@ -143,24 +143,49 @@ static void make_word(hami_bench *b)
     *b->word = last_ticket;
 }
 
+static bool make_event(CUevent *out, unsigned int flags)
+{
+    if (USE(cuEventCreate, out, flags) == CUDA_SUCCESS)
+        return true;
+    *out = NULL;
+    return false;
+}
+
+static bool make_events(hami_bench *b)
+{
+    bool made = make_event(&b->own.start, 0) && make_event(&b->own.end, 0);
+    for (int i = 0; made && i < HAMI_BULK_MARKS; i++)
+        made = make_event(&b->bulk[i], 0);
+    for (int i = 0; made && i < HAMI_FENCES; i++)
+        made = make_event(&b->fences[i], CU_EVENT_DISABLE_TIMING);
+    for (int i = 0; made && i < HAMI_BENCH_SAMPLES; i++)
+        made = make_event(&b->samples[i].start, 0) && make_event(&b->samples[i].end, 0);
+    return made;
+}
+
+static void give_event(CUevent *event)
+{
+    if (*event != NULL)
+        USE(cuEventDestroy_v2, *event);
+    *event = NULL;
+}
+
+/* All or none: each launch tries again, so some of each try would soon be many. */
 static bool fill(hami_bench *b)
 {
-    for (int i = 0; i < HAMI_BULK_MARKS; i++) {
-        if (USE(cuEventCreate, &b->bulk[i], 0) != CUDA_SUCCESS)
-            return false;
-    }
-    if (USE(cuEventCreate, &b->own.start, 0) != CUDA_SUCCESS || USE(cuEventCreate, &b->own.end, 0) != CUDA_SUCCESS)
-        return false;
-    for (int i = 0; i < HAMI_FENCES; i++) {
-        if (USE(cuEventCreate, &b->fences[i], CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
-            return false;
-    }
+    if (make_events(b))
+        return true;
+    give_event(&b->own.start);
+    give_event(&b->own.end);
+    for (int i = 0; i < HAMI_BULK_MARKS; i++)
+        give_event(&b->bulk[i]);
+    for (int i = 0; i < HAMI_FENCES; i++)
+        give_event(&b->fences[i]);
     for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
-        if (USE(cuEventCreate, &b->samples[i].start, 0) != CUDA_SUCCESS ||
-            USE(cuEventCreate, &b->samples[i].end, 0) != CUDA_SUCCESS)
-            return false;
+        give_event(&b->samples[i].start);
+        give_event(&b->samples[i].end);
     }
-    return true;
+    return false;
 }
 
 /* Makes it when there is a `context`, and calibrates it. */

@@ -174,10 +174,15 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
 
 /* ---- the end ---- */
 
+/* Another thread may end the context, and the events with it, until hami_bench_busy is ours. */
 static void mark(void)
 {
-    bulk.refused |= hami_capturing() || USE(cuEventRecord, bulk.bench->bulk[bulk.marked], bulk.stream) != CUDA_SUCCESS;
-    bulk.marks[bulk.marked++] = bulk.all;
+    pthread_mutex_lock(&hami_bench_busy);
+    if (hami_bulk_mine()) {
+        bulk.refused |= hami_capturing() || USE(cuEventRecord, bulk.bench->bulk[bulk.marked], bulk.stream) != CUDA_SUCCESS;
+        bulk.marks[bulk.marked++] = bulk.all;
+    }
+    pthread_mutex_unlock(&hami_bench_busy);
 }
 
 /* Nothing may be queued behind what is measured until it is through; it is, in a moment. */
@@ -275,20 +280,20 @@ static int launches_since_mark(void)
     return bulk.all.launches - (bulk.marked == 0 ? 0 : bulk.marks[bulk.marked - 1].launches);
 }
 
+/* Where it is no longer ours its gate is open, and the word and the events may have gone with their context. */
 static void end(void)
 {
-    hami_bench *b = bulk.bench;
     const bool enough = bulk.marked == HAMI_BULK_MARKS && launches_since_mark() >= plans[bulk.kind].behind;
-    const bool unforced = hami_gate_open(b->word, bulk.ticket);
-    const bool measured = enough && !bulk.refused && !bulk.disturbed && unforced && passed(b->bulk[HAMI_BULK_MARKS - 1]);
     pthread_mutex_lock(&hami_bench_busy);
     if (hami_bulk_mine()) {
-        learn(measured);
+        const hami_bench *b = bulk.bench;
+        const bool unforced = hami_gate_open(b->word, bulk.ticket);
+        learn(enough && !bulk.refused && !bulk.disturbed && unforced && passed(b->bulk[HAMI_BULK_MARKS - 1]));
+        hami_budget_correct(&bulk.card->purse, bulk.all.prices_ns - bulk.prepaid_ns);
         atomic_store(&bulk.serial, 0);
         atomic_store(&hami_hot.measuring, false);
     }
     pthread_mutex_unlock(&hami_bench_busy);
-    hami_budget_correct(&bulk.card->purse, bulk.all.prices_ns - bulk.prepaid_ns);
     mine = 0;
 }
 

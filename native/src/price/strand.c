@@ -15,13 +15,23 @@ static uint32_t this_thread(void)
     return own != 0 ? own : (own = atomic_fetch_add(&last, 1) + 1);
 }
 
+/* All or none: who lacks them comes again. */
 bool hami_strands_make(hami_strands *all)
 {
-    bool made = USE(cuEventCreate, &all->start, 0) == CUDA_SUCCESS &&
-                USE(cuStreamCreate, &all->side, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS;
-    for (int i = 0; made && i < HAMI_STRANDS; i++)
-        made = USE(cuEventCreate, &all->all[i].end, 0) == CUDA_SUCCESS;
-    return made;
+    if (USE(cuStreamCreate, &all->side, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS)
+        return false;
+    int ends = 0;
+    const bool started = USE(cuEventCreate, &all->start, 0) == CUDA_SUCCESS;
+    while (started && ends < HAMI_STRANDS && USE(cuEventCreate, &all->all[ends].end, 0) == CUDA_SUCCESS)
+        ends++;
+    if (ends == HAMI_STRANDS)
+        return true;
+    for (int i = 0; i < ends; i++)
+        USE(cuEventDestroy_v2, all->all[i].end);
+    if (started)
+        USE(cuEventDestroy_v2, all->start);
+    USE(cuStreamDestroy_v2, all->side);
+    return false;
 }
 
 bool hami_strands_begin(hami_strands *all)

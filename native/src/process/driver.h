@@ -27,6 +27,7 @@
     X(cuStreamWaitValue32_v2, (CUstream stream, CUdeviceptr address, uint32_t value, unsigned int flags))  \
     X(cuThreadExchangeStreamCaptureMode, (int *mode))                                                      \
     X(cuEventCreate, (CUevent * out, unsigned int flags))                                                  \
+    X(cuEventDestroy_v2, (CUevent event))                                                                  \
     X(cuEventRecord, (CUevent event, CUstream stream))                                                     \
     X(cuEventQuery, (CUevent event))                                                                       \
     X(cuEventElapsedTime, (float *ms, CUevent start, CUevent end))                                         \
