@@ -51,7 +51,8 @@ def test_texts_are_dealt_out_by_number_and_by_pair_in_the_order_of_names() -> No
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 3000])
 def test_few_values_and_many_are_told_apart_alike(size: int) -> None:
-    values = [Random(size).randrange(-5, 300) for _ in range(size)]
+    random = Random(size)
+    values = [random.randrange(-5, 300) for _ in range(size)]
     assert distinct(np.array(values, np.int64)) == sorted(set(values))
 
 

@@ -222,7 +222,9 @@ def test_a_node_without_cards_is_refused_however_few_were_asked_about_before() -
     index = Index()
     index.put(node(name="n0"))
     for name in ("n1", "n2", "n3"):
-        index.put(node(used(f"{name}/0"), name=name))
+        index.put(
+            node(used(f"{name}/0", slots=5, mem=2000, cores=50), name=name)
+        )  # better: it is not looked at exactly
     ask = pod(app(want(1000)))
     assert choose(ask, index, ["n1"]).feasible == ["n1"]
     assert list(choose(ask, index).refusals) == ["n0"]

@@ -339,8 +339,11 @@ def test_rows_that_were_looked_at_are_not_looked_at_again_because_others_came(mo
 
 
 def test_what_asks_take_is_remembered_of_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_SHARES", 3)
     scale = scale_of(demand_of((500, 1, 0, 3)), card("n", 0))
+    one, other = want(10, family=GPU), want(20, family=GPU)
+    first, _ = scale.shares(one), scale.shares(other)
+    assert scale.shares(one) is first
+    monkeypatch.setattr(module, "MOST_SHARES", 3)
     for size in range(1, 9):
         found = scale.shares(want(size, family=GPU))
         assert scale.shares(want(size, family=GPU)) is found
