@@ -218,13 +218,11 @@ def test_a_new_shape_takes_the_room_of_the_one_that_was_not_used_for_longest() -
 
 
 def test_a_node_without_cards_is_refused_however_few_were_asked_about_before() -> None:
-    """It was registered before all others, and nothing has changed since."""
+    """It was registered before all others, nothing has changed since, and it is no better than those beside it."""
     index = Index()
     index.put(node(name="n0"))
-    for name in ("n1", "n2", "n3"):
-        index.put(
-            node(used(f"{name}/0", slots=5, mem=2000, cores=50), name=name)
-        )  # better: it is not looked at exactly
+    for name in (f"n{number}" for number in range(1, 10)):  # so many that a few are looked at by themselves
+        index.put(node(used(f"{name}/0", slots=5, mem=2000, cores=50), name=name))
     ask = pod(app(want(1000)))
     assert choose(ask, index, ["n1"]).feasible == ["n1"]
-    assert list(choose(ask, index).refusals) == ["n0"]
+    assert list(choose(ask, index, ["n0", "n2"]).refusals) == ["n0"]
