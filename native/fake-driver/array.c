@@ -10,6 +10,21 @@ static int64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned int levels
     return (bytes + 65535) / 65536 * 65536;
 }
 
+enum { LAST = 16 };
+
+static uint64_t ended[LAST]; /* handles, which are the next ones'; 0: none */
+
+static uint64_t handle_for(int kind)
+{
+    for (int i = 0; i < LAST && kind == A_ARRAY; i++) {
+        const uint64_t found = ended[i];
+        ended[i] = 0;
+        if (found != 0)
+            return found;
+    }
+    return fake_address(0);
+}
+
 static CUresult array(uint64_t *out, const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned int levels, int kind)
 {
     ENTER;
@@ -17,7 +32,7 @@ static CUresult array(uint64_t *out, const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned 
     const bool deferred = (d->flags & (CUDA_ARRAY3D_DEFERRED_MAPPING | CUDA_ARRAY3D_SPARSE)) != 0;
     if (!deferred && !fake_take(context->device, bytes))
         return fake_leave(CUDA_ERROR_OUT_OF_MEMORY);
-    *out = fake_address(0);
+    *out = handle_for(kind);
     fake_add((struct alloc){.key = *out, .bytes = bytes, .card = context->device, .kind = kind, .holders = deferred ? 0 : 1});
     return fake_leave(CUDA_SUCCESS);
 }
@@ -32,7 +47,15 @@ static CUresult array_end(uint64_t key, int kind)
         fake_take(entry->card, -entry->bytes);
     fake_drop(entry);
     fake_array_gone(key, NULL);
-    return fake_leave(CUDA_SUCCESS);
+    for (int i = 0; i < LAST && kind == A_ARRAY; i++) {
+        if (ended[i] == 0) {
+            ended[i] = key;
+            break;
+        }
+    }
+    fake_leave(CUDA_SUCCESS);
+    fake_end_slowly();
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuArrayCreate_v2(CUarray *out, const CUDA_ARRAY_DESCRIPTOR *d)

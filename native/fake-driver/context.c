@@ -27,16 +27,28 @@ static void take_time(void)
         usleep((useconds_t)(1000 * atoi(ms)));
 }
 
+void fake_end_slowly(void)
+{
+    const char *ms = getenv("FAKE_CUDA_SLOW_END_MS");
+    if (ms != NULL)
+        usleep((useconds_t)(1000 * atoi(ms)));
+}
+
+static fake_context *ended; /* their places are the next ones' */
+
 static CUresult make_context(fake_context **out, CUdevice device)
 {
-    fake_context *context = calloc(1, sizeof *context);
+    fake_context *context = ended != NULL ? ended : calloc(1, sizeof *context);
+    ended = context->below;
+    *context = (fake_context){0};
     context->device = device;
     context->bytes = CONTEXT_MIB * MIB;
     context->limits[CU_LIMIT_STACK_SIZE] = 1024;
     context->limits[CU_LIMIT_PRINTF_FIFO_SIZE] = (size_t)MIB;
     context->limits[CU_LIMIT_MALLOC_HEAP_SIZE] = (size_t)(8 * MIB);
     if (!fake_take(device, context->bytes)) {
-        free(context);
+        context->below = ended;
+        ended = context;
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *out = context;
@@ -50,7 +62,8 @@ static void end_context(fake_context *context)
     fake_array_gone(0, context);
     if (current == context)
         current = NULL;
-    free(context);
+    context->below = ended;
+    ended = context;
 }
 
 API CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
@@ -139,6 +152,7 @@ API CUresult cuCtxDestroy_v2(CUcontext context)
     if (was_current)
         current = below;
     pthread_mutex_unlock(&fake_lock);
+    fake_end_slowly();
     return CUDA_SUCCESS;
 }
 
@@ -197,6 +211,11 @@ API CUresult cuCtxSetLimit(int limit, size_t value)
     const int64_t more = limit == CU_LIMIT_MALLOC_HEAP_SIZE || limit == CU_LIMIT_PRINTF_FIFO_SIZE
                              ? (int64_t)value - (int64_t)current->limits[limit]
                              : 0;
+    const char *most = getenv("FAKE_CUDA_STACK_MOST");
+    if (limit == CU_LIMIT_STACK_SIZE && most != NULL && value > (size_t)atoll(most)) {
+        pthread_mutex_unlock(&fake_lock);
+        return CUDA_ERROR_INVALID_VALUE;
+    }
     const bool fits = fake_take(current->device, more);
     if (fits) {
         current->bytes += more;
@@ -219,6 +238,8 @@ static int64_t global_bytes(const char *image)
     return 0;
 }
 
+static fake_module *unloaded; /* likewise */
+
 static CUresult load(void **out, const void *image)
 {
     long long mib = 0;
@@ -227,15 +248,19 @@ static CUresult load(void **out, const void *image)
     if (strncmp(image, "data ", 5) == 0)
         sscanf((const char *)image + 5, "%lld", &mib);
     pthread_mutex_lock(&fake_lock);
-    fake_module *module = calloc(1, sizeof *module);
+    fake_module *module = unloaded != NULL ? unloaded : calloc(1, sizeof *module);
+    unloaded = module->next;
+    *module = (fake_module){0};
     module->bytes = 2 * MIB + (memcmp(image, ELFMAG, SELFMAG) == 0 ? global_bytes(image) : mib * MIB);
     module->card = current->device;
     const bool fits = fake_take(module->card, module->bytes);
-    pthread_mutex_unlock(&fake_lock);
     if (!fits) {
-        free(module);
-        return CUDA_ERROR_OUT_OF_MEMORY;
+        module->next = unloaded;
+        unloaded = module;
     }
+    pthread_mutex_unlock(&fake_lock);
+    if (!fits)
+        return CUDA_ERROR_OUT_OF_MEMORY;
     take_time();
     *out = module;
     return CUDA_SUCCESS;
@@ -252,8 +277,10 @@ static CUresult unload(fake_module *module)
         each->next = unused;
         unused = each;
     }
+    module->next = unloaded;
+    unloaded = module;
     pthread_mutex_unlock(&fake_lock);
-    free(module);
+    fake_end_slowly();
     return CUDA_SUCCESS;
 }
 

@@ -142,6 +142,12 @@ static void leave(void)
         atomic_store(&self->pid, 0);
 }
 
+/* As on a real driver: who is forked need not wait for threads that it has not. */
+static void in_child(void)
+{
+    pthread_mutex_init(&fake_lock, NULL);
+}
+
 API CUresult cuInit(unsigned int flags)
 {
     CUresult result = flags == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
@@ -152,6 +158,7 @@ API CUresult cuInit(unsigned int flags)
         started = map_live(cards) && enter_self();
         result = started ? CUDA_SUCCESS : 999;
         atexit(leave);
+        pthread_atfork(NULL, NULL, in_child);
     }
     pthread_mutex_unlock(&fake_lock);
     return result;

@@ -79,6 +79,9 @@ CUresult fake_leave(CUresult result);
             return 101;                                  \
     } while (0)
 
+/* FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer. */
+void fake_end_slowly(void);
+
 /* Takes bytes of a card, false when it has not that much left; negative gives back. Under the lock. */
 bool fake_take(int card, int64_t bytes);
 
@@ -107,6 +110,7 @@ typedef struct CUmod_st {
     int64_t bytes;
     int card;
     fake_function *functions;
+    struct CUmod_st *next; /* of those that were unloaded */
 } fake_module;
 
 /* A card takes a kernel's local memory for all its threads when the first that needs so much is launched. Under the lock. */

@@ -191,6 +191,19 @@ API CUresult cuGraphInstantiate_v2(CUgraphExec *out, CUgraph g, CUgraphNode *err
     return cuGraphInstantiateWithFlags(out, g, 0);
 }
 
+/* Of any node: `params` begin with the function. */
+API CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec exec, CUgraphNode node, const void *params)
+{
+    (void)node;
+    memcpy(&((struct CUgraph_st *)exec)->replaced, params, sizeof(void *));
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphExecNodeSetParams(CUgraphExec exec, CUgraphNode node, void *params)
+{
+    return cuGraphExecKernelNodeSetParams_v2(exec, node, (const char *)params + 16);
+}
+
 API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
 {
     (void)handle;
@@ -208,6 +221,11 @@ API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
 {
     const struct CUgraph_st *g = (const struct CUgraph_st *)exec;
     CUresult result = cuGraphUpload(exec, handle);
+    if (result == CUDA_SUCCESS && g->replaced != NULL) {
+        pthread_mutex_lock(&fake_lock);
+        result = fake_local(g->replaced) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+        pthread_mutex_unlock(&fake_lock);
+    }
     if (result == CUDA_SUCCESS && g->passing > 0) {
         pthread_mutex_lock(&fake_lock);
         result = has_passing(handle, g->passing) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;

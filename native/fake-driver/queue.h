@@ -46,6 +46,7 @@ struct CUgraph_st {
     int nodes;
     int mode; /* of its capture */
     bool spoilt;
+    const fake_function *replaced; /* put in for another; NULL: none was */
     int64_t memory[SIM_LIVE_CARDS]; /* bytes of its memory nodes, not taken yet */
     int64_t passing; /* bytes that its nodes take and give back, on the first card */
     struct node *list;

@@ -80,3 +80,58 @@ def test_a_context_with_too_few_events_to_measure_with_keeps_them_all(container:
     """Each launch tries to make them anew: what one try had made stayed made."""
     limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
     assert tried(container, EVENTS, FAKE_CUDA_EVENTS="20", **limits) == "20"
+
+
+LIMITS = """
+STACK, FIFO, HEAP = 0, 1, 2
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def used():
+    left, total = c_size_t(), c_size_t()
+    cuda.cuMemGetInfo_v2(byref(left), byref(total))
+    return (total.value - left.value) // MIB
+"""
+REFUSED = """
+before = used()
+print(cuda.cuCtxSetLimit(STACK, c_size_t(8192)), used() - before)
+print(cuda.cuCtxSetLimit(STACK, c_size_t(2048)), used() - before)
+"""
+
+
+def test_a_stack_that_the_driver_refuses_is_not_charged(container: Container) -> None:
+    """8 KiB for each thread would be 1848 MiB of 4 GiB."""
+    assert tried(container, LIMITS + REFUSED, FAKE_CUDA_STACK_MOST="4096") == "1 0\n0 264"
+
+
+HEAPS = """
+before, context = used(), c_void_p()
+assert cuda.cuCtxCreate_v2(byref(context), 0, 0) == 0
+empty, told = used(), []
+for mib in (1032, 8, 1032, 520):
+    assert cuda.cuCtxSetLimit(HEAP, c_size_t(mib * MIB)) == 0
+    told.append(used() - empty)
+assert cuda.cuCtxDestroy_v2(context) == 0
+print(*told, used() - before)
+"""
+
+
+def test_the_heap_of_a_context_is_charged_once_and_gone_with_it(container: Container) -> None:
+    """What is set lower again the driver keeps."""
+    assert tried(container, LIMITS + HEAPS) == "1024 1024 1024 1024 0"
+
+
+MANY = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+module, kernel, context = c_void_p(), c_void_p(), c_void_p()
+for number in range(70):
+    assert cuda.cuCtxCreate_v2(byref(context), 0, 0) == 0
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(kernel), module, b"local_8192")
+print(cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None))
+"""
+
+
+def test_local_memory_is_held_to_the_limit_in_the_seventieth_context_too(container: Container) -> None:
+    """1848 MiB of the card are left for it, and not of the limit."""
+    assert tried(container, MANY, CUDA_DEVICE_MEMORY_LIMIT="35g") == "2"

@@ -82,6 +82,31 @@ def test_a_kernel_of_a_library_is_held_to_the_limit_of_each_card_that_it_is_laun
     assert tried(container, LIBRARY, when, GPU_CORE_UTILIZATION_POLICY="force", **limits) == "0 0 2 0"
 
 
+REPLACED = f"""
+stream, graph, exec = c_void_p(), c_void_p(), c_void_p()
+module = load()
+small, large = function(module, b"small"), function(module, {TOO_LARGE})
+assert cuda.cuStreamCreate(byref(stream), 1) == 0
+assert cuda.cuStreamBeginCapture_v2(stream, 2) == 0
+assert cuda.cuLaunchKernel(small, 1, 1, 1, 32, 1, 1, 0, stream, None, None) == 0
+assert cuda.cuStreamEndCapture(stream, byref(graph)) == 0
+assert cuda.cuGraphInstantiateWithFlags(byref(exec), graph, c_uint64(0)) == 0
+def replace(found):
+    params = struct.pack("<Q7I4xQQQQ", found.value, 1, 1, 1, 32, 1, 1, 0, 0, 0, 0, 0)
+    if sys.argv[1] == "node":
+        return cuda.cuGraphExecNodeSetParams(exec, None, bytes(16) + params)
+    return cuda.cuGraphExecKernelNodeSetParams_v2(exec, None, params)
+print(replace(large), cuda.cuGraphLaunch(exec, stream), replace(small), cuda.cuGraphLaunch(exec, stream))
+"""
+
+
+@pytest.mark.parametrize("how", ["kernel", "node"])
+def test_a_function_that_takes_anothers_place_in_an_executable_graph_is_held_to_the_limit(
+    container: Container, how: str
+) -> None:
+    assert tried(container, MODULES + REPLACED, how) == "2 0 0 0"
+
+
 @pytest.mark.realtime
 @pytest.mark.parametrize(("cores", "most_ns"), [("0", 15), ("95", 40)])
 def test_functions_that_wait_cost_the_launches_of_others_next_to_nothing(

@@ -95,6 +95,8 @@ static CUresult bind_end(CUresult result, CUmemGenericAllocationHandle object, s
 #define BIND(name, find, what, parameters, ...)                              \
     CUresult name parameters                                                 \
     {                                                                        \
+        if (!atomic_load(&hami_active))                                      \
+            return BEHIND(name, __VA_ARGS__);                                \
         hami_block *behind = bind_begin(find, what);                         \
         return bind_end(BEHIND(name, __VA_ARGS__), object, offset, behind);  \
     }
@@ -116,6 +118,8 @@ BIND(cuMulticastBindAddr_v2, hami_vmm_of_address, address,
 
 CUresult cuMulticastUnbind(CUmemGenericAllocationHandle object, CUdevice device, size_t offset, size_t bytes)
 {
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuMulticastUnbind, object, device, offset, bytes);
     hami_vmm_lock();
     const CUresult result = BEHIND(cuMulticastUnbind, object, device, offset, bytes);
     hami_block *of = result == CUDA_SUCCESS ? hami_vmm_of_handle(object) : NULL;
@@ -139,19 +143,24 @@ static hami_block *block_in(hami_entry entry)
     return (hami_block *)(uintptr_t)entry.bytes;
 }
 
+static void put_back(uint64_t array, hami_block *of)
+{
+    CUcontext context = NULL;
+    USE(cuCtxGetCurrent, &context);
+    hami_map_put(&arrays, (hami_entry){.key = array, .bytes = (int64_t)(uintptr_t)of, .tag = (uint64_t)(uintptr_t)context});
+}
+
 static hami_block *block_of(uint64_t array)
 {
     hami_entry entry;
-    CUcontext context = NULL;
     if (hami_map_get(&arrays, array, false, &entry))
         return block_in(entry);
-    USE(cuCtxGetCurrent, &context);
     hami_block *made = calloc(1, sizeof *made);
     if (made == NULL)
         return NULL;
     made->holders = 1;
     made->owner = made->loan = -1;
-    hami_map_put(&arrays, (hami_entry){.key = array, .bytes = (int64_t)(uintptr_t)made, .tag = (uint64_t)(uintptr_t)context});
+    put_back(array, made);
     return made;
 }
 
@@ -186,6 +195,8 @@ static CUresult map_arrays(CUresult result, const CUarrayMapInfo *parts, unsigne
 #define MAP_ARRAYS(name)                                                                        \
     CUresult name(CUarrayMapInfo *parts, unsigned int count, CUstream stream)                   \
     {                                                                                           \
+        if (!atomic_load(&hami_active))                                                         \
+            return BEHIND(name, parts, count, stream);                                          \
         hami_vmm_lock();                                                                        \
         const CUresult result = map_arrays(BEHIND(name, parts, count, stream), parts, count);   \
         hami_vmm_unlock();                                                                      \
@@ -194,13 +205,31 @@ static CUresult map_arrays(CUresult result, const CUarrayMapInfo *parts, unsigne
 MAP_ARRAYS(cuMemMapArrayAsync)
 MAP_ARRAYS(cuMemMapArrayAsync_ptsz)
 
-void hami_array_gone(uint64_t array)
+hami_block *hami_array_leaves(uint64_t array)
 {
     hami_entry entry;
     hami_vmm_lock();
-    if (hami_map_get(&arrays, array, true, &entry))
-        hami_vmm_drop(block_in(entry), 1);
+    const bool there = hami_map_get(&arrays, array, true, &entry);
     hami_vmm_unlock();
+    return there ? block_in(entry) : NULL;
+}
+
+CUresult hami_array_left(uint64_t array, hami_block *parts, CUresult result)
+{
+    if (parts == NULL)
+        return result;
+    hami_vmm_lock();
+    if (result == CUDA_SUCCESS)
+        hami_vmm_drop(parts, 1);
+    else
+        put_back(array, parts);
+    hami_vmm_unlock();
+    return result;
+}
+
+void hami_arrays_rename(CUcontext from, CUcontext to)
+{
+    hami_map_retag(&arrays, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
 }
 
 void hami_arrays_gone(CUcontext context)

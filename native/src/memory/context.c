@@ -156,62 +156,60 @@ static void all_due(void)
         atomic_store(&hami_state.cards[i].reconcile_due, true);
 }
 
-/* It need not be the current one. A forked child asks nobody: another thread may have had the lock. */
+/* It need not be the current one. */
 static hami_card *card_of(CUcontext context)
 {
-    hami_card *card = atomic_load(&hami_active) ? hami_local_card_of(context) : NULL;
+    hami_card *card = hami_local_card_of(context);
     return card != NULL ? card : hami_card_now();
 }
 
-#define DESTROY(name)                              \
-    CUresult name(CUcontext context)               \
-    {                                              \
-        hami_card *card = card_of(context);        \
-        hami_context_gone(context);                \
-        const CUresult result = BEHIND(name, context); \
-        hami_lane_context_gone();                  \
-        if (result == CUDA_SUCCESS) {              \
-            hami_memory_gone(context);             \
-            if (card != NULL)                      \
-                context_gone(card);                \
-        }                                          \
-        all_due();                                 \
-        return result;                             \
+#define DESTROY(name)                                                  \
+    CUresult name(CUcontext context)                                   \
+    {                                                                  \
+        if (!atomic_load(&hami_active))                                \
+            return BEHIND(name, context);                              \
+        hami_card *card = card_of(context);                            \
+        hami_context_gone(context);                                    \
+        const CUcontext held = hami_memory_leaves(context);            \
+        const CUresult result = BEHIND(name, context);                 \
+        hami_lane_context_gone();                                      \
+        hami_memory_left(context, held, result == CUDA_SUCCESS);       \
+        if (result == CUDA_SUCCESS && card != NULL)                    \
+            context_gone(card);                                        \
+        all_due();                                                     \
+        return result;                                                 \
     }
 DESTROY(cuCtxDestroy)
 DESTROY(cuCtxDestroy_v2)
 
-/* Only the last reference ends a primary context. */
-static CUresult primary_end(CUresult result, CUdevice device)
+/* Only the last reference ends a primary context. `held`: what its memory was called meanwhile. */
+static CUresult primary_end(CUresult result, hami_card *card, CUcontext context, CUcontext held)
 {
-    hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
     unsigned int flags = 0;
     int active = 1;
-    if (card == NULL || USE(cuDevicePrimaryCtxGetState, device, &flags, &active) != CUDA_SUCCESS || active)
-        return result;
-    CUcontext context = atomic_exchange(&card->primary, NULL);
-    if (context != NULL) {
+    CUcontext ours = context;
+    const bool gone = USE(cuDevicePrimaryCtxGetState, card->device, &flags, &active) == CUDA_SUCCESS && !active &&
+                      atomic_compare_exchange_strong(&card->primary, &ours, NULL);
+    hami_memory_left(context, held, gone);
+    if (gone && context != NULL) {
         hami_context_gone(context);
         hami_lane_context_gone();
-        hami_memory_gone(context);
         context_gone(card);
     }
     all_due();
     return result;
 }
 
-static void primary_leaves(CUdevice device)
-{
-    hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;
-    if (card != NULL)
-        hami_context_leaves(atomic_load(&card->primary));
-}
-
-#define PRIMARY_END(name)                                  \
-    CUresult name(CUdevice device)                         \
-    {                                                      \
-        primary_leaves(device);                            \
-        return primary_end(BEHIND(name, device), device);  \
+#define PRIMARY_END(name)                                                              \
+    CUresult name(CUdevice device)                                                     \
+    {                                                                                  \
+        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;     \
+        if (card == NULL)                                                              \
+            return BEHIND(name, device);                                               \
+        const CUcontext context = atomic_load(&card->primary);                         \
+        hami_context_leaves(context);                                                  \
+        const CUcontext held = hami_memory_leaves(context);                            \
+        return primary_end(BEHIND(name, device), card, context, held);                 \
     }
 PRIMARY_END(cuDevicePrimaryCtxRelease)
 PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
@@ -222,14 +220,17 @@ PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
     {                                                                                            \
         hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;               \
         CUcontext context = card == NULL ? NULL : atomic_load(&card->primary);                   \
+        if (card == NULL)                                                                        \
+            return BEHIND(name, device);                                                         \
         if (context != NULL)                                                                     \
             hami_context_gone(context);                                                          \
+        const CUcontext held = hami_memory_leaves(context);                                      \
         const CUresult result = BEHIND(name, device);                                            \
         hami_lane_context_gone();                                                                \
-        if (result == CUDA_SUCCESS && context != NULL) {                                         \
-            hami_memory_gone(context);                                                           \
+        hami_memory_left(context, held, result == CUDA_SUCCESS);                                 \
+        CUcontext ours = context; /* who releases it afterwards is not to give it back again */  \
+        if (result == CUDA_SUCCESS && context != NULL && atomic_compare_exchange_strong(&card->primary, &ours, NULL)) \
             context_gone(card);                                                                  \
-        }                                                                                        \
         all_due();                                                                               \
         return result;                                                                           \
     }
@@ -242,20 +243,14 @@ PRIMARY_RESET(cuDevicePrimaryCtxReset_v2)
 CUresult cuCtxSetLimit(int limit, size_t value)
 {
     hami_card *card = hami_card_now();
-    size_t now = 0;
-    if (card != NULL && limit == CU_LIMIT_STACK_SIZE && !hami_local_reserve(card, value))
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    if (card == NULL || (limit != CU_LIMIT_MALLOC_HEAP_SIZE && limit != CU_LIMIT_PRINTF_FIFO_SIZE) ||
-        USE(cuCtxGetLimit, &now, limit) != CUDA_SUCCESS || value <= now) {
-        if (card != NULL)
-            atomic_store(&card->reconcile_due, true);
+    hami_local_taken taken;
+    if (card == NULL)
         return BEHIND(cuCtxSetLimit, limit, value);
-    }
-    const int64_t more = hami_linear_bytes(value - now);
-    if (!hami_take(card, HAMI_CONTEXT, more))
+    if (!hami_local_limit(card, limit, value, &taken))
         return CUDA_ERROR_OUT_OF_MEMORY;
     const CUresult result = BEHIND(cuCtxSetLimit, limit, value);
     if (result != CUDA_SUCCESS)
-        hami_give(card, HAMI_CONTEXT, more);
+        hami_local_refused(card, &taken);
+    atomic_store(&card->reconcile_due, true);
     return result;
 }

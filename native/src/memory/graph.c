@@ -123,6 +123,12 @@ static bool add_graph(needs *sum, CUgraph graph, int depth)
     return known;
 }
 
+bool hami_graph_fits(CUgraph graph)
+{
+    needs unused = {0};
+    return !atomic_load(&hami_active) || atomic_load(&hami_hot.waiting) == 0 || add_graph(&unused, graph, 0);
+}
+
 /* ---- reserving it ---- */
 
 /* Of one card. What was reserved: 0 when the card's graph memory has room for it already (what one graph has freed serves the
@@ -256,12 +262,16 @@ static void note_run(memory *of, CUstream stream, uint64_t now)
 
 void hami_graph_pause(void)
 {
+    if (!atomic_load(&hami_active))
+        return; /* as hami_graph_stream_gone */
     pthread_mutex_lock(&settling);
     pthread_mutex_unlock(&settling);
 }
 
 void hami_graph_stream_gone(CUstream stream)
 {
+    if (!atomic_load(&hami_active))
+        return; /* in a forked child: another thread may have had the lock */
     pthread_mutex_lock(&settling);
     for (int i = 0; i < runs.count && runs.count < STREAMS; i++) {
         if (runs.streams[i] == stream)
@@ -336,13 +346,17 @@ static void forget(const memory *of)
 CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
     hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuGraphExecDestroy, exec);
     const bool ours = hami_map_get(&execs, (uint64_t)(uintptr_t)exec, true, &entry);
     const CUresult result = BEHIND(cuGraphExecDestroy, exec);
-    memory *of = ours ? (memory *)(uintptr_t)entry.tag : NULL;
-    if (of != NULL)
-        forget(of);
-    if (of != NULL && atomic_load(&hami_active))
-        end(&(needs){.any = true});
+    if (ours && result != CUDA_SUCCESS)
+        hami_map_put(&execs, entry);
+    if (!ours || result != CUDA_SUCCESS)
+        return result;
+    memory *of = (memory *)(uintptr_t)entry.tag;
+    forget(of);
+    end(&(needs){.any = true});
     free(of);
     return result;
 }

@@ -9,6 +9,9 @@
 /* Reads again what the graphs of this process hold, and settles it; `trim`: gives back first what none of them uses. */
 void hami_graphs_refresh(bool trim);
 
+/* The local memory of a graph's functions is in the ledger, if need be from now on. False: over the limit, or nobody can say. */
+bool hami_graph_fits(CUgraph graph);
+
 /* Something begins to be captured: afterwards no stream is being asked here. */
 void hami_graph_pause(void);
 

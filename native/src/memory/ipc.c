@@ -40,14 +40,28 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle *out, CUdeviceptr address)
     return result;
 }
 
-bool hami_offer_end(CUdeviceptr address, hami_card *card, hami_kind kind, int64_t bytes)
+uint64_t hami_offer_leaves(CUdeviceptr address)
 {
     hami_entry offer;
     if (atomic_load_explicit(&offer_count, memory_order_relaxed) == 0 || !hami_map_get(&offers, address, true, &offer))
-        return false;
+        return 0;
     atomic_fetch_sub(&offer_count, 1);
-    hami_loan_end(hami_state.ledger, hami_state.slot, card->ledger_index, offer.tag, kind, bytes);
-    return true;
+    return offer.tag;
+}
+
+void hami_offer_stays(CUdeviceptr address, uint64_t key)
+{
+    if (key == 0)
+        return;
+    atomic_fetch_add(&offer_count, 1);
+    hami_map_put(&offers, (hami_entry){.key = address, .tag = key});
+}
+
+bool hami_offer_end(uint64_t key, hami_card *card, hami_kind kind, int64_t bytes)
+{
+    if (key != 0)
+        hami_loan_end(hami_state.ledger, hami_state.slot, card->ledger_index, key, kind, bytes);
+    return key != 0;
 }
 
 /* What is opened again has one address, and is one loan. */
@@ -81,6 +95,8 @@ OPEN(cuIpcOpenMemHandle_v2)
 CUresult cuIpcCloseMemHandle(CUdeviceptr address)
 {
     hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuIpcCloseMemHandle, address);
     pthread_mutex_lock(&opening); /* nobody is to get the address before we have forgotten it */
     const CUresult result = BEHIND(cuIpcCloseMemHandle, address);
     if (result == CUDA_SUCCESS && hami_map_get(&borrowed, address, true, &entry)) {

@@ -9,9 +9,11 @@
  */
 #include "memory/local.h"
 
+#include <stdlib.h>
+
 #include "memory/map.h"
 
-enum { CONTEXTS = 64, BASE_BYTES = 1024, UNKNOWN = -1 };
+enum { CONTEXTS = 64 /* at first */, GROWN = 2 /* limits of memory for all threads together */, BASE_BYTES = 1024, UNKNOWN = -1 };
 enum { MOST = 60000 /* what is counted in 16 bits */, MOST_UNKNOWN = 512 };
 enum { LOCAL_SIZE_BYTES = 3, MULTIPROCESSORS = 16, THREADS = 39 }; /* attributes */
 enum { WAITS = 1, RESTS /* a kernel that every context has enough for */ };
@@ -25,29 +27,46 @@ static hami_map functions = HAMI_MAP_INIT;
 static pthread_mutex_t listing = PTHREAD_MUTEX_INITIALIZER; /* guards it, and what is counted of it */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* never had at the same time */
 
-static struct {
+typedef struct {
     CUcontext context; /* NULL: free */
     hami_card *card;
-    size_t has;      /* bytes a thread */
-    int64_t charged; /* bytes */
-} contexts[CONTEXTS]; /* under the lock */
+    size_t has;          /* bytes a thread */
+    int64_t charged;     /* bytes */
+    size_t most[GROWN];  /* the largest values that were set, bytes; 0: none was */
+    int64_t grown;       /* charged for those, bytes */
+} place;
 
-/* -1: no room to remember it. Under the lock. */
+static place *contexts; /* all under the lock */
+static int context_places;
+
+static bool grow(void)
+{
+    const int before = context_places, now = before == 0 ? CONTEXTS : 2 * before;
+    place *more = realloc(contexts, (size_t)now * sizeof *more);
+    if (more == NULL)
+        return false;
+    for (int i = before; i < now; i++)
+        more[i] = (place){0};
+    contexts = more;
+    context_places = now;
+    return true;
+}
+
+/* -1: no memory to remember it. Under the lock. */
 static int place_of(CUcontext context, hami_card *card)
 {
+    const int before = context_places;
     int free_place = -1;
-    for (int i = 0; i < CONTEXTS; i++) {
+    for (int i = 0; i < context_places; i++) {
         if (contexts[i].context == context)
             return i;
         if (contexts[i].context == NULL && free_place < 0)
             free_place = i;
     }
-    if (free_place >= 0) {
-        contexts[free_place].context = context;
-        contexts[free_place].card = card;
-        contexts[free_place].charged = 0;
-        contexts[free_place].has = BASE_BYTES;
-    }
+    if (free_place < 0 && grow())
+        free_place = before;
+    if (free_place >= 0)
+        contexts[free_place] = (place){.context = context, .card = card, .has = BASE_BYTES};
     return free_place;
 }
 
@@ -70,7 +89,7 @@ static bool all_have(hami_card *card, int bytes_a_thread)
 {
     pthread_mutex_lock(&lock);
     bool have = current_place(card) >= 0;
-    for (int i = 0; i < CONTEXTS; i++)
+    for (int i = 0; i < context_places; i++)
         have &= contexts[i].context == NULL || contexts[i].has >= (size_t)bytes_a_thread;
     pthread_mutex_unlock(&lock);
     return have;
@@ -85,23 +104,84 @@ static int64_t threads_of(const hami_card *card)
     return (int64_t)processors * threads;
 }
 
-bool hami_local_reserve(hami_card *card, size_t bytes_a_thread)
+/* What there was a thread, and what was taken for all. */
+static bool reserve(hami_card *card, size_t bytes_a_thread, size_t *before, int64_t *taken)
 {
     bool fits = true;
     pthread_mutex_lock(&lock);
     const int at = current_place(card); /* where there is none the driver will say so */
     if (at >= 0 && bytes_a_thread > contexts[at].has) {
         int64_t more;
+        *before = contexts[at].has;
         if (__builtin_mul_overflow((int64_t)(bytes_a_thread - contexts[at].has), threads_of(card), &more))
             more = INT64_MAX;
         fits = hami_take(card, HAMI_CONTEXT, more);
         if (fits) {
             contexts[at].has = bytes_a_thread;
             contexts[at].charged += more;
+            *taken = more;
         }
     }
     pthread_mutex_unlock(&lock);
     return fits;
+}
+
+bool hami_local_reserve(hami_card *card, size_t bytes_a_thread)
+{
+    size_t before = 0;
+    int64_t taken = 0;
+    return reserve(card, bytes_a_thread, &before, &taken);
+}
+
+/* ---- limits that a program sets ---- */
+
+static int grown_by(int limit)
+{
+    return limit == CU_LIMIT_MALLOC_HEAP_SIZE ? 0 : limit == CU_LIMIT_PRINTF_FIFO_SIZE ? 1 : -1;
+}
+
+/* What was set lower again was not given back, so it is there already. */
+static bool grow_heap(hami_card *card, int which, size_t value, hami_local_taken *taken)
+{
+    size_t now = 0;
+    pthread_mutex_lock(&lock);
+    const int at = current_place(card);
+    if (at >= 0 && USE(cuCtxGetLimit, &now, taken->limit) == CUDA_SUCCESS) {
+        place *of = &contexts[at];
+        taken->before = of->most[which];
+        const size_t there = now > of->most[which] ? now : of->most[which];
+        if (value > there && hami_take(card, HAMI_CONTEXT, hami_linear_bytes(value - there)))
+            taken->bytes = hami_linear_bytes(value - there);
+        else if (value > there)
+            taken->bytes = -1;
+        of->most[which] = taken->bytes > 0 ? value : of->most[which];
+        of->grown += taken->bytes > 0 ? taken->bytes : 0;
+    }
+    pthread_mutex_unlock(&lock);
+    return taken->bytes >= 0;
+}
+
+bool hami_local_limit(hami_card *card, int limit, size_t value, hami_local_taken *taken)
+{
+    *taken = (hami_local_taken){.limit = limit, .value = value};
+    if (grown_by(limit) >= 0)
+        return grow_heap(card, grown_by(limit), value, taken);
+    return limit != CU_LIMIT_STACK_SIZE || reserve(card, value, &taken->before, &taken->bytes);
+}
+
+/* Where another thread has needed still more meanwhile, it is that one's now. */
+void hami_local_refused(hami_card *card, const hami_local_taken *taken)
+{
+    const int which = grown_by(taken->limit);
+    pthread_mutex_lock(&lock);
+    const int at = taken->bytes > 0 ? current_place(card) : -1;
+    size_t *there = at < 0 ? NULL : which >= 0 ? &contexts[at].most[which] : &contexts[at].has;
+    if (there != NULL && *there == taken->value) {
+        *there = taken->before;
+        *(which >= 0 ? &contexts[at].grown : &contexts[at].charged) -= taken->bytes;
+        hami_give(card, HAMI_CONTEXT, taken->bytes);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* Bytes a thread. */
@@ -184,27 +264,59 @@ hami_card *hami_local_card_of(CUcontext context)
 {
     hami_card *card = NULL;
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < CONTEXTS && context != NULL; i++)
+    for (int i = 0; i < context_places && context != NULL; i++)
         card = contexts[i].context == context ? contexts[i].card : card;
     pthread_mutex_unlock(&lock);
     return card;
 }
 
-void hami_local_unloaded(const void *owner)
+uint64_t hami_local_unloading(const void *owner)
+{
+    static _Atomic uint64_t last = 1; /* odd, as no handle is */
+    const uint64_t ticket = atomic_fetch_add(&last, 2);
+    hami_map_retag(&functions, (uint64_t)(uintptr_t)owner, ticket);
+    return ticket;
+}
+
+void hami_local_unloaded(const void *owner, uint64_t ticket, bool gone)
 {
     hami_entry entry;
+    if (!gone) {
+        hami_map_retag(&functions, ticket, (uint64_t)(uintptr_t)owner);
+        return;
+    }
     pthread_mutex_lock(&listing);
-    while (hami_map_take_tag(&functions, (uint64_t)(uintptr_t)owner, &entry))
+    while (hami_map_take_tag(&functions, ticket, &entry))
         leave(entry);
     pthread_mutex_unlock(&listing);
+}
+
+/* Where the one has a place and the other too, the one's goes into the other's. */
+void hami_local_rename(CUcontext from, CUcontext to)
+{
+    place *one = NULL, *other = NULL;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < context_places; i++) {
+        one = contexts[i].context == from ? &contexts[i] : one;
+        other = contexts[i].context == to ? &contexts[i] : other;
+    }
+    if (one != NULL && other != NULL) {
+        other->has = one->has > other->has ? one->has : other->has;
+        other->charged += one->charged;
+        other->grown += one->grown;
+        one->context = NULL;
+    } else if (one != NULL) {
+        one->context = to;
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 void hami_local_gone(CUcontext context)
 {
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < CONTEXTS; i++) {
+    for (int i = 0; i < context_places; i++) {
         if (contexts[i].context == context && context != NULL) {
-            hami_give(contexts[i].card, HAMI_CONTEXT, contexts[i].charged);
+            hami_give(contexts[i].card, HAMI_CONTEXT, contexts[i].charged + contexts[i].grown);
             contexts[i].context = NULL;
         }
     }

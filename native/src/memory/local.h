@@ -36,6 +36,19 @@ static inline bool hami_local_fits(const void *function)
 /* More of it for all threads of the current context's card. False: over the limit. */
 bool hami_local_reserve(hami_card *card, size_t bytes_a_thread);
 
+/* What a limit that a program sets takes (cuCtxSetLimit). */
+typedef struct {
+    int limit;
+    size_t value, before;
+    int64_t bytes; /* 0: nothing */
+} hami_local_taken;
+
+/* Reserves it, of the current context. False: over the limit of memory. */
+bool hami_local_limit(hami_card *card, int limit, size_t value, hami_local_taken *taken);
+
+/* The driver has refused to set it. */
+void hami_local_refused(hami_card *card, const hami_local_taken *taken);
+
 /* A context has been made: kernels of libraries may be launched in it, too. */
 void hami_local_made(CUcontext context, hami_card *card);
 
@@ -45,7 +58,14 @@ hami_card *hami_local_card_of(CUcontext context);
 /* A context has gone, and its local memory with it. */
 void hami_local_gone(CUcontext context);
 
-/* A module or library has been unloaded: its functions' addresses may be others' from now on. */
-void hami_local_unloaded(const void *owner);
+/* A context is called otherwise from now on. */
+void hami_local_rename(CUcontext from, CUcontext to);
+
+/*
+ * A module or library is about to be unloaded, and then, where it has `gone`, its functions' addresses may be others'. Its own handle too, at
+ * once: so what was given out of it has the ticket for a name meanwhile.
+ */
+uint64_t hami_local_unloading(const void *owner);
+void hami_local_unloaded(const void *owner, uint64_t ticket, bool gone);
 
 #endif

@@ -115,6 +115,16 @@ bool hami_map_take_tag(hami_map *map, uint64_t tag, hami_entry *out)
     return there;
 }
 
+void hami_map_retag(hami_map *map, uint64_t from, uint64_t to)
+{
+    pthread_mutex_lock(&map->lock);
+    for (size_t at = 0; at < map->size; at++) {
+        if (map->entries[at].key != 0 && map->entries[at].tag == from)
+            map->entries[at].tag = to;
+    }
+    pthread_mutex_unlock(&map->lock);
+}
+
 void hami_map_each(hami_map *map, void (*visit)(hami_entry *entry, void *argument), void *argument)
 {
     pthread_mutex_lock(&map->lock);

@@ -37,6 +37,9 @@ bool hami_map_take_range(hami_map *map, uint64_t low, uint64_t high, hami_entry 
 /* Takes out any one entry with that tag. False: none. O(size). */
 bool hami_map_take_tag(hami_map *map, uint64_t tag, hami_entry *out);
 
+/* Gives all entries with one tag another. O(size). */
+void hami_map_retag(hami_map *map, uint64_t from, uint64_t to);
+
 /* Calls `visit` for each entry, under the lock; it may change anything but the key. */
 void hami_map_each(hami_map *map, void (*visit)(hami_entry *entry, void *argument), void *argument);
 

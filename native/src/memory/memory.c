@@ -28,12 +28,13 @@ static void remember(hami_map *map, uint64_t key, hami_card *card, hami_kind kin
                                    .kind = (int16_t)kind});
 }
 
-static void forget(hami_entry entry)
+/* `offer`: its key, where others may have it mapped. */
+static void forget(hami_entry entry, uint64_t offer)
 {
     hami_card *card = &hami_state.cards[entry.card];
     if (entry.spare != 0 && hami_vmm_leave(card, (hami_kind)entry.kind, entry.bytes, entry.spare))
         return;
-    if (entry.kind != HAMI_BUFFER || !hami_offer_end(entry.key, card, HAMI_BUFFER, entry.bytes))
+    if (!hami_offer_end(offer, card, (hami_kind)entry.kind, entry.bytes))
         hami_give(card, (hami_kind)entry.kind, entry.bytes);
 }
 
@@ -58,29 +59,66 @@ int hami_buffer_mark(CUdeviceptr address, int fresh)
     return m.found;
 }
 
-/* Frees through `call`. The entry leaves the map first: once the driver has freed, another thread may get the address. */
+/*
+ * Frees through `call`. The entry leaves the map first: once the driver has freed, another thread may get the address. A forked child asks
+ * nobody: another thread may have had the lock.
+ */
 #define FREE(map, key, call)                                            \
     do {                                                                \
         hami_entry entry;                                               \
+        if (!atomic_load(&hami_active))                                 \
+            return (call);                                              \
         const bool ours = hami_map_get((map), (uint64_t)(key), true, &entry); \
+        const uint64_t offer = ours && (map) == &buffers ? hami_offer_leaves(key) : 0; \
         const CUresult result = (call);                                 \
-        if (ours && result == CUDA_SUCCESS)                             \
-            forget(entry);                                       \
-        else if (ours)                                                  \
+        if (ours && result == CUDA_SUCCESS) {                           \
+            forget(entry, offer);                                       \
+        } else if (ours) {                                              \
             hami_map_put((map), entry);                                 \
+            hami_offer_stays(key, offer);                               \
+        }                                                               \
         return result;                                                  \
     } while (0)
 
-void hami_memory_gone(CUcontext context)
+static void rename_all(CUcontext from, CUcontext to)
+{
+    hami_map_retag(&buffers, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
+    hami_map_retag(&arrays, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
+    hami_arrays_rename(from, to);
+    hami_modules_rename(from, to);
+    hami_local_rename(from, to);
+}
+
+CUcontext hami_memory_leaves(CUcontext context)
+{
+    static _Atomic uintptr_t last = 1; /* odd, as no handle is */
+    const CUcontext name = (CUcontext)atomic_fetch_add(&last, 2);
+    if (context != NULL)
+        rename_all(context, name);
+    return name;
+}
+
+static void all_gone(CUcontext context)
 {
     hami_entry entry;
-    while (hami_map_take_tag(&buffers, (uint64_t)(uintptr_t)context, &entry) ||
-           hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
-        forget(entry);
+    while (hami_map_take_tag(&buffers, (uint64_t)(uintptr_t)context, &entry))
+        forget(entry, hami_offer_leaves(entry.key));
+    while (hami_map_take_tag(&arrays, (uint64_t)(uintptr_t)context, &entry))
+        forget(entry, 0);
     hami_arrays_gone(context);
     hami_modules_gone(context);
     hami_local_gone(context);
     hami_graph_context_gone();
+}
+
+void hami_memory_left(CUcontext context, CUcontext name, bool gone)
+{
+    if (context == NULL)
+        return;
+    if (gone)
+        all_gone(name);
+    else
+        rename_all(name, context);
 }
 
 /* ---- linear ---- */
@@ -268,21 +306,20 @@ CUresult cuMipmappedArrayCreate(CUmipmappedArray *out, const CUDA_ARRAY3D_DESCRI
     return make_array((void **)out, desc, levels, card, create_mipmap, desc);
 }
 
-static CUresult ended(CUresult result, uint64_t array)
-{
-    if (result == CUDA_SUCCESS)
-        hami_array_gone(array);
-    return result;
-}
-
 CUresult cuArrayDestroy(CUarray array)
 {
-    FREE(&arrays, (uintptr_t)array, ended(BEHIND(cuArrayDestroy, array), (uintptr_t)array));
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuArrayDestroy, array);
+    hami_block *parts = hami_array_leaves((uintptr_t)array);
+    FREE(&arrays, (uintptr_t)array, hami_array_left((uintptr_t)array, parts, BEHIND(cuArrayDestroy, array)));
 }
 
 CUresult cuMipmappedArrayDestroy(CUmipmappedArray array)
 {
-    FREE(&arrays, (uintptr_t)array, ended(BEHIND(cuMipmappedArrayDestroy, array), (uintptr_t)array));
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuMipmappedArrayDestroy, array);
+    hami_block *parts = hami_array_leaves((uintptr_t)array);
+    FREE(&arrays, (uintptr_t)array, hami_array_left((uintptr_t)array, parts, BEHIND(cuMipmappedArrayDestroy, array)));
 }
 
 /* ---- memory of another API: paid for where it enters ---- */

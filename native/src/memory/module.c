@@ -62,6 +62,11 @@ static void gone(const void *module)
         forget(entry);
 }
 
+void hami_modules_rename(CUcontext from, CUcontext to)
+{
+    hami_map_retag(&modules, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
+}
+
 void hami_modules_gone(CUcontext context)
 {
     hami_entry entry;
@@ -149,23 +154,27 @@ static void all_due(void)
 CUresult cuModuleUnload(CUmodule module)
 {
     hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuModuleUnload, module);
     const bool ours = hami_map_get(&modules, (uint64_t)(uintptr_t)module, true, &entry);
+    const uint64_t ticket = hami_local_unloading(module);
     const CUresult result = BEHIND(cuModuleUnload, module);
     if (ours && result == CUDA_SUCCESS)
         forget(entry);
     else if (ours)
         hami_map_put(&modules, entry);
-    if (result == CUDA_SUCCESS)
-        hami_local_unloaded(module);
+    hami_local_unloaded(module, ticket, result == CUDA_SUCCESS);
     all_due();
     return result;
 }
 
 CUresult cuLibraryUnload(CUlibrary library)
 {
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuLibraryUnload, library);
+    const uint64_t ticket = hami_local_unloading(library);
     const CUresult result = BEHIND(cuLibraryUnload, library);
-    if (result == CUDA_SUCCESS)
-        hami_local_unloaded(library);
+    hami_local_unloaded(library, ticket, result == CUDA_SUCCESS);
     all_due();
     return result;
 }

@@ -212,6 +212,8 @@ CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props)
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuMemPoolDestroy, pool);
     pthread_mutex_lock(&settling); /* nobody may ask a pool that is going away for its size */
     const bool ours = hami_map_get(&pools, (uint64_t)(uintptr_t)pool, true, &entry);
     const CUresult result = BEHIND(cuMemPoolDestroy, pool);

@@ -31,6 +31,11 @@ static hami_map handles = HAMI_MAP_INIT;  /* handle -> block; bytes: references 
 static hami_map mappings = HAMI_MAP_INIT; /* address -> block */
 static block *left;                       /* of these only descriptors are left */
 
+/* A forked child asks the driver alone, which says no: another thread of its parent may have had the lock. */
+#define IN_CHILD(name, ...)         \
+    if (!atomic_load(&hami_active)) \
+    return BEHIND(name, __VA_ARGS__)
+
 void hami_vmm_lock(void)
 {
     pthread_mutex_lock(&lock);
@@ -198,6 +203,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUme
 
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
+    IN_CHILD(cuMemRelease, handle);
     hami_entry entry;
     pthread_mutex_lock(&lock);
     const bool ours = hami_map_get(&handles, handle, true, &entry);
@@ -215,6 +221,7 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 
 CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *address)
 {
+    IN_CHILD(cuMemRetainAllocationHandle, out, address);
     hami_entry mapped, entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemRetainAllocationHandle, out, address);
@@ -243,6 +250,7 @@ static void borrow(block *b, int64_t bytes)
 CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags)
 {
+    IN_CHILD(cuMemMap, address, bytes, offset, handle, flags);
     hami_entry entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemMap, address, bytes, offset, handle, flags);
@@ -258,6 +266,7 @@ CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGeneric
 /* One call may undo several mappings. */
 CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
+    IN_CHILD(cuMemUnmap, address, bytes);
     hami_entry entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemUnmap, address, bytes);
@@ -300,6 +309,7 @@ static void mark(block *b, const void *descriptor)
 /* For other devices: it holds the memory, whatever that is of. */
 CUresult cuMemGetHandleForAddressRange(void *out, CUdeviceptr address, size_t bytes, int type, unsigned long long flags)
 {
+    IN_CHILD(cuMemGetHandleForAddressRange, out, address, bytes, type, flags);
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemGetHandleForAddressRange, out, address, bytes, type, flags);
     const bool ours = result == CUDA_SUCCESS && type == CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD && atomic_load(&hami_active);
@@ -315,6 +325,7 @@ CUresult cuMemGetHandleForAddressRange(void *out, CUdeviceptr address, size_t by
 
 CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandle handle, int type, unsigned long long flags)
 {
+    IN_CHILD(cuMemExportToShareableHandle, out, handle, type, flags);
     hami_entry entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemExportToShareableHandle, out, handle, type, flags);
@@ -352,6 +363,7 @@ static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
 
 CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
 {
+    IN_CHILD(cuMemImportFromShareableHandle, out, shareable, type);
     const bool active = atomic_load(&hami_active) && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     const int pid = active ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
     const int marked = active ? fcntl((int)(intptr_t)shareable, F_GETSIG) : 0;

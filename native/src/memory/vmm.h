@@ -52,8 +52,15 @@ bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark);
 /* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In memory.c. */
 int hami_buffer_mark(CUdeviceptr address, int fresh);
 
-/* An array or mipmap has been destroyed, or all of a context with it: it holds nothing any more. */
-void hami_array_gone(uint64_t array);
+/*
+ * An array or mipmap is about to be destroyed: what its parts hold, NULL: nothing. Then it has been, or `result` says why not, which is
+ * returned. In between its handle may already be another's.
+ */
+hami_block *hami_array_leaves(uint64_t array);
+CUresult hami_array_left(uint64_t array, hami_block *parts, CUresult result);
+
+/* A context is called otherwise from now on; it has gone, and all its arrays with it. */
+void hami_arrays_rename(CUcontext from, CUcontext to);
 void hami_arrays_gone(CUcontext context);
 
 #endif

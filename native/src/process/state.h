@@ -117,8 +117,13 @@ int64_t hami_linear_bytes(size_t bytes);
 /* All processes, bytes, for queries: 0 to limit. */
 int64_t hami_used(hami_card *card);
 
-/* A context has gone, and its buffers, arrays and modules with it. */
-void hami_memory_gone(CUcontext context);
+/*
+ * A context is about to go, and its buffers, arrays and modules with it. Its handle may be another's as soon as the driver is through, so
+ * meanwhile what it holds has another name, which this returns. Then they have gone, or all is as before.
+ */
+CUcontext hami_memory_leaves(CUcontext context);
+void hami_memory_left(CUcontext context, CUcontext name, bool gone);
+void hami_modules_rename(CUcontext from, CUcontext to);
 void hami_modules_gone(CUcontext context);
 
 /* Runs or uploads a graph, its memory nodes charged. */
@@ -132,9 +137,9 @@ void hami_context_leaves(CUcontext context);
 /* It has gone, or is about to, and all events in it. */
 void hami_context_gone(CUcontext context);
 
-/* ---- the watch thread ---- */
+/* ---- the watch threads ---- */
 
-/* Starts it if it does not run in this process. */
+/* Starts them if they do not run in this process. */
 void hami_watch_start(void);
 
 /* A gate was closed: see that it does not stay so. */

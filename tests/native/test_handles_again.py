@@ -1,0 +1,154 @@
+"""Handles that the driver gives out again before who ended them has heard of it: each keeps what is its own."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Container
+from .test_local_memory import MODULES, TOO_LARGE
+from .test_ways_round import tried
+
+
+@pytest.fixture
+def unseen(container: Container, tmp_path: Path) -> dict[str, str]:
+    """Variables: ends take 0.3 s to be answered, and there is no NVML, which would set the ledger right."""
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")
+    return {"FAKE_CUDA_SLOW_END_MS": "300", "LD_LIBRARY_PATH": str(driver)}
+
+
+MEANWHILE = """
+import threading, time
+def meanwhile(end, begin):
+    ending = threading.Thread(target=end)
+    ending.start()
+    time.sleep(0.1)
+    begun = begin()
+    ending.join()
+    return begun
+def used():
+    left, total = c_size_t(), c_size_t()
+    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
+    return (total.value - left.value) // MIB
+"""
+CONTEXT = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def create():
+    context = c_void_p()
+    assert cuda.cuCtxCreate_v2(byref(context), 0, 0) == 0
+    return context
+def take(mib):
+    address = c_uint64()
+    assert cuda.cuMemAlloc_v2(byref(address), c_size_t(mib * MIB)) == 0
+first = create()
+take(512)
+def begin():
+    second = create()
+    take(1024)
+    return second
+second = meanwhile(lambda: cuda.cuCtxDestroy_v2(first), begin)
+assert second.value == first.value
+print(used())
+"""
+
+
+def test_a_context_in_the_place_of_one_that_ends_keeps_what_it_has_taken(
+    container: Container, unseen: dict[str, str]
+) -> None:
+    assert tried(container, MEANWHILE + CONTEXT, **unseen) == "1024"
+
+
+ARRAY = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def create():
+    array = c_void_p()
+    shape = struct.pack("<QQQIII4x", 4096, 4096, 0, 0x20, 1, 0x40)
+    assert cuda.cuArray3DCreate_v2(byref(array), shape) == 0
+    return array
+def fill(array):
+    handle = c_uint64()
+    assert cuda.cuMemCreate(byref(handle), c_size_t(512 * MIB), struct.pack("<IIIi16x", 1, 0, 1, 0), c_uint64(0)) == 0
+    part = struct.pack("<i4xQi4x4QiiQQIIII", 0, array.value, 0, 0, 0, 0, 0, 1, 0, handle.value, 0, 1, 0, 0, 0)
+    assert cuda.cuMemMapArrayAsync(part + bytes(96 - len(part)), 1, None) == 0
+    assert cuda.cuMemRelease(handle) == 0
+def begin():
+    second = create()
+    fill(second)
+    return second
+first = create()
+fill(first)
+second = meanwhile(lambda: cuda.cuArrayDestroy(first), begin)
+assert second.value == first.value
+print(used())
+"""
+
+
+def test_a_sparse_array_in_the_place_of_one_that_is_destroyed_keeps_its_memory(
+    container: Container, unseen: dict[str, str]
+) -> None:
+    assert tried(container, MEANWHILE + ARRAY, **unseen) == "512"
+
+
+MODULE = f"""
+first = load()
+function(first, b"small")
+def begin():
+    second = load()
+    return second, function(second, {TOO_LARGE})
+second, large = meanwhile(lambda: cuda.cuModuleUnload(first), begin)
+assert second.value == first.value
+print(launch(large))
+"""
+
+
+def test_functions_of_a_module_in_the_place_of_one_that_is_unloaded_are_still_looked_at(
+    container: Container, unseen: dict[str, str]
+) -> None:
+    assert tried(container, MODULES + MEANWHILE + MODULE, **unseen) == "2"
+
+
+FORKED = """
+import os, signal, threading, time
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+over = False
+def work():
+    while not over:
+        address, handle = c_uint64(), c_uint64()
+        cuda.cuMemAlloc_v2(byref(address), c_size_t(MIB))
+        cuda.cuMemFree_v2(address)
+        cuda.cuMemCreate(byref(handle), c_size_t(2 * MIB), struct.pack("<IIIi16x", 1, 0, 1, 0), c_uint64(0))
+        cuda.cuMemRelease(handle)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads:
+    each.start()
+stuck = 0
+for _ in range(300):
+    child = os.fork()
+    if child == 0:
+        cuda.cuMemFree_v2(c_uint64(64))
+        cuda.cuMemRelease(c_uint64(64))
+        os._exit(0)
+    until = time.monotonic() + 5
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            stuck += 1
+            os.waitpid(child, 0)
+            break
+        time.sleep(0.001)
+    if stuck:
+        break
+over = True
+for each in threads:
+    each.join()
+print(stuck)
+"""
+
+
+def test_a_forked_child_waits_for_no_lock_that_another_thread_had(container: Container) -> None:
+    """Destructors of a program that forks give back what is not theirs."""
+    assert tried(container, FORKED) == "0"
