@@ -17,9 +17,10 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import bench
     import torch_cost
     import torch_live
+    import torch_single
     import torch_tenants
 
-    yield Rows(bench, torch_cost, torch_live, torch_tenants)
+    yield Rows(bench, torch_cost, torch_live, torch_single, torch_tenants)
     for name in [
         name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(GPU))
     ]:
@@ -29,8 +30,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 class Rows:
     """Each section's judge, and the verdicts it comes to."""
 
-    def __init__(self, bench: Any, cost: Any, live: Any, tenants: Any) -> None:
-        self.cost, self._bench, self._live, self._tenants = cost, bench, live, tenants
+    def __init__(self, bench: Any, cost: Any, live: Any, single: Any, tenants: Any) -> None:
+        self.cost, self.single_rows, self._bench, self._live = cost, single, bench, live
+        self._tenants = tenants
 
     def paired(self, percent: tuple[float, float], scatter: float) -> list[bool | None]:
         """A thousand rounds in which so many percent are lost without a limit and at 99."""
@@ -42,6 +44,24 @@ class Rows:
         bench = self._kept()
         self.cost.judge(bench, "train", rounds)
         return [row.ok for row in bench.rows[:2]]
+
+    def single(self, free: list[float], held: list[float], limit: int = 20) -> bool | None:
+        """Rates in turn, one without a limit on each side of one with; 100 a second are a hundredth of the card."""
+        slices = [self._live.Slice(rate, 1e5) for rate in free]
+        beside = [
+            self.single_rows.Beside(self._live.Slice(rate, 1e5), (slices[at].rate, slices[at + 1].rate))
+            for at, rate in enumerate(held)
+        ]
+        bench = self._kept()
+        self.single_rows.judge(bench, "layer", {limit: beside}, 1e-4)
+        (row,) = bench.rows
+        verdict: bool | None = row.ok
+        return verdict
+
+    def turns_of(self, rates: list[float]) -> dict[int, list[tuple[float, tuple[float, float]]]]:
+        """What `single` compares with what."""
+        had = self.single_rows.neighbours([self._live.Slice(rate, 0) for rate in rates])
+        return {limit: [(each.held.rate, each.free) for each in some] for limit, some in had.items()}
 
     def tenants(
         self,
@@ -98,3 +118,33 @@ def test_one_that_was_slower_alone_than_beside_others_is_held_to_its_limit_and_n
     layers: Any = {"works": ("layer", "layer")}
     assert rows.tenants([0.29, 1.25], [0.29, 1.24], caps=(30, 120), **layers) == [True, True]
     assert rows.tenants([0.29, 1.25], [0.29, 1.24], caps=(30, 100), **layers)[0] is False
+
+
+def test_a_slice_under_a_limit_is_compared_with_those_just_before_and_after_it(rows: Rows) -> None:
+    told = rows.turns_of([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+    assert told[99] == [(1, (0, 2)), (9, (8, 10))]
+    assert told[20] == [(7, (6, 8)), (15, (14, 16))]
+
+
+def test_a_program_bound_by_its_host_loses_nothing_where_the_host_itself_was_slow(rows: Rows) -> None:
+    """A limit of 20 lets it have 2000 a second; its host makes 900 to 4000."""
+    free = [4000, 1000, 1000, 3000, 4000, 900, 900, 3500, 3000]
+    due = [1500, 1000, 1500, 2000, 1450, 900, 1450, 2000]
+    assert rows.single(free, [float(each) for each in due]) is True
+    assert rows.single(free, [each * 0.9 for each in due]) is False
+    assert rows.single(free, [1650, 850, 1700, 1800, 1650, 800, 1600, 1800]) is None
+
+
+def test_a_program_near_its_limit_is_held_to_it(rows: Rows) -> None:
+    free = [2100.0] * 9
+    assert rows.single(free, [2000, 1990, 2010, 2000, 1980, 2020, 2000, 2000]) is True
+    assert rows.single(free, [2100, 2110, 2090, 2100, 2100, 2110, 2100, 2090]) is False
+    assert rows.single(free, [1880, 1890, 1900, 1870, 1900, 1880, 1880, 1890]) is False
+    assert rows.single(free, [2300, 1700, 2250, 1650, 2300, 1700, 2200, 1700]) is None
+    assert rows.single(free, [2100, 1600, 2150, 1600, 2100, 1650, 2150, 1600]) is None
+
+
+def test_a_limit_far_above_what_a_program_needs_takes_nothing_from_it(rows: Rows) -> None:
+    free = [2000.0] * 9
+    assert rows.single(free, [1990, 2010, 2000, 1995, 2000, 2005, 1990, 2000], limit=80) is True
+    assert rows.single(free, [1880, 1870, 1900, 1880, 1885, 1890, 1880, 1870], limit=80) is False
