@@ -39,6 +39,21 @@ DOOR void hami_inside_percent(int percent)
     hami_throttle_update();
 }
 
+/*
+ * True: from now on no launch of a known price is measured, nor any in bulk, but in runs of a key with several lengths: what that makes of the time is
+ * what such measurements cost. False: as before that.
+ */
+DOOR void hami_inside_rest(bool rests)
+{
+    static bool resting;
+    const int64_t hour_ns = (int64_t)3600 * 1000 * 1000 * 1000;
+    if (rests == resting)
+        return;
+    hami_sample_later(rests ? hour_ns : -hour_ns);
+    hami_bulk_later(rests ? hour_ns : -hour_ns);
+    resting = rests;
+}
+
 /* What is written to stderr from now on: a log level of the library's (process/log.h). */
 DOOR void hami_inside_log(int level)
 {

@@ -7,20 +7,20 @@ import time
 from collections.abc import Sequence
 
 from bench import Bench
-from torch_live import PAST, Pool
+from torch_live import PAST, RESTING, Pool
 
 BLOCKS_S = {"train": 0.015, "decode": 0.005}
 """As short as what it takes to run ahead of the card after each is little of it."""
 AWAY = 1.3
 """A block that takes so many times the lower quartile of its process's had no host for a while."""
-KINDS = {"no limit of time": (0, 0.3), "limit 99": (99, 1.0)}
-"""The limit, and how many percent may be lost."""
+KINDS = {"no limit of time": (0, 0.3), "limit 99": (99, 1.0), "limit 99, not measured but in runs": (RESTING, None)}
+"""The state, and how many percent may be lost; the last shows what of that at 99 measuring costs."""
 Round = tuple[float, ...]
-"""Seconds of a block past the library, without a limit, and with 99."""
+"""Seconds of a block past the library, and in each state of KINDS."""
 
 
 def paired(pool: Pool, seconds: float) -> None:
-    """Each program by itself goes past the library, through it without a limit, and with 99: some ms each, in turn."""
+    """Each program by itself goes past the library, and through it in each state: some ms each, in turn."""
     bench = pool.node.bench
     works = [work for work in BLOCKS_S if re.search(bench.match, work)]
     states = [PAST, *(limit for limit, _ in KINDS.values())]
@@ -40,13 +40,16 @@ def judge(bench: Bench, work: str, rounds: Sequence[Sequence[Round]]) -> None:
     everyone = [each for some in kept for each in some]
     told = {
         "rounds_ms": [[[round(took * 1e3, 4) for took in each] for each in some] for some in rounds],
-        "by_process": [[lost(some, at)[0] for at in (1, 2)] for some in kept],
+        "by_process": [[lost(some, at)[0] for at in range(1, 1 + len(KINDS))] for some in kept],
     }
     for at, (kind, (_, most)) in enumerate(KINDS.items(), 1):
         percent, either_way = lost(everyone, at)
         measured = f"{percent:+.2f} % +- {either_way:.2f}"
-        ok = True if percent + either_way <= most else False if percent - either_way > most else None
-        bench.add("paired", f"{work}, {kind}", measured, f"<= {most} % lost", ok, **(told if at == 1 else {}))
+        ok = None
+        if most is not None:
+            ok = True if percent + either_way <= most else False if percent - either_way > most else None
+        target = "" if most is None else f"<= {most} % lost"
+        bench.add("paired", f"{work}, {kind}", measured, target, ok, **(told if at == 1 else {}))
     count = sum(map(len, rounds))
     blocks = [each[0] for each in everyone]
     scatter = statistics.pstdev(blocks) / statistics.mean(blocks) * 100
@@ -55,7 +58,7 @@ def judge(bench: Bench, work: str, rounds: Sequence[Sequence[Round]]) -> None:
 
 
 def undisturbed(rounds: Sequence[Round]) -> list[Round]:
-    """None of the three was without its host: whichever it was, the round is left out."""
+    """No block of it was without its host: whichever it was, the round is left out."""
     usual = statistics.quantiles([took for each in rounds for took in each], n=4)[0]
     return [each for each in rounds if max(each) <= AWAY * usual]
 

@@ -19,8 +19,9 @@ from bench import HERE
 from grants import SEATS, Node
 
 WORKS = ("train", "decode", "layer", "matmul", "small")
-PAST = -1
-"""The state of a program that goes past the library (torch_program.py)."""
+PAST, RESTING = -1, -2
+"""States of a program: past the library; under RESTING_LIMIT, and hardly measured (torch_program.py)."""
+RESTING_LIMIT = 99
 
 
 @dataclass

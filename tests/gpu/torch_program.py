@@ -11,7 +11,8 @@ log LEVEL                               what the library says on stderr from now
 steady WORK SECONDS STATE               runs on for so long under that state, then for as long measured: iterations a
                                         second, and the seconds that a call takes on the card
 
-A state is a limit in percent; 0: none; -1: past the library, as good as without it (inside.c).
+A state is a limit in percent; 0: none; -1: past the library, as good as without it; -2: 99, and launches of known
+prices not measured (inside.c).
 """
 
 import ctypes
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch_live import PAST
+from torch_live import PAST, RESTING, RESTING_LIMIT
 from torch_work import queued, rate_of, warmed
 
 Go = Callable[[], object]
@@ -39,6 +40,7 @@ class Inside:
         if self._library is not None:
             self._library.hami_inside_paid_ns.restype = ctypes.c_int64
             self._library.hami_inside_bypass.argtypes = [ctypes.c_bool]
+            self._library.hami_inside_rest.argtypes = [ctypes.c_bool]
 
     def enter(self, state: int) -> None:
         """Nothing of this process may be launching."""
@@ -46,7 +48,8 @@ class Inside:
             return
         if self._library.hami_inside_bypass(state == PAST) <= 0:
             raise RuntimeError("the library cannot be gone past")
-        self._library.hami_inside_percent(state if state > 0 else 100)
+        self._library.hami_inside_percent(state if state > 0 else RESTING_LIMIT if state == RESTING else 100)
+        self._library.hami_inside_rest(state == RESTING)
 
     def log(self, level: int) -> None:
         if self._library is not None:

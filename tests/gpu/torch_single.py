@@ -12,8 +12,10 @@ WORKS = ("layer", "train", "decode")
 LIMITS = (99, 80, 50, 20)
 STATES = tuple(state for limit in LIMITS for state in (0, limit))
 """One without a limit before and after each: a host is as fast as it is for half a second."""
-SLICES_S = {"layer": (0.06, 0.12), "train": (0.1, 0.3), "decode": (0.06, 0.12)}
+SLICES_S = {"layer": (0.06, 0.12), "train": (0.06, 0.2), "decode": (0.06, 0.12)}
 """How long a slice warms up, and is measured: short where the host scatters, long where kernels of one key do."""
+LEAST_ROUNDS = 5
+"""Of fewer an interval says too much."""
 STEADY_S = 0.8
 """A card that its power holds back is at one speed after so long."""
 LEAST, MOST = 0.96, 1.04
@@ -26,7 +28,7 @@ def single(pool: Pool, seconds: float) -> None:
     works = [work for work in WORKS if re.search(bench.match, work)]
     for work, program in zip(works, pool.programs, strict=False):
         warm_s, slice_s = SLICES_S[work]
-        rounds = max(2, round(seconds / len(works) / len(STATES) / (warm_s + slice_s)))
+        rounds = max(LEAST_ROUNDS, round(seconds / len(works) / len(STATES) / (warm_s + slice_s)))
         queued_s = program.told("queued", work)[0]
         (slices,) = paced([(program, work)], warm_s, slice_s, [(*STATES * rounds, 0)])
         judge(bench, work, neighbours(slices), queued_s)

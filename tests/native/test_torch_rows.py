@@ -35,9 +35,9 @@ class Rows:
         self._tenants = tenants
 
     def paired(self, percent: tuple[float, float], scatter: float) -> list[bool | None]:
-        """A thousand rounds in which so many percent are lost without a limit and at 99."""
+        """A thousand rounds in which so many percent are lost without a limit and at 99, none where hardly measured."""
         dice = random.Random(7)
-        factors = (1.0, *(1 + each / 100 for each in percent))
+        factors = (1.0, *(1 + each / 100 for each in percent), 1.0)
         rounds = [
             [tuple(5e-3 * each * dice.gauss(1, scatter) for each in factors) for _ in range(250)] for _ in range(4)
         ]
