@@ -162,6 +162,10 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns);        
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */
 void streams(int threads, int each, double seconds, int64_t ns, unsigned int blocks, int64_t phase_ns); /* streams.c */
+
+/* Launches that were made at `now` of a run that began at `from`; and what all threads counted, for the line of JSON. */
+void count_launches(int64_t from, int64_t now, int launches); /* tenths.c */
+void print_tenths(double seconds);                            /* tenths.c */
 void strangers(int count, double seconds, int64_t ns);                                /* strangers.c */
 void storm(int threads, long rounds, uint64_t seed);                                 /* storm.c */
 void kills(int count);                                                               /* kills.c */

@@ -37,8 +37,10 @@ static void launch_batch(const worker *w, lane *l)
     void *params[] = {&rounds};
     if (l->batches >= RING)
         MUST(cuEventSynchronize, e);
-    for (int i = 0; i < BATCH; i++)
+    for (int i = 0; i < BATCH; i++) {
         MUST(cuLaunchKernel, spin, w->blocks, 1, 1, 32, 1, 1, 0, l->stream, params, NULL);
+        count_launches(w->from, now_ns(), 1);
+    }
     MUST(cuEventRecord, e, l->stream);
     l->batches++;
 }
@@ -89,6 +91,8 @@ void streams(int threads, int each, double seconds, int64_t ns, unsigned int blo
         launches[1] += workers[i].launches[1];
     }
     const double took = (double)(now_ns() - from) / 1e9;
-    printf("{\"streams\": %d, \"seconds\": %.4f, \"together\": %lld, \"alone\": %lld, \"rate\": %.1f}\n", threads * each, took,
+    printf("{\"streams\": %d, \"seconds\": %.4f, \"together\": %lld, \"alone\": %lld, \"rate\": %.1f, ", threads * each, took,
            launches[0], launches[1], (double)(launches[0] + launches[1]) / took);
+    print_tenths(seconds);
+    printf("}\n");
 }

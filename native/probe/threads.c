@@ -5,7 +5,7 @@
 #include "probe.h"
 
 typedef struct {
-    int64_t rounds, until;
+    int64_t rounds, from, until;
     long long launches;
 } worker;
 
@@ -18,6 +18,7 @@ static void *work_for_a_while(void *argument)
     MUST(cuStreamCreate, &stream, 1);
     for (w->launches = 0; now_ns() < leave && now_ns() < w->until; w->launches++) {
         launch_spin(w->rounds, stream);
+        count_launches(w->from, now_ns(), 1);
         if (w->launches % 32 == 31)
             MUST(cuStreamSynchronize, stream);
     }
@@ -38,7 +39,7 @@ void threads(int count, double seconds, int64_t ns)
     const int64_t from = now_ns(), until = from + (int64_t)(seconds * 1e9);
     for (; now_ns() < until; started += count) {
         for (int i = 0; i < count; i++) {
-            workers[i] = (worker){.rounds = rounds_of((double)ns), .until = until};
+            workers[i] = (worker){.rounds = rounds_of((double)ns), .from = from, .until = until};
             if (pthread_create(&running[i], NULL, work_for_a_while, &workers[i]) != 0)
                 fail("pthread_create", 0);
         }
@@ -47,6 +48,8 @@ void threads(int count, double seconds, int64_t ns)
             launches += workers[i].launches;
         }
     }
-    printf("{\"threads\": %d, \"launches\": %lld, \"rate\": %.1f}\n", started, launches,
+    printf("{\"threads\": %d, \"launches\": %lld, \"rate\": %.1f, ", started, launches,
            (double)launches / ((double)(now_ns() - from) / 1e9));
+    print_tenths(seconds);
+    printf("}\n");
 }

@@ -74,13 +74,14 @@ def streams(bench: Bench, limit: int) -> None:
     """Four at once: how many kernels' time there is in that of a burst, and without a limit."""
     for ns, *words in ((20_000, "threads", 4), (20_000, "streams", 4, 1), (100_000, "streams", 4, 0)):
         program = [*words, bench.seconds, ns, *([] if words[0] == "threads" else [1])]
-        full = bench.probe(*program, env=bench.environment())["rate"]
+        full = steady(bench.probe(*program, env=bench.environment()), 1.0)
         got, log = logged(bench, limit, *program)
         bursts = [(int(prices), int(span)) for prices, span, _ in BURST.findall(log)]
         at_once = statistics.median(prices / span for prices, span in bursts) if bursts else 0
         charged_s = sum(min(burst) for burst in bursts) / 1e6
         print(
-            f"{' '.join(map(str, program))} at {limit}: {got['rate'] / full * 100:.2f}; {full * ns / 1e9:.2f} at once "
+            f"{' '.join(map(str, program))} at {limit}: {steady(got, 1.0) / full * 100:.2f}; "
+            f"{full * ns / 1e9:.2f} at once "
             f"without a limit; {len(bursts)} bursts, {at_once:.2f} at once by prices, charged {charged_s:.2f} s",
             flush=True,
         )

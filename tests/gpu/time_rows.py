@@ -132,15 +132,16 @@ FULL_BLOCKS = 4224
 
 
 def overlapping(bench: Bench, name: str, ns: int, limits: tuple[int, ...], *program: object) -> None:
-    """Rows of one program of several streams: its share of what it has without a limit."""
+    """Rows of one program of several streams: its share of what it has without a limit, from its second second on."""
     chosen = [limit for limit in limits if re.search(bench.match, f"{name} {ns} at {limit}")]
     if not chosen:
         return
-    full = bench.probe(*program, env=bench.environment())["rate"]
+    full = steady(bench.probe(*program, env=bench.environment()), 1.0)
     at_once = full * ns / 1e9
     bench.add("streams", f"{name}, {ns / 1000:g} us, no limit", f"{at_once:.2f} kernels at once", "", None)
     for limit in chosen:
-        held = bench.probe(*program, env=bench.environment(limit))["rate"]
+        got = bench.probe(*program, env=bench.environment(limit))
+        held = steady(got, 1.0)
         share = held / full * 100
         bench.add(
             "streams",
@@ -150,6 +151,7 @@ def overlapping(bench: Bench, name: str, ns: int, limits: tuple[int, ...], *prog
             abs(share - limit) <= 1,
             full=full,
             held=held,
+            whole_run=got["rate"],
         )
 
 
@@ -158,7 +160,7 @@ def in_phases(bench: Bench, ns: int, limit: int, phase_ms: int) -> None:
     if not re.search(bench.match, f"in phases {ns} at {limit}"):
         return
     threads = ("streams", 4, 1, bench.seconds, ns, 1)
-    at_once = bench.probe(*threads, env=bench.environment())["rate"] * ns / 1e9
+    at_once = steady(bench.probe(*threads, env=bench.environment()), 1.0) * ns / 1e9
     got = bench.probe(*threads, phase_ms, env=bench.environment(limit))
     occupied = (got["together"] / at_once + got["alone"]) * ns / got["seconds"] / 1e7
     name = f"4 streams and 1 in turn, {phase_ms} ms each, {ns / 1000:g} us at {limit}"

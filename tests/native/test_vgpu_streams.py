@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from hami.cli.limits.program import steady
 from hami.wire.policy import CorePolicy
 
 from .conftest import Container
@@ -78,6 +79,20 @@ def test_threads_that_come_and_go_with_streams_of_their_own_get_the_limit_togeth
     share = rate * ns / STREAMS / 1e7
     assert share <= limit + 1.5
     assert share >= limit * 0.35  # their streams stand still while they begin and end; a busy machine makes that long
+
+
+@pytest.mark.parametrize("words", [("streams", STREAMS, 1, 2, 100_000, 1), ("threads", STREAMS, 2, 100_000)])
+def test_launches_of_all_threads_are_counted_by_tenths_of_a_second(
+    container: Container, words: tuple[object, ...]
+) -> None:
+    """So that rows can leave out the first second: until bursts have begun a program has less than its limit."""
+    told = container.probe(
+        *words, PROBE_ROUNDS_A_NS="1", GPU_CORE_UTILIZATION_POLICY="force", CUDA_DEVICE_SM_LIMIT="80"
+    )
+    launches = told.get("launches", told.get("together"))
+    assert len(told["tenths"]) == 20
+    assert launches * 0.95 <= sum(told["tenths"]) <= launches  # what was launched after the end is in none of them
+    assert steady(told, 1.0) / STREAMS * 100_000 / 1e7 <= 81
 
 
 def test_a_tenant_of_several_streams_takes_turns_too_and_is_charged_what_it_occupies(node: Node) -> None:
