@@ -28,20 +28,29 @@ def library(tools: Tools) -> Path:
     return made
 
 
-def paced(container: Container, library: Path, work: str, *states: int) -> list[tuple[float, float]]:
-    """Slices of 0.5 s, each under its limit: iterations a second, and the GPU time paid for one in ns."""
+def told(container: Container, library: Path, work: str, *lines: str) -> tuple[list[list[float]], str]:
+    """What the program answers to each line, NOW being when it was ready, and what the library said on stderr."""
     names = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "GPU_CORE_UTILIZATION_POLICY": "force"}
     command = [sys.executable, str(GPU / "torch_program.py"), work]
     env = container.environment(**names) | {"LD_PRELOAD": str(library), "PYTHONPATH": str(GPU / "standin")}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=env, text=True, **pipes) as program:
-        assert program.stdin is not None
         assert program.stdout is not None
         program.stdout.readline(), program.stdout.readline()
-        program.stdin.write(f"paced {work} {time.monotonic() + 0.1} 0.2 0.5 {' '.join(map(str, states))}\n")
-        program.stdin.close()
-        told = [float(word) for word in program.stdout.readline().split()]
-    return list(zip(told[::2], told[1::2], strict=True))
+        now = str(time.monotonic() + 0.1)
+        out, said = program.communicate("\n".join(lines).replace("NOW", now), timeout=60)
+    return [[float(word) for word in line.split()] for line in out.splitlines()], said
+
+
+def slices(work: str, *states: int) -> str:
+    """Of 0.5 s, each under its limit, once it is ready."""
+    return f"paced {work} NOW 0.2 0.5 {' '.join(map(str, states))}"
+
+
+def paced(container: Container, library: Path, work: str, *states: int) -> list[tuple[float, float]]:
+    """Iterations a second of each slice, and the GPU time paid for one in ns."""
+    (numbers,), _ = told(container, library, work, slices(work, *states))
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def test_a_program_changes_its_own_limit_between_two_steps_and_goes_past_the_library(
@@ -63,3 +72,16 @@ def test_kernels_of_one_shape_and_two_lengths_are_held_from_moment_to_moment(
     assert max(parts) < 0.56
     assert min(parts) > 0.25  # a busy machine may keep the program from launching
     assert sum(parts) / len(parts) < 0.525
+
+
+def test_a_program_that_rests_is_hardly_measured_and_pays_all_the_same(container: Container, library: Path) -> None:
+    """So the difference in time is what measuring costs (torch_cost.py)."""
+
+    def measured(state: int) -> tuple[int, float]:
+        known, then = slices("layer", 99, 99), f"steady layer 1 {state}"
+        answers, said = told(container, library, "layer", known, "log 4", then, f"paced layer 0 0 0.2 {state}")
+        return said.count(": pair ") + said.count(" in bulk: "), answers[-1][1]
+
+    often, (seldom, paid_ns) = measured(99)[0], measured(-2)
+    assert (often > 0, seldom) == (True, 0)
+    assert paid_ns == pytest.approx(12 * 8_000, rel=0.2)
