@@ -65,9 +65,9 @@ def save(number: int, files: list[Path]) -> None:
 
 
 def checked(row: dict[str, Any]) -> dict[str, Any]:
-    unit = row["unit"]
+    name, _, unit = row["name"].rpartition(", ")
     measured, limit = (f"{row[key]:g} {unit}" for key in ("measured", "limit"))
-    return {"section": "check", "name": row["name"], "measured": measured, "target": limit, "ok": row["ok"]}
+    return {"section": "check", "name": name, "measured": measured, "target": limit, "ok": row["ok"]}
 
 
 def tables() -> str:

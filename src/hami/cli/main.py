@@ -4,6 +4,8 @@ A kubectl plugin is typed often, so nothing is imported here but click: each
 command lives in a module of its own that imports what it needs when it runs.
 """
 
+import errno
+import os
 import sys
 from importlib import import_module
 
@@ -13,6 +15,7 @@ from hami import __version__
 from hami.model.errors import HamiError, Malformed, Retry
 
 COMMANDS = ("agent", "demo", "explain", "fit", "frag", "lab", "limits", "record", "scheduler", "simulate", "version")
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
 EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
 
@@ -43,7 +46,10 @@ def hami() -> None:
 
 def main() -> None:
     try:
-        status = hami.main(standalone_mode=False)
+        try:
+            status = hami.main(standalone_mode=False)
+        finally:
+            sys.stdout.flush()  # here a disk that is full can still be told
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(EXIT_USAGE)
@@ -53,6 +59,13 @@ def main() -> None:
     except HamiError as fault:
         click.echo(f"hami: {fault}", err=True)
         sys.exit(exit_status(fault))
+    except OSError as fault:
+        if fault.errno not in UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write goes nowhere
+        if fault.errno != errno.EPIPE:
+            click.echo(f"hami: the answer cannot be written: {fault.strerror}", err=True)
+        sys.exit(EXIT_FAILED)
     sys.exit(status if isinstance(status, int) else 0)
 
 

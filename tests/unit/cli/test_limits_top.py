@@ -1,15 +1,20 @@
 """`hami limits top`: what an agent's metrics say of each slice, and what is said where there is no agent."""
 
 import http.server
+import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from hami.cli.commands import limits
 from hami.cli.commands.limits import command
 from hami.cli.limits.top import Slice, slices
+from hami.cli.look import pictures
 from hami.model.errors import Malformed, Unavailable
 
 LABELS = 'namespace="team",pod="a",container="main",vdevice_index="0",device_uuid="GPU-1",zone="vGPU"'
@@ -69,9 +74,9 @@ def test_json_has_every_number_and_the_table_every_slice(agent: str) -> None:
     assert [Slice(**each) for each in told] == list(slices(TEXT))
     done = CliRunner().invoke(command, ["top", "--agent", agent])
     assert (done.exit_code, "team/a" in done.output, "team/b" in done.output) == (0, True, True)
-    assert [line.split()[5:7] for line in done.output.splitlines() if "team/" in line] == [
-        ["30", "charge"],
-        ["?", "100"],
+    assert [line.split()[5:8] for line in done.output.splitlines() if "team/" in line] == [
+        ["30", "30", "charge"],
+        ["?", "100", "0.0"],
     ]
 
 
@@ -81,3 +86,45 @@ def test_where_no_agent_answers_it_says_how_to_reach_one() -> None:
     assert "port-forward" in str(done.exception)
     done = CliRunner().invoke(command, ["top", "--agent", "file:///etc/passwd"])
     assert isinstance(done.exception, Malformed)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\x00\xff no http\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>Another program</html>"]
+)
+def test_what_is_no_agent_is_told_and_is_no_node_without_slices(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def once() -> None:
+            with door.accept()[0] as caller:
+                caller.recv(4096)
+                caller.sendall(answer)
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        done = CliRunner().invoke(command, ["top", "--agent", f"http://127.0.0.1:{door.getsockname()[1]}"])
+        thread.join()
+    assert isinstance(done.exception, Unavailable)
+    assert "agent" in str(done.exception)
+
+
+def test_addresses_and_spans_that_cannot_be_used_are_named() -> None:
+    assert isinstance(CliRunner().invoke(command, ["top", "--agent", "http://a b"]).exception, Unavailable)
+    for words in (["top", "--watch", "nan"], ["top", "--watch", "inf"], ["check", "--seconds", "nan"]):
+        assert CliRunner().invoke(command, words).exit_code == 2, words
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    with pytest.raises(Malformed, match="banana"):
+        list(slices(TEXT.replace("29.5", "banana")))
+
+
+def test_the_table_fits_eighty_columns_and_names_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod, card = "[red]a-pod-of-a-long-name-7c9f8b6d5-x2x9z", "GPU-5f1c2c3d-7d0a"
+    one = Slice("team", pod, "main", card, 3000, 40000, 29.5, "charge", 30, 12.25, 2)
+    console = Console(width=80, record=True, file=io.StringIO())
+    monkeypatch.setattr(pictures, "console", lambda: console)
+    limits._draw_top([one], clear=False)
+    shown = console.export_text()
+    assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
+    assert all(word in shown for word in ("[red]", "GPU-5f1c2c3d", "3000", "40000", "30", "charge", "12.2"))
+    assert "\u2026" not in shown

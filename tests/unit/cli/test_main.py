@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,3 +56,10 @@ def test_kube_scheduler_is_told_to_ask_about_pods_without_cards_only_on_request(
 )
 def test_exit_statuses_tell_bad_input_from_trouble(fault: Exception, status: int) -> None:
     assert exit_status(fault) == status  # type: ignore[arg-type]
+
+
+def test_an_answer_that_cannot_be_written_is_a_line_and_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hami", "version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "hami: the answer cannot be written: No space left on device\n")

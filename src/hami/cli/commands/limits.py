@@ -1,7 +1,9 @@
 """`hami limits`: whether slices are held to their limits here, and what they use now."""
 
 import json
+import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from hami.cli.limits.top import Slice
 
 SHORTEST_S = 0.5
+
+
+class Seconds(click.FloatRange):
+    """A span that can be waited for: a comparison alone lets "nan" pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is no number.", param, ctx)
+        return seconds
 
 
 @click.group()
@@ -33,7 +45,7 @@ def command() -> None:
 @click.option("--cores", "core_percent", type=click.IntRange(0, 100), metavar="PERCENT", help="Likewise.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(SHORTEST_S, 60),
+    type=Seconds(SHORTEST_S, 60),
     default=3.0,
     show_default=True,
     help="Measured for, each row of time.",
@@ -42,9 +54,9 @@ def command() -> None:
 def check(mem_mib: int | None, core_percent: int | None, seconds: float, output: str) -> None:
     """Measure whether limits hold on the card here, in under two minutes.
 
-    In a container with a slice: its own limits, by programs that are started as any program there is. On a host with a
-    card: limits set by hand, each against the same program without one, with controls that must fail. Needs no
-    compiler, no CUDA toolkit and no PyTorch; uses the card fully while it runs.
+    In a container with a slice: its own limits of its first card, by programs that are started as any program there is.
+    On a host with a card: limits set by hand, each against the same program without one, with controls that must fail.
+    Needs no compiler, no CUDA toolkit and no PyTorch; uses the card fully while it runs.
 
     \b
     hami limits check
@@ -54,18 +66,23 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, output:
     """
     from hami import native
     from hami.cli.limits import check as checks
+    from hami.cli.limits import told
     from hami.cli.limits.program import Program
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
     with tempfile.TemporaryDirectory(prefix="hami-limits-") as folder:
         program = Program(native.library(native.PROBE), Path("/none"), Path(folder))
         as_started = dict(os.environ)
         found = checks.here(program, as_started)
         if found.held:
-            limits = _limits(found, mem_mib, core_percent)
+            limits = told.limits(found, as_started, mem_mib, core_percent)
             _note(f"The library is in force here: {_said(limits)}.")
             calibration = program.probe("run", "spin", SHORTEST_S, 100_000, env=as_started)
             program.rounds_a_ns = str(calibration.get("rounds_a_ns", 1))
             steps = checks.held_steps(program, as_started, limits, seconds)
+        elif told.policy_here() is not None:
+            _note("This container has a slice, and the library that should hold it to that is not in force.")
+            steps = checks.past_steps()
         else:
             if mem_mib is not None or core_percent is not None:
                 raise click.UsageError("--memory and --cores are for where the library is in force, and it is not here")
@@ -76,47 +93,11 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, output:
             steps = checks.host_steps(program, seconds)
         rows = _run(list(steps))
     if output == "json":
-        told = [
-            {"name": row.name, "limit": row.limit, "measured": row.measured, "ok": row.ok, "unit": row.unit}
-            for row in rows
-        ]
-        click.echo(json.dumps({"card": found.card, "driver": found.driver, "rows": told}, indent=2))
+        shown = [{"name": row.title, "limit": row.limit, "measured": row.measured, "ok": row.ok} for row in rows]
+        click.echo(json.dumps({"card": found.card, "driver": found.driver, "rows": shown}, indent=2))
     else:
         _draw_check(found, rows)
     sys.exit(1 if any(row.ok is False for row in rows) else 0)
-
-
-def _limits(found: "Here", mem_mib: int | None, core_percent: int | None) -> "Limits":
-    """As asked for, else as the policy file says, else as the variables of hand use do. Raises Unavailable: none."""
-    from hami.cli.limits.check import Limits
-    from hami.model.errors import Malformed, Unavailable
-    from hami.wire.policy import POLICY_PATH, CorePolicy, decode
-
-    core_policy = os.environ.get("GPU_CORE_UTILIZATION_POLICY", "default").lower()
-    cores = core_percent if core_percent is not None else int(os.environ.get("CUDA_DEVICE_SM_LIMIT") or 0)
-    memory: int | None = found.total_mib if mem_mib is None and _by_hand_memory() else mem_mib
-    try:
-        policy = decode(Path(POLICY_PATH).read_text())
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError, Malformed) as fault:
-        raise Unavailable(f"{POLICY_PATH} cannot be read: {fault}") from fault
-    else:
-        core_policy = policy.core_policy.value
-        card = next((each for each in policy.cards if each.uuid == found.uuid), None)
-        if card is not None:
-            memory = mem_mib if mem_mib is not None else card.mem_mib
-            cores = core_percent if core_percent is not None else card.core_percent
-    percent = None if cores in (0, 100) else cores
-    if memory is None and percent is None:
-        raise Unavailable(
-            "no limit to check: the library is loaded here, and its policy limits neither memory nor time"
-        )
-    return Limits(memory, percent, core_percent is None and core_policy == CorePolicy.DEFAULT.value)
-
-
-def _by_hand_memory() -> bool:
-    return any(name.startswith("CUDA_DEVICE_MEMORY_LIMIT") for name in os.environ)
 
 
 def _said(limits: "Limits") -> str:
@@ -147,6 +128,7 @@ def _run(steps: "list[Step]") -> "list[Row]":
 
 def _draw_check(found: "Here", rows: "list[Row]") -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from hami.cli.look import pictures
 
@@ -154,9 +136,9 @@ def _draw_check(found: "Here", rows: "list[Row]") -> None:
         "check", "limit", "measured", "", title=f"{found.card}, driver {found.driver}", box=None, title_justify="left"
     )
     for row in rows:
-        verdict = {True: "[green]holds[/]", False: "[red]does not hold[/]", None: "[dim]not judged[/]"}[row.ok]
-        why = f"[dim]  {row.why}[/]" if row.why else ""
-        table.add_row(row.name, _number(row.limit, row.unit), _number(row.measured, row.unit), verdict + why)
+        verdict = {True: ("holds", "green"), False: ("does not hold", "red"), None: ("not judged", "dim")}[row.ok]
+        said = Text.assemble(verdict, (f"  {row.why}" if row.why else "", "dim"))
+        table.add_row(Text(row.name), _number(row.limit, row.unit), _number(row.measured, row.unit), said)
     console = pictures.console()
     console.print(table)
     failed = sum(row.ok is False for row in rows)
@@ -171,12 +153,13 @@ def _number(value: float | None, unit: str) -> str:
 @click.option(
     "--agent", "url", default="http://127.0.0.1:9394", show_default=True, help="Where an agent tells its metrics."
 )
-@click.option("-w", "--watch", type=click.FloatRange(0.5), metavar="SECONDS", help="Again and again, until Ctrl-C.")
+@click.option("-w", "--watch", type=Seconds(0.5, 86400), metavar="SECONDS", help="Again and again, until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 def top(url: str, watch: float | None, output: str) -> None:
-    """Show the live slices of one node: memory and time used, against their limits.
+    """Show a node's live slices, what they use and may.
 
-    Asks the agent of this node. From elsewhere, reach it first, and name it:
+    Memory and time of each, against its limits. Asks the agent of this node. From elsewhere, reach it first, and name
+    it:
 
     \b
     kubectl -n hami-system port-forward ds/hami-agent 9394
@@ -202,26 +185,34 @@ def top(url: str, watch: float | None, output: str) -> None:
         time.sleep(watch)
 
 
+CARD_LETTERS = 12
+"""Of a card's uuid, in the table: `GPU-` and what tells the cards of a node apart."""
+
+
 def _draw_top(found: "Iterable[Slice]", clear: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from hami.cli.look import pictures
 
     console = pictures.console()
-    table = Table("pod", "container", "card", "memory MiB", "of", "time %", "by", "of", "waited s", "refused", box=None)
-    count = 0
+    heads = ("pod", "container", "card", "MiB", "of", "time %", "of", "by", "waited s", "refused")
+    table = Table(*heads, box=None, padding=(0, 1, 0, 0))
+    for column in table.columns[2:]:
+        column.no_wrap = True
+    for column in table.columns[:2]:
+        column.overflow = "fold"  # a narrow screen breaks names and cuts nothing off
     for each in found:
-        count += 1
         table.add_row(
-            f"{each.namespace}/{each.pod}", each.container, each.card,
+            Text(f"{each.namespace}/{each.pod}"), Text(each.container), Text(each.card[:CARD_LETTERS]),
             _share(each.used_mib, each.limit_mib), "all" if each.limit_mib is None else f"{each.limit_mib:.0f}",
             "?" if each.time_percent is None else _share(each.time_percent, each.limit_percent),
-            each.time_by, f"{each.limit_percent:.0f}",
+            f"{each.limit_percent:.0f}", each.time_by,
             f"{each.waited_s:.1f}", f"{each.refused:.0f}",
         )  # fmt: skip
     if clear:
         console.clear()
-    console.print(table if count else "No slice here has used CUDA yet.")
+    console.print(table if table.row_count else "No slice here has used CUDA yet.")
 
 
 def _share(used: float, limit: float | None) -> Any:

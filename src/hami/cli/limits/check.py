@@ -18,6 +18,7 @@ MEMORY_ROUTES = ("linear", "async", "own_pool", "vmm_mapped", "managed", "array"
 HOST_MIB = 4096
 """The limit set by hand on a host."""
 SETTLE_S = 1.0
+OUT_OF_MEMORY = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Row:
     ok: bool | None
     unit: str = ""
     why: str = ""
+
+    @property
+    def title(self) -> str:
+        """With the unit, for those who see no column of it."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,10 @@ def here(program: Program, env: dict[str, str]) -> Here:
             raise Unavailable(f"no card to measure: there is no CUDA driver here ({reason})")
         if code in (100, 3):
             raise Unavailable(f"no card to measure: {got['error']} says {code}")
+        if code == OUT_OF_MEMORY:
+            raise Unavailable(
+                f"no room to measure: the limit of memory, or the card, has none left for a context ({reason})"
+            )
         raise Unavailable(f"CUDA is refused here: {got['error']} says {code} ({reason})")
     return Here(got["card"], got["uuid"], got["driver"], bool(got["hooked"]), got["total_mib"])
 
@@ -134,6 +144,12 @@ def own_share(program: Program, load: Load, percent: int, env: dict[str, str], *
     got = program.probe("run", load.work, seconds + SETTLE_S, load.ns, env=env)
     share = steady(got, SETTLE_S) * each / 1e9 * 100
     return Row(f"time: {load}", percent, round(share, 2), within(share, percent, got), "%", fault(got))
+
+
+def past_steps() -> Iterator[Step]:
+    """Where there is a policy and no library: nothing holds, whatever limits set by hand would show."""
+    why = "programs here run past libvgpu.so: is it in /etc/ld.so.preload, and can this C library load it?"
+    yield Step("library in force", lambda: Row("library in force", 1, 0, False, "", why))
 
 
 # ---- on a host ----
@@ -178,7 +194,7 @@ def hostbound(program: Program, percent: int, solo: Solo, seconds: float) -> Row
     got = program.probe("run", "spin", seconds + SETTLE_S, 8000, 12000, env=program.environment(percent))
     rate = steady(got, SETTLE_S)
     occupied = rate / queued * 100 if queued else 0.0
-    ok = "error" not in got and occupied <= percent + 1 and rate >= 0.96 * min(alone, queued * percent / 100)
+    ok = "error" not in got and 0 < occupied <= percent + 1 and rate >= 0.96 * min(alone, queued * percent / 100)
     return Row(f"time: 8 us, 12 us of host work, at {percent}", percent, round(occupied, 2), ok, "%", fault(got))
 
 

@@ -70,6 +70,10 @@ def finish(process: "subprocess.Popen[str]", timeout: float = 90) -> Answer:
         process.kill()
         out, err = process.communicate()
         return {"error": f"no end after {timeout} s", "stderr": err[-500:]}
+    except BaseException:
+        with process:  # whoever ends this command leaves no program on the card
+            process.kill()
+        raise
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if not lines:
         return {"error": f"exit {process.returncode}", "stderr": err[-800:]}

@@ -1,7 +1,7 @@
 """What the slices of a node use now, from the metrics of its agent (`docs/reference/broker.md` lists them)."""
 
+import http.client
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +13,8 @@ TIMEOUT_S = 5.0
 MOST_BYTES = 32 << 20
 USED, LIMIT = "hami_vgpu_memory_used_bytes", "hami_vgpu_memory_limit_bytes"
 TIME, CORES = "hami_container_device_utilization_ratio", "hami_vgpu_core_limit_ratio"
+OURS = "hami_broker_clients "
+"""What every agent with a broker tells."""
 CHARGED = "hami_vgpu_time_charged"
 WAITED, REFUSED = "hami_vgpu_throttled_seconds_total", "hami_vgpu_memory_refused_total"
 _SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
@@ -46,12 +48,15 @@ def asked(url: str) -> str:
         raise Malformed("--agent", url, "an http address, such as http://127.0.0.1:9394")
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310  http alone, see above
-            return str(answer.read(MOST_BYTES).decode())
-    except (OSError, ValueError, urllib.error.URLError) as fault:
+            text = str(answer.read(MOST_BYTES).decode())
+    except (OSError, ValueError, http.client.HTTPException) as fault:
         raise Unavailable(
             f"no agent answers at {url} ({fault}). Run this on a node with `hami agent`, or reach one first: "
             "kubectl -n hami-system port-forward ds/hami-agent 9394"
         ) from fault
+    if OURS not in text:
+        raise Unavailable(f"what answers at {url} is no hami agent, or one that was started with --no-broker")
+    return text
 
 
 def slices(text: str) -> Iterator[Slice]:
@@ -61,7 +66,10 @@ def slices(text: str) -> Iterator[Slice]:
         if name in (USED, LIMIT, TIME, CHARGED, CORES, WAITED, REFUSED):
             of = dict(_LABEL.findall(labels))
             key = (of.get("namespace", ""), of.get("pod", ""), of.get("container", ""), of.get("device_uuid", ""))
-            values.setdefault(key, {})[name] = float(value)
+            try:
+                values.setdefault(key, {})[name] = float(value)
+            except ValueError as fault:
+                raise Malformed(name, value, "a number, as an agent tells it") from fault
     for key in sorted(values):
         told = values[key]
         if USED in told:

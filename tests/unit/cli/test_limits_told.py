@@ -1,0 +1,84 @@
+"""What `hami limits check` holds limits against: the policy as it is now, or the variables of hand use."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hami.cli.limits import check, told
+from hami.cli.limits.check import Here, Limits
+from hami.cli.limits.program import Program, finish
+from hami.model.errors import Unavailable
+from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
+
+HERE = Here("A100", "GPU-1", "580", True, 40000)
+NO_POLICY = Path("/none/policy")
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"CUDA_DEVICE_MEMORY_LIMIT": "4g"}, Limits(4096, None, True)),
+        ({"CUDA_DEVICE_MEMORY_LIMIT": "4g", "CUDA_DEVICE_MEMORY_LIMIT_0": "2048MiB"}, Limits(2048, None, True)),
+        ({"CUDA_DEVICE_SM_LIMIT_0": "30", "GPU_CORE_UTILIZATION_POLICY": "FORCE"}, Limits(None, 30, False)),
+        ({"CUDA_DEVICE_SM_LIMIT": "50", "CUDA_DEVICE_SM_LIMIT_0": "30"}, Limits(None, 30, True)),
+        ({"CUDA_DEVICE_MEMORY_LIMIT": "1t"}, Limits(40000, None, True)),
+    ],
+)
+def test_by_hand_the_first_cards_own_variable_wins(env: dict[str, str], expected: Limits) -> None:
+    assert told.limits(HERE, env, None, None, NO_POLICY) == expected
+
+
+def test_what_was_asked_for_wins_and_holds_whoever_else_is_there() -> None:
+    assert told.limits(HERE, {"CUDA_DEVICE_SM_LIMIT": "50"}, 1000, 20, NO_POLICY) == Limits(1000, 20, False)
+
+
+def test_no_limit_is_nothing_to_check() -> None:
+    with pytest.raises(Unavailable, match="no limit to check"):
+        told.limits(HERE, {}, None, None, NO_POLICY)
+
+
+def test_after_a_resize_what_the_agent_has_put_beside_its_socket_holds(tmp_path: Path) -> None:
+    def policy(mem_mib: int, container: str = "uid/main") -> str:
+        card = CardLimit("GPU-1", mem_mib, 30)
+        return encode(LibraryPolicy(container, (card,), CorePolicy.FORCE, broker=str(tmp_path / "broker/sock")))
+
+    at, posted = tmp_path / "policy", tmp_path / "broker/policy"
+    posted.parent.mkdir()
+    at.write_text(policy(4000))
+    assert told.limits(HERE, {}, None, None, at) == Limits(4000, 30, False)
+    posted.write_text(policy(6000))
+    assert told.limits(HERE, {}, None, None, at) == Limits(6000, 30, False)
+    posted.write_text(policy(6000, "other/main"))
+    assert told.limits(HERE, {}, None, None, at) == Limits(4000, 30, False)
+    at.write_text("version 1\n")
+    with pytest.raises(Unavailable, match="cannot be read"):
+        told.limits(HERE, {}, None, None, at)
+
+
+def test_a_slice_whose_library_is_not_in_force_does_not_hold() -> None:
+    (step,) = check.past_steps()
+    row = step.run()
+    assert (row.ok, "ld.so.preload" in row.why) == (False, True)
+
+
+def test_a_program_that_did_nothing_is_not_held(tmp_path: Path) -> None:
+    """A speed of 0 is below every limit, and shows none."""
+    nothing = tmp_path / "nothing"
+    nothing.write_text("#!/bin/sh\necho '{\"tenths\": []}'\n")
+    nothing.chmod(0o755)
+    program = Program(nothing, Path("/none"), tmp_path)
+    assert check.hostbound(program, 50, lambda _: 0.0, 0.5).ok is False
+
+
+def test_who_ends_the_command_leaves_no_program_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(Path(sys.executable), Path("/none"), tmp_path)
+    process = program.start(sys.executable, "-c", "import time; time.sleep(60)", env={})
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "communicate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        finish(process)
+    assert process.returncode == -9
