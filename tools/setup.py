@@ -7,6 +7,7 @@ builds the lab's Kubernetes, which takes minutes the first time on a machine.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -51,6 +52,9 @@ def main() -> int:
             perform(step)
     except Failed as failure:
         print(f"setup: {failure}", file=sys.stderr)
+        return 1
+    except OSError as error:  # our own files: a full disk, a tree that cannot be written
+        print(f"setup: {error}; {full(STAMPS) or 'this checkout must be writable'}", file=sys.stderr)
         return 1
     if chosen.lab:
         return subprocess.run([PYTHON, "-m", "hami.lab", "build"], cwd=ROOT, check=False).returncode
@@ -156,7 +160,16 @@ def call(command: Iterable[object], log: Path, *, environment: dict[str, str] | 
                 process.wait()
     if process.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        if os.strerror(errno.ENOSPC) in tail:
+            hint = full(log) or "the folder for temporary files is full; name another one with TMPDIR="
         raise Failed(f"exit status {process.returncode}; {hint}.\n{tail}\nWhole log: {log}")
+
+
+def full(place: Path) -> str:
+    """What to do when there is hardly any room on the disk a file lies on; empty when there is."""
+    there = next(folder for folder in place.parents if folder.is_dir())
+    free_mib = shutil.disk_usage(there).free >> 20
+    return f"{free_mib} MiB are free in {there}; a checkout that is set up takes 1 GiB" if free_mib < 1024 else ""
 
 
 class Bar:
