@@ -76,7 +76,7 @@ def choose(ask: Ask, table: Table, names: Sequence[str] | None = None) -> Decisi
 
 def _best(ask: Ask, table: Table, rows: Longs, verdicts: Verdicts) -> Plan | None:
     """The plan on the best node left: by score, then by name."""
-    rows = rows[verdicts.number.take(rows) == FEASIBLE]
+    rows = rows.take(np.flatnonzero(verdicts.number.take(rows) == FEASIBLE))  # faster than picking by truth
     scores = _scores(ask, table, rows)  # also of no rows: `pack` learns of the ask
     while (top := scores.max(initial=-np.inf)) > -np.inf:
         ties = np.flatnonzero(scores == top)

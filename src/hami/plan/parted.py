@@ -1,7 +1,6 @@
 """Thousands of names in two lists, those at some places and the others, each in the order they came."""
 
 from collections.abc import Sequence
-from itertools import compress
 
 import numpy as np
 
@@ -12,13 +11,10 @@ def parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
     """`names` without those at the places `out`, and those."""
     if len(out) * VERY_FEW < len(names):
         return _picked(names, out)
-    goes = np.zeros(len(names), np.bool_)
-    goes[out] = True
-    stays = ~goes
-    if (len(names) - len(out)) * FEW < len(names):
-        return _at(names, np.flatnonzero(stays)), list(compress(names, goes.tobytes()))
-    refused = _at(names, out) if len(out) * FEW < len(names) else list(compress(names, goes.tobytes()))
-    return list(compress(names, stays.tobytes())), refused
+    every = np.fromiter(names, object, len(names))
+    stays = np.ones(len(names), np.bool_)
+    stays[out] = False
+    return every[stays].tolist(), every.take(out).tolist()
 
 
 def _picked(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
@@ -33,9 +29,5 @@ def _picked(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
     return kept, [names[place] for place in places]
 
 
-def _at(names: Sequence[str], places: Longs) -> list[str]:
-    return [names[place] for place in places.tolist()]
-
-
-VERY_FEW, FEW = 16, 3
-"""Where less than one name in so many goes, picking those is the fastest way; where `FEW` are on one side, for that."""
+VERY_FEW = 16
+"""Where less than one name in so many goes, picking those is the fastest way."""

@@ -35,7 +35,7 @@ class Verdicts:
         """Those of `rows` that have changed since they were looked at."""
         if self._fresh:
             return rows[rows >= 0]
-        stale: Longs = rows[columns.changed(self._seen, rows)]
+        stale: Longs = rows.take(np.flatnonzero(columns.changed(self._seen, rows)))
         return stale[stale >= 0]
 
     def put(self, columns: Columns, rows: Longs | slice, number: Ints, missing: Longs) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hami.plan import parted as module
-from hami.plan.parted import FEW, VERY_FEW, parted
+from hami.plan.parted import VERY_FEW, parted
 
 NAMES = [f"n{place}" for place in range(6 * VERY_FEW)]
 
@@ -36,33 +36,12 @@ def test_of_no_names_none_are_kept_and_none_go() -> None:
     assert parted(["a"], np.array([0])) == ([], ["a"])
 
 
-def test_few_is_more_than_very_few() -> None:
-    assert 1 < FEW < VERY_FEW
-
-
-@pytest.mark.parametrize(
-    ("out", "ways"),
-    [
-        (5, ["between"]),
-        (6, ["those that go"]),
-        (31, ["those that go"]),
-        (32, []),
-        (64, []),
-        (65, ["those that stay"]),
-        (96, ["those that stay"]),
-    ],
-)
-def test_names_are_picked_one_by_one_only_where_they_are_few(
-    out: int, ways: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("out", "picked_one_by_one"), [(5, True), (6, False), (96, False)])
+def test_names_are_picked_one_by_one_only_where_very_few_go(
+    out: int, picked_one_by_one: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[str] = []
-    picked, at = module._picked, module._at
-
-    def by_place(names: list[str], places: np.ndarray) -> list[str]:
-        taken.append("those that go" if len(places) == out and out < 64 else "those that stay")
-        return at(names, places)
-
-    monkeypatch.setattr(module, "_picked", lambda *given: taken.append("between") or picked(*given))
-    monkeypatch.setattr(module, "_at", by_place)
+    taken: list[int] = []
+    picked = module._picked
+    monkeypatch.setattr(module, "_picked", lambda names, places: taken.append(len(places)) or picked(names, places))
     parted(NAMES, np.arange(out))
-    assert taken == ways
+    assert bool(taken) == picked_one_by_one

@@ -59,7 +59,7 @@ class Pack:
         want = leading(ask, self._part(columns))
         own = self._family(want.ask.family, columns)
         kept = own.keep((own.scale.shares(want.ask).tobytes(), want.ask.cards, ask.cpu_milli))
-        stale = rows[kept.look_at(rows, columns)]
+        stale = kept.stale(rows, columns)
         if len(stale):
             stale = _ordered(stale, own.size)
             own.rows.refresh(columns, stale)

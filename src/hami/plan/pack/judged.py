@@ -8,7 +8,7 @@ import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Columns, Floats, Longs
+from hami.plan.columns import Columns, Floats, Longs
 from hami.plan.pack.aside import IN_NEED, lateness, set_aside
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.lend import Lending
@@ -42,6 +42,8 @@ class Kept:
         self.seen = np.empty(rows, np.int64)
         self.wait = 0
         """Decisions until rows that are `UNWEIGHED` have their turn; 0 where none is."""
+        self.blank = True
+        """Whether nothing is known of any row."""
         self.forget()
 
     def forget(self) -> None:
@@ -49,9 +51,13 @@ class Kept:
         self.gain.fill(NO_ROOM)
         self.seen.fill(0)
         self.wait = 0
+        self.blank = True
 
-    def look_at(self, rows: Longs, columns: Columns) -> Bools:
-        """Which of `rows` to weigh now: those that have changed, and those whose turn it is."""
+    def stale(self, rows: Longs, columns: Columns) -> Longs:
+        """Those of `rows` to weigh now: those that have changed, and those whose turn it is."""
+        if self.blank:
+            self.blank = False
+            return rows
         changed = columns.changed(self.seen, rows)
         if self.wait:
             self.wait -= 1
@@ -59,7 +65,7 @@ class Kept:
             if self.wait == 0 or gains.max(initial=NO_ROOM) <= IN_NEED:
                 self.wait = 0
                 changed |= gains == UNWEIGHED
-        return changed
+        return rows.take(np.flatnonzero(changed))
 
 
 def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | None" = None) -> Steps["Judged"]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Columns, Longs
+from hami.plan.columns import FEW_ROWS, Bools, Columns, Longs
 from hami.plan.pack.demand import Demand, Shape, Weighed
 from hami.plan.pack.prices import FULL, pricing
 from hami.plan.rules import kind_accepted
@@ -201,7 +201,7 @@ class Rows:
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
-        stale = rows[columns.changed(self._seen, rows)]
+        stale = self._stale(columns, rows)
         if not len(stale):
             return
         place = _places(columns, stale, self._scale)
@@ -211,6 +211,19 @@ class Rows:
         now = worth(self._scale, seats, residue, room, columns.host_cpu.take(stale))
         self.worth[0][stale], self.worth[1][stale] = now
         self._seen[stale] = columns.version[stale]
+
+    def _stale(self, columns: Columns, rows: Longs) -> Longs:
+        """Those of `rows` that have changed. Where many are asked and few have changed, all of these: to pick those
+        that were asked takes longer."""
+        if len(rows) > FEW_ROWS:
+            changed = np.flatnonzero(self._seen != columns.version)
+            if len(changed) <= FEW_CHANGED:
+                return changed
+        return rows.take(np.flatnonzero(columns.changed(self._seen, rows)))
+
+
+FEW_CHANGED = 64
+"""Up to so many rows are looked at again though nobody asked about some of them."""
 
 
 def worth(scale: Scale, seats: Singles, residue: Floats, room: Floats, cpu: Floats) -> tuple[Singles, Floats]:
