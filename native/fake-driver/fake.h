@@ -79,6 +79,9 @@ CUresult fake_leave(CUresult result);
             return 101;                                  \
     } while (0)
 
+/* FAKE_CUDA_UNMAP_WAITS: to unmap memory waits for the card, and nothing is launched meanwhile. Taken before fake_lock. */
+extern pthread_mutex_t fake_unmapping;
+
 /* FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer. */
 void fake_end_slowly(void);
 

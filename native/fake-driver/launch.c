@@ -14,6 +14,8 @@ CUresult fake_run(CUstream handle, int64_t duration_ns, int parts, fake_work wor
     stream *s = fake_stream_of(handle);
     if (fake_current() == NULL)
         return CUDA_ERROR_INVALID_CONTEXT;
+    pthread_mutex_lock(&fake_unmapping);
+    pthread_mutex_unlock(&fake_unmapping);
     pthread_mutex_lock(&fake_lock);
     if (s->capture != NULL) {
         s->capture->duration_ns += duration_ns;

@@ -259,7 +259,10 @@ API CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr address, uint32
     /* On an idle stream it may be opened before anybody looks again: what is behind it does not begin before that all the same. */
     gate.held = !opened(&gate) && done(s);
     fake_push(s, gate);
-    return fake_leave(CUDA_SUCCESS);
+    fake_leave(CUDA_SUCCESS);
+    if (getenv("FAKE_CUDA_UNMAP_WAITS") != NULL)
+        nap(NAP_NS); /* for somebody to come between it and what is launched behind it */
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuThreadExchangeStreamCaptureMode(int *mode)

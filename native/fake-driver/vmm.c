@@ -1,4 +1,6 @@
 /* Virtual memory: handles and mappings, of which each holds what is behind it. See fake.h. */
+#include <stdlib.h>
+
 #include "alloc.h"
 
 void fake_unhold(struct alloc *entry)
@@ -75,9 +77,21 @@ API CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGen
     return fake_leave(CUDA_SUCCESS);
 }
 
+pthread_mutex_t fake_unmapping = PTHREAD_MUTEX_INITIALIZER;
+
+static void wait_for_card(void)
+{
+    if (getenv("FAKE_CUDA_UNMAP_WAITS") == NULL)
+        return;
+    pthread_mutex_lock(&fake_unmapping);
+    cuCtxSynchronize();
+    pthread_mutex_unlock(&fake_unmapping);
+}
+
 API CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
     CUresult result = CUDA_ERROR_INVALID_VALUE;
+    wait_for_card();
     pthread_mutex_lock(&fake_lock);
     for (CUdeviceptr at = address; at < address + bytes;) {
         struct alloc *entry = fake_live_alloc(at, A_MAP);

@@ -135,3 +135,38 @@ print(cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None))
 def test_local_memory_is_held_to_the_limit_in_the_seventieth_context_too(container: Container) -> None:
     """1848 MiB of the card are left for it, and not of the limit."""
     assert tried(container, MANY, CUDA_DEVICE_MEMORY_LIMIT="35g") == "2"
+
+
+UNMAPS = """
+import threading, time
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts = start(cuda)
+over = time.monotonic() + 6
+def unmap():
+    assert cuda.cuCtxSetCurrent(contexts[0]) == 0
+    address, handle = c_uint64(), c_uint64()
+    assert cuda.cuMemCreate(byref(handle), c_size_t(2 * MIB), struct.pack("<IIIi16x", 1, 0, 1, 0), c_uint64(0)) == 0
+    assert cuda.cuMemAddressReserve(byref(address), c_size_t(2 * MIB), c_size_t(0), c_uint64(0), c_uint64(0)) == 0
+    while time.monotonic() < over:
+        assert cuda.cuMemMap(address, c_size_t(2 * MIB), c_size_t(0), handle, c_uint64(0)) == 0
+        assert cuda.cuMemUnmap(address, c_size_t(2 * MIB)) == 0
+unmapping = threading.Thread(target=unmap)
+unmapping.start()
+module, kernel, stream = c_void_p(), c_void_p(), c_void_p()
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuStreamCreate(byref(stream), 1)
+names = 0
+while time.monotonic() < over:
+    cuda.cuModuleGetFunction(byref(kernel), module, b"new_%d" % names)
+    names += 1
+    for launches in range(4):
+        assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, stream, None, None) == 0
+unmapping.join()
+print("over")
+"""
+
+
+def test_a_gate_is_opened_while_the_library_itself_waits_for_a_lock(container: Container) -> None:
+    """To unmap waits for the card, which waits for a gate, which waits for a launch, which waits for who unmaps."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "90", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    assert tried(container, UNMAPS, FAKE_CUDA_UNMAP_WAITS="1", **limits) == "over"

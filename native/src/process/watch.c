@@ -1,8 +1,9 @@
 /*
- * The watch thread: one a process, started by cuInit, all signals blocked.
+ * The watch threads: two a process, started by cuInit, all signals blocked.
  *
- * Once a second it sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed it looks
- * every millisecond that none stays so; otherwise it sleeps.
+ * Once a second the one sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed the
+ * other looks every millisecond that none stays so; otherwise it sleeps. It asks nobody and takes no lock: a call may have one, the driver's or ours,
+ * until the card is through, and the card wait for a gate.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -61,32 +62,28 @@ static void round_of_looks(void)
     hami_throttle_update();
 }
 
-/* Until no gate has been used for a while, or it is time for a round: a program that is always measured must not put that off. */
-static void watch_gates(int64_t until)
-{
-    while ((hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS) && hami_now_ns() < until)
-        hami_sleep_coarse_ns(GATE_TICK_NS);
-}
-
 static void *watch(void *unused)
 {
     /* Not all processes of a container at the same moment: each starts NVML at its first look. */
-    int64_t next = hami_now_ns() + ROUND_NS / 2 + (int64_t)(getpid() % 64) * (ROUND_NS / 128);
+    hami_sleep_coarse_ns(ROUND_NS / 2 + (int64_t)(getpid() % 64) * (ROUND_NS / 128));
     for (;;) {
-        const int64_t left = next - hami_now_ns();
-        if (left > 0)
-            hami_futex_wait(&wanted, 0, left);
-        if (atomic_load(&wanted) != 0) {
-            watch_gates(next);
-            atomic_store(&wanted, 0);
-            /* One may have been closed between the last look and this store. */
-            if (hami_gate_watch())
-                atomic_store(&wanted, 1);
-        }
-        if (hami_now_ns() >= next) {
-            round_of_looks();
-            next = hami_now_ns() + ROUND_NS;
-        }
+        round_of_looks();
+        hami_sleep_coarse_ns(ROUND_NS);
+    }
+    return unused;
+}
+
+/* Sleeps once no gate has been used for a while. */
+static void *watch_gates(void *unused)
+{
+    for (;;) {
+        hami_futex_wait(&wanted, 0, -1);
+        while (hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS)
+            hami_sleep_coarse_ns(GATE_TICK_NS);
+        atomic_store(&wanted, 0);
+        /* One may have been closed between the last look and this store. */
+        if (hami_gate_watch())
+            atomic_store(&wanted, 1);
     }
     return unused;
 }
@@ -103,7 +100,7 @@ void hami_watch_start(void)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
-    if (pthread_create(&thread, &attributes, watch, NULL) != 0)
+    if (pthread_create(&thread, &attributes, watch_gates, NULL) != 0 || pthread_create(&thread, &attributes, watch, NULL) != 0)
         atomic_store(&running_pid, 0);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &kept, NULL);
