@@ -143,9 +143,44 @@ def test_demand_has_moved_when_a_fifth_of_the_mix_is_another(
     before: dict[int, int], now: dict[int, int], moved: bool
 ) -> None:
     own = finish(judging(demand_of(before), GPU, columns_of(idle(1))))
-    later = demand_of(now)
+    own.priced, later = ENOUGH, demand_of(now)
     for later.seen, known_too_little in ((ENOUGH - 1, True), (ENOUGH, False), (ENOUGH + 1, False)):
         assert own.moved(later) == (moved or known_too_little)
+
+
+def test_prices_are_made_anew_once_twice_as_many_have_asked_though_the_mix_is_the_same() -> None:
+    demand, columns = demand_of({500: 9, 300: 1}), columns_of(idle(1))
+    demand.seen = ENOUGH
+    own = finish(judging(demand, GPU, columns))
+    demand.seen = 2 * ENOUGH - 1
+    assert not own.moved(demand)
+    again = finish(judging(demand, GPU, columns, own))
+    demand.seen = 2 * ENOUGH
+    assert own.moved(demand)
+    assert again.moved(demand), "what was judged by the old prices is as old as they are"
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_where_pods_leave_asks_for_several_cards_count_from_the_next_look_on_though_prices_hold(
+    patient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For who judges in steps, and for who judges at once."""
+    monkeypatch.setattr("hami.plan.pack.chooser.MANY_SEEN", 1)
+    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
+    ledger = idle(2, 4)
+    pack = pack_of(ledger)
+    for number in range(40):
+        pack.demand.see(ask(f"one{number}", 1000))
+        pack.demand.leave(PodUid("gone"))
+    ledger.decide(ask("first", 1000))
+    pack.demand.see(ask("wide", 1000, cards=4))
+    assert [shape.ask.cards for shape in judged(ledger).scale.shapes] == [1]
+    judged(ledger).again = pack.demand.seen
+    if patient:
+        ledger.judge_later()
+    ledger.decide(ask("next", 1000))
+    finish(ledger.judge_anew())
+    assert [shape.ask.cards for shape in judged(ledger).scale.shapes] == [1, 4]
 
 
 def test_a_quarter_and_a_quarter_are_all_of_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +261,11 @@ def test_what_is_not_due_takes_no_steps_and_what_was_done_is_not_due_again() -> 
     assert list(ledger.judge_anew()) == []
 
 
+def same_prices(one: Judged, other: Judged) -> bool:
+    """The very same, not made anew."""
+    return all(old is new for old, new in zip(one.scale.residues, other.scale.residues, strict=True))
+
+
 def gains(pack: Pack, ledger: Ledger, asks: list[Ask]) -> list[float]:
     """What a policy says of every node."""
     columns = columns_of(ledger)
@@ -268,16 +308,16 @@ def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
                 ledger.set_pod(PodRecord(plan.pod, plan.node, charges=plan.charges))
         round_of(number)
         came_and_went(ledger, f"gone{number}")
-        if demand.seen < own.again:
+        if demand.seen < judged(ledger).again:
             continue
         here, newcomer = gains(pack, ledger, asked), Pack()
         newcomer.demand = demand
         assert here == pytest.approx(gains(newcomer, ledger, asked), rel=1e-5, abs=0.01)
         assert cards_taken(pack, ledger, asked) == cards_taken(newcomer, ledger, asked)
         looks += 1
-    assert judged(ledger) is own, "at old prices"
+    assert same_prices(own, judged(ledger)), "at old prices"
     assert looks > 5
-    assert own.scale.turnover == demand.turnover
+    assert judged(ledger).scale.turnover == demand.turnover
 
 
 def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +350,7 @@ def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pyte
     own = judged(ledger)
     learn()
     assert taken() == [0]
-    assert judged(ledger) is own
+    assert same_prices(own, judged(ledger))
 
 
 def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,10 +127,9 @@ class Pack:
         elif own is None or own.inventory != columns.inventory or own.size != len(columns.version):
             own = self._families[family] = finish(judging(demand, family, columns))
         elif own.time_to_look(demand):
-            if own.moved(demand):
-                own = self._families[family] = finish(judging(demand, family, columns))
-            else:
-                own.weigh(demand, columns)
+            holds = not own.moved(demand)
+            if not holds or demand.turnover:
+                own = self._families[family] = finish(judging(demand, family, columns, own if holds else None))
         return own
 
 

@@ -27,6 +27,8 @@ LEAP = 2048
 """Asks after which the demand is looked at again at the latest."""
 ENOUGH = 2048
 """Asks from which on a mix is known well enough to be kept while it does not move."""
+FEW = 1024
+"""By fewer asks than these prices are never so old that twice as many alone would call for new ones."""
 MOVED = 0.2
 """Sum of the differences of all shapes' parts that counts as a move. Working everything out anew makes the
 next decision for every shape slow, so chance alone should not cause it."""
@@ -79,7 +81,7 @@ def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | 
     yield
     own = Judged(demand, columns, scale, inventory)
     if before is not None:
-        own.mix = before.mix
+        own.mix, own.priced = before.mix, before.priced
     for start in range(0, columns.rows, A_STEP):
         yield
         own.follow(columns)
@@ -102,6 +104,8 @@ class Judged:
         self.inventory = inventory
         """That of the columns when it was made, or last found to make no difference."""
         self.mix = demand.mix(scale.family)
+        self.priced = demand.seen
+        """Asks by which the prices were made: by twice as many they are made anew, since chance in few turns them."""
         self.aside = np.zeros(self.size, np.int64)
         """By row, for asks of how many cards it is set aside; 0 for none."""
         self._widths: frozenset[int] = frozenset()
@@ -148,7 +152,7 @@ class Judged:
         """Whether the demand is no longer much as it was, so that prices have to be made anew."""
         mix = demand.mix(self.scale.family)
         moved = sum(abs(mix.get(shape, 0.0) - self.mix.get(shape, 0.0)) for shape in {**mix, **self.mix})
-        return demand.seen < ENOUGH or moved >= MOVED
+        return demand.seen < ENOUGH or demand.seen >= 2 * max(self.priced, FEW) or moved >= MOVED
 
     def follow(self, columns: Columns) -> None:
         """Columns that have grown have rows that are not known here, or nodes of more cards than any had before."""
