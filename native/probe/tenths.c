@@ -18,7 +18,7 @@ void count_launches(int64_t from, int64_t now, int launches)
 void print_tenths(double seconds)
 {
     printf("\"tenths\": [");
-    for (int i = 0; i < TENTHS && i < (int)(seconds * 1e9 / TENTH_NS); i++)
+    for (int i = 0; i < TENTHS && i < (int)(seconds * 10); i++)
         printf("%s%lld", i ? "," : "", counted[i]);
     printf("]");
 }
