@@ -7,7 +7,9 @@ from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.plan.columns import Columns
+from hami.plan.pack import Pack
 from hami.plan.pack.demand import Demand
+from hami.plan.pack.judged import Judged
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import RESIDUES, SEVERAL, Scale, capacities, residue_of
 from hami.plan.steps import finish
@@ -157,3 +159,16 @@ def demand_of(*shapes: tuple[int, int, int, int]) -> Demand:
         for number in range(count):
             demand.see(ask(f"{mem}-{cards}-{cpu}-{number}", mem, cards, cpu))
     return demand
+
+
+def judged(ledger: Ledger) -> Judged:
+    return pack_of(ledger)._families[GPU]
+
+
+def pack_of(ledger: Ledger) -> Pack:
+    return ledger._index.pack
+
+
+def came_and_went(ledger: Ledger, uid: str) -> None:
+    ledger.set_pod(PodRecord(ask(uid, 1).pod, NodeName("elsewhere")))
+    ledger.drop_pod(PodUid(uid))

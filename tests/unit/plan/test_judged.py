@@ -1,32 +1,19 @@
 """A family judged under `pack`: when it is judged anew, what stays true meanwhile, and what a newcomer would say."""
 
-from random import Random
-
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
-from hami.ledger.records import NodeRecord, PodRecord
-from hami.model.ask import Ask
-from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.model.plan import Charge, Plan
+from hami.ledger.records import NodeRecord
+from hami.model.ids import Family, NodeName, PodUid
 from hami.plan.columns import Columns
-from hami.plan.pack import Pack
 from hami.plan.pack.chooser import MANY_SEEN
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import ENOUGH, NO_ROOM, UNWEIGHED, Judged, judging
+from hami.plan.pack.judged import ENOUGH, NO_ROOM, UNWEIGHED, judging
 from hami.plan.steps import finish
 
-from .packs import GPU, ask, bind, card, decided, ledger_of
-
-
-def judged(ledger: Ledger) -> Judged:
-    return pack_of(ledger)._families[GPU]
-
-
-def pack_of(ledger: Ledger) -> Pack:
-    return ledger._index.pack
+from .packs import GPU, ask, bind, came_and_went, card, decided, judged, ledger_of, pack_of
 
 
 def columns_of(ledger: Ledger) -> Columns:
@@ -46,15 +33,6 @@ def demand_of(shapes: dict[int, int], left: int = 0) -> Demand:
     for _ in range(left):
         demand.leave(PodUid("gone"))
     return demand
-
-
-def charge(place: int, mem: int) -> Charge:
-    return Charge(CardId(f"n/{place}"), 1, mem, 0)
-
-
-def came_and_went(ledger: Ledger, uid: str) -> None:
-    ledger.set_pod(PodRecord(ask(uid, 1).pod, NodeName("elsewhere")))
-    ledger.drop_pod(PodUid(uid))
 
 
 @pytest.mark.parametrize("step", [1, 3, 256])
@@ -259,98 +237,6 @@ def test_what_is_not_due_takes_no_steps_and_what_was_done_is_not_due_again() -> 
     ledger.decide(ask("late", 500))
     assert list(ledger.judge_anew()) != []
     assert list(ledger.judge_anew()) == []
-
-
-def same_prices(one: Judged, other: Judged) -> bool:
-    """The very same, not made anew."""
-    return all(old is new for old, new in zip(one.scale.residues, other.scale.residues, strict=True))
-
-
-def gains(pack: Pack, ledger: Ledger, asks: list[Ask]) -> list[float]:
-    """What a policy says of every node."""
-    columns = columns_of(ledger)
-    return [gain for one in asks for gain in pack.gains(one, columns, np.arange(columns.rows)).tolist()]
-
-
-def cards_taken(pack: Pack, ledger: Ledger, asks: list[Ask]) -> list[list[int]]:
-    """And which cards it would take there."""
-    told = [pack.worth(one, columns_of(ledger), row) for one in asks for row in range(columns_of(ledger).rows)]
-    return [[price.place for price in one.prices if price.free != price.free_after] if one else [] for one in told]
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The mix stays as it was, so that nothing is judged anew; what is used and who leaves moves."""
-    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
-    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", (0.5, 2.0)[seed % 2])  # scarce
-    random = Random(seed)
-    ledger = ledger_of(
-        *[(f"n{place}", random.choice((1, 2, 4)), "A", random.choice((9e3, 64e3))) for place in range(12)]
-    )
-    pack, demand = pack_of(ledger), pack_of(ledger).demand
-    cycle = [(random.choice((300, 470, 500)), 1, 1000), (810, 1, 4000), (random.choice((650, 1000)), 2, 0)]
-    asked = [ask(f"next{number}", *shape) for number, shape in enumerate([*cycle, (100, 1, 0), (200, 1, 0)])]
-
-    def round_of(number: int) -> None:
-        for place, shape in enumerate(cycle):
-            demand.see(ask(f"s{number}-{place}", *shape))
-
-    round_of(0)
-    gains(pack, ledger, asked)
-    own, looks = judged(ledger), 0
-    for number in range(1, 60):
-        for place in range(random.randrange(3)):
-            one = ask(f"b{number}-{place}", *random.choice((*cycle, (150, 1, 0))))
-            plan = ledger.fit(one, NodeName(f"n{random.randrange(12)}"))
-            if isinstance(plan, Plan):
-                ledger.set_pod(PodRecord(plan.pod, plan.node, charges=plan.charges))
-        round_of(number)
-        came_and_went(ledger, f"gone{number}")
-        if demand.seen < judged(ledger).again:
-            continue
-        here, newcomer = gains(pack, ledger, asked), Pack()
-        newcomer.demand = demand
-        assert here == pytest.approx(gains(newcomer, ledger, asked), rel=1e-5, abs=0.01)
-        assert cards_taken(pack, ledger, asked) == cards_taken(newcomer, ledger, asked)
-        looks += 1
-    assert same_prices(own, judged(ledger)), "at old prices"
-    assert looks > 5
-    assert judged(ledger).scale.turnover == demand.turnover
-
-
-def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ask for 200 costs the first card its seat for 810, the second its seat for 470; the parts that are left are
-    worth the same. The seat for 470 is the cheaper one, until no other node has the CPU for it."""
-    monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
-    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", 0.2)
-    ledger = ledger_of(("n", 2, "A", 1e9), *[(f"other{number:02}", 2, "A", 1e9) for number in range(20)])
-    for place, mem in ((0, 190), (1, 400)):
-        ledger.set_pod(PodRecord(ask(f"old{place}", 1).pod, NodeName("n"), charges=(charge(place, mem),)))
-    seen = 0
-
-    def learn() -> None:
-        nonlocal seen
-        families, demand = pack_of(ledger)._families, pack_of(ledger).demand
-        while seen < 2 or seen % 2 or (GPU in families and demand.seen < families[GPU].again):
-            demand.see(ask(f"s{seen}", *((470, 1, 4000), (810, 1, 0))[seen % 2]))
-            seen += 1
-        came_and_went(ledger, f"gone{seen}")
-
-    def taken() -> list[int]:
-        worth = ledger.worth(ask("next", 200), NodeName("n"))
-        assert worth is not None
-        return [price.place for price in worth.prices if price.free != price.free_after]
-
-    learn()
-    assert taken() == [1]
-    for number in range(20):
-        ledger.set_host(NodeName(f"other{number:02}"), 0)
-    own = judged(ledger)
-    learn()
-    assert taken() == [0]
-    assert same_prices(own, judged(ledger))
 
 
 def test_no_more_is_kept_than_there_is_room_for_and_the_latest_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:
