@@ -162,6 +162,8 @@ def call(command: Iterable[object], log: Path, *, environment: dict[str, str] | 
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         if os.strerror(errno.ENOSPC) in tail:
             hint = full(log) or "the folder for temporary files is full; name another one with TMPDIR="
+        elif not tail:  # perhaps there was no room to say so
+            hint = full(log) or hint
         raise Failed(f"exit status {process.returncode}; {hint}.\n{tail}\nWhole log: {log}")
 
 

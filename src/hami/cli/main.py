@@ -64,7 +64,7 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write goes nowhere
         if fault.errno != errno.EPIPE:
-            click.echo(f"hami: the answer cannot be written: {fault.strerror}", err=True)
+            click.echo(f"hami: {fault.filename or 'the answer'} cannot be written: {fault.strerror}", err=True)
         sys.exit(EXIT_FAILED)
     sys.exit(status if isinstance(status, int) else 0)
 
