@@ -65,8 +65,8 @@ def save(number: int, files: list[Path]) -> None:
 
 
 def checked(row: dict[str, Any]) -> dict[str, Any]:
-    name, _, unit = row["name"].rpartition(", ")
-    measured, limit = (f"{row[key]:g} {unit}" for key in ("measured", "limit"))
+    name, unit = re.fullmatch(r"(.*?)(?:, (%|MiB|ns))?", row["name"]).groups("")
+    measured, limit = (f"{row[key]:g} {unit}".rstrip() for key in ("measured", "limit"))
     return {"section": "check", "name": name, "measured": measured, "target": limit, "ok": row["ok"]}
 
 

@@ -219,9 +219,9 @@ PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
     CUresult name(CUdevice device)                                                               \
     {                                                                                            \
         hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;               \
-        CUcontext context = card == NULL ? NULL : atomic_load(&card->primary);                   \
         if (card == NULL)                                                                        \
             return BEHIND(name, device);                                                         \
+        CUcontext context = atomic_load(&card->primary);                                         \
         if (context != NULL)                                                                     \
             hami_context_gone(context);                                                          \
         const CUcontext held = hami_memory_leaves(context);                                      \
