@@ -142,6 +142,9 @@ static void leave(void)
         atomic_store(&self->pid, 0);
 }
 
+/* What glibc's pthread_atfork calls. musl, whose programs are to be able to load this too, has none by that name. */
+extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *library) __attribute__((weak));
+
 /* As on a real driver: who is forked need not wait for threads that it has not. */
 static void in_child(void)
 {
@@ -158,7 +161,8 @@ API CUresult cuInit(unsigned int flags)
         started = map_live(cards) && enter_self();
         result = started ? CUDA_SUCCESS : 999;
         atexit(leave);
-        pthread_atfork(NULL, NULL, in_child);
+        if (__register_atfork != NULL)
+            __register_atfork(NULL, NULL, in_child, NULL);
     }
     pthread_mutex_unlock(&fake_lock);
     return result;
