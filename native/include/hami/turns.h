@@ -1,8 +1,8 @@
 /*
  * The page of turns: memory that all tenants of one card share, in which they take turns on it.
  *
- * Made by the broker (src/hami/agent/broker/turns.py knows the size, `holder` and `asked_ns`) and mapped by every process
- * that registered. Anybody here may write anything: nothing in it is a limit, every number is bounded by its reader, and
+ * Made by the broker (src/hami/agent/broker/turns.py knows the size, and the words that it clears when somebody comes or
+ * goes) and mapped by every process that registered. Anybody here may write anything: nothing in it is a limit, every number is bounded by its reader, and
  * who is kept waiting too long goes without turns (docs/reference/broker.md). Times: CLOCK_MONOTONIC, ns.
  */
 #ifndef HAMI_TURNS_H
@@ -33,5 +33,8 @@ typedef struct {
 
 static_assert(sizeof(hami_turns_page) == 8192, "the broker makes it of this size");
 static_assert(offsetof(hami_turns_page, holder) == 64 && offsetof(hami_turns_page, asked_ns) == 2048, "the broker writes these");
+static_assert(offsetof(hami_turns_page, full_ns) == 128 && offsetof(hami_turns_page, virtual_ns) == 640 &&
+              offsetof(hami_turns_page, used_ns) == 1152, "and these of a tenant that comes");
+static_assert(offsetof(hami_turns_page, tenant_of) == 4096 && offsetof(hami_turns_page, had_ns) == 4608, "and these of a process");
 
 #endif

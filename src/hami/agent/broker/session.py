@@ -18,6 +18,8 @@ from hami.wire.broker import MAX_BYTES, Hello, Limit, Message, Refused, Seen, Us
 HELLO_WITHIN_S = 5.0
 RATE, BURST = 40.0, 200.0
 """Packets a second, and at once. The library sends one a second for each of at most 16 cards."""
+RATED_S = 0.2
+"""Of reports closer together no rate is reckoned: the agent was slow to read them."""
 UNREAD_S = 30.0
 """How long a client may leave a full socket unread."""
 Send = Callable[[bytes, int | None], bool]
@@ -60,11 +62,14 @@ class Session:
         self.rates: dict[int, float] = {}
         """GPU seconds a second, by card, between the last two reports."""
         self.heard: dict[int, float] = {}
+        """When that was reckoned."""
         self.seen: dict[int, Seen] = {}
         """What it was told last of what NVML shows."""
         self.members: dict[str, int] = {}
         """Places on the pages of turns, by card."""
         self._send = send
+        self._charged_ns: dict[int, int] = {}
+        """GPU time as told then."""
         self._packets = Allowance(RATE, BURST, now)
         self._waiting: dict[tuple[str, int], tuple[Message, int | None]] = {}
         self._stuck_since: float | None = None
@@ -93,13 +98,15 @@ class Session:
         return message
 
     def _note(self, usage: Usage, now: float) -> None:
-        last, then = self.usage.get(usage.card), self.heard.get(usage.card, self.since)
-        took = now - then
-        if last is not None and took > 0.2:
-            self.rates[usage.card] = max(0.0, (usage.busy_ns - last.busy_ns) / 1e9 / took)
-        if last is None or took > 0.2:
-            self.heard[usage.card] = now
-            self.usage[usage.card] = usage
+        """The last word always counts: who then rests says nothing more. Only for a rate two may be too close."""
+        card, last = usage.card, self._charged_ns.get(usage.card)
+        took = now - self.heard.get(card, self.since)
+        self.usage[card] = usage
+        if last is not None and took <= RATED_S:
+            return
+        if last is not None:
+            self.rates[card] = max(0.0, (usage.busy_ns - last) / 1e9 / took)
+        self.heard[card], self._charged_ns[card] = now, usage.busy_ns
 
     # what it is told
 

@@ -17,9 +17,12 @@ SIZE = 8192
 _HEAD = struct.Struct("<II")
 HOLDER = 64
 """Offset: the word of who has the turn; its low 16 bits are the member's number and 1."""
-ASKED = 2048
-"""Offset of a time for each member: when it last asked for its turn."""
+FULL, VIRTUAL, USED = 128, 640, 1152
+"""Offsets of a word for each tenant: when it had too much to run, time had over its weight, when it used the card."""
+ASKED, TENANT_OF, HAD = 2048, 4096, 4608
+"""Offsets for each member: a time when it last asked for its turn, two bytes of its tenant, a time when it had one."""
 _WORD = struct.Struct("<Q")
+_NUMBER = struct.Struct("<H")
 
 
 class Turns:
@@ -44,6 +47,11 @@ class Turns:
         member = next((one for one in range(MEMBERS) if one not in self._members), -1)
         if tenant < 0 or member < 0:
             return -1
+        if key not in self._tenants:
+            for words in (FULL, VIRTUAL, USED):  # of who had its number: it would wait for all to have had as much
+                self._put(words + 8 * tenant, 0)
+        self._put(HAD + 8 * member, 0)
+        _NUMBER.pack_into(self._memory, TENANT_OF + 2 * member, tenant)
         self._tenants[key] = tenant
         self._members[member] = key
         return member

@@ -120,6 +120,20 @@ async def test_what_a_process_uses_is_known_and_how_fast_it_uses_it(stage):
     assert session.rates[0] == pytest.approx(0.3)
 
 
+async def test_the_last_word_counts_however_soon_it_came_after_the_one_before(stage):
+    """Both wait in its socket while the agent is busy; then the process rests, and says nothing more."""
+    stage.grant("a")
+    client = await stage.joined("a")
+    client.send(Usage(0, (9,) * 7, 0, 0, 0, 0), Usage(0, (0,) * 7, 500_000_000, 1, 2, 3))
+    await stage.settle()
+    (session,) = stage.broker.sessions()
+    assert (session.usage[0].held_bytes, session.usage[0].refused) == ((0,) * 7, 3)
+    stage.now += 2
+    client.send(Usage(0, (0,) * 7, 600_000_000, 1, 2, 3))
+    await stage.settle()
+    assert session.rates[0] == pytest.approx(0.3)  # since the word that a rate was last reckoned from
+
+
 async def test_the_page_of_turns_comes_with_the_limit_and_cannot_be_cut(stage):
     stage.grant("a")
     stage.grant("b")

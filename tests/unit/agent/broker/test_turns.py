@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from hami.agent.broker.turns import ASKED, HOLDER, Turns
+from hami.agent.broker.turns import ASKED, FULL, HAD, HOLDER, TENANT_OF, USED, VIRTUAL, Turns
 from hami.wire.broker import MEMBERS, TENANTS
 
 
@@ -63,3 +63,26 @@ def test_the_turn_of_another_is_left_alone(turns):
     put(turns, HOLDER, 5 << 16 | two + 1)
     turns.leave(one)
     assert word(turns, HOLDER) == 5 << 16 | two + 1
+
+
+def test_a_tenants_number_says_nothing_of_who_had_it_before(turns):
+    """Whoever comes would wait until the others have had as much of the card as the one that has gone."""
+    turns.join("a")
+    member = turns.join("gone")
+    tenant = turns.tenant("gone")
+    words = [offset + 8 * tenant for offset in (FULL, VIRTUAL, USED)] + [HAD + 8 * member]
+    for offset in (*words, VIRTUAL):
+        put(turns, offset, 1 << 60)
+    turns.leave(member)
+    assert (turns.join("new"), turns.tenant("new")) == (member, tenant)
+    assert [word(turns, offset) for offset in words] == [0, 0, 0, 0]
+    assert word(turns, VIRTUAL) == 1 << 60  # of one that is there
+
+
+def test_a_tenants_next_process_goes_on_with_its_time_and_says_whose_it_is(turns):
+    turns.join("a")
+    turns.join("b")
+    put(turns, VIRTUAL + 8, 77)
+    member = turns.join("b")
+    assert word(turns, VIRTUAL + 8) == 77
+    assert struct.unpack_from("<H", turns._memory, TENANT_OF + 2 * member) == (1,)
