@@ -2,7 +2,8 @@
 
 `python -m benchmarks.packing FOLDER --out results.jsonl` runs the inflation experiment of the openb lists in
 FOLDER (its nodes, `openb_pod_list_*.csv`, and `published_gpu_allocation.csv`); with `--loads 0.9,0.95` a steady
-load with departures instead, on every fourth node. Each result is a line of `--out`, written as it comes; what is
+load with departures instead, on every fourth node; with `--compress 2000` the trace's own times, arrivals that much
+denser, on a quarter of the nodes that the seed draws. Each result is a line of `--out`, written as it comes; what is
 there already is not run again, so a run can be stopped (`--minutes`) and gone on with. `--show` only prints the
 tables, `--json` one object.
 
@@ -14,9 +15,10 @@ import argparse
 import csv
 import json
 import os
+import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from benchmarks.report import console
 from hami.cli.commands.simulate import range_of
 from hami.sim import experiment, files
 from hami.sim.steady import Load
+from hami.sim.trace import Machine
 
 NODES, PODS, PUBLISHED = "openb_node_list_gpu_node.csv", "openb_pod_list_{}.csv", "published_gpu_allocation.csv"
 COLUMNS = {
@@ -38,27 +41,28 @@ COLUMNS = {
 }  # fmt: skip
 """Our names of published policies, and theirs."""
 PATIENCE = 1800.0
-"""Seconds after which a pod gives up under a steady load."""
+"""Seconds after which a pod gives up where pods leave."""
 
 
 class Run(Struct, frozen=True):
-    """One replay. `load` 0 is the inflation experiment."""
+    """One replay. Without `load` and `compress` it is the inflation experiment."""
 
     name: str
     policy: str
     seed: int
     load: float = 0.0
+    compress: float = 0.0
 
 
 def replayed(folder: Path, run: Run) -> dict[str, Any]:
     """The replay, in a process of its own; a line of the results."""
     policy, _, where = run.policy.partition(":")
     machines = files.machines(folder / NODES)
-    few = sorted(machines, key=lambda one: (one.model, one.cards, one.name))[::4]
     setting = experiment.Setting(
-        machines=tuple(few) if run.load else machines,
+        machines=quarter(machines, run.seed if run.compress else None) if run.load or run.compress else machines,
         jobs=files.jobs(folder / PODS.format(run.name)),
-        departures=bool(run.load),
+        departures=bool(run.load or run.compress),
+        compress=run.compress or 1.0,
         load=Load(run.load) if run.load else None,
         patience=PATIENCE,
         host_jobs="least-allocated" if where == "cluster" else "pack",
@@ -69,27 +73,37 @@ def replayed(folder: Path, run: Run) -> dict[str, Any]:
         {} if found.waits is None else {"wait": found.waits.mean, "p95": found.waits.p95, "waited": found.waits.waited}
     )
     return {
-        "list": run.name, "policy": run.policy, "seed": run.seed, "load": run.load, "failed": found.failed,
-        "allocated": found.gpu_allocation_percent, "placed": found.placed, "seconds": found.seconds, **waits,
+        "list": run.name, "policy": run.policy, "seed": run.seed, "load": run.load, "compress": run.compress,
+        "failed": found.failed, "allocated": found.gpu_allocation_percent, "placed": found.placed,
+        "seconds": found.seconds, **waits,
     }  # fmt: skip
+
+
+def quarter(machines: Sequence[Machine], seed: int | None) -> tuple[Machine, ...]:
+    """One of each four nodes that are alike: the first, or with a seed one drawn at random."""
+    alike = sorted(machines, key=lambda one: (one.model, one.cards, one.name))
+    fours = [alike[at : at + 4] for at in range(0, len(alike), 4)]
+    rng = random.Random(seed)
+    return tuple(four[0] if seed is None else rng.choice(four) for four in fours)
 
 
 def main() -> int:
     arguments = _arguments()
     results = read(arguments.out)
     if not arguments.show:
-        missing = [run for run in planned(arguments) if key(run.name, run.policy, run.seed, run.load) not in results]
+        missing = [run for run in planned(arguments) if run not in results]
         for line in ran(arguments.folder, missing, arguments.workers, arguments.minutes):
-            results[key(line["list"], line["policy"], line["seed"], line["load"])] = line
+            results[run_of(line)] = line
             with arguments.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
     found = list(results.values())
-    figures = summary([line for line in found if not line["load"]], published(arguments.folder))
-    loaded = under_load([line for line in found if line["load"]])
+    plain, loaded, dense = parted(found)
+    figures, steady = summary(plain, published(arguments.folder)), against_pack(loaded, "load")
+    replays = against_pack(dense, "list")
     if arguments.json:
-        print(json.dumps({"inflation": figures, "load": loaded}))
+        print(json.dumps({"inflation": figures, "load": steady, "compressed": replays}))
     else:
-        show(figures, loaded)
+        show(figures, steady, replays)
     return 0
 
 
@@ -99,7 +113,7 @@ def planned(arguments: argparse.Namespace) -> list[Run]:
         path.stem.removeprefix("openb_pod_list_") for path in arguments.folder.glob(PODS.format("*"))
     )
     runs = [
-        Run(name, policy, seed, load)
+        Run(name, policy, seed, load, arguments.compress)
         for load in arguments.loads or [0.0]
         for name in names
         for policy in arguments.policies
@@ -148,17 +162,26 @@ def summary(lines: list[dict[str, Any]], known: dict[tuple[str, str], float]) ->
     return found
 
 
-def under_load(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a load and policy: means over seeds, and how likely the difference to pack is chance."""
+def parted(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
+    """Inflation, steady loads, the trace's own times."""
+    kinds: tuple[list[dict[str, Any]], ...] = ([], [], [])
+    for line in lines:
+        kinds[2 if line.get("compress") else 1 if line["load"] else 0].append(line)
+    return kinds
+
+
+def against_pack(lines: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
+    """One entry a value of `by` and policy: means over seeds, and how likely the difference to pack is chance."""
     found = []
-    for load, policy, own in grouped(lines, "load", "policy"):
-        entry: dict[str, Any] = {"load": load, "policy": policy, "seeds": len(own)}
+    for value, policy, own in grouped(lines, by, "policy"):
+        entry: dict[str, Any] = {by: value, "policy": policy, "seeds": len(own)}
         for name in ("allocated", "wait", "p95", "waited", "failed"):
             entry[name] = round(sum(line[name] for line in own) / len(own), 3)
         for name in ("wait", "failed") if policy != "pack" else ():
-            pack = {line["seed"]: line[name] for line in lines if (line["load"], line["policy"]) == (load, "pack")}
+            pack = {line["seed"]: line[name] for line in lines if (line[by], line["policy"]) == (value, "pack")}
             more = compared({line["seed"]: line[name] for line in own}, pack)
             entry |= {f"{name}_more": round(more.mean, 3), f"{name}_p": more.p} if more else {}
+            entry |= {f"{name}_low": round(more.low, 3), f"{name}_high": round(more.high, 3)} if more else {}
         found.append(entry)
     return found
 
@@ -188,14 +211,16 @@ def published(folder: Path) -> dict[tuple[str, str], float]:
     return {entry: round(sum(values) / len(values), 2) for entry, values in found.items()}
 
 
-def show(figures: list[dict[str, Any]], loaded: list[dict[str, Any]]) -> None:
-    shown = Console(width=120)
+def show(figures: list[dict[str, Any]], loaded: list[dict[str, Any]], dense: list[dict[str, Any]]) -> None:
+    shown = Console(width=140)
     if figures:
         heads = ("list", "policy", "seeds", "mean", "sd", "published", "fgd_published", "lead", "p", "cpu_s")
         shown.print(_table("GPU allocated, % at 130 %", heads, figures))
-    if loaded:
-        measured = ("load", "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
-        shown.print(_table("Steady load", (*measured, "wait_more", "wait_p", "failed_more", "failed_p"), loaded))
+    for title, by, entries in (("Steady load", "load", loaded), ("The trace's own times", "list", dense)):
+        if entries:
+            measured = (by, "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
+            more = [f"{name}_{what}" for name in ("wait", "failed") for what in ("more", "low", "high", "p")]
+            shown.print(_table(title, (*measured, *more), entries))
 
 
 def _table(title: str, heads: tuple[str, ...], lines: list[dict[str, Any]]) -> Table:
@@ -210,15 +235,15 @@ def _table(title: str, heads: tuple[str, ...], lines: list[dict[str, Any]]) -> T
     return table
 
 
-def key(name: str, policy: str, seed: int, load: float) -> tuple[str, str, int, float]:
-    return name, policy, seed, load
+def run_of(line: dict[str, Any]) -> Run:
+    return Run(line["list"], line["policy"], line["seed"], line["load"], line.get("compress", 0.0))
 
 
-def read(path: Path) -> dict[tuple[str, str, int, float], dict[str, Any]]:
+def read(path: Path) -> dict[Run, dict[str, Any]]:
     if not path.exists():
         return {}
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return {key(line["list"], line["policy"], line["seed"], line["load"]): line for line in lines}
+    return {run_of(line): line for line in lines}
 
 
 def _words(text: str) -> list[str]:
@@ -232,6 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--policies", type=_words, default=["pack", "fgd"])
     parser.add_argument("--seeds", default="42-51")
     parser.add_argument("--loads", type=lambda text: [float(word) for word in text.split(",")])
+    parser.add_argument("--compress", type=float, default=0.0, help="the trace's own times, this much denser")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--out", type=Path, default=Path("packing.jsonl"))

@@ -33,3 +33,22 @@ def test_only_seeds_of_both_are_compared() -> None:
     assert lead is not None
     assert (lead.mean, lead.seeds) == (0.5, 1)
     assert compared({1: 1.0}, {2: 1.0}) is None
+
+
+def test_more_seeds_than_can_be_tried_with_every_sign_are_all_counted() -> None:
+    ours = {seed: 1.0 if seed % 2 else 2.0 for seed in range(40)}
+    lead = compared(ours, dict.fromkeys(range(40), 0.0))
+    assert lead is not None
+    assert (lead.seeds, lead.mean) == (40, 1.5)
+    assert lead.p < 1e-5
+    # 30 up and 10 down: by the binomial distribution 2 x P(30 or more of 40) = 0.00222
+    mixed = compared({seed: 1.0 if seed % 4 else -1.0 for seed in range(40)}, dict.fromkeys(range(40), 0.0))
+    assert mixed is not None
+    assert mixed.p == pytest.approx(0.00222, abs=0.0003)
+
+
+def test_the_interval_is_that_of_a_mean_of_as_many_seeds() -> None:
+    lead = compared({seed: float(seed % 2) for seed in range(100)}, dict.fromkeys(range(100), 0.0))
+    assert lead is not None
+    # of 100 fair coins the mean is 0.5 with a standard error of 0.05
+    assert (lead.low, lead.high) == (pytest.approx(0.4, abs=0.015), pytest.approx(0.6, abs=0.015))
