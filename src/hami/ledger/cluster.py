@@ -106,9 +106,10 @@ class Ledger:
 
     # What is decided.
 
-    def make_ready(self) -> None:
-        """Have memory for decisions, once the nodes are there: for a process that goes on deciding."""
-        heap.make_ready(len(self._index.rows))
+    def make_ready(self, spare: int | None = None) -> None:
+        """Have memory for decisions, once the nodes are there: for a process that goes on deciding, and may still take
+        `spare` bytes (None: as many as it likes)."""
+        heap.make_ready(len(self._index.rows), spare)
 
     def decide(self, ask: Ask, names: Sequence[str] | None = None, *, asked: bool = True) -> Decision:
         """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing but what the

@@ -15,14 +15,16 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
 
-def make_ready(nodes: int) -> bool:
+def make_ready(nodes: int, spare: int | None = None) -> bool:
     """Have memory for decisions among so many nodes, and keep what is freed from now on: best done once everything
-    else is there. False where the C library has no such choice."""
+    else is there. `spare` are the bytes this process may still take (None: as many as it likes); half of them are left
+    alone, since a slow decision is better than a process that the kernel ends. False where the C library has no such
+    choice."""
     try:
         choose = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    ready = A_NODE * nodes
+    ready = A_NODE * nodes if spare is None else min(A_NODE * nodes, max(spare, 0) // 2)
     if not (choose(_MMAP_THRESHOLD, LARGE) and choose(_TRIM_THRESHOLD, 2 * max(ready, LARGE))):
         return False
     part = LARGE // 2

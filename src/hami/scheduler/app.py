@@ -22,6 +22,7 @@ from hami.model.ask import NodePolicy, Policies
 from hami.model.errors import Malformed
 from hami.model.ids import PodUid
 from hami.observe import log as logs
+from hami.observe import memory
 from hami.observe.metrics import registry
 from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
@@ -316,7 +317,7 @@ class Scheduler:
             self.nodes.judge_again()
             self.engine.waiting.forget_old(now)
             if self.watches.freeze():
-                self.engine.ledger.make_ready()
+                self.engine.ledger.make_ready(memory.spare())
 
     async def judge(self) -> None:
         """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it. A

@@ -28,10 +28,11 @@ def test_what_is_freed_is_used_again_without_new_pages() -> None:
 
 
 def test_a_ledger_of_no_nodes_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(heap, "make_ready", told.append)
+    told: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(heap, "make_ready", lambda nodes, spare: told.append((nodes, spare)))
     Ledger().make_ready()
-    assert told == [0]
+    Ledger().make_ready(5)
+    assert told == [(0, None), (0, 5)]
 
 
 def test_another_c_library_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +52,9 @@ class Library:
         return int(len(self.told) <= self.takes)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, library: Library, nodes: int) -> bool:
+def told(monkeypatch: pytest.MonkeyPatch, library: Library, nodes: int, spare: int | None = None) -> bool:
     monkeypatch.setattr(heap, "ctypes", SimpleNamespace(CDLL=lambda _: library))
-    return heap.make_ready(nodes)
+    return heap.make_ready(nodes, spare)
 
 
 MIB = 1 << 20
@@ -84,6 +85,22 @@ def test_twelve_kib_a_node_are_written_in_parts_that_are_kept_and_then_free(monk
         tracemalloc.stop()
     assert 2000 * 12 * 1024 <= most < 2000 * 12 * 1024 + MIB
     assert left < MIB
+
+
+@pytest.mark.parametrize(
+    ("spare", "ready"), [(0, 0), (-5, 0), (40 * MIB, 20 * MIB), (234 * MIB, 117 * MIB), (235 * MIB, 10_000 * 12 * 1024)]
+)
+def test_half_of_what_a_container_may_still_take_is_left_alone(
+    spare: int, ready: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracemalloc.start()
+    try:
+        assert told(monkeypatch, library := Library(), 10_000, spare)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ready <= most < ready + MIB
+    assert library.told[1] == (TRIM, 2 * max(ready, 16 * MIB))
 
 
 def test_no_part_is_as_large_as_what_would_be_given_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
