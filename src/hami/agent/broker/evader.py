@@ -18,7 +18,7 @@ def described(pid: int, proc: Path) -> str:
     """Its name, and why it is not held, as far as can be seen: ``trainer, a musl program``. Empty: it is gone."""
     try:
         with (proc / str(pid) / "comm").open(errors="replace") as file:
-            name = file.read(64).strip()
+            name = "".join(letter if letter.isprintable() else "?" for letter in file.read(64).strip())  # its own word
     except OSError:
         return ""
     try:

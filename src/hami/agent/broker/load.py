@@ -14,6 +14,8 @@ from hami.wire.policy import CardLimit, CorePolicy
 
 WINDOW_S = 2.0
 """Samples of so long ago and since: drivers take one a sixth of a second to a second, and we look once a second."""
+AHEAD_S = 0.5
+"""Samples carry the wall clock. When that was put back, those of before are of a time to come, and are none of now."""
 
 Loads = Mapping[str, Mapping[int, float]]
 """Percent by pid by card. A card that is not there did not tell; a pid that is not there was idle."""
@@ -38,8 +40,10 @@ def wanted(place: Place, card: CardLimit) -> bool:
 def read(nvml: Nvml, device: Device, clock: Callable[[], float] = time.time) -> dict[int, float]:
     """Percent by pid, the mean of the samples in the window. Raises NvmlFault; MIG cards do not tell."""
     found: dict[int, list[int]] = {}
-    for one in nvml.process_loads(device, int((clock() - WINDOW_S) * 1e6)):
-        found.setdefault(one.pid, []).append(one.sm_percent)
+    now = clock()
+    for one in nvml.process_loads(device, int((now - WINDOW_S) * 1e6)):
+        if one.at_us <= (now + AHEAD_S) * 1e6:
+            found.setdefault(one.pid, []).append(one.sm_percent)
     return {pid: sum(samples) / len(samples) for pid, samples in found.items()}
 
 
@@ -48,4 +52,4 @@ def of_place(place: Place, card: CardLimit, loads: Loads) -> float | None:
     pids = {session.peer.pid for session in place.known()}
     if card.uuid not in loads or 0 in pids:  # 0: pids of the host are not told to us
         return None
-    return min(100.0, sum(percent for pid, percent in loads[card.uuid].items() if pid in pids))
+    return min(100.0, sum(loads[card.uuid].get(pid, 0.0) for pid in pids))

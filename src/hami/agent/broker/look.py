@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -23,6 +22,7 @@ from hami.agent.broker import load
 from hami.agent.broker.evader import described
 from hami.agent.broker.overtime import Overtime
 from hami.agent.broker.place import Place
+from hami.agent.broker.process import began, pod_uid
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
 from hami.model.ask import PodRef
@@ -47,7 +47,6 @@ SLACK_BYTES = 64 << 20
 Action = Literal["report", "stop"]
 TellPod = Callable[[PodRef, str, str], None]
 """Tells people: pod, reason and message of a warning."""
-_POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
 
 Shown = Mapping[str, Mapping[int, int]]
 """Bytes by pid by card, as NVML shows them; -1: it does not tell how many."""
@@ -55,11 +54,21 @@ NO_LOADS: load.Loads = {}
 
 
 class Stranger(Struct, frozen=True):
-    """A process on a card that has not registered. `place`: its pod has a slice there."""
+    """A process of a pod on a card that has not registered. `place`: its pod has a slice there."""
 
     pid: int
+    began: int
+    """With the pid it is one process: another may come by the number."""
     card: str
+    pod_uid: str
     place: Place | None
+
+    @property
+    def key(self) -> "Key":
+        return self.pid, self.began, self.card
+
+
+Key = tuple[int, int, str]
 
 
 class Look:
@@ -87,20 +96,25 @@ class Look:
         self._proc = proc
         self._grace = grace
         self._clock = clock
-        self._strange: dict[tuple[int, str], int] = {}
+        self._strange: dict[Key, int] = {}
+        """In how many looks in a row."""
         self._described: dict[int, str] = {}
         self._describer = Worker("evaders")
         self._over: dict[tuple[str, str], int] = {}
         self._overtime = Overtime()
         self.unregistered = 0
         """Processes of sliced containers that use a card and have not registered, at the last look."""
+        self.orphaned = 0
+        """Likewise, processes of pods that have no slice there: their pod is gone, or never asked for one."""
         self.exceeded = 0
         """Slices that hold more than their limit by NVML, at the last look."""
         self.stopped = 0
         self.seen_bytes: dict[tuple[str, str], int] = {}
-        """By grant and card: what NVML shows of its processes."""
+        """By grant and card: what NVML shows of its processes; not there where it cannot tell."""
         self.seen_percent: dict[tuple[str, str], float] = {}
         """Likewise, of the card's time; only where NVML may know of more than was charged."""
+        self.looked = clock()
+        """When all of this was so."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -119,14 +133,14 @@ class Look:
             shown, loads = await self._worker.run(lambda: self._read(cards, busy), timeout=LOOK_WITHIN_S)
         except HamiError as fault:
             log.debug("cards cannot be looked at", extra={"why": str(fault)})
-            self.seen_percent = {}
+            self.seen_bytes, self.seen_percent = {}, {}
             return
         await self._describe()
         self._judge(shown, loads)
 
     async def _describe(self) -> None:
         """Those that the next look may be the last for. A process that cannot be looked into is told of as it is."""
-        due = {pid for (pid, _), times in self._strange.items() if times == PATIENCE - 1}
+        due = {pid for (pid, _, _), times in self._strange.items() if times == PATIENCE - 1}
         self._described = {}
         clock = asyncio.get_running_loop().time
         until = clock() + DESCRIBE_WITHIN_S
@@ -156,54 +170,62 @@ class Look:
         """1. tell each process of itself, 2. who has not registered, 3. who holds too much, 4. who was busy,
         5. longer than he may."""
         self._tell_sessions(shown)
-        self._judge_strangers(shown)
+        self._judge_strangers(self._strangers(shown))
         self._judge_limits(shown)
         self._note_loads(loads)
         self._judge_time(loads)
+        self.looked = self._clock()
 
     # 1
 
     def _tell_sessions(self, shown: Shown) -> None:
         for place in self._broker.places:
-            own = {session.peer.pid for session in place.known()}
-            for session in tuple(place.known()):
-                for index, card in enumerate(place.cards):
-                    on_card = shown.get(card.uuid)
-                    if on_card is not None:
-                        others = len(on_card.keys() - own)
-                        self._broker.tell_seen(place, session, Seen(index, on_card.get(session.peer.pid, -1), others))
+            sessions = tuple(place.known())
+            own = {session.peer.pid for session in sessions}
+            for index, card in enumerate(place.cards):
+                on_card = shown.get(card.uuid)
+                if on_card is None:
+                    continue
+                others = len(on_card) - sum(pid in on_card for pid in own)
+                for session in sessions:
+                    self._broker.tell_seen(place, session, Seen(index, on_card.get(session.peer.pid, -1), others))
 
     # 2
 
-    def _judge_strangers(self, shown: Shown) -> None:
-        strangers = [one for one in self._strangers(shown) if one.place is not None]
-        found = {(one.pid, one.card) for one in strangers}
-        self.unregistered = len({pid for pid, _ in found})
+    def _judge_strangers(self, found: list[Stranger]) -> None:
+        self.unregistered = len({one.pid for one in found if one.place is not None})
+        self.orphaned = len({one.pid for one in found if one.place is None})
         if self._clock() - self._broker.began < self._grace:
             return  # not counted either: who is there at its end is then told of as anybody
-        self._strange = {key: self._strange.get(key, 0) + 1 for key in found}
-        for one in strangers:
-            if self._strange[one.pid, one.card] == PATIENCE and one.place is not None:
-                self._report(one, one.place)
-            if self._strange[one.pid, one.card] >= PATIENCE and self._action == "stop" and one.place is not None:
+        self._strange = {one.key: self._strange.get(one.key, 0) + 1 for one in found}
+        for one in found:
+            times = self._strange[one.key]
+            if times == PATIENCE:
+                self._report(one)
+            if times >= PATIENCE and self._action == "stop" and one.place is not None:
                 self._stop(one.pid, one.place)
 
     def _strangers(self, shown: Shown) -> list[Stranger]:
         known = {session.peer.pid for session in self._broker.sessions()}
-        return [
-            Stranger(pid, card, self._place_of(pid, card))
-            for card, pids in shown.items()
-            for pid in pids
-            if pid not in known
-        ]
+        found = []
+        for card, pids in shown.items():
+            for pid in pids.keys() - known:
+                uid = pod_uid(pid, self._proc)
+                if uid is not None:
+                    found.append(Stranger(pid, began(pid, self._proc), card, uid, self._place_of(uid, card)))
+        return found
 
-    def _place_of(self, pid: int, card: str) -> Place | None:
-        uid = pod_uid(pid, self._proc)
+    def _place_of(self, uid: str, card: str) -> Place | None:
         here = (place for place in self._broker.places if place.tenant.pod.uid == uid)
         return next((place for place in here if any(one.uuid == card for one in place.cards)), None)
 
-    def _report(self, one: Stranger, place: Place) -> None:
+    def _report(self, one: Stranger) -> None:
         what = self._described.get(one.pid) or "statically linked, musl, or without the library"
+        place = one.place
+        if place is None:  # no pod of ours to tell; it may be a monitor's, so it is never ended
+            told = {"pod_uid": one.pod_uid, "pid": one.pid, "card": one.card, "what": what}
+            log.warning("a process of a pod without a slice uses a shared card", extra=told)
+            return
         text = (
             f"process {one.pid} ({what}) uses card {one.card} and has not registered: it is not held to the slice; "
             + ("it is being stopped" if self._action == "stop" else "--unregistered stop would stop it")
@@ -235,9 +257,10 @@ class Look:
         self.seen_bytes = {}
         for place in self._broker.places:
             for index, card in enumerate(place.cards):
-                pids = {session.peer.pid for session in place.known()}
-                held = sum(max(0, size) for pid, size in shown.get(card.uuid, {}).items() if pid in pids)
                 key = place.tenant.key, card.uuid
+                held = _held(place, shown.get(card.uuid))
+                if held is None:
+                    continue
                 self.seen_bytes[key] = held
                 if card.mem_mib is not None and held > (card.mem_mib << 20) + SLACK_BYTES:
                     over[key] = self._over.get(key, 0) + 1
@@ -298,17 +321,16 @@ class Look:
             self._report_excess(bound[key], f"{percent:g} % of the time of {key[1]}, its limit is {limit}")
 
 
+def _held(place: Place, on_card: Mapping[int, int] | None) -> int | None:
+    """Bytes of the container's processes; None where the card, or our pid namespace, does not tell."""
+    pids = {session.peer.pid for session in place.known()}
+    if on_card is None or 0 in pids:
+        return None
+    sizes = [on_card.get(pid, 0) for pid in pids]
+    return None if -1 in sizes else sum(sizes)
+
+
 def given_by_library(session: Session, card: int) -> int:
     """Bytes of a card that the process's library gave it, by its own word."""
     usage = session.usage.get(card)
     return 0 if usage is None else sum(usage.held_bytes) - usage.held_bytes[UNATTRIBUTED]
-
-
-def pod_uid(pid: int, proc: Path = Path("/proc")) -> str | None:
-    """The pod that a process belongs to, by its cgroup; None where it belongs to none, or is gone."""
-    try:
-        text = (proc / str(pid) / "cgroup").read_text()
-    except OSError:
-        return None
-    match = _POD_UID.search(text)
-    return match.group(1).replace("_", "-") if match else None

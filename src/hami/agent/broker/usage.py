@@ -37,7 +37,10 @@ LAST_KERNEL = _family("hami_container_last_kernel_elapsed_seconds", "Time since 
 CONTEXT = _family("hami_vgpu_memory_context_bytes", "Device memory of contexts.")
 MODULE = _family("hami_vgpu_memory_module_bytes", "Device memory that no allocation call accounts for: modules, heaps.")
 BUFFER = _family("hami_vgpu_memory_buffer_bytes", "Device memory of buffers, pools, arrays and graphs.")
-SHOWN = _family("hami_vgpu_memory_shown_bytes", "Device memory of a container's processes as NVML shows it.")
+SHOWN = _family(
+    "hami_vgpu_memory_shown_bytes",
+    "Device memory of a container's processes as NVML shows it; absent: it cannot tell.",
+)
 WAITED = Family(
     "hami_vgpu_throttled_seconds_total", "Time launches of live processes have waited for their limit.", "counter", ZONE
 )
@@ -47,6 +50,10 @@ ENDED = Family("hami_broker_sessions_ended_total", "Sessions that ended, by reas
 UNREGISTERED = Family(
     "hami_broker_unregistered_processes", "Processes of sliced containers that use a card and did not register."
 )
+ORPHANED = Family(
+    "hami_broker_orphaned_processes", "Processes of pods without a slice that use a card with slices, by NVML."
+)
+LOOKED = Family("hami_broker_look_age_seconds", "Time since cards were last looked at from outside; about 1.")
 STOPPED = Family(
     "hami_broker_stopped_processes_total", "Processes stopped: unregistered, or past their slice.", "counter"
 )
@@ -57,7 +64,7 @@ OVERTIME = Family(
 )
 FAMILIES = (
     USED, LIMIT, CONTAINER, UTILISATION, CHARGED, CORE_LIMIT, LAST_KERNEL, CONTEXT, MODULE, BUFFER, SHOWN, WAITED,
-    REFUSED, CLIENTS, ENDED, UNREGISTERED, STOPPED, EXCEEDED, OVERTIME,
+    REFUSED, CLIENTS, ENDED, UNREGISTERED, ORPHANED, STOPPED, EXCEEDED, OVERTIME, LOOKED,
 )  # fmt: skip
 _CONTEXT, _MODULE = KINDS.index("context"), KINDS.index("unattributed")
 
@@ -68,9 +75,11 @@ def samples(broker: Broker, look: Look, now: float) -> Iterator[Sample]:
     for end in End:
         yield ENDED, {"reason": end.value}, broker.ended[end]
     yield UNREGISTERED, {}, look.unregistered
+    yield ORPHANED, {}, look.orphaned
     yield STOPPED, {}, look.stopped
     yield EXCEEDED, {}, look.exceeded
     yield OVERTIME, {}, look.overtime
+    yield LOOKED, {}, max(0.0, round(now - look.looked, 3))
     for place in broker.places:
         # Nothing of a container before its first cuInit, as HAMi has it.
         if any(True for _ in place.known()):
@@ -94,7 +103,8 @@ def _of_place(place: Place, look: Look, now: float) -> Iterator[Sample]:
         yield CONTEXT, labels, held[_CONTEXT]
         yield MODULE, labels, held[_MODULE]
         yield BUFFER, labels, sum(held) - held[_CONTEXT] - held[_MODULE]
-        yield SHOWN, labels, look.seen_bytes.get((tenant.key, card.uuid), 0)
+        if (shown := look.seen_bytes.get((tenant.key, card.uuid))) is not None:
+            yield SHOWN, labels, shown
         if card.mem_mib is not None:
             yield LIMIT, labels, card.mem_mib << 20
         yield CORE_LIMIT, labels, card.core_percent or 100

@@ -7,46 +7,17 @@ import time
 import pytest
 
 from hami.agent.broker import usage
-from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look, pod_uid
+from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look
 from hami.agent.broker.overtime import LOOKS, Overtime
-from hami.model.errors import Unavailable
+from hami.agent.broker.process import pod_uid
 from hami.observe.exposition import Sheet
-from hami.vendors.nvidia.nvml import ProcessLoad
 from hami.wire.broker import Seen, Usage
 from hami.wire.policy import CorePolicy
 
 from .conftest import CARD, OTHER, UID
+from .looking import CGROUPS, Card, Inline, Told, look, process
 
 MIB = 1 << 20
-CGROUPS = (
-    "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-9.scope\n",
-    "4:memory:/kubepods/burstable/pod{}/9f86d081884c\n",
-)
-
-
-class Told:
-    def __init__(self):
-        self.reasons = []
-        self.texts = []
-
-    def __call__(self, pod, reason, message):
-        self.reasons.append((pod.name, reason))
-        self.texts.append(message)
-
-
-def look(stage, tmp_path, action="report", exceeded="report"):
-    told, proc = Told(), tmp_path / "proc"
-    wanted = {"action": action, "exceeded": exceeded}
-    made = Look(stage.broker, None, None, tell=told, **wanted, proc=proc, clock=lambda: stage.now)
-    stage.now += GRACE_S + 1
-    return made, told
-
-
-def process(tmp_path, pid, uid=None, form=CGROUPS[0]):
-    folder = tmp_path / "proc" / str(pid)
-    folder.mkdir(parents=True)
-    name = (uid or "").replace("-", "_") if ".slice" in form else uid or ""
-    (folder / "cgroup").write_text(form.format(name) if uid else "0::/system.slice/dcgm.service\n")
 
 
 @pytest.mark.parametrize("form", CGROUPS)
@@ -228,31 +199,6 @@ async def test_each_process_hears_what_nvml_shows_of_it_when_that_changes(stage,
     assert client.quiet()
     made._judge({CARD: {}})
     assert await client.read() == Seen(card=0, own_bytes=-1, others=0)
-
-
-class Card:
-    """A driver that answers for one card, and for the other not."""
-
-    def __init__(self, pid=None):
-        self.pid = pid or os.getpid()
-        self.asked_loads = []
-
-    def device_by_uuid(self, uuid):
-        return uuid
-
-    def processes(self, uuid):
-        if uuid == OTHER:
-            raise Unavailable("the card is lost")
-        return [type("Shown", (), {"pid": self.pid, "mem_bytes": None})]
-
-    def process_loads(self, uuid, since_us):
-        self.asked_loads.append(uuid)
-        return tuple(ProcessLoad(os.getpid(), since_us + at, percent, 0) for at, percent in ((1, 40), (2, 60)))
-
-
-class Inline:
-    async def run(self, call, timeout):  # noqa: ASYNC109
-        return call()
 
 
 async def test_a_card_that_does_not_answer_does_not_keep_the_others_from_being_looked_at(stage, tmp_path):
