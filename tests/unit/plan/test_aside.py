@@ -11,7 +11,9 @@ from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.pack import chooser
 from hami.plan.pack.aside import IN_NEED, LAST, lateness, set_aside, wanted
+from hami.plan.pack.judged import judging
 from hami.plan.pack.lend import Lending
+from hami.plan.steps import finish
 
 from .packs import GPU, ask, bind, card, decided, ledger_of
 
@@ -35,8 +37,8 @@ def came_and_went(ledger: Ledger, uid: str) -> None:
 
 def look_again(ledger: Ledger) -> None:
     """As after some hundred asks."""
-    pack = ledger._index.pack
-    pack._families[GPU].weigh(pack.demand, ledger._index.columns)
+    pack, columns = ledger._index.pack, ledger._index.columns
+    pack._families[GPU] = finish(judging(pack.demand, GPU, columns, pack._families[GPU]))
 
 
 def aside(ledger: Ledger) -> dict[str, int]:

@@ -10,7 +10,7 @@ from hami.model.ids import Family, NodeName, PodUid
 from hami.plan.columns import Columns
 from hami.plan.pack.chooser import MANY_SEEN
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import ENOUGH, NO_ROOM, UNWEIGHED, judging
+from hami.plan.pack.judged import ENOUGH, FEW, NO_ROOM, UNWEIGHED, judging
 from hami.plan.steps import finish
 
 from .packs import GPU, ask, bind, came_and_went, card, decided, judged, ledger_of, pack_of
@@ -164,8 +164,17 @@ def test_where_pods_leave_asks_for_several_cards_count_from_the_next_look_on_tho
 def test_a_quarter_and_a_quarter_are_all_of_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hami.plan.pack.judged.MOVED", 0.5)
     own, later = finish(judging(demand_of({500: 1}), GPU, columns_of(idle(1)))), demand_of({500: 3, 300: 1})
-    later.seen = ENOUGH
+    own.priced = later.seen = ENOUGH
     assert own.moved(later)
+
+
+@pytest.mark.parametrize("asks", [1, FEW - 1, FEW])
+def test_prices_made_by_few_asks_are_made_anew_by_the_first_look_at_a_mix_that_counts_as_known(asks: int) -> None:
+    demand, columns = demand_of({500: 9, 300: 1}), columns_of(idle(1))
+    demand.seen = asks
+    own = finish(judging(demand, GPU, columns))
+    for demand.seen in (ENOUGH - 1, ENOUGH):
+        assert own.moved(demand)
 
 
 def test_more_nodes_of_known_kinds_make_no_new_prices_and_a_new_kind_does() -> None:

@@ -303,7 +303,7 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
 ) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
     monkeypatch.setattr("hami.plan.pack.chooser.WHOLE", 2)
-    monkeypatch.setattr("hami.plan.pack.chooser.PATIENCE", 3)
+    monkeypatch.setattr("hami.plan.pack.judged.PATIENCE", 3)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     for number in range(30):
         ledger.decide(ask(f"s{number}", 500 if number % 3 else 300))

@@ -10,6 +10,7 @@ from hami.ledger.records import NodeRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
+from hami.plan.pack import worth as module
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import A_STEP, PLENTY, Rows, capacities, residue_of, share_of
 from hami.plan.steps import Steps, finish
@@ -61,7 +62,7 @@ def test_an_ask_for_nothing_takes_nothing_of_a_card_whatever_that_counts() -> No
     assert share_of(want(1), 10_000, 0) == 1
 
 
-def test_a_row_is_looked_at_again_when_it_has_changed_or_was_forgotten() -> None:
+def test_a_row_is_looked_at_again_when_it_has_changed_and_not_before() -> None:
     columns = columns_of(card("n", 0))
     scale = scale_of(demand_of((500, 1, 0, 1)), card("n", 0))
     rows, every = Rows(scale, columns), np.array([0])
@@ -69,9 +70,36 @@ def test_a_row_is_looked_at_again_when_it_has_changed_or_was_forgotten() -> None
     rows.room[0] = 7
     rows.refresh(columns, every)
     assert rows.room[0] == 7, "nothing has changed"
-    rows.forget()
+    columns.write_host(0, 1000)
     rows.refresh(columns, every)
     assert rows.room[0] == 1000
+
+
+@pytest.mark.parametrize(
+    ("asked", "changed", "looked_at"),
+    [
+        ([0, 1, 2], [1], [1]),
+        ([0, 1, 2], [1, 4], [1]),  # few are asked about: no other is looked at
+        ([0, 1, 2], [4], []),
+        ([0, 1, 2, 3], [1, 4], [1, 4]),  # many are, and few have changed
+        ([0, 1, 2, 3], [4], [4]),
+        ([0, 1, 2, 3], [1, 2, 4], [1, 2]),  # many are, and many have
+        ([0, 1, 2, 3], [], []),
+    ],
+)
+def test_of_few_rows_only_those_are_looked_at_again_of_many_perhaps_others_that_have_changed_too(
+    asked: list[int], changed: list[int], looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEW_ROWS", 3)
+    monkeypatch.setattr(module, "FEW_CHANGED", 2)
+    columns = ledger_of(*[(f"n{row}", 1, "A", 1e9) for row in range(5)])._index.columns
+    rows, looks, places = Rows(scale_of(demand_of((500, 1, 0, 1)), card("n", 0)), columns), [], module._places
+    rows.refresh(columns, np.arange(5))
+    for row in changed:
+        columns.write_host(row, 1000)
+    monkeypatch.setattr(module, "_places", lambda *given: looks.extend(given[1].tolist()) or places(*given))
+    rows.refresh(columns, np.array(asked))
+    assert looks == looked_at
 
 
 @pytest.mark.parametrize(("size", "seats"), [(1, 1000), (2, 500), (333, 3), (1000, 1)])

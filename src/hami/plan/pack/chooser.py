@@ -16,7 +16,7 @@ from hami.model.ids import Family
 from hami.plan.columns import Columns, Longs
 from hami.plan.fit import Want, wants
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Judged, Kept, judging
+from hami.plan.pack.judged import NO_ROOM, Judged, Kept, judging
 from hami.plan.pack.lend import Lending
 from hami.plan.pack.shown import Aside, Worth, shown
 from hami.plan.pack.worth import RESIDUES, Scale, Singles, worth
@@ -145,8 +145,7 @@ def _weigh(own: Judged, kept: Kept, ask: CardAsk, cpu_milli: int, *, columns: Co
     kept.seen[rows] = columns.version.take(rows)
     if len(rows) > WHOLE:
         first, able = lending.promising(own.rows.place, rows, ask.cards, AT_ONCE, own.rows.scratch, late=late)
-        kept.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
-        kept.wait = PATIENCE
+        kept.put_off(rows, able)
         first = _ordered(first, len(rows))
         rows, late = rows.take(first), None if late is None else late.take(first)
     cards, able = lending.cards(own.rows.place.take(rows, axis=1), ask.cards)
@@ -162,8 +161,6 @@ WHOLE, AT_ONCE = 1280, 640
 """So many rows are weighed whole; of more, so many in one decision, so that no decision waits for thousands. Which of
 all rows these are is decided by what their first card loses, most of what is weighed. The others wait until none of
 these has room, or for a while."""
-PATIENCE = 64
-"""Decisions on asks of one shape after which more of the rows that wait are weighed."""
 
 
 def _ordered(numbers: Longs, below: int) -> Longs:

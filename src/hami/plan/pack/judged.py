@@ -8,7 +8,7 @@ import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Columns, Floats, Longs
+from hami.plan.columns import Bools, Columns, Floats, Longs
 from hami.plan.pack.aside import IN_NEED, lateness, set_aside
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.lend import Lending
@@ -19,6 +19,8 @@ NO_ROOM = -1e18
 """Worse than any node with room; still a number, since the exact look has the last word."""
 UNWEIGHED = -1e15
 """Of a node whose turn has not come: worse than any that was weighed, better than none."""
+PATIENCE = 64
+"""Decisions on asks of one shape after which more of the rows that wait are weighed."""
 
 SHAPES = 256
 LENT = 128
@@ -40,13 +42,12 @@ class Kept:
     """What was found for asks of one shape."""
 
     def __init__(self, rows: int) -> None:
-        self.gain = np.empty(rows)
-        self.seen = np.empty(rows, np.int64)
+        self.gain = np.full(rows, NO_ROOM)
+        self.seen = np.zeros(rows, np.int64)
         self.wait = 0
         """Decisions until rows that are `UNWEIGHED` have their turn; 0 where none is."""
         self.blank = True
         """Whether nothing is known of any row."""
-        self.forget()
 
     def forget(self) -> None:
         """Know nothing of any row."""
@@ -65,9 +66,16 @@ class Kept:
             self.wait -= 1
             gains = self.gain.take(rows)
             if self.wait == 0 or gains.max(initial=NO_ROOM) <= IN_NEED:
-                self.wait = 0
                 changed |= gains == UNWEIGHED
+                waits = (self.gain == UNWEIGHED) & (self.seen == columns.version)
+                waits[rows] = False
+                self.wait = PATIENCE if waits.any() else 0  # for those that nobody asked about this time
         return rows.take(np.flatnonzero(changed))
+
+    def put_off(self, rows: Longs, able: Bools) -> None:
+        """Leave `rows` for later, those that are `able` to serve the shape."""
+        self.gain[rows] = np.where(able, UNWEIGHED, NO_ROOM)
+        self.wait = PATIENCE
 
 
 def judging(demand: Demand, family: Family, columns: Columns, before: "Judged | None" = None) -> Steps["Judged"]:
@@ -113,16 +121,6 @@ class Judged:
         self._kept: dict[object, Kept] = {}
         self._lent: dict[bytes, Lending] = {}
 
-    def weigh(self, demand: Demand, columns: Columns) -> None:
-        """See what is scarce now. What was kept for shapes is worth nothing after."""
-        if not demand.turnover:
-            return
-        if demand.turnover != self.scale.turnover:
-            self.scale.turnover = demand.turnover
-            self.rows.forget()
-        self.set_aside(demand, columns)
-        self.see_scarcity(columns)
-
     def set_aside(self, demand: Demand, columns: Columns) -> None:
         """See which nodes to leave to wide asks."""
         self.follow(columns)
@@ -130,12 +128,11 @@ class Judged:
         self._widths = frozenset(self.aside.tolist()) - {0}
 
     def see_scarcity(self, columns: Columns) -> None:
+        """Weigh seats by how many there are."""
         self.follow(columns)
         self.rows.refresh(columns, np.arange(columns.rows))
         cards = int(np.count_nonzero(self.scale.ours.take(self.scale.known(columns, columns.kind))))
         self.scale.weigh_scarcity(self.rows.worth[0].sum(axis=0), cards)
-        self._kept.clear()
-        self._lent.clear()
 
     def look_later(self, demand: Demand) -> None:
         leap = LEAP if demand.turnover < LIVELY else LIVELY_LEAP

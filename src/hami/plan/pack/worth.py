@@ -195,10 +195,6 @@ class Rows:
         self.residue, self.room = np.pad(self.residue, (0, rows)), np.pad(self.room, (0, rows))
         self.worth = np.pad(self.worth[0], ((0, rows), (0, 0))), np.pad(self.worth[1], (0, rows))
 
-    def forget(self) -> None:
-        """Look at every row again the next time."""
-        self._seen[:] = 0
-
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
         stale = self._stale(columns, rows)
