@@ -45,6 +45,11 @@ API CUresult cuGetProcAddress(const char *symbol, void **out, int version, cuuin
     return cuGetProcAddress_v2(symbol, out, version, flags, NULL);
 }
 
+API CUresult cuGetProcAddress_v2_ptsz(const char *symbol, void **out, int version, cuuint64_t flags, int *status)
+{
+    return cuGetProcAddress_v2(symbol, out, version, flags, status);
+}
+
 /* A driver's private tables: one that the runtime needs, one that makes contexts, and one that nobody has heard of. */
 API CUresult cuGetExportTable(const void **out, const CUuuid *id)
 {

@@ -140,6 +140,74 @@ def test_where_strict_is_set_an_entry_point_that_the_library_does_not_know_is_de
         assert says in done.stdout
 
 
+FUTURE_BY_ADDRESS = """
+int cuMemAllocFromTheFuture(void) { return 77; }
+int cuInit(void) { return 0; }
+int cuGetProcAddress(const char *name, void **out) { *out = (void *)cuMemAllocFromTheFuture; return name == 0; }
+int cuGetProcAddress_v2(const char *name, void **out, int version, unsigned long long flags, int *status)
+{ *status = 0, *out = (void *)cuMemAllocFromTheFuture; return name == 0 || version == 0 || flags != 0; }
+"""
+FUTURE_NVML = "int nvmlMemoryOfTheFuture(void) { return 77; }\nint nvmlInit_v2(void) { return 0; }\n"
+ASKS = """
+import ctypes
+from ctypes import byref
+cuda, out, status = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(), ctypes.c_int(7)
+name, flags = b"cuMemAllocFromTheFuture", ctypes.c_uint64(0)
+print(cuda.cuGetProcAddress_v2(name, byref(out), 13000, flags, byref(status)), status.value, bool(out), end=" ")
+print(cuda.cuGetProcAddress(name, byref(out), 13000, flags), bool(out), end=" ")
+print(hasattr(ctypes.CDLL("libnvidia-ml.so.1"), "nvmlMemoryOfTheFuture"))
+"""
+
+
+def test_where_strict_is_set_what_is_unknown_is_denied_by_cugetprocaddress_and_of_nvml_too(
+    container: Container, tmp_path: Path
+) -> None:
+    for name, code in (("libcuda.so.1", FUTURE_BY_ADDRESS), ("libnvidia-ml.so.1", FUTURE_NVML)):
+        (tmp_path / "new.c").write_text(code)
+        made = ["-o", tmp_path / name, f"-Wl,-soname,{name}"]
+        subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "new.c", *made], check=True)
+    cards = (CardLimit(container.bench.uuid(0), 4000),)
+    for strict, says in ((False, "0 0 True 0 True True"), (True, "500 1 False 500 False False")):
+        told = LibraryPolicy(container="a", cards=cards, ledger=str(container.ledger), strict=strict)
+        with policy(container, encode(told)):
+            env = container.environment(LD_LIBRARY_PATH=str(tmp_path))
+            command = [sys.executable, "-c", ASKS]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=30)
+        assert done.stdout.strip() == says
+
+
+BINDS = """
+int cuMemAlloc_v2(unsigned long long *, unsigned long);
+int takes(void)
+{
+    unsigned long long at;
+    int taken = 0;
+    while (taken < 60 && cuMemAlloc_v2(&at, 256ul << 20) == 0) taken++;
+    return taken * 256;
+}
+"""
+OPENS_DEEP = """
+import ctypes, os
+cuda, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+cuda.cuInit(0), cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), cuda.cuCtxSetCurrent(context)
+print(ctypes.CDLL("libtakes.so", os.RTLD_NOW | os.RTLD_DEEPBIND).takes())
+"""
+
+
+def test_a_library_that_is_opened_with_a_scope_of_its_own_is_held(container: Container, tmp_path: Path) -> None:
+    """RTLD_DEEPBIND: its calls are bound to the driver that it is linked to before anything that was there earlier."""
+    (tmp_path / "takes.c").write_text(BINDS)
+    sim = container.tools.folder / "sim"
+    link = ["-o", tmp_path / "libtakes.so", f"-L{sim}", "-l:libcuda.so.1"]
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "takes.c", *link], check=True)
+    paths = {"LD_LIBRARY_PATH": f"{sim}:{tmp_path}", "CUDA_DEVICE_MEMORY_LIMIT": "4g"}
+    for preload, taken in (({}, 3584), ({"LD_PRELOAD": ""}, 60 * 256)):
+        command = [sys.executable, "-c", OPENS_DEEP]
+        env = container.environment(**paths, **preload)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+        assert int(done.stdout) == taken
+
+
 # ---- variables ----
 
 

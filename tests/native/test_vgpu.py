@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -34,13 +36,29 @@ def limits(container: Container, mem_mib: int | None = 4096, core_percent: int =
     return encode(LibraryPolicy(container="pod/main", cards=cards, ledger=str(container.ledger), **more))  # type: ignore[arg-type]
 
 
-def test_every_name_by_every_lookup_gives_what_the_table_says(tools: Tools, container: Container) -> None:
+def test_every_name_by_every_lookup_gives_what_the_table_says(container: Container, tmp_path: Path) -> None:
+    """And by cuGetProcAddress at every version at which it gives something else than before, and just before it."""
     table = (NATIVE / "src/intercept/table.txt").read_text().splitlines()
-    names = tools.folder / "names"
-    names.write_text("".join(f"{' '.join(line.split()[:2])}\n" for line in table if line and not line.startswith("#")))
-    process = container.start("lookups", names, CUDA_DEVICE_MEMORY_LIMIT="4g")
+    pairs = [line.split()[:2] for line in table if line and line[0] != "#"]
+    (tmp_path / "names").write_text("".join(f"{name} {kind}\n" for name, kind in pairs))
+    whole_nvml(tmp_path, [name for name, _ in pairs if name.startswith("nvml")])
+    shutil.copy(container.tools.folder / "sim/libcuda.so.1", tmp_path)
+    lines = (NATIVE / "fake-driver/versions.txt").read_text().splitlines()
+    since = {int(line.split()[1]) for line in lines if line[0] != "#"}
+    versions = sorted({each for version in since for each in (version - 1, version)} | {0, 99990})
+    limits = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "LD_LIBRARY_PATH": str(tmp_path)}
+    process = container.start("lookups", tmp_path / "names", *versions, **limits)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
+    assert f"{len(pairs)} names" in out
+
+
+def whole_nvml(folder: Path, names: list[str]) -> None:
+    """An NVML that exports every name, which the simulated one does not; nothing here calls it."""
+    source = folder / "nvml.c"
+    source.write_text("".join(f"int {name}(void) {{ return {at}; }}\n" for at, name in enumerate(names)))
+    link = ["-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", "-Wl,-soname,libnvidia-ml.so.1"]
+    subprocess.run(["gcc", source, *link], check=True)
 
 
 def test_the_ways_to_take_memory_are_those_that_the_probe_knows() -> None:
