@@ -140,6 +140,17 @@ API CUresult cuCtxCreate_v4(CUcontext *out, void *params, unsigned int flags, CU
     return cuCtxCreate_v2(out, flags, device);
 }
 
+API CUresult cuGLCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice device)
+{
+    return cuCtxCreate_v2(out, flags, device);
+}
+
+API CUresult cuVDPAUCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice device, unsigned int vdp, void *lookup)
+{
+    (void)vdp, (void)lookup;
+    return cuCtxCreate_v2(out, flags, device);
+}
+
 API CUresult cuCtxDestroy_v2(CUcontext context)
 {
     if (context == NULL)

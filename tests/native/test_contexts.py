@@ -137,6 +137,20 @@ def test_local_memory_is_held_to_the_limit_in_the_seventieth_context_too(contain
     assert tried(container, MANY, CUDA_DEVICE_MEMORY_LIMIT="35g") == "2"
 
 
+OF_PICTURES = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+makes = {"gl": lambda: cuda.cuGLCtxCreate_v2(byref(c_void_p()), 0, 0),
+         "vdpau": lambda: cuda.cuVDPAUCtxCreate_v2(byref(c_void_p()), 0, 0, 0, None)}
+print(take(makes[sys.argv[1]]) // 256, makes[sys.argv[1]]())
+"""
+
+
+@pytest.mark.parametrize("of", ["gl", "vdpau"])
+def test_contexts_for_pictures_are_held_to_the_limit_as_all_others(container: Container, of: str) -> None:
+    assert tried(container, OF_PICTURES, of) == f"{4096 // 480 - 1} 2"
+
+
 UNMAPS = """
 import threading, time
 cuda = ctypes.CDLL("libcuda.so.1")

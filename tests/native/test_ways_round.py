@@ -129,6 +129,7 @@ told = cuda.cuInit(0)
 context, handle = c_void_p(), c_uint64()
 place = struct.pack("iiiiP8x", 1, 0, 1, 0, 0)
 print(told, cuda.cuDevicePrimaryCtxRetain(byref(context), 0), cuda.cuCtxCreate_v2(byref(context), 0, 0),
+      cuda.cuGLCtxCreate_v2(byref(context), 0, 0), cuda.cuVDPAUCtxCreate_v2(byref(context), 0, 0, 0, None),
       cuda.cuMemCreate(byref(handle), c_size_t(256 * MIB), place, c_ulonglong(0)))
 """
 
@@ -139,8 +140,8 @@ def test_who_goes_on_after_a_start_that_was_refused_gets_nothing(container: Cont
         cards = ", ".join(f"{{model: A100-40, uuid: GPU-{pair:08}-0000-0000-0000-{each:012}}}" for each in (1, 2))
         container.bench = Bench(tmp_path / f"cards{pair}", parse(f"cards: [{cards}]"))
         said = tried(container, GOES_ON)
-        assert said == ("0 0 0 0" if pair < 8 else "802 802 802 802")
-    assert tried(container, GOES_ON, LD_PRELOAD="") == "0 0 0 0"
+        assert said == ("0 0 0 0 0 0" if pair < 8 else "802 802 802 802 802 802")
+    assert tried(container, GOES_ON, LD_PRELOAD="") == "0 0 0 0 0 0"
 
 
 INTERRUPTED = """

@@ -146,6 +146,12 @@ CREATE(cuCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out,
 CREATE(cuCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
 CREATE(cuCtxCreate_v3, (CUcontext * out, void *affinity, int count, unsigned int flags, CUdevice device), out, affinity, count,
        flags, device)
+CREATE(cuGLCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
+CREATE(cuGLCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
+CREATE(cuVDPAUCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device, unsigned int vdp, void *lookup), out, flags, device,
+       vdp, lookup)
+CREATE(cuVDPAUCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device, unsigned int vdp, void *lookup), out, flags,
+       device, vdp, lookup)
 CREATE(cuCtxCreate_v4, (CUcontext * out, void *params, unsigned int flags, CUdevice device), out, params, flags, device)
 
 /* ---- their end: what a context held goes with it ---- */
