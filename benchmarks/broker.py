@@ -20,7 +20,7 @@ import click
 
 from benchmarks.proc import cpu_s, rss_mb
 from benchmarks.report import Figure, show
-from hami.agent.broker import door, server
+from hami.agent.broker import door, porter, server
 from hami.agent.broker.door import Peer
 from hami.agent.broker.tenants import Tenant
 from hami.model.ask import PodRef
@@ -36,8 +36,8 @@ CARD = "GPU-00000000-0000-4000-8000-000000000000"
 def serve(root: Path) -> None:
     """The broker's process."""
     pids = itertools.count(1 << 22)
-    setattr(server, "peer", lambda connection: Peer(next(pids), door.peer(connection).uid))  # noqa: B010 - as a test would
-    setattr(server, "witness", lambda who: os.pidfd_open(os.getpid()))  # noqa: B010 - a descriptor a client, as they have
+    setattr(porter, "peer", lambda connection: Peer(next(pids), door.peer(connection).uid))  # noqa: B010 - as a test would
+    setattr(porter, "witness", lambda who: os.pidfd_open(os.getpid()))  # noqa: B010 - a descriptor a client, as they have
     tenants = [Tenant(one.name, PodRef("default", one.name, PodUid(one.name)), "main") for one in root.iterdir()]
     asyncio.run(server.Broker(lambda: tenants, lambda key: root / key).run())
 

@@ -9,10 +9,12 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
 NAME = "sock"
+FRESH = f".{NAME}.new"
 FOLDER = "broker"
 """Of the grant's folder: what is mounted, so that a restarted agent can put a new socket there."""
 BACKLOG = 512
@@ -26,32 +28,50 @@ class Peer(Struct, frozen=True):
     uid: int
 
 
-def listen(folder: Path) -> socket.socket:
+class Door(NamedTuple):
+    """A listening socket, and which file it is found by."""
+
+    socket: socket.socket
+    file: tuple[int, int]
+    """Device and inode."""
+
+
+def listen(folder: Path) -> Door:
     """Listen at ``folder/broker/sock``, in place of whatever was left there. Raises OSError."""
     place = folder / FOLDER
     place.mkdir(mode=0o755, exist_ok=True)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        _bind(made, place)
-        made.listen(BACKLOG)
+        file = _bind(made, place)
     except OSError:
         made.close()
         raise
-    return made
+    return Door(made, file)
 
 
-def _bind(made: socket.socket, place: Path) -> None:
-    """Under a name of its own, then renamed: a client finds the old socket or the new one. Paths may be long."""
+def _bind(made: socket.socket, place: Path) -> tuple[int, int]:
+    """Under another name, listening, then renamed: a client finds the old socket or the new one. Paths may be long."""
     opened = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fresh = f".{NAME}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh, dir_fd=opened)
-        made.bind(f"/proc/self/fd/{opened}/{fresh}")
-        os.chmod(fresh, 0o666, dir_fd=opened)  # noqa: S103 - any user of the container may run CUDA
-        os.rename(fresh, NAME, src_dir_fd=opened, dst_dir_fd=opened)
+            os.unlink(FRESH, dir_fd=opened)
+        made.bind(f"/proc/self/fd/{opened}/{FRESH}")
+        os.chmod(FRESH, 0o666, dir_fd=opened)  # noqa: S103 - any user of the container may run CUDA
+        made.listen(BACKLOG)
+        status = os.stat(FRESH, dir_fd=opened, follow_symlinks=False)
+        os.rename(FRESH, NAME, src_dir_fd=opened, dst_dir_fd=opened)
     finally:
         os.close(opened)
+    return status.st_dev, status.st_ino
+
+
+def found(folder: Path, door: Door) -> bool:
+    """Whether who looks for the socket finds this one: its file, or the folder, may be another's or gone by now."""
+    try:
+        status = os.lstat(f"{folder}/{FOLDER}/{NAME}")
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == door.file
 
 
 def peer(connection: socket.socket) -> Peer:

@@ -1,10 +1,10 @@
 """A grant's door and its sessions, and how much of the broker's time its container may have."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from hami.agent.broker.allowance import Allowance
+from hami.agent.broker.door import Door
 from hami.agent.broker.session import Session
 from hami.agent.broker.tenants import PolicyFile, Tenant
 from hami.wire.policy import CardLimit
@@ -31,7 +31,7 @@ class Place:
         """Lines of the log that were left out since the last one."""
         self.folder = folder
         self.file = PolicyFile(folder)
-        self.door: socket.socket | None = None
+        self.door: Door | None = None
         self.shut_because = ""
         """Why there is no door, as told last."""
         self.sessions: dict[int, Session] = {}

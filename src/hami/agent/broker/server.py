@@ -18,8 +18,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from hami.agent.broker.door import Peer, listen, peer, witness
+from hami.agent.broker.allowance import Allowance
+from hami.agent.broker.door import Peer
 from hami.agent.broker.place import MOST_SESSIONS, Place
+from hami.agent.broker.porter import MOMENT_S, Porter
 from hami.agent.broker.session import End, Offence, Session, sender
 from hami.agent.broker.tenants import Tenant, limits
 from hami.agent.broker.turns import Turns
@@ -29,15 +31,14 @@ log = logging.getLogger(__name__)
 ROUND_S = 1.0
 GATHER_S = 0.05
 """Grants come in bursts: one round serves all of a moment. A container takes longer than that to start."""
+NEWS = 1.0, 4.0
+"""Times a second and at once that tenants hear of others' priorities: who comes and goes must not keep all busy."""
 MOST_UNKNOWN = 64
 """Of one grant, connected and without a hello."""
 AT_ONCE = 16
-"""Packets read from one client, and clients taken in at one door, before it is others' turn."""
-DESCRIPTORS = 65536
-PAUSE_S = 1.0
-"""A door that could not take a client in stays shut for so long: no descriptors left."""
-MOMENT_S = 0.2
-"""And when its container had its share."""
+"""Packets read from one client before it is others' turn."""
+DESCRIPTORS, OWN_DESCRIPTORS, DESCRIPTORS_EACH = 65536, 256, 2
+"""Wanted; of these what the rest of the agent needs, however many clients come; and what one client takes."""
 
 
 class Broker:
@@ -52,12 +53,17 @@ class Broker:
         self._tenants = tenants
         self._folder = folder
         self._clock = clock
+        self._porter = Porter(self._greet, clock)
         self._places: dict[str, Place] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._witnesses: dict[int, int] = {}
         """Of the process, by descriptor of its socket."""
         self._turns: dict[str, Turns] = {}
+        self._descriptors = DESCRIPTORS
         self._served = 0
+        self._news = Allowance(*NEWS, clock())
+        self._stirred: set[str] = set()
+        """Cards whose tenants may have to hear of a change of priorities."""
         self._kicked = asyncio.Event()
         self.ended: Counter[End] = Counter()
         self.began = clock()
@@ -76,7 +82,7 @@ class Broker:
 
     async def run(self) -> None:
         """Until cancelled."""
-        _allow_descriptors()
+        self._descriptors = _allow_descriptors()
         try:
             while True:
                 self.round()
@@ -94,6 +100,8 @@ class Broker:
             self._shut(self._places.pop(key))
         for key, tenant in tenants.items():
             self._attend(key, tenant)
+        if self._stirred:
+            self._spread()
         now = self._clock()
         for place in self.places:
             for session in list(place.sessions.values()):
@@ -119,63 +127,13 @@ class Broker:
         place.tenant = tenant  # an exchanged seat has another container on it
         if place.file.refresh():
             self._tell_limits(place, place.known())
-        if place.door is None and place.folder.is_dir():
-            try:
-                place.door = listen(place.folder)
-            except OSError as fault:
-                if str(fault) != place.shut_because:  # a full or read-only disk: tried each second, told once
-                    log.error("no socket for a container", extra={"folder": str(place.folder), "why": str(fault)})
-                place.shut_because = str(fault)
-                return
-            place.shut_because = ""
-            asyncio.get_running_loop().add_reader(place.door.fileno(), self._take_in, place)
+        if self._porter.attend(place):
+            place.file.show()
 
     def _shut(self, place: Place) -> None:
-        if place.door is not None:
-            asyncio.get_running_loop().remove_reader(place.door.fileno())
-            place.door.close()
-            place.door = None
+        self._porter.shut(place)
         for session in list(place.sessions.values()):
             self._end(place, session, End.GRANT_GONE, "its grant is gone, or the agent stops")
-
-    def _take_in(self, place: Place) -> None:
-        door = place.door
-        for _ in range(AT_ONCE):
-            if door is None:
-                return
-            if not place.arrivals.take(self._clock()):
-                self._shut_for(MOMENT_S, place, door)
-                return
-            try:
-                connection, _ = door.accept()
-            except BlockingIOError:
-                return
-            except OSError as fault:
-                self._pause(place, door, fault)
-                return
-            try:
-                who = peer(connection)
-                handle = witness(who)
-            except OSError:
-                connection.close()
-            else:
-                self._greet(place, connection, who, handle)
-
-    def _pause(self, place: Place, door: socket.socket, fault: OSError) -> None:
-        """Out of descriptors: a door that stays readable would keep the loop turning."""
-        log.error("cannot take a client in", extra={"pod": str(place.tenant.pod), "why": str(fault)})
-        self._shut_for(PAUSE_S, place, door)
-
-    def _shut_for(self, seconds: float, place: Place, door: socket.socket) -> None:
-        """Who knocks meanwhile waits."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(door.fileno())
-
-        def again() -> None:
-            if place.door is door:
-                loop.add_reader(door.fileno(), self._take_in, place)
-
-        loop.call_later(seconds, again)
 
     def _greet(self, place: Place, connection: socket.socket, who: Peer, handle: int | None) -> None:
         """`handle` tells of its death: end-of-file does not where another process has its socket, too."""
@@ -183,7 +141,7 @@ class Broker:
         unknown = sum(one.hello is None for one in place.sessions.values())
         number = connection.fileno()
         session = Session(place.tenant.key, who, sender(connection), self._clock(), number)
-        if len(place.sessions) >= MOST_SESSIONS or unknown >= MOST_UNKNOWN:
+        if len(place.sessions) >= min(MOST_SESSIONS, self._free()) or unknown >= MOST_UNKNOWN:
             session.refuse(Refused(Reason.FULL, f"the broker has {len(place.sessions)} processes of this container"))
             connection.close()
             if handle is not None:
@@ -201,6 +159,11 @@ class Broker:
             loop.add_reader(number, self._read, place, session, connection)
         except OSError as fault:  # the kernel watches only so many
             self._end(place, session, End.FAULT, str(fault))
+
+    def _free(self) -> int:
+        """Sessions that there are descriptors for; a container may have as many as it leaves to all others together."""
+        own = min(OWN_DESCRIPTORS, self._descriptors // 2)
+        return (self._descriptors - own) // DESCRIPTORS_EACH - len(self._sockets)
 
     # sessions
 
@@ -275,7 +238,8 @@ class Broker:
             turns = self._page(limit.uuid)
             limit = replace(limit, member=member, tenant=turns.tenant(place.tenant.key))
             descriptor = turns.descriptor
-        session.tell(replace(limit, mixed=self._mixed(limit)), descriptor, now=self._clock())
+        session.mixed[limit.uuid] = mixed = self._mixed(limit)
+        session.tell(replace(limit, mixed=mixed), descriptor, now=self._clock())
         self._await_room(place, session)
 
     def tell_seen(self, place: Place, session: Session, message: Seen) -> None:
@@ -291,7 +255,7 @@ class Broker:
 
     def _await_room(self, place: Place, session: Session) -> None:
         """Its socket is full: go on when it has read."""
-        if not session.waiting:
+        if not session.waiting or place.sessions.get(session.number) is not session:
             return
         loop = asyncio.get_running_loop()
 
@@ -323,16 +287,25 @@ class Broker:
 
     def _tell_mixed(self, newcomer: Place) -> None:
         """The first or last process of a tenant may change for others of its cards whether priorities are mixed."""
-        own = newcomer.file.policy
-        if own is None or len(list(newcomer.known())) > 1:
+        if newcomer.file.policy is None or len(list(newcomer.known())) > 1:
             return
-        cards = {card.uuid for card in newcomer.cards}
+        self._stirred.update(card.uuid for card in newcomer.cards)
+        if self._news.take(self._clock()):
+            self._spread()
+
+    def _spread(self) -> None:
+        """Tell those of the cards for whom it is news; what is too much for now, the next round does."""
+        cards, self._stirred = self._stirred, set()
         for place in self.places:
-            policy = place.file.policy
-            if policy is None or policy.priority == own.priority or place is newcomer:
-                continue
             if any(card.uuid in cards for card in place.cards):
-                self._tell_limits(place, place.known())
+                self._tell_limits(place, [one for one in place.known() if self._is_news(place, one)])
+
+    def _is_news(self, place: Place, session: Session) -> bool:
+        policy = place.file.policy
+        told = session.mixed
+        return policy is not None and any(
+            told.get(limit.uuid) != self._mixed(limit) for limit in limits(policy, place.file.generation)
+        )
 
     def _end(self, place: Place, session: Session, end: End, why: str = "") -> None:
         number = session.number
@@ -371,12 +344,14 @@ class Broker:
             self._tell_mixed(place)
 
 
-def _allow_descriptors() -> None:
-    """A descriptor a client: take as many as we may."""
+def _allow_descriptors() -> int:
+    """Take as many as we may; how many those are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def _end_of(fault: OSError) -> End:

@@ -65,6 +65,8 @@ class Session:
         """When that was reckoned."""
         self.seen: dict[int, Seen] = {}
         """What it was told last of what NVML shows."""
+        self.mixed: dict[str, bool] = {}
+        """Likewise, by card: whether tenants of the other priority use it."""
         self.members: dict[str, int] = {}
         """Places on the pages of turns, by card."""
         self._send = send

@@ -41,13 +41,21 @@ def of_seats(seats: Seats) -> Iterator[Tenant]:
 
 
 class PolicyFile:
-    """One grant's file and what it said last. A file that cannot be used changes nothing, and is reported once."""
+    """One grant's file and what it said last. A file that cannot be used changes nothing, and is reported once.
+
+    What could not be read or written is tried again: a disk may be full for a while, or descriptors scarce.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / "policy"
         self._name = str(self._path)  # looked at several times a second, and a Path makes its text each time
         self._stamp: tuple[int, int, int] | None = None
+        self._text = b""
+        """As it is to be shown to the container."""
+        self._shown = True
+        self._told = ""
+        """What was reported last."""
         self.policy: LibraryPolicy | None = None
         self.generation = 0
 
@@ -57,29 +65,44 @@ class PolicyFile:
             found = os.stat(self._name)  # noqa: PTH116
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             if stamp == self._stamp:
+                if not self._shown:
+                    self.show()
                 return False
-            self._stamp = stamp
             with self._path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
+            self._stamp = stamp
             policy = decode(text.decode("latin-1"))
         except (OSError, Malformed) as fault:
-            log.error("a policy cannot be used", extra={"path": str(self._path), "why": str(fault)})
+            self._report("a policy cannot be used", fault)
             return False
+        self._told = ""
         if policy == self.policy:
             return False
         self.policy = policy
         self.generation += 1
-        self._post(text)
+        self._text = text
+        self.show()
         return True
 
-    def _post(self, text: bytes) -> None:
+    def show(self) -> None:
         """What the container has mounted is the file of its start; the folder beside it is mounted as a folder."""
+        if not self._text:
+            return
         place = self._folder / FOLDER
         try:
             place.mkdir(mode=0o755, exist_ok=True)
-            replace_file(place / "policy", text, 0o444, durable=False)
+            replace_file(place / "policy", self._text, 0o444, durable=False)
         except OSError as fault:
-            log.error("a container cannot be shown its policy", extra={"path": str(self._path), "why": str(fault)})
+            self._shown = False
+            self._report("a container cannot be shown its policy", fault)
+            return
+        self._shown = True
+        self._told = ""
+
+    def _report(self, what: str, fault: Exception) -> None:
+        if str(fault) != self._told:
+            log.error(what, extra={"path": str(self._path), "why": str(fault)})
+        self._told = str(fault)
 
 
 def limits(policy: LibraryPolicy, generation: int) -> tuple[Limit, ...]:

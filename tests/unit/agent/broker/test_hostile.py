@@ -3,12 +3,14 @@
 import asyncio
 import os
 import random
+import shutil
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
-from hami.agent.broker import server
+from hami.agent.broker import porter, server
 from hami.agent.broker.allowance import Allowance
 from hami.agent.broker.place import TOLD
 from hami.agent.broker.session import BURST, HELLO_WITHIN_S, UNREAD_S, End
@@ -22,13 +24,13 @@ USAGE = Usage(0, (0,) * 7, 0, 0, 0, 0)
 @pytest.fixture
 async def victim(stage, monkeypatch):
     """A good client of another container, which must hear of its new limit whatever happens meanwhile."""
-    real, witness = server.peer, server.witness
-    monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=424_242, uid=0))
-    monkeypatch.setattr(server, "witness", lambda _: None)
+    real, witness = porter.peer, porter.witness
+    monkeypatch.setattr(porter, "peer", lambda connection: real(connection).__class__(pid=424_242, uid=0))
+    monkeypatch.setattr(porter, "witness", lambda _: None)
     stage.grant("good", mem=1000)
     client = await stage.joined("good")
-    monkeypatch.setattr(server, "peer", real)
-    monkeypatch.setattr(server, "witness", witness)
+    monkeypatch.setattr(porter, "peer", real)
+    monkeypatch.setattr(porter, "witness", witness)
     stage.grant("bad")
     yield client
     stage.grant("good", mem=2000)
@@ -125,9 +127,46 @@ async def test_a_flood_of_connections_is_bounded_and_costs_others_nothing(stage:
     await stage.until(lambda: sum(len(place.sessions) for place in stage.broker.places) == 2)
 
 
+async def test_a_container_that_takes_all_descriptors_leaves_as_many_to_the_others(stage: Stage, victim, monkeypatch):
+    """And to the rest of the agent its own: kubelet and the API server are served through them, too."""
+    monkeypatch.setattr(server, "MOST_UNKNOWN", 1024)
+    monkeypatch.setattr(server, "OWN_DESCRIPTORS", 8)
+    stage.broker._descriptors = 8 + 40 * server.DESCRIPTORS_EACH
+    had = descriptors()
+    crowd = [connect(stage.root / "bad") for _ in range(60)]
+    await stage.until(lambda: stage.broker.ended[End.FULL] == 40)
+    assert descriptors() - had - len(crowd) <= 20 * server.DESCRIPTORS_EACH
+    stage.grant("neighbour")
+    await stage.joined("neighbour")
+    for each in crowd:
+        each.close()
+
+
+async def test_priorities_that_come_and_go_are_told_others_once_a_second_and_in_the_end(stage: Stage):
+    """Each neighbour would hear of it a hundred times a second, with a descriptor each time."""
+    stage.grant("bad", priority=0)
+    stage.grant("low", priority=1)
+    low = await stage.joined("low")
+    for _ in range(30):
+        client = await stage.joined("bad")
+        client.socket.close()
+        await stage.until(lambda: not any(one.key == "bad" for one in stage.broker.sessions()))
+    stage.broker.round()
+    heard = 0
+    while not low.quiet():
+        last = await low.read()
+        heard += 1
+    assert 2 <= heard <= 5
+    assert not last.mixed
+    await stage.joined("bad")
+    stage.now += 1
+    stage.broker.round()
+    assert (await low.read()).mixed
+
+
 async def test_who_connects_again_and_again_is_taken_in_so_often_a_second(stage, victim, monkeypatch):
     """The clock stands still, so all that comes is at once; who came too much waits at the door, and others do not."""
-    monkeypatch.setattr(server, "MOMENT_S", 0.01)
+    monkeypatch.setattr(porter, "MOMENT_S", 0.01)
     place = next(place for place in stage.broker.places if place.tenant.key == "bad")
     place.arrivals = Allowance(20, 30, stage.now)
     crowd = [connect(stage.root / "bad") for _ in range(60)]
@@ -239,7 +278,7 @@ async def test_who_reads_late_hears_the_latest_limit(stage: Stage, victim):
 
 
 async def test_out_of_descriptors_the_door_rests_and_opens_again(stage: Stage, victim, monkeypatch):
-    monkeypatch.setattr(server, "PAUSE_S", 0.05)
+    monkeypatch.setattr(porter, "PAUSE_S", 0.05)
     place = next(place for place in stage.broker.places if place.tenant.key == "bad")
     real = place.door
 
@@ -251,15 +290,16 @@ async def test_out_of_descriptors_the_door_rests_and_opens_again(stage: Stage, v
             raise OSError(24, "Too many open files")
 
         def fileno(self):
-            return real.fileno()
+            return real.socket.fileno()
 
-    place.door = shut = Exhausted()
+    shut = Exhausted()
+    place.door = real._replace(socket=shut)
     client = stage.client("bad").send(HELLO)
     await asyncio.sleep(0.03)
     assert shut.accepts == 1
-    asyncio.get_running_loop().remove_reader(real.fileno())
+    asyncio.get_running_loop().remove_reader(real.socket.fileno())
     place.door = real
-    asyncio.get_running_loop().add_reader(real.fileno(), stage.broker._take_in, place)
+    asyncio.get_running_loop().add_reader(real.socket.fileno(), stage.broker._porter._take_in, place)
     assert isinstance(await client.read(), Welcome)
 
 
@@ -288,12 +328,52 @@ async def test_whom_the_kernel_cannot_watch_is_let_go_and_leaves_nothing_open(
     assert isinstance(await stage.client("bad").send(HELLO).read(), Welcome)
 
 
+@pytest.mark.parametrize("lost", ["removed", "another's", "its folder removed"])
+async def test_a_socket_that_is_gone_is_made_anew_and_who_is_connected_stays(stage: Stage, victim, lost, caplog):
+    client = await stage.joined("bad")
+    place = stage.root / "bad/broker"
+    if lost == "its folder removed":
+        shutil.rmtree(place)
+    else:
+        (place / "sock").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        if lost == "another's":
+            other.bind(str(place / "sock"))
+    before = descriptors()
+    for _ in range(3):
+        stage.broker.round()
+    again = connect(stage.root / "bad")
+    again.send(encode(HELLO))
+    await stage.until(lambda: stage.broker.ended[End.REPLACED] == 1)  # the same process, through the new socket
+    assert await client.gone()
+    assert descriptors() == before + 1
+    again.close()
+    assert [one.message for one in caplog.records] == ["a container's socket is gone or another's: made anew"]
+
+
+async def test_a_folder_that_cannot_be_looked_into_ends_nothing_but_its_own_door(
+    stage: Stage, victim, monkeypatch, caplog
+):
+    real = Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        if path.name == "sick":
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    stage.grant("sick")
+    for _ in range(3):
+        stage.broker.round()
+    assert [one.message for one in caplog.records] == ["no socket for a container"]
+
+
 async def test_on_a_full_disk_a_container_has_no_door_others_do_and_it_is_told_once(stage: Stage, monkeypatch, caplog):
     def full(folder):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(server, "listen", full)
+        patched.setattr(porter, "listen", full)
         stage.grant("late")
         for _ in range(5):
             stage.broker.round()

@@ -83,10 +83,10 @@ async def test_memory_that_nvml_does_not_show_is_absent_and_not_nothing(stage, t
 
 
 async def test_without_the_hosts_pids_memory_shown_is_absent(stage, tmp_path, monkeypatch):
-    from hami.agent.broker import server
+    from hami.agent.broker import porter
 
-    real = server.peer
-    monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=0, uid=0))
+    real = porter.peer
+    monkeypatch.setattr(porter, "peer", lambda connection: real(connection).__class__(pid=0, uid=0))
     stage.grant("a")
     await stage.joined("a")
     made, _ = look(stage, tmp_path)

@@ -228,15 +228,15 @@ def several_processes(stage, monkeypatch):
     """Sessions of one process replace one another; tests that want two say so."""
 
     async def joined_again(key):
-        from hami.agent.broker import server
+        from hami.agent.broker import porter
 
-        real, witness = server.peer, server.witness
-        monkeypatch.setattr(server, "peer", lambda connection: real(connection).__class__(pid=999_999, uid=0))
-        monkeypatch.setattr(server, "witness", lambda _: None)
+        real, witness = porter.peer, porter.witness
+        monkeypatch.setattr(porter, "peer", lambda connection: real(connection).__class__(pid=999_999, uid=0))
+        monkeypatch.setattr(porter, "witness", lambda _: None)
         try:
             return await stage.joined(key)
         finally:
-            monkeypatch.setattr(server, "peer", real)
-            monkeypatch.setattr(server, "witness", witness)
+            monkeypatch.setattr(porter, "peer", real)
+            monkeypatch.setattr(porter, "witness", witness)
 
     stage.joined_again = joined_again
