@@ -20,6 +20,7 @@ from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 from msgspec import Struct
 
+from hami.config.files import text
 from hami.model.errors import Malformed
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -92,8 +93,8 @@ def from_files(names: list[Path], context: str | None = None) -> Target:
         parsed = _parse(path)
         merged["current-context"] = merged["current-context"] or parsed.get("current-context") or None
         for section in ("clusters", "contexts", "users"):
-            for entry in parsed.get(section) or []:
-                key = (section, entry.get("name"))
+            for entry in _entries(parsed.get(section), f"kubeconfig {path} {section}"):
+                key = (section, entry["name"])
                 if key not in origin:
                     origin[key] = path
                     merged[section].append(entry)
@@ -102,14 +103,23 @@ def from_files(names: list[Path], context: str | None = None) -> Target:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        parsed = yaml.safe_load(path.read_text())
-    except OSError as fault:
-        raise Malformed("kubeconfig", str(path), fault.strerror or "must be a readable file") from fault
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        parsed = yaml.safe_load(text(path))
+    except Malformed as fault:
+        raise Malformed("kubeconfig", fault.path, f"{fault.value}; must be {fault.allowed}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
         raise Malformed(f"kubeconfig {path}", "(the file)", f"must be YAML: {fault}") from fault
     if not isinstance(parsed, dict):
         raise Malformed(f"kubeconfig {path}", parsed, "must be a mapping with clusters, contexts and users")
     return parsed
+
+
+def _entries(section: Any, where: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = section or []
+    if not isinstance(found, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in found
+    ):
+        raise Malformed(where, section, "a list of entries, each with a name")
+    return found
 
 
 def _select(merged: dict[str, Any], context: str | None, first: Path, origin: dict[tuple[str, str], Path]) -> Target:

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from hami.config.files import text
 from hami.config.load import device_config
 from hami.config.schema import DeviceConfig
 from hami.kube.client import Kube
@@ -353,8 +354,4 @@ def read_config(file: str | None) -> DeviceConfig:
     """device-config.yaml, or every default. Raises `Malformed`."""
     if file is None:
         return DeviceConfig()
-    try:
-        text = Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise Malformed("--device-config-file", file, f"a file that can be read: {fault}") from fault
-    return device_config(text, file)
+    return device_config(text(Path(file)), file)

@@ -5,7 +5,7 @@ A CSV; JSON lines of our own (`trace`); what `hami record` wrote, lines or a sna
 
 from pathlib import Path
 
-from hami.model.errors import Malformed
+from hami.config.files import CLUSTERS, read, text
 from hami.sim import mapping, recorded, trace
 from hami.sim.trace import Job, Machine, Trace
 
@@ -16,7 +16,7 @@ def machines(path: Path, columns: str | None = None) -> tuple[Machine, ...]:
     if found is not None:
         return found.machines
     mapped = mapping.parse(columns or mapping.OPENB_NODES, Machine)
-    return mapping.machines(_text(path), mapped, path.name)
+    return mapping.machines(text(path, CLUSTERS), mapped, path.name)
 
 
 def jobs(path: Path, columns: str | None = None) -> tuple[Job, ...]:
@@ -25,23 +25,16 @@ def jobs(path: Path, columns: str | None = None) -> tuple[Job, ...]:
     if found is not None:
         return found.jobs
     mapped = mapping.parse(columns or mapping.OPENB_PODS, Job)
-    return mapping.jobs(_text(path), mapped, path.name)
+    return mapping.jobs(text(path, CLUSTERS), mapped, path.name)
 
 
 def _json(path: Path) -> Trace | None:
     """The trace of a file of JSON; None for another one."""
     if path.suffix == ".json":
-        return recorded.from_snapshot(path.read_bytes(), path.name)
+        return recorded.from_snapshot(read(path, CLUSTERS), path.name)
     if path.suffix not in (".jsonl", ".ndjson"):
         return None
-    with path.open("rb") as file:
-        if b'"event"' in file.readline(4096):
-            return recorded.from_record(path.read_bytes(), path.name)
-    return trace.decode(_text(path), path.name)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")  # spreadsheets put a mark at the beginning
-    except UnicodeDecodeError:
-        raise Malformed(str(path), "bytes that are no UTF-8", "a CSV with a header, .jsonl or .json") from None
+    body = read(path, CLUSTERS)
+    if b'"event"' in body[:4096].partition(b"\n")[0]:
+        return recorded.from_record(body, path.name)
+    return trace.decode(text(path, CLUSTERS), path.name)

@@ -67,6 +67,11 @@ def test_a_pod_uses_its_service_account_and_keeps_the_tokens_file(tmp_path: Path
         ("clusters: []\ncontexts: [{name: a, context: {cluster: b}}]\ncurrent-context: a", "'b'"),
         ("clusters: []\ncontexts: []\ncurrent-context: a", "contexts there: none"),
         ("clusters: []\ncontexts: []", "current-context"),
+        ("clusters: 5", "clusters: 5 is not usable: a list of entries, each with a name"),
+        ("users: [a]", "users: \\['a'\\] is not usable"),
+        ("contexts: [{name: []}]", "contexts: .* each with a name"),
+        ("[" * 5000, "must be YAML: maximum recursion"),
+        ("current-context: 2020-13-45", "must be YAML: month must be"),
     ],
 )
 def test_a_broken_kubeconfig_is_named_with_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:

@@ -82,11 +82,15 @@ def _question(file: Path | None, namespace: str, asked_for: dict[str, Any]) -> d
 
 def _manifest(file: Path, namespace: str) -> dict[str, Any]:
     """The pod of a manifest, or the one that a Deployment, Job, CronJob and so on would make."""
+    import msgspec
     import yaml
 
+    from hami.config.files import text
+
     try:
-        found = yaml.safe_load(file.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        found = yaml.safe_load(text(file))
+        msgspec.json.encode(found)  # as it will be sent: YAML can say things that JSON cannot
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as fault:
         raise click.UsageError(f"{file} is no YAML of one document: {fault}") from None
     if not isinstance(found, dict) or found.get("kind") not in TEMPLATES:
         kind = found.get("kind") if isinstance(found, dict) else None

@@ -66,20 +66,20 @@ def config(
                     kube-scheduler's configuration
     kube-scheduler  that configuration alone, as a file for kube-scheduler's --config
     """
-    from hami.config import load
+    from hami.config import files, load
     from hami.config.schema import DeviceConfig
     from hami.scheduler import manifests
     from hami.vendors import table
 
     devices = DeviceConfig()
     if device_config_file:
-        devices = load.device_config(device_config_file.read_text(), str(device_config_file))
+        devices = load.device_config(files.text(device_config_file), str(device_config_file))
     site = manifests.Site(
         vendors=table.load(devices),
         namespace=namespace,
         scheduler_name=scheduler_name,
         webhook_url=webhook_url,
-        ca_bundle=b64encode(ca_file.read_bytes()).decode() if ca_file else "",
+        ca_bundle=b64encode(files.read(ca_file)).decode() if ca_file else "",
         record_writers=record_writer,
         hide_cards=devices.nvidia.overwrite_env,
         extender_url=extender_url,

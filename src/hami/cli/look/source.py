@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hami.config.files import CLUSTERS, read, text
 from hami.config.load import device_config
 from hami.config.schema import DeviceConfig
 from hami.kube import paths
@@ -59,14 +60,14 @@ class Source(Struct, frozen=True, kw_only=True):
         """Of the configuration given, for files and records: a live scheduler has its own."""
         devices = DeviceConfig()
         if self.device_config_file is not None:
-            devices = device_config(self.device_config_file.read_text(), str(self.device_config_file))
+            devices = device_config(text(self.device_config_file), str(self.device_config_file))
         return vendors_of(devices)
 
     def filed(self) -> tuple[Snapshot, Filed]:
         """The cluster in the file. Raises `Malformed`."""
         assert self.snapshot is not None
-        read = decode(self.snapshot.read_bytes(), str(self.snapshot))
-        return read, rebuilt(read)
+        found = decode(read(self.snapshot, CLUSTERS), str(self.snapshot))
+        return found, rebuilt(found)
 
     def kube(self) -> Kube:
         return Kube(self.target())

@@ -1,0 +1,61 @@
+"""Files that a person names are read whole, or it is told in a line why not."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hami.config import files
+from hami.model.errors import Malformed
+
+
+def test_a_file_is_read_whole_up_to_the_last_byte_it_may_have(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\n" * 10)
+    assert files.read(tmp_path / "a", most=10) == b"\n" * 10
+
+
+def test_a_file_that_is_too_large_is_not_even_begun(tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    with place.open("wb") as file:
+        file.truncate(10 << 40)  # no disk has it: a hole
+    with pytest.raises(Malformed, match=r"a: 'more than 1024 MiB' .* a smaller file"):
+        files.read(place, files.CLUSTERS)
+
+
+def test_what_has_no_end_is_read_no_further_than_a_file_may_go() -> None:
+    with pytest.raises(Malformed, match=r"/dev/zero: 'more than 16 MiB' .* a smaller file"):
+        files.read(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("gone", "No such file"), ("folder", "Is a directory")])
+def test_what_cannot_be_opened_is_told_by_its_name(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Malformed, match=f"{name}: '{said}.* a file that can be read"):
+        files.read(tmp_path / name)
+
+
+def test_a_disk_that_fails_while_it_is_read_is_told() -> None:
+    with pytest.raises(Malformed, match=f"/proc/self/mem: '{os.strerror(errno.EIO)}'"):
+        files.read(Path("/proc/self/mem"))  # its first page is never there
+
+
+def test_lines_end_alike_wherever_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1\r\n2\r3\n")
+    assert files.text(tmp_path / "a") == "1\n2\n3\n"
+
+
+def test_text_is_utf8_with_or_without_a_spreadsheets_mark(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("ä", "utf-8-sig")
+    assert files.text(tmp_path / "a") == "ä"
+    (tmp_path / "b").write_bytes("abcä".encode("latin-1"))
+    with pytest.raises(Malformed, match=r"b: b'\\xe4' is not usable: text in UTF-8"):
+        files.text(tmp_path / "b")
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    end, begin = os.pipe()
+    os.write(begin, b"from another program")
+    os.close(begin)
+    assert files.read(Path(f"/dev/fd/{end}")) == b"from another program"
+    os.close(end)
