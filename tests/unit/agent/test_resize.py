@@ -1,8 +1,10 @@
 """A running slice whose record changes: new numbers without a restart, or a clear no."""
 
+import asyncio
+
 import pytest
 
-from hami.agent.grants import resize
+from hami.agent.grants import house, resize
 from hami.wire import annotations as keys
 
 from .conftest import ask, one, uuid
@@ -78,3 +80,42 @@ async def test_what_is_not_verified_yet_is_left_alone(node):
     await node.kubelet.admit(pod)
     node.update(pod, **record(one(1, 6000, 50)))
     assert await resize.apply(node.parts) == 0
+
+
+@pytest.mark.parametrize("full", ["the folder's disk", "the checkpoint's disk"])
+async def test_what_a_full_disk_cut_short_is_done_when_there_is_room(node, running, monkeypatch, full):
+    pod, answer = running
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    node.update(pod, **record(one(1, 6000, 50)))
+    where = (node.parts.folders, "write") if full.startswith("the folder") else (node.parts.seats, "_save")
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, no_room)
+        with pytest.raises(OSError, match="No space left"):
+            await resize.apply(node.parts)
+    assert node.told.notes == []
+    assert await resize.apply(node.parts) == 1
+    assert node.policy(answer)[uuid(1)] == "mem_mib 6000 core_percent 50"
+    await node.restart_agent()
+    assert node.policy(await node.run(pod))[uuid(1)] == "mem_mib 6000 core_percent 50"
+
+
+async def test_a_round_that_a_full_disk_cut_short_comes_again_by_itself_and_is_told_once(node, monkeypatch, caplog):
+    monkeypatch.setattr(house, "GATHER_S", 0.001)
+    monkeypatch.setattr(house, "AGAIN_S", 0.001)
+    keeper, rounds, done = house.House(node.parts), [], asyncio.Event()
+
+    async def tidy():
+        rounds.append(1)
+        if len(rounds) < 4:
+            raise OSError(28, "No space left on device")
+        done.set()
+
+    monkeypatch.setattr(keeper, "tidy", tidy)
+    running = asyncio.ensure_future(keeper.run())
+    keeper.changed("")
+    await asyncio.wait_for(done.wait(), 5)
+    running.cancel()
+    assert [one.message for one in caplog.records] == ["cannot tidy up"]

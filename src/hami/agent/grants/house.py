@@ -17,6 +17,8 @@ from hami.wire import annotations as keys
 log = logging.getLogger(__name__)
 GATHER_S = 0.5
 """Changes come in bursts; one round serves all of them."""
+AGAIN_S = 5.0
+"""After a round that a full or read-only disk has cut short."""
 
 
 class House:
@@ -26,6 +28,8 @@ class House:
         self._parts = parts
         self._changed = asyncio.Event()
         self._rebuilt = False
+        self._told = ""
+        """Why the last round was cut short."""
 
     def changed(self, _: PodUid) -> None:
         self._changed.set()
@@ -38,8 +42,12 @@ class House:
             self._changed.clear()
             try:
                 await self.tidy()
+                self._told = ""
             except OSError as fault:
-                log.error("cannot tidy up", extra={"fault": str(fault)})
+                if str(fault) != self._told:
+                    log.error("cannot tidy up", extra={"fault": str(fault)})
+                self._told = str(fault)
+                asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
 
     async def tidy(self) -> None:
         """One round. Before all pods are known nothing is thrown away."""

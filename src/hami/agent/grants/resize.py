@@ -63,11 +63,12 @@ def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | N
 
 
 async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> None:
+    """The file first: what is cut short on the way leaves a seat that differs from its record, and is done again."""
     grant = replace(seat.grant, slices=slices)
     try:
         policy = policy_of(grant, share, parts.cards.cards(), parts.host)
-        await parts.seats.change(put=[replace(seat, grant=grant)])
         await asyncio.to_thread(parts.folders.write, seat.key, policy)
+        await parts.seats.change(put=[replace(seat, grant=grant)])
     except Malformed as fault:
         parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {fault}")
         return
