@@ -13,6 +13,7 @@ import uvloop
 from aiohttp import web
 
 from hami.agent import cdi, library
+from hami.agent.alone import alone
 from hami.agent.bound import AgentPod, BoundPods
 from hami.agent.broker import usage
 from hami.agent.broker.look import Look
@@ -75,7 +76,10 @@ def run(settings: Settings) -> None:
 
 async def main(settings: Settings, ready: Callable[[int], None] | None = None) -> None:
     """One agent's life. `ready` is told the port of the metrics once it is bound."""
-    async with await Kube.connect(settings.kubeconfig, settings.context, settings.kube_qps) as kube:
+    async with (
+        alone(Path(settings.state_dir)),
+        await Kube.connect(settings.kubeconfig, settings.context, settings.kube_qps) as kube,
+    ):
         await Agent(settings, kube).run(ready)
 
 
