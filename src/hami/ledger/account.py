@@ -1,6 +1,6 @@
 """One node's account: its register, who holds what there, and the state that follows from both.
 
-`state()` is the definition; `post` keeps it up to date without going through all holders.
+`state()` is the definition; the ledger keeps what follows up to date without going through all holders.
 """
 
 from collections.abc import Iterable

@@ -41,7 +41,7 @@ class Index:
     @property
     def rank(self) -> Longs:
         """Place of each row in the order of node names; rows without a node have none that counts."""
-        if self._rank is None or len(self._rank) < len(self._states):
+        if self._rank is None:
             self._rank = np.zeros(len(self._states), np.int64)
             for place, name in enumerate(sorted(self._rows)):
                 self._rank[self._rows[name]] = place

@@ -11,7 +11,6 @@ from functools import lru_cache
 from itertools import combinations, permutations
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.ids import CardId, Family, NodeName, PodUid
@@ -303,6 +302,6 @@ def elsewhere(resident: Resident, nodes: Iterable[NodeState]) -> Steps[NodeName 
         if node.name == resident.node or node.problem is not None or not _roomy(resident.ask, node):
             continue
         yield
-        if isinstance(fit(resident.ask, replace(node)), Plan):
+        if isinstance(fit(resident.ask, node), Plan):
             return node.name
     return None

@@ -13,7 +13,6 @@ from hami.plan.snapshot import CardState, Use
 WHOLE = 100
 """Core percent that asks for a card alone."""
 
-
 STANDING = frozenset({Reason.NOT_HEALTHY, Reason.CORDONED, Reason.TYPE_MISMATCH, Reason.UUID_MISMATCH})
 """What `standing` says."""
 

@@ -34,7 +34,6 @@ NEVER = np.iinfo(np.int32).min
 """Below every cell (`TOP`) and every ask."""
 _NEVER = np.int32(NEVER)
 
-
 _NO_CORE, _NO_CORE_PLACE = 128, np.uint8(7)
 """Beside what columns say of what a card is and of what is left on it, in one byte."""
 _STANDING = {

@@ -17,7 +17,6 @@ from hami.model.plan import Charge
 Use = tuple[int, int, int]
 """Of one card: slots, MiB and core percent taken."""
 
-
 Links = Mapping[CardId, Mapping[CardId, int]]
 """What the links between two cards of a node are worth; a pair that is not there is worth 0."""
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.unit.plan import builders as make
+from tests.unit.plan.followed import applied
 from tests.unit.plan.world import World, random_ask
 
 from hami.ledger.records import PodRecord
@@ -21,7 +22,6 @@ from hami.plan.fixes import (
     Cap,
     Change,
     Fix,
-    applied,
     each,
     largest,
     with_cards,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.unit.plan import builders as make
 from tests.unit.plan.builders import app, card, node, pod, used, want
+from tests.unit.plan.followed import applied
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.filed import rebuilt
@@ -17,7 +18,7 @@ from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.fit import fit
-from hami.plan.fixes import Change, Fix, applied
+from hami.plan.fixes import Change, Fix
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, Snapshot, card_entry

@@ -13,12 +13,13 @@ from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.explain import CardVerdict, Change, Explanation, Fix, explain
 from hami.plan.fit import fit
-from hami.plan.fixes import applied, share_of
+from hami.plan.fixes import share_of
 from hami.plan.preempt import Holder
 from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make
 from .builders import app, node, pod, used, want
+from .followed import applied
 
 
 def changes(found: Explanation) -> dict[Change, int | None]:

@@ -1,11 +1,12 @@
 """Fixes for pods of several containers, which ask unlike each other."""
 
 from hami.model.ask import Ask
-from hami.plan.fixes import Change, Fix, applied, fits, fixes
+from hami.plan.fixes import Change, Fix, fits, fixes
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 
 from .builders import app, node, pod, used, want
+from .followed import applied
 
 
 def found(ask: Ask, *cards: CardState) -> dict[Change, Fix]:
