@@ -15,14 +15,16 @@ import json
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from benchmarks.cluster import POLICIES, asks, fill, node_names, tell_hosts
 from benchmarks.report import loop_ms
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask
+from hami.plan.sent import Sent
 
 WARM = 100
 """Asks that are not counted."""
@@ -79,7 +81,7 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Call
     reserve: list[float] = []
     placed = refused = 0
     for number, ask in enumerate(map(changed, itertools.islice(asks(), requests + WARM))):
-        asked = [str(bytearray(name, "ascii"), "ascii") for name in random_.sample(every, names)]
+        asked = named(random_.sample(every, names))
         started, worked = time.perf_counter(), time.thread_time()
         decision = ledger.decide(ask, asked)
         decided, worked = time.perf_counter(), time.thread_time() - worked
@@ -113,6 +115,12 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Call
         "placed": placed,
         "refused_per_ask": round(refused / requests, 1),
     }
+
+
+def named(names: list[str]) -> Sequence[str]:
+    """As a scheduler has them of a request (`scheduler.asked`)."""
+    listed = msgspec.json.encode(names)
+    return Sent.of(listed) or msgspec.json.decode(listed, type=list[str])
 
 
 def _shape(ask: Ask) -> object:

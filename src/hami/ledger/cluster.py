@@ -111,6 +111,10 @@ class Ledger:
         `spare` bytes (None: as many as it likes)."""
         heap.make_ready(len(self._index.rows), spare)
 
+    def look_ahead(self) -> None:
+        """Between two decisions, for whoever has the time: what the next one would begin with. Changes no answer."""
+        self._index.pack.look_ahead(self._index.columns)
+
     def decide(self, ask: Ask, names: Sequence[str] | None = None, *, asked: bool = True) -> Decision:
         """Choose for `ask` among `names` (all nodes: None) as if it held nothing yet. Changes nothing but what the
         policy `pack` knows of demand; without `asked` not that either: nobody asks this, somebody only wonders."""

@@ -11,8 +11,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from hami.ledger.spelled import Spelled, Words
+from hami.ledger.spelled import Spelled
 from hami.plan.columns import Longs
+from hami.plan.sent import Sent, Words
 
 FEW = 256
 """Up to this many names the dictionary is as fast."""
@@ -66,6 +67,8 @@ class Table:
         bits = (ROOMY * len(rows) - 1).bit_length()
         self._shift = np.uint64(64 - bits)
         words = Spelled(list(rows)).words(self._width)
+        self._alike = [bool((word == word[0]).all()) for word in words]
+        """By word, whether it is the same in all names, as those of a cluster often begin: then it tells nothing."""
         self._places = np.full(1 << bits, _UNKNOWN, np.int16 if max(rows.values()) < 2**15 else np.int32)
         self._factors = max(_FACTORS, key=lambda one: self._apart(words, one))
         numbers = np.fromiter(rows.values(), np.int64, len(rows))
@@ -73,14 +76,15 @@ class Table:
         """[word][row]: the name of each row."""
         self._own[:, numbers] = words
         self._places[self._hash(words, self._factors)] = numbers
+        self._any = int(numbers[0])
 
     def find(self, names: Sequence[str]) -> tuple[Longs, Longs]:
         """The row of each name, and the places of those of which this is not sure."""
-        words = Spelled(names).words(self._width)
+        words = (names if isinstance(names, Sent) else Spelled(names)).words(self._width)
         rows = self._places.take(self._hash(words, self._factors)).astype(np.int64)
-        same = self._own[0].take(rows, mode="wrap") == words[0]
-        for own, word in zip(self._own[1:], words[1:], strict=True):
-            same &= own.take(rows, mode="wrap") == word
+        same = np.ones(len(rows), np.bool_)
+        for own, word, alike in zip(self._own, words, self._alike, strict=True):
+            same &= word == (own[self._any] if alike else own.take(rows, mode="wrap"))
         return rows, np.flatnonzero(~same & (rows != _UNKNOWN))
 
     def _apart(self, words: Words, factors: Words) -> int:
@@ -90,9 +94,10 @@ class Table:
         return int(np.count_nonzero(taken))
 
     def _hash(self, words: Words, factors: Words) -> Longs:
-        total = words[0] * factors[0]
-        for word, factor in zip(words[1:], factors[1:], strict=False):
-            total += word * factor
+        told = zip(words, factors, self._alike, strict=False)
+        total, *further = [word * factor for word, factor, alike in told if not alike]
+        for one in further:
+            total += one
         total >>= self._shift
         places: Longs = total.view(np.int64)
         return places

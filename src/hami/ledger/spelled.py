@@ -7,9 +7,8 @@ mostly are, each word is then one strided look at the whole.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
+from hami.plan.sent import Words
 
 _BEHIND = b"\0" * 8
 """So that the last word of the last name can be taken whole."""

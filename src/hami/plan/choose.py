@@ -32,7 +32,7 @@ class Decision(Struct, frozen=True):
 
     plan: Plan | None
     """On the best node; None where nothing is feasible, or nothing was asked."""
-    feasible: list[str]
+    feasible: Sequence[str]
     """In the order asked."""
     refusals: Refusals
     """By name, for each of the others."""

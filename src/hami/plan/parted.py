@@ -5,16 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from hami.plan.columns import Longs
+from hami.plan.sent import Sent
 
 
-def parted(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:
+def parted(names: Sequence[str], out: Longs) -> tuple[Sequence[str], Sequence[str]]:
     """`names` without those at the places `out`, and those."""
+    if isinstance(names, Sent):
+        return _copied(names, out)
     if len(out) * VERY_FEW < len(names):
         return _picked(names, out)
     every = np.fromiter(names, object, len(names))
     stays = np.ones(len(names), np.bool_)
     stays[out] = False
     return every[stays].tolist(), every.take(out).tolist()
+
+
+def _copied(names: Sent, out: Longs) -> tuple[Sent, Sent]:
+    """The same without a string."""
+    if not len(out):
+        return names, names.at(out)
+    stays = np.ones(len(names), np.bool_)
+    stays[out] = False
+    return names.at(np.flatnonzero(stays)), names.at(out)
 
 
 def _picked(names: Sequence[str], out: Longs) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ keep their meaning; the slice on the best one is held for the bind to come.
 """
 
 from hami.model.errors import Malformed
+from hami.scheduler.asked import answered, asked
 from hami.scheduler.engine import Engine
 from hami.wire import extender
 
@@ -15,7 +16,7 @@ def answer(engine: Engine, body: bytes) -> bytes:
         args = extender.decode_filter(body)
         if args.pod is None:
             return extender.encode_filter_error("extender args missing pod")
-        names = args.names()
+        names = asked(args)
     except Malformed as fault:
         return extender.encode_filter_error(str(fault))
     if engine.gate.closed:
@@ -26,7 +27,7 @@ def answer(engine: Engine, body: bytes) -> bytes:
         engine.unusable(args.pod, str(fault))
         return extender.encode_filter_result(args, [], {}, dict.fromkeys(names, str(fault)))
     if ask.empty:
-        return extender.encode_filter_result(args, names, {}, {})
+        return extender.encode_filter_result(args, answered(names), {}, {})
     decision = engine.decide(ask, names)
     failed, unresolvable = engine.phrases.spoken(decision.refusals)
-    return extender.encode_filter_result(args, decision.feasible, failed, unresolvable)
+    return extender.encode_filter_result(args, answered(decision.feasible), failed, unresolvable)

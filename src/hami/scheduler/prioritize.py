@@ -6,8 +6,11 @@ It adds what is listed to its own scores; so a node with no points is left out,
 which spares it hundreds of entries a pod.
 """
 
+from collections.abc import Sequence
+
 from hami.model.errors import Malformed
 from hami.model.ids import PodUid
+from hami.scheduler.asked import asked
 from hami.scheduler.engine import Engine
 from hami.wire import extender
 
@@ -20,12 +23,12 @@ def answer(engine: Engine, body: bytes) -> bytes:
     args = extender.decode_filter(body)
     if args.pod is None:
         raise Malformed("$.Pod", None, "the pod to place")
-    names = args.names()
+    names = asked(args)
     best = None if engine.gate.closed else chosen(engine, args, names)
     return extender.encode_priorities([] if best is None else [extender.HostPriority(best, MOST)])
 
 
-def chosen(engine: Engine, args: extender.FilterArgs, names: list[str]) -> str | None:
+def chosen(engine: Engine, args: extender.FilterArgs, names: Sequence[str]) -> str | None:
     """The node that holds the pod's slice; decided anew when that is none of `names`."""
     assert args.pod is not None
     reservation = engine.ledger.reservation(PodUid(args.pod.metadata.uid))

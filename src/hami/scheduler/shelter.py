@@ -5,8 +5,11 @@ Of nodes that are equal to `pack` kube-scheduler's own scores choose. A pod with
 /prioritize, and gets none here; nothing is held, and whoever gets no answer places the pod as ever.
 """
 
+from collections.abc import Sequence
+
 from hami.model.ask import NodePolicy
 from hami.model.errors import Malformed
+from hami.scheduler.asked import asked
 from hami.scheduler.engine import Engine
 from hami.scheduler.prioritize import MOST
 from hami.wire import extender
@@ -17,12 +20,12 @@ def answer(engine: Engine, body: bytes) -> bytes:
     args = extender.decode_filter(body)
     if args.pod is None:
         raise Malformed("$.Pod", None, "the pod to place")
-    names = args.names()
+    names = asked(args)
     best = [] if engine.gate.closed else sheltering(engine, args, names)
     return extender.encode_priorities([extender.HostPriority(name, MOST) for name in best])
 
 
-def sheltering(engine: Engine, args: extender.FilterArgs, names: list[str]) -> list[str]:
+def sheltering(engine: Engine, args: extender.FilterArgs, names: Sequence[str]) -> list[str]:
     """The best of `names`; empty where all are alike, or the cards have no say."""
     assert args.pod is not None
     ask = engine.ask(args.pod)

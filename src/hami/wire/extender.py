@@ -17,6 +17,8 @@ from hami.wire.objects import Metadata, Pod
 
 Args = TypeVar("Args", bound=Struct)
 
+_NULL = Raw(b"null")
+
 
 class NodeList(Struct, frozen=True):
     """Nodes in full, as an extender that is not ``nodeCacheCapable`` gets them; kept as bytes to be sent back."""
@@ -29,12 +31,18 @@ class FilterArgs(Struct, frozen=True):
 
     pod: Pod | None = field(name="Pod", default=None)
     nodes: NodeList | None = field(name="Nodes", default=None)
-    node_names: list[str] | None = field(name="NodeNames", default=None)
+    node_names: Raw = field(name="NodeNames", default=_NULL)
+
+    @property
+    def listed(self) -> bytes | None:
+        """The JSON list of names as it was sent; None where nodes came in full."""
+        listed = bytes(self.node_names)
+        return None if listed == bytes(_NULL) else listed
 
     def names(self) -> list[str]:
         """Names of the nodes asked about, however they were sent."""
-        if self.node_names is not None:
-            return self.node_names
+        if (listed := self.listed) is not None:
+            return decoded(_names.decode, listed, "$.NodeNames")
         if self.nodes is None:
             raise Malformed("NodeNames", None, "node names, or Nodes in full")
         return [_node_name(item, index) for index, item in enumerate(self.nodes.items or ())]
@@ -90,7 +98,7 @@ class PreemptArgs(Struct, frozen=True):
 
 class _FilterResult(Struct, frozen=True):
     nodes: dict[str, object] | None = field(name="Nodes")
-    node_names: Sequence[str] | None = field(name="NodeNames")
+    node_names: Sequence[str] | Raw | None = field(name="NodeNames")
     failed: Mapping[str, str] | None = field(name="FailedNodes")
     unresolvable: Mapping[str, str] | None = field(name="FailedAndUnresolvableNodes")
     error: str = field(name="Error")
@@ -104,6 +112,7 @@ class _Named(Struct, frozen=True):
     metadata: Metadata = Metadata()
 
 
+_names = msgspec.json.Decoder(list[str])
 _filter = msgspec.json.Decoder(FilterArgs)
 _bind = msgspec.json.Decoder(BindArgs)
 _preempt = msgspec.json.Decoder(PreemptArgs)
@@ -115,7 +124,7 @@ _encode = msgspec.json.Encoder().encode
 def decode_filter(body: bytes) -> FilterArgs:
     """Arguments of /filter and /prioritize; `pod` may be None, which the caller refuses by its own words."""
     args = decoded(_filter.decode, body, "$")
-    if args.pod is None or (args.node_names is None and args.nodes is None):
+    if args.pod is None or (args.listed is None and args.nodes is None):
         args = _decode_any_case(_filter, body)
     return args
 
@@ -141,17 +150,20 @@ def decode_preempt(body: bytes) -> PreemptArgs:
 
 def encode_filter_result(
     args: FilterArgs,
-    feasible: Collection[str],
+    feasible: Collection[str] | Raw,
     failed: Mapping[str, str],
     unresolvable: Mapping[str, str] | None = None,
 ) -> bytes:
     """Answer of /filter in the form that was asked for: names for names, nodes for nodes.
 
-    `failed` says why a node is out; `unresolvable` are nodes that no preemption would help.
+    `feasible` may be a JSON list already, where names were sent. `failed` says why a node is out; `unresolvable` are
+    nodes that no preemption would help.
     """
-    names: list[str] | None = None
+    names: list[str] | Raw | None = None
     nodes: dict[str, object] | None = None
-    if args.node_names is not None:
+    if isinstance(feasible, Raw):
+        names = feasible
+    elif args.listed is not None:
         names = list(feasible)
     else:
         kept = frozenset(feasible)

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from msgspec.structs import replace
+from tests.unit.plan.cells import judge_row
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
@@ -224,6 +225,15 @@ class Life(RuleBasedStateMachine):
                 assert card.used_slots == sum(one.slots for one in mine)
                 assert card.used_mem_mib == sum(one.mem_mib for one in mine)
                 assert card.used_core_percent == sum(one.core_percent for one in mine)
+
+    @invariant()
+    def columns_say_what_the_cards_say(self) -> None:
+        index = self.ledger._index
+        assert set(index.rows) == set(self.nodes)
+        for name, row in index.rows.items():
+            state = self.ledger.node(NodeName(name))
+            assert state is not None
+            judge_row(index.columns, row, state)
 
     @invariant()
     def an_unreadable_pod_closes_its_node(self) -> None:

@@ -2,12 +2,15 @@
 
 from random import Random
 
+import msgspec
+import numpy as np
 import pytest
 from tests.unit.plan.builders import node, used
 
 from hami.ledger.index import Index
 from hami.ledger.names import FEW, LONGEST, Names
 from hami.model.ids import NodeName
+from hami.plan.sent import Sent
 
 MANY = 3 * FEW
 
@@ -72,6 +75,27 @@ def test_a_name_the_table_cannot_hold_is_found_all_the_same(strange: str) -> Non
     assert Names(rows).rows(list(rows)).tolist() == list(rows.values())
     del rows[strange]
     assert Names(rows).rows([strange, *rows]).tolist() == [-1, *rows.values()]
+
+
+@pytest.mark.parametrize("length", [14, 16, 24, 25, 40])
+def test_names_as_they_were_sent_have_the_rows_of_the_same_strings(length: int) -> None:
+    rows = {f"node-{number:0{length - 5}d}": row for row, number in enumerate(Random(3).sample(range(9999), MANY))}
+    asked = Random(4).sample(list(rows), MANY)
+    asked[7], asked[70], asked[77] = "x" * length, asked[7][:-1] + "x", "x" + asked[7][1:]
+    sent = Sent.of(msgspec.json.encode(asked))
+    assert sent is not None
+    names = Names(rows)
+    assert names.rows(sent).tolist() == names.rows(asked).tolist() == by_dictionary(rows, asked)
+    few = sent.at(np.arange(9))
+    assert names.rows(few).tolist() == by_dictionary(rows, asked[:9])
+
+
+@pytest.mark.parametrize("length", [8, 30, 300])
+def test_sent_names_longer_or_shorter_than_ours_have_no_row(length: int) -> None:
+    rows = {f"node-{number:010d}": number for number in range(MANY)}
+    sent = Sent.of(msgspec.json.encode([f"node-{number:010d}".ljust(length, "0")[:length] for number in range(MANY)]))
+    assert sent is not None
+    assert Names(rows).rows(sent).tolist() == [-1] * MANY
 
 
 def test_few_names_one_and_none() -> None:

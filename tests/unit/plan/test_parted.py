@@ -2,13 +2,16 @@
 
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 
 from hami.plan import parted as module
 from hami.plan.parted import VERY_FEW, parted
+from hami.plan.sent import Sent
 
 NAMES = [f"n{place}" for place in range(6 * VERY_FEW)]
+LONG = [f"node-{place:05d}" for place in range(6 * VERY_FEW)]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,13 @@ def test_each_name_is_in_one_list_and_its_order_stays(out: list[int]) -> None:
     kept, gone = parted(NAMES, np.array(out, np.int64))
     assert gone == [NAMES[place] for place in out]
     assert kept == [name for place, name in enumerate(NAMES) if place not in out]
+    sent = Sent.of(msgspec.json.encode(LONG))
+    assert sent is not None
+    kept, gone = parted(sent, np.array(out, np.int64))
+    assert isinstance(kept, Sent)
+    assert isinstance(gone, Sent)
+    assert list(gone) == [LONG[place] for place in out]
+    assert list(kept) == [name for place, name in enumerate(LONG) if place not in out]
 
 
 def test_of_no_names_none_are_kept_and_none_go() -> None:

@@ -102,6 +102,23 @@ def test_of_few_rows_only_those_are_looked_at_again_of_many_perhaps_others_that_
     assert looks == looked_at
 
 
+@pytest.mark.parametrize(("changed", "looked_at"), [([], []), ([3], [3]), ([0, 4], [0, 4]), ([0, 1, 2], [0, 1])])
+def test_between_decisions_rows_that_have_changed_are_looked_at_but_no_more_than_a_few(
+    changed: list[int], looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEW_CHANGED", 2)
+    columns = ledger_of(*[(f"n{row}", 1, "A", 1e9) for row in range(5)])._index.columns
+    rows, looks, places = Rows(scale_of(demand_of((500, 1, 0, 1)), card("n", 0)), columns), [], module._places
+    rows.refresh(columns, np.arange(5))
+    for row in changed:
+        columns.write_host(row, 700)
+    monkeypatch.setattr(module, "_places", lambda *given: looks.extend(given[1].tolist()) or places(*given))
+    rows.look_ahead(columns)
+    assert looks == looked_at
+    rows.refresh(columns, np.arange(5))
+    assert sorted(looks) == changed, "none twice"
+
+
 @pytest.mark.parametrize(("size", "seats"), [(1, 1000), (2, 500), (333, 3), (1000, 1)])
 def test_a_card_has_as_many_seats_as_shares_go_into_it(size: int, seats: int) -> None:
     scale = scale_of(demand_of((size, 1, 0, 1)), card("n", 0))

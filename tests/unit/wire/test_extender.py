@@ -110,7 +110,7 @@ def test_victims_come_by_uid_or_as_pods_and_go_by_uid() -> None:
 )
 def test_a_broken_filter_request_is_malformed_at_its_place(text: bytes, path: str) -> None:
     with pytest.raises(Malformed) as fault:
-        extender.decode_filter(text)
+        extender.decode_filter(text).names()
     assert fault.value.path == path
 
 

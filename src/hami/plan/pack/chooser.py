@@ -54,6 +54,11 @@ class Pack:
             if not holds or self.demand.turnover:
                 families[family] = yield from judging(self.demand, family, columns, own if holds else None)
 
+    def look_ahead(self, columns: Columns) -> None:
+        """Between two decisions: see what the last one changed, so that the next need not. Changes no answer."""
+        for own in self._families.values():
+            own.look_ahead(columns)
+
     def gains(self, ask: Ask, columns: Columns, rows: Longs) -> Floats:
         """Of each row, how its worth changes with the ask placed there: below 0, the nearer the better."""
         want = leading(ask, self._part(columns))

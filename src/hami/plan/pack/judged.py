@@ -159,6 +159,11 @@ class Judged:
             self.aside = np.pad(self.aside, (0, self.size - len(self.aside)))
             self._kept.clear()
 
+    def look_ahead(self, columns: Columns) -> None:
+        """Between two decisions: what the next one would begin with."""
+        if self.size == len(columns.version) and len(self.rows.place) == len(columns.standing):
+            self.rows.look_ahead(columns)
+
     def late(self, cards: int, rows: Longs) -> Floats | None:
         """What it costs an ask of so many cards that nodes are set aside for others; None where none is."""
         if not self._widths:

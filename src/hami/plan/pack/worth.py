@@ -197,7 +197,13 @@ class Rows:
 
     def refresh(self, columns: Columns, rows: Longs) -> None:
         """Look again at those of `rows` that have changed."""
-        stale = self._stale(columns, rows)
+        self._look(columns, self._stale(columns, rows))
+
+    def look_ahead(self, columns: Columns) -> None:
+        """Look again at a few rows that have changed, before anybody asks about them."""
+        self._look(columns, np.flatnonzero(self._seen != columns.version)[:FEW_CHANGED])
+
+    def _look(self, columns: Columns, stale: Longs) -> None:
         if not len(stale):
             return
         place = _places(columns, stale, self._scale)
