@@ -106,12 +106,27 @@ def test_rows_of_the_largest_clusters_have_their_numbers(last: int) -> None:
     assert last in Table(rows)._places, "and are not left to the dictionary"
 
 
-def test_a_place_is_the_highest_bits_of_the_sum_of_words_each_times_its_odd_number() -> None:
+def test_a_place_is_the_highest_bits_of_the_sum_of_words_that_differ_each_times_its_odd_number() -> None:
     names = numbered(2 * FEW)
     table = Table(rows_of(names))
     words = Spelled(names).words(table._width)
+    assert table._alike == [True, False], "gpu-node is the same in all"
     bits = len(table._places).bit_length() - 1
     for factors in _FACTORS:
         assert (factors % 2 == 1).all()
-        sums = [sum(int(w) * int(f) for w, f in zip(own, factors, strict=False)) % 2**64 for own in words.T]
+        sums = [int(own[1]) * int(factors[1]) % 2**64 for own in words.T]
         assert table._hash(words, factors).tolist() == [one >> 64 - bits for one in sums]
+
+
+def test_of_words_that_differ_each_counts_and_those_alike_are_compared_all_the_same() -> None:
+    rows = rows_of(f"{number % 7:08}same-all{number // 7:08}" for number in range(2 * FEW))
+    table = Table(rows)
+    assert table._alike == [False, True, False, True]
+    words = Spelled(list(rows)).words(table._width)
+    sums = [
+        (int(own[0]) * int(table._factors[0]) + int(own[2]) * int(table._factors[2])) % 2**64 >> int(table._shift)
+        for own in words.T
+    ]
+    assert table._hash(words, table._factors).tolist() == sums
+    others = [name.replace("same", "sAme") for name in rows]
+    assert Names(rows).rows([*others, *rows]).tolist() == [-1] * len(rows) + list(rows.values())
