@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -45,6 +46,8 @@ def hami() -> None:
 
 
 def main() -> None:
+    if sys.stdout is None:  # closed by who called us: the exit status is the answer
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  it is kept for good
     try:
         try:
             status = hami.main(standalone_mode=False)

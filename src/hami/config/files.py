@@ -1,18 +1,22 @@
-"""Files that a person names: read whole, and never more of them than can be meant. Knows no format.
+"""Files that a person names: read whole, and never more of them than can be meant; written whole or not at all. Knows
+no format.
 
 A slip of a name can be a device without an end or a file of ten gigabytes, and a disk can fail while it is read:
 each is told in a line, as wrong input is.
 """
 
+import errno
 from pathlib import Path
 
-from hami.model.errors import Malformed
+from hami.model.errors import HamiError, Malformed
 
 SETTINGS = 16 << 20
 """Bytes of a manifest or a configuration: an object of Kubernetes has 1.5 MB at most."""
 CLUSTERS = 1 << 30
 """Bytes of a trace, a record or a snapshot: a snapshot of 10,000 nodes and 100,000 pods has some 100 MB."""
 _PIECE = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What is the fault of a disk and not of who named the file."""
 
 
 def read(path: Path, most: int = SETTINGS) -> bytes:
@@ -38,6 +42,29 @@ def text(path: Path, most: int = SETTINGS) -> str:
         return body.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as fault:
         raise Malformed(str(path), body[fault.start : fault.start + 8], "text in UTF-8") from None
+
+
+def write(path: Path, body: bytes) -> None:
+    """Put `body` in place of what stands there; where that fails the old file stays. Raises as `unwritable` says."""
+    if path.exists() and not path.is_file():  # a terminal, a pipe
+        path.write_bytes(body)
+        return
+    place = path.resolve()  # a link stays one
+    fresh = place.with_name(f".{place.name}.new")
+    try:
+        fresh.write_bytes(body)
+        fresh.replace(place)
+    except OSError as fault:
+        raise unwritable(path, fault) from None
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, fault: OSError) -> HamiError:
+    """What to say of a file that could not be written: wrong input, but where the disk is full or broken."""
+    if fault.errno in _FULL:
+        return HamiError(f"{path} cannot be written: {fault.strerror}")
+    return Malformed(str(path), fault.strerror or str(fault), "a file that can be written")
 
 
 def _too_large(path: Path, most: int) -> Malformed:

@@ -58,6 +58,12 @@ def test_exit_statuses_tell_bad_input_from_trouble(fault: Exception, status: int
     assert exit_status(fault) == status  # type: ignore[arg-type]
 
 
+def test_who_closes_our_output_gets_the_exit_status_alone() -> None:
+    command = [sys.executable, "-m", "hami", "simulate", "--list-policies"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_answer_that_cannot_be_written_is_a_line_and_no_traceback() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "hami", "version"]

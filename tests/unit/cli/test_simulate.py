@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -10,8 +11,10 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from hami.cli.commands.simulate import command, range_of
+from hami.cli.look import replays
 from hami.cli.look.replays import shown
 from hami.cli.main import hami
+from hami.model.errors import Malformed
 from hami.sim import charts, experiment
 from hami.sim.replay import Outcome, Point, Waits
 
@@ -219,22 +222,25 @@ def test_a_chart_that_cannot_be_written_costs_no_result(simulate, tmp_path: Path
     place = tmp_path / "there.svg"
     place.symlink_to(tmp_path / "gone" / "there.svg")
     done = simulate("--chart", str(place))
-    assert (done.exit_code, "allocated" in done.stdout) == (2, True)
-    assert "there.svg: No such file" in done.stderr
+    assert "allocated" in done.stdout
+    assert isinstance(done.exception, Malformed)
+    assert "there.svg: 'No such file" in str(done.exception)
 
 
-def test_what_was_done_before_ctrl_c_is_shown(simulate, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    whole = experiment.run
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_done_before_ctrl_c_or_a_kill_is_shown(simulate, monkeypatch: pytest.MonkeyPatch, sign: int) -> None:  # type: ignore[no-untyped-def]
+    whole, before = experiment.run, signal.getsignal(signal.SIGTERM)
 
     def run(setting, policy, seed, progress):  # type: ignore[no-untyped-def]
         if seed == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(sign)
         return whole(setting, policy, seed, progress)
 
     monkeypatch.setattr(experiment, "run", run)
     done = simulate("--seeds", "1-5", "-o", "json")
     assert [run["seed"] for run in json.loads(done.stdout)["runs"]] == [1, 2]
     assert (done.exit_code != 0, "2 of 5 replays" in done.stderr) == (True, True)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # -- what is seen
@@ -255,6 +261,29 @@ def test_the_widest_table_stands_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
     assert any(line.startswith("gpu-clustering against fgd: +0.00 points allocated, +0.0 s waited") for line in lines)
+
+
+def test_a_narrow_screen_has_two_tables_and_no_number_is_cut() -> None:
+    console = Console(width=60, record=True, file=StringIO())
+    console.print(shown([outcome(policy, seed) for policy in ("gpu-clustering", "fgd") for seed in range(10)], 60))
+    lines = console.export_text().splitlines()
+    rows = [line.split() for line in lines if line.startswith("gpu-clustering ") and "against" not in line]
+    assert rows[:2] == [
+        ["gpu-clustering", "96.69", "0.30", "3.74"],
+        ["gpu-clustering", "8480", "2291", "1234.5", "65828.8", "135682.2"],
+    ]
+    assert "…" not in "".join(lines)
+
+
+def test_a_bar_stands_in_60_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(width=60, force_terminal=True, file=StringIO(), record=True)
+    monkeypatch.setattr(replays, "Console", lambda **_: screen)
+    with replays.Bar(24) as bar:
+        bar.step("gpu-clustering", 12)(50, 100)
+        bar._bar.refresh()
+    text = screen.export_text()
+    assert "1/24 gpu-clustering, seed 12" in text
+    assert "…" not in text
 
 
 def test_a_chart_is_whole_and_each_of_its_lines_stays_in_its_panel() -> None:

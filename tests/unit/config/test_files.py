@@ -2,12 +2,13 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hami.config import files
-from hami.model.errors import Malformed
+from hami.model.errors import HamiError, Malformed, Retry
 
 
 def test_a_file_is_read_whole_up_to_the_last_byte_it_may_have(tmp_path: Path) -> None:
@@ -59,3 +60,41 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     os.close(begin)
     assert files.read(Path(f"/dev/fd/{end}")) == b"from another program"
     os.close(end)
+
+
+def test_a_file_is_replaced_as_a_whole_and_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"yesterday's")
+    (tmp_path / "link").symlink_to("a")
+    files.write(tmp_path / "link", b"today's")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"today's"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "link"]
+
+
+def test_what_is_no_plain_file_is_written_to() -> None:
+    end, begin = os.pipe()
+    files.write(Path(f"/dev/fd/{begin}"), b"to another program")
+    assert os.read(end, 100) == b"to another program"
+    os.close(begin)
+    os.close(end)
+
+
+def test_on_a_full_disk_the_old_file_stays_and_it_is_nobodys_wrong_use(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(small)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        (small / "a").write_bytes(b"yesterday's")
+        with pytest.raises(HamiError, match="a cannot be written: No space left on device") as told:
+            files.write(small / "a", b"x" * 20_000)
+        assert (type(told.value), told.value.retry) == (HamiError, Retry.NEVER)
+        assert [one.read_bytes() for one in small.iterdir()] == [b"yesterday's"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_folder_that_is_not_there_is_wrong_input(tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="gone/a: 'No such file or directory'"):
+        files.write(tmp_path / "gone" / "a", b"")

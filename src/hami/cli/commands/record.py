@@ -51,6 +51,7 @@ def command(
 
     Exit status: 0 done, 2 wrong use, 3 the API server does not answer or refuses.
     """
+    from hami.config import files
     from hami.model.ask import NodePolicy, Policies
 
     policies = Policies(NodePolicy(node), card)
@@ -61,12 +62,12 @@ def command(
         if moment:  # what stood there before stays unless there is something to put in its place
             found = BytesIO()
             _record(source, policies, moment, seconds, found)
-            out.write_bytes(found.getvalue())
+            files.write(out, found.getvalue())
         else:
             with out.open("wb") as file:
                 _record(source, policies, moment, seconds, file)
     except OSError as fault:
-        raise click.UsageError(f"--out {out}: {fault.strerror}") from None
+        raise files.unwritable(out, fault) from None
 
 
 def _record(source: Source, policies: "Policies", moment: bool, seconds: float | None, file: BinaryIO) -> None:

@@ -101,8 +101,8 @@ def command(
 
     Where jobs leave (--departures, --load) allocation is the mean over time, and waiting times are shown.
 
-    Exit status: 0 when every replay ran, 2 for wrong use or an unusable file, 130 after Ctrl-C (what was done so far
-    is shown).
+    Exit status: 0 when every replay ran, 1 where something cannot be written, 2 for wrong use or an unusable file, 130
+    after Ctrl-C or a kill (what was done so far is shown).
     """
     from hami.sim import experiment, files
     from hami.sim.steady import Load
@@ -123,11 +123,11 @@ def command(
     if output == "json":
         click.echo(encoded(outcomes, curves))
     elif outcomes:
-        from rich.console import Console
-
+        from hami.cli.look.pictures import console
         from hami.cli.look.replays import shown
 
-        Console().print(shown(outcomes))
+        screen = console()
+        screen.print(shown(outcomes, screen.width))
     if chart:
         draw(chart, outcomes, pods.name, over_time=setting.departures)
     if stopped:
@@ -136,19 +136,25 @@ def command(
 
 
 def replayed(setting: "Setting", runs: list[tuple[str, int]]) -> "tuple[list[Outcome], bool]":
-    """An outcome for each run, or those that there were before Ctrl-C. Raises `Malformed` before any has begun."""
+    """An outcome for each run, or those that there were before Ctrl-C or SIGTERM, which others than people send. Raises
+    `Malformed` before any has begun."""
+    import signal
+
     from hami.cli.look.replays import Bar
     from hami.sim import experiment
 
     for policy in {policy for policy, _ in runs}:
         experiment.check(setting, policy)
     outcomes: list[Outcome] = []
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Bar(len(runs)) as bar:
         try:
             for policy, seed in runs:
                 outcomes.append(experiment.run(setting, policy, seed, bar.step(policy, seed)))
         except KeyboardInterrupt:
             return outcomes, True
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return outcomes, False
 
 
@@ -175,12 +181,10 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
 
 
 def draw(path: Path, outcomes: "list[Outcome]", title: str, *, over_time: bool) -> None:
+    from hami.config.files import write
     from hami.sim.charts import HOURS, LOAD, svg
 
     first: dict[str, Any] = {}
     for outcome in outcomes:
         first.setdefault(outcome.policy, outcome.curve)
-    try:
-        path.write_text(svg(first, title, HOURS if over_time else LOAD), "utf-8")
-    except OSError as fault:
-        raise click.UsageError(f"--chart {path}: {fault.strerror}") from None
+    write(path, svg(first, title, HOURS if over_time else LOAD).encode())

@@ -1,6 +1,6 @@
 """What `hami simulate` shows: a bar while replays run, a table at the end. Decides nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,6 +10,11 @@ from rich.text import Text
 from hami.sim.replay import Outcome
 from hami.sim.report import Row, rows
 
+BESIDE_BAR = 56
+"""Columns that the longest words and times beside the bar take."""
+WIDEST = 78
+"""Columns of the table where jobs wait, its longest policy's name in it; where there are fewer it is parted in two."""
+
 
 class Bar:
     """One bar on standard error over all replays; nothing where that is no terminal."""
@@ -18,7 +23,7 @@ class Bar:
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=max(4, min(24, console.width - BESIDE_BAR))),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("to go"),
@@ -52,28 +57,39 @@ class Bar:
         return done
 
 
-def shown(outcomes: Sequence[Outcome]) -> Group:
-    """The table; under it how much each policy gains over the last one, and why pods failed."""
+def shown(outcomes: Sequence[Outcome], width: int = WIDEST) -> Group:
+    """The table, in so many columns; under it how much each policy gains over the last one, and why pods failed."""
     found, first = rows(outcomes), dict[str, Outcome]()
     for outcome in outcomes:
         first.setdefault(outcome.policy, outcome)
     gains = (_gain(row, found[-1]) for row in found[:-1])
     seeds = Text(f"means of {found[0].seeds} seeds", style="dim")
-    return Group(*([seeds] if found[0].seeds > 1 else []), _table(found), *gains, *map(_failures, first.values()))
+    return Group(
+        *([seeds] if found[0].seeds > 1 else []), *_tables(found, width), *gains, *map(_failures, first.values())
+    )
 
 
-def _table(found: Sequence[Row]) -> Table:
-    """Means over the seeds, and how much allocation scatters over them. Stands in 80 columns."""
-    waits = any(row.wait is not None for row in found)
+def _tables(found: Sequence[Row], width: int) -> list[Table]:
+    """Means over the seeds, and how much allocation scatters over them; no number is ever cut."""
+    cards = {"GPU %\nallocated": [f"{row.allocation:.2f}" for row in found]}
+    cards["\n±"] = [f"{row.spread:.2f}" for row in found]
+    cards["GPU %\nfragmented"] = [f"{row.fragmented:.2f}" for row in found]
+    jobs = {"\nplaced": [f"{row.placed:.0f}" for row in found], "\nfailed": [f"{row.failed:.0f}" for row in found]}
+    jobs["\nCPU s"] = [f"{row.seconds:.1f}" for row in found]
+    if any(row.wait is not None for row in found):
+        jobs["wait s\nmean"] = [f"{row.wait or 0:.1f}" for row in found]
+        jobs["\np95"] = [f"{row.wait_p95 or 0:.1f}" for row in found]
+    names = [row.policy for row in found]
+    return [_table(names, cards | jobs)] if width >= WIDEST else [_table(names, cards), _table(names, jobs)]
+
+
+def _table(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("\npolicy", no_wrap=True)
-    heads = ["GPU %\nallocated", "\n±", "GPU %\nfragmented", "\nplaced", "\nfailed", "\nCPU s"]
-    for head in [*heads, *(["wait s\nmean", "\np95"] if waits else [])]:
+    for head in columns:
         table.add_column(head, justify="right", no_wrap=True)
-    for row in found:
-        cells = [row.policy, f"{row.allocation:.2f}", f"{row.spread:.2f}", f"{row.fragmented:.2f}"]
-        cells += [f"{row.placed:.0f}", f"{row.failed:.0f}", f"{row.seconds:.1f}"]
-        table.add_row(*cells, *([f"{row.wait or 0:.1f}", f"{row.wait_p95 or 0:.1f}"] if waits else []))
+    for cells in zip(names, *columns.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 
