@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 
 from hami.ledger.index import Index
-from hami.plan import score
 from hami.plan.columns import (
     ABSENT,
     ANY_CPU,
@@ -24,21 +23,12 @@ from hami.plan.columns import (
     WRONG_TYPE,
     Columns,
 )
-from hami.plan.snapshot import CardState
 from hami.plan.tally import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
 from .builders import NVIDIA, card, node, used
+from .cells import judge_row
 from .migs import mig_card
-
-NUMBERS = ("free_slots", "free_mem", "free_core", "mem", "core", "numa")
-
-
-def room(state: CardState) -> int:
-    found = NO_SLOT if state.used_slots >= state.card.slots else 0
-    if state.used_slots > 0:
-        found |= USED | USED_ALL if state.card.core_percent == 100 else USED
-    return found | NO_UNITS if state.used_core_percent == state.card.core_percent != 0 else found
 
 
 @settings(max_examples=100, deadline=None)
@@ -53,20 +43,7 @@ def test_cells_say_what_the_cards_say_whatever_was_there_before(seed: int) -> No
         columns.write(row, state)
     assert columns.rows == max(states) + 1
     for row, state in states.items():
-        for place, one in enumerate(state.cards):
-            want = (
-                one.free_slots, one.free_mem_mib, one.free_core_percent,
-                one.card.mem_mib, one.card.core_percent, one.card.numa,
-            )  # fmt: skip
-            assert tuple(int(getattr(columns, cell)[place, row]) for cell in NUMBERS) == want
-            assert columns.room[place, row] == room(one)
-            assert columns.kinds[columns.kind[place, row]] == (one.card.family, one.card.model, one.card.mode)
-        absent = columns.standing[len(state.cards) :, row]
-        assert set(absent.tolist()) <= {1}
-        assert columns.node_score[row] == score.node(state.cards)
-        assert bool(columns.usable[row]) == (state.problem is None)
-        assert columns.registered[row]
-        assert (row in columns.odd) == (state.problem is not None or state.mig)
+        judge_row(columns, row, state)
     where = {}
     for row, state in sorted(states.items()):
         for place, one in enumerate(state.cards):
