@@ -1,15 +1,15 @@
 """Decisions in one process: the ledger alone, no HTTP.
 
 `python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`, of a mix of asks under
-binpack and spread. `--policies` measures the same asks under every policy, one after the other. As in a scheduler, the
-steps in which `pack` makes its prices are taken between decisions, and each host has its CPU; `judge_step_ms` is the
-longest of these steps. `first_p99_ms` is of asks of a shape that was not asked before, `again_p99_ms` of the others: of
-the mix two of five are new, of a cluster with controllers few. Beside each figure stands how fast the machine was
-in that minute: `loop_ms`, of a plain Python loop (`benchmarks.report`).
+binpack and spread. `--policies` measures the same asks under every policy, one after the other. All is as in a
+scheduler: names are as they were sent, garbage is collected between decisions (`scheduler.between`), so are the steps
+taken in which `pack` makes its prices, and each host has its CPU; `judge_step_ms` is the longest of these steps.
+`first_p99_ms` is of asks of a shape that was not asked before, `again_p99_ms` of the others: of the mix two of five are
+new, of a cluster with controllers few. Beside each figure stands how fast the machine was in that minute: `loop_ms`, of
+a plain Python loop (`benchmarks.report`).
 """
 
 import argparse
-import gc
 import itertools
 import json
 import random
@@ -25,6 +25,7 @@ from benchmarks.report import loop_ms
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Ask
 from hami.plan.sent import Sent
+from hami.scheduler.between import Between
 
 WARM = 100
 """Asks that are not counted."""
@@ -39,16 +40,17 @@ def main() -> None:
     tell_hosts(ledger, arguments.nodes)
     ledger.judge_later()
     built = time.perf_counter() - started
-    gc.collect()
-    gc.freeze()
+    between = Between(ledger)
+    between.settle()
     ledger.make_ready()
     names = arguments.names or arguments.nodes
-    figures = measure(ledger, arguments.nodes, names, arguments.requests, lambda ask: ask)
+    figures = measure(ledger, arguments.nodes, names, arguments.requests, lambda ask: ask, between=between)
     judge_step_ms = 0.0
     for policy in POLICIES if arguments.policies else ():
         if policy == "pack":
             judge_step_ms = judge(ledger)
-        found = measure(ledger, arguments.nodes, names, arguments.requests, POLICIES[policy])
+        between.idle()
+        found = measure(ledger, arguments.nodes, names, arguments.requests, POLICIES[policy], between=between)
         figures |= {f"{policy}_{key}": found[key] for key in ("p50_ms", "p99_ms", "loop_ms")}
     if arguments.policies:
         figures["judge_step_ms"] = judge_step_ms
@@ -69,7 +71,9 @@ def main() -> None:
         print(f"{key:>24}  {value}")
 
 
-def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Callable[[Ask], Ask]) -> dict[str, float]:
+def measure(
+    ledger: Ledger, nodes: int, names: int, requests: int, changed: Callable[[Ask], Ask], *, between: Between
+) -> dict[str, float]:
     """Decide, reserve and bind or give back; only `decide` and `reserve` are timed. All is given back at the end."""
     random_ = random.Random(3)
     every = node_names(nodes)
@@ -90,6 +94,7 @@ def measure(ledger: Ledger, nodes: int, names: int, requests: int, changed: Call
         done = time.perf_counter()
         if number % 2:
             ledger.release(ask.pod.uid)
+        between.answered()
         new = (shape := _shape(ask)) not in seen
         seen.add(shape)
         if number >= WARM:

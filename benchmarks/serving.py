@@ -6,7 +6,6 @@ Prints ``ready PORT RSS_MB`` and serves until its standard input ends.
 """
 
 import asyncio
-import gc
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from hami.config.schema import DeviceConfig
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Policies
 from hami.observe.metrics import registry
+from hami.scheduler.between import Between
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import NODES, PODS, Gate
@@ -58,7 +58,7 @@ def engine_of(nodes: int, cards: int, pods: int) -> Engine:
     )
 
 
-async def serve(engine: Engine, tls: Path) -> None:
+async def serve(engine: Engine, between: Between, tls: Path) -> None:
     binder = Binder(engine, None, time.time, 10.0)  # type: ignore[arg-type]  # nobody binds here
     routes = extender_routes(engine, binder, 128 * MIB)
     edge = Edge(
@@ -67,6 +67,7 @@ async def serve(engine: Engine, tls: Path) -> None:
         engine.meters,
         clients=frozenset({"system:kube-scheduler"}),
         body_timeout=30.0,
+        answered=between.answered,
     )
     context = server_context(str(tls / "server.crt"), str(tls / "server.key"), str(tls / "ca.crt"))
     runner = web.ServerRunner(BoundedServer(edge, limits_of(routes), 1024, lambda: None), handle_signals=False)
@@ -77,6 +78,7 @@ async def serve(engine: Engine, tls: Path) -> None:
     while not ended.done():
         await asyncio.wait({ended}, timeout=1.0)
         engine.ledger.expire(engine.clock())
+        between.idle()
     await runner.cleanup()
 
 
@@ -88,11 +90,11 @@ async def serve(engine: Engine, tls: Path) -> None:
 def main(nodes: int, cards: int, pods: int, tls: Path) -> None:
     """Serve /filter over HTTPS from a filled ledger."""
     engine = engine_of(nodes, cards, pods)
-    gc.collect()
-    gc.freeze()
+    between = Between(engine.ledger)
+    between.settle()
     engine.ledger.make_ready()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `hami scheduler` does
-        runner.run(serve(engine, tls))
+        runner.run(serve(engine, between, tls))
 
 
 if __name__ == "__main__":

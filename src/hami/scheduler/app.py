@@ -29,6 +29,7 @@ from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
+from hami.scheduler.between import Between
 from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor
@@ -164,6 +165,7 @@ class Scheduler:
         self.evictor = Evictor(self.engine, kube, self.engine.narrator.preempted)
         self.quotas = QuotaDoor(self.engine.ledger, self.vendors, self.waker.eased)
         self.watches = Watches(kube, self.nodes, self.pods, self.gate, self.quotas)
+        self.between = Between(self.engine.ledger)
         self.leadership = Leadership(self.gate, self.watches.rebuild)
 
     def see_pod(self, pod: Pod) -> None:
@@ -185,6 +187,7 @@ class Scheduler:
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """1. serve (not ready), 2. follow the API server, 3. lead or wait to, 4. until told to stop."""
         logs.started("scheduler", address=self.settings.http_bind)
+        self.between.begin()
         certificate = self.certificate()
         runners = [await self.listen(certificate.context if certificate else None, ready), await self.listen_metrics()]
         try:
@@ -211,6 +214,7 @@ class Scheduler:
                 if runner is not None:
                     await runner.cleanup()
             await self.recorder.drain()
+            self.between.end()
 
     def certificate(self) -> Certificate | None:
         """Raises `Malformed` for files that cannot be used."""
@@ -245,6 +249,7 @@ class Scheduler:
             clients=frozenset(settings.extender_clients) if settings.extender_auth == "mtls" else None,
             body_timeout=settings.body_timeout,
             calls=desk.calls,
+            answered=self.between.answered,
         )
         accepted = self.engine.meters.connections.labels("main").inc
         runner = web.ServerRunner(
@@ -317,8 +322,9 @@ class Scheduler:
             await self.binder.settle_overdue()
             self.nodes.judge_again()
             self.engine.waiting.forget_old(now)
-            if self.watches.freeze():
+            if self.watches.synced and self.between.settle():
                 self.engine.ledger.make_ready(memory.spare())
+            self.between.idle()
 
     async def judge(self) -> None:
         """Make the prices of the policy `pack` anew where the demand has moved, so that no decision waits for it. A

@@ -28,6 +28,9 @@ IDLE = 120.0
 """Seconds an idle connection, or one that sends no complete header, stays. More than the 90 s after
 which Go's client drops it, so that kube-scheduler never sends into a connection we close."""
 
+SOON = 0.001
+"""Seconds after an answer is made: it is on its way then."""
+
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -43,7 +46,11 @@ class Edge:
         clients: frozenset[str] | None,
         body_timeout: float,
         calls: Mapping[str, Page] = MappingProxyType({}),
+        answered: Callable[[], None] | None = None,
     ) -> None:
+        self._answered = answered
+        """Called a moment after an answer, or several, have gone out."""
+        self._leaving = False
         self._calls = calls
         """Pages that judge method, caller and body themselves (`scheduler.api`)."""
         self._routes = routes
@@ -68,7 +75,14 @@ class Edge:
         started = time.perf_counter()
         response = await self.answer(route, body)
         self._timers[route.verb].observe(time.perf_counter() - started)
+        if self._answered is not None and not self._leaving:
+            self._leaving = True
+            asyncio.get_running_loop().call_later(SOON, self._gone_out, self._answered)
         return response
+
+    def _gone_out(self, answered: Callable[[], None]) -> None:
+        self._leaving = False
+        answered()
 
     async def answer(self, route: Route, body: bytes) -> web.Response:
         """The handler's answer, whatever becomes of it."""

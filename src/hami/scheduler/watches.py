@@ -1,7 +1,6 @@
 """The watches that feed the ledger, and how they are begun anew."""
 
 import asyncio
-import gc
 
 from hami.kube import paths
 from hami.kube.client import Kube
@@ -22,8 +21,6 @@ class Watches:
         self._quotas = quotas
         self._gate = gate
         self._again = asyncio.Event()
-        self._thresholds = gc.get_threshold()
-        self._frozen = False
         self.contacts = {"nodes": Contact(), "pods": Contact(), **({"resourcequotas": Contact()} if quotas else {})}
         """How each watch goes, for metrics."""
 
@@ -34,19 +31,13 @@ class Watches:
 
     async def run(self) -> None:
         """Follow for ever; `rebuild` makes it begin anew."""
-        # Reading 50,000 pods makes no garbage but a million objects, which the collector would go through
-        # again and again: it took more time than all the rest. `freeze` sets it right.
-        gc.set_threshold(200_000, 50, 100)
-        try:
-            while True:
-                self._again.clear()
-                self._gate.rebuild()
-                async with asyncio.TaskGroup() as group:
-                    following = group.create_task(self._follow())
-                    await self._again.wait()
-                    following.cancel()
-        finally:
-            gc.set_threshold(*self._thresholds)
+        while True:
+            self._again.clear()
+            self._gate.rebuild()
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(self._follow())
+                await self._again.wait()
+                following.cancel()
 
     async def _follow(self) -> None:
         """Quotas first, since no decision may be made without them. Then pods: a pod on a node that is not
@@ -86,14 +77,3 @@ class Watches:
         """Read everything once more. The gate is closed when this returns, and opens when it is done."""
         self._gate.rebuild()
         self._again.set()
-
-    def freeze(self) -> bool:
-        """What was read in bulk lives as long as the process: once is enough for the garbage collector to see it.
-        Whether this was the time."""
-        if self._frozen or not self.synced:
-            return False
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*self._thresholds)
-        self._frozen = True
-        return True
