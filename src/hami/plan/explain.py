@@ -14,15 +14,13 @@ from hami.model.plan import Plan
 from hami.model.refusal import Reason
 from hami.plan import score
 from hami.plan.fit import fit, wants
-from hami.plan.fixes import Change, Fix, fixes
+from hami.plan.fixes import Fix, fixes
 from hami.plan.pack import Worth
 from hami.plan.policies import chain
 from hami.plan.preempt import Holder
 from hami.plan.rules import refuse
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
-
-__all__ = ["CardUse", "CardVerdict", "Change", "Explanation", "Fix", "explain", "explaining", "fixes", "use_of"]
 
 
 class CardVerdict(Struct, frozen=True, omit_defaults=True):
