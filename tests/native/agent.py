@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import uvloop
+
 from hami.agent.broker import usage
 from hami.agent.broker.look import Action, Look
 from hami.agent.broker.server import Broker
@@ -51,4 +53,5 @@ async def main(root: Path, nvml: str | None, exceeded: str) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[2:]
-    asyncio.run(main(Path(sys.argv[1]), words[0] if words else None, words[1] if len(words) > 1 else "report"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `hami agent` does
+        runner.run(main(Path(sys.argv[1]), words[0] if words else None, words[1] if len(words) > 1 else "report"))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ class Node:
         self.agent: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[str]] = []
 
-    def start_agent(self, *, nvml: bool = False) -> None:
-        words = [sys.executable, HERE / "agent.py", self.root, *([self.nvml] if nvml else [])]
-        environment = {**os.environ, **self.container.bench.environment}
+    def start_agent(self, *, nvml: bool = False, before: Sequence[str] = (), **more: str) -> None:
+        """`before` starts it, as prlimit does; `more` is of its environment."""
+        words = [*before, sys.executable, HERE / "agent.py", self.root, *([self.nvml] if nvml else [])]
+        environment = {**os.environ, **self.container.bench.environment, **more}
         self.agent = subprocess.Popen(words, env=environment)
         self.until(lambda: self.state().get("pid") == (self.agent.pid if self.agent else 0), "the agent's state")
 
