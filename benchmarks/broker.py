@@ -2,11 +2,11 @@
 
     python -m benchmarks.broker [--clients 1000] [--seconds 15] [--json]
 
-The broker runs in a process of its own, the clients are connections of this one; it takes each for another process.
+The broker runs in a process of its own with its look from outside, the clients are connections of this one; it takes
+each for another process, and a stand-in for NVML shows each of those on the card.
 """
 
 import asyncio
-import itertools
 import os
 import resource
 import socket
@@ -15,16 +15,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import click
+import uvloop
 
 from benchmarks.proc import cpu_s, rss_mb
 from benchmarks.report import Figure, show
 from hami.agent.broker import door, porter, server
 from hami.agent.broker.door import Peer
+from hami.agent.broker.look import Look
 from hami.agent.broker.tenants import Tenant
 from hami.model.ask import PodRef
 from hami.model.ids import PodUid
+from hami.vendors.nvidia.nvml import Nvml, Process, ProcessLoad
+from hami.vendors.nvidia.worker import Worker
 from hami.wire.broker import MAX_BYTES, Hello, Usage, encode
 from hami.wire.policy import CardLimit, LibraryPolicy
 from hami.wire.policy import encode as policy_text
@@ -35,11 +40,38 @@ CARD = "GPU-00000000-0000-4000-8000-000000000000"
 
 def serve(root: Path) -> None:
     """The broker's process."""
-    pids = itertools.count(1 << 22)
-    setattr(porter, "peer", lambda connection: Peer(next(pids), door.peer(connection).uid))  # noqa: B010 - as a test would
+    card = Shown()
+    setattr(porter, "peer", lambda connection: Peer(card.another(), door.peer(connection).uid))  # noqa: B010 - as a test would
     setattr(porter, "witness", lambda who: os.pidfd_open(os.getpid()))  # noqa: B010 - a descriptor a client, as they have
     tenants = [Tenant(one.name, PodRef("default", one.name, PodUid(one.name)), "main") for one in root.iterdir()]
-    asyncio.run(server.Broker(lambda: tenants, lambda key: root / key).run())
+    broker = server.Broker(lambda: tenants, lambda key: root / key)
+    look = Look(broker, cast("Nvml", card), Worker("processes"), tell=lambda *_: None)
+
+    async def both() -> None:
+        await asyncio.gather(broker.run(), look.run())
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `hami agent` does
+        runner.run(both())
+
+
+class Shown:
+    """What the look asks of NVML: every client is on the card, holds a little and is busy now and then."""
+
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+
+    def another(self) -> int:
+        self._pids.append((1 << 22) + len(self._pids))
+        return self._pids[-1]
+
+    def device_by_uuid(self, uuid: str) -> str:
+        return uuid
+
+    def processes(self, _: str) -> tuple[Process, ...]:
+        return tuple(Process(pid, 1 << 20) for pid in tuple(self._pids))
+
+    def process_loads(self, _: str, since_us: int) -> tuple[ProcessLoad, ...]:
+        return tuple(ProcessLoad(pid, since_us + 1, 1, 1) for pid in tuple(self._pids))
 
 
 def grants(root: Path) -> list[Path]:
