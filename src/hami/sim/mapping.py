@@ -1,9 +1,10 @@
 """Tables of other clusters: any CSV whose columns are named by a mapping. openb's is built in.
 
 A mapping is ``field=column`` pairs for the fields of `Machine` or `Job`; ``field=column*1000``
-multiplies, for files that count in cores, GiB or whole GPUs. Fields that are not named
-keep their defaults. Two more are worked out for jobs: `gpus`, a number of GPUs that may be a part of one, and
-`lives`, how many seconds it ran. Times are seconds, or dates as ``2020-04-01 00:00:10`` (UTC where they do not say).
+multiplies, for files that count in cores, GiB or whole GPUs. Fields that are not named keep their defaults; hosts whose
+CPU or memory nobody names have no limit of it. Two more are worked out for jobs: `gpus`, a number of GPUs that may be a
+part of one, and `lives`, how many seconds it ran. Times are seconds, or dates as ``2020-04-01 00:00:10`` (UTC where they
+do not say).
 Reads text, opens no files.
 """
 
@@ -20,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from hami.model.errors import Malformed
-from hami.sim.trace import MOST, Job, Machine, checked_job, checked_machine, one_of_each_name
+from hami.sim.trace import MOST, UNKNOWN, Job, Machine, checked_job, checked_machine, one_of_each_name
 
 T = TypeVar("T", bound=Struct)
 
@@ -41,6 +42,9 @@ WORKED_OUT: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
     Job: {GPUS: ("cards", "card_mem"), LIVES: ("leaves",)},
 }
 """More fields, and those that they stand for."""
+NEEDED: Mapping[type[Struct], tuple[str, ...]] = {Machine: ("name", "cards"), Job: ("name",)}
+UNNAMED: Mapping[type[Struct], Mapping[str, int]] = {Machine: {"cpu_milli": UNKNOWN, "mem_mib": UNKNOWN}, Job: {}}
+"""What fields without a default are where no column is named for them."""
 
 _COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
 
@@ -67,6 +71,9 @@ def parse(text: str, kind: type[Struct]) -> Mapped:
         if field not in known or match is None:
             raise Malformed(OPTIONS[kind], pair, f"FIELD=COLUMN, COLUMN*NUMBER or COLUMN?, with a field of {known}")
         found[field] = Source(match["column"], Decimal(match["factor"] or 1), bool(match["optional"]))
+    lacking = [field for field in NEEDED[kind] if field not in found]
+    if lacking:
+        raise Malformed(OPTIONS[kind], text, f"a column for {' and '.join(lacking)} too")
     for field, others in more.items():
         doubled = found.keys() & set(others) if field in found else set()
         if doubled:
@@ -107,7 +114,7 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
                 path, ",".join(cells), f"{len(header)} columns, as in the first line; this one has {len(cells)}"
             )
         row = dict(zip(header, cells, strict=True))
-        given: dict[str, object] = {}
+        given: dict[str, object] = {field: one for field, one in UNNAMED[kind].items() if field not in mapped}
         for field, one in mapped.items():
             cell = (row.get(one.column) or "").strip()
             if cell:

@@ -13,14 +13,12 @@ from hami.model.ask import CardRules
 from hami.model.errors import Malformed
 from hami.model.ids import Family, NodeName, PodUid
 from hami.plan.rules import kind_accepted
-from hami.sim.trace import Job, Machine, Trace
+from hami.sim.trace import UNKNOWN, Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start
 from hami.wire.snapshot import CardAskEntry, NodeEntry, PodEntry
 
 NOBODY = "no model of the record"
-UNKNOWN = 10**9
-"""Milli-CPU and MiB of a host nobody has measured."""
 MIB = 2**20
 
 

@@ -14,6 +14,9 @@ from hami.model.errors import Malformed
 MOST, MOST_CARDS = 10**12, 1024
 """No host, card or time is larger, and no machine has more cards: what is, is a slip, or milli of milli."""
 
+UNKNOWN = 10**9
+"""Milli-CPU and MiB of a host nobody has measured: no limit."""
+
 
 class Machine(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A node. Where a trace speaks of shares of a GPU only, a card has 1000 units of memory."""

@@ -194,6 +194,20 @@ def test_nodes_that_cannot_be_meant_are_named_to_the_cell(refused: Callable[...,
         (("--chart", "curves.png"), "'curves.png': charts are SVG"),
         (("--chart", "nowhere/curves.svg"), "there is no folder .*/nowhere"),
         (("--pod-columns", "cards"), "--pod-columns: 'cards'"),
+        (("--node-columns", "name=sn"), "--node-columns: 'name=sn'.* a column for cards too"),
+        (("--seed", "-1"), "-1 is not in the range x>=0"),
+        (("--seeds", "²-³"), "give the first and the last seed"),
+        (("--seeds", "9" * 5000 + "-" + "9" * 5000), "give the first and the last seed"),
+        (("--seeds", "1-2", "--seed", "3"), "--seed counts for nothing beside --seeds"),
+        (("--load", "0.9", "--inflate", "1.3"), "--inflate counts for nothing beside --load"),
+        (("--departures", "--inflate", "1.3"), "--inflate counts for nothing beside --departures"),
+        (("--load", "0.9", "--departures"), "--departures counts for nothing beside --load"),
+        (("--load", "0.9", "--compress", "2"), "--compress counts for nothing beside --load"),
+        (("--compress", "2"), "--compress counts for nothing without --departures"),
+        (("--hours", "2"), "--hours counts for nothing without --load"),
+        (("--departures", "--longest", "2"), "--longest counts for nothing without --load"),
+        (("--patience", "60"), "--patience counts for nothing without --load or --departures"),
+        (("--curve",), "--curve counts for nothing without -o json"),
     ],
 )
 def test_wrong_words_are_told_before_any_replay_begins(
@@ -211,6 +225,12 @@ def test_times_that_are_missing_are_told_where_they_are_needed(refused: Callable
 
 def assert_says(text: str, said: str) -> None:
     assert re.search(said, text), text
+
+
+def test_columns_of_a_file_that_has_none_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "day.jsonl").write_text("")
+    text = refused("--nodes", str(tmp_path / "day.jsonl"), "--node-columns", "name=a,cards=b")
+    assert_says(text, "--node-columns: 'name=a,cards=b' .* a CSV; day.jsonl is JSON")
 
 
 def test_a_table_from_a_spreadsheet_with_its_mark_at_the_beginning_is_read(simulate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

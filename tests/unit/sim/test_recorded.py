@@ -7,8 +7,7 @@ import pytest
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.sim import experiment, files
-from hami.sim.recorded import UNKNOWN
-from hami.sim.trace import Job, Machine
+from hami.sim.trace import UNKNOWN, Job, Machine
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start, Synced
 from hami.wire.snapshot import (

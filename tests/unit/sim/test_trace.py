@@ -4,7 +4,7 @@ from tests.unit.sim.traces import MACHINES, share, whole
 from hami.model.errors import Malformed
 from hami.sim import mapping, trace
 from hami.sim.inflate import inflate
-from hami.sim.trace import Job, Machine, Trace
+from hami.sim.trace import UNKNOWN, Job, Machine, Trace
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,64000,262144,2,P100\nn2,96000,1000,8,G2\n"
 PODS = (
@@ -108,6 +108,20 @@ def test_a_job_of_a_log_that_cannot_be_meant_is_named(row: str, said: str) -> No
 def test_a_mapping_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         mapping.parse(text, Job)
+
+
+def test_a_mapping_without_what_nobody_can_guess_says_what_is_lacking() -> None:
+    with pytest.raises(Malformed, match=r"--node-columns: 'model=m' is not usable: a column for name and cards too"):
+        mapping.parse("model=m", Machine)
+    with pytest.raises(Malformed, match=r"--pod-columns: .* a column for name too"):
+        mapping.parse("cards=gpus", Job)
+
+
+def test_hosts_whose_cpu_nobody_names_have_no_limit_of_it() -> None:
+    """Lists of machines often tell their GPUs alone."""
+    mapped = mapping.parse("name=machineId,cards=number of GPUs,card_mem=single GPU mem*1024", Machine)
+    (found,) = mapping.machines("machineId,number of GPUs,single GPU mem\nm1,8,24\n", mapped, "m.csv")
+    assert found == Machine("m1", UNKNOWN, UNKNOWN, 8, card_mem=24576)
 
 
 @pytest.mark.parametrize(

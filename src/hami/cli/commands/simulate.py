@@ -13,6 +13,22 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 MOST_HOURS = 100_000
+MOST_DIGITS = 40
+BESIDE = (
+    ("--inflate", "--load"),
+    ("--inflate", "--departures"),
+    ("--departures", "--load"),
+    ("--compress", "--load"),
+    ("--seed", "--seeds"),
+)
+"""Options that count for nothing beside another."""
+WITHOUT = {
+    "--hours": ("--load",),
+    "--longest": ("--load",),
+    "--compress": ("--departures",),
+    "--patience": ("--load", "--departures"),
+}
+"""Options that count for nothing without another."""
 
 
 def list_policies(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -21,6 +37,25 @@ def list_policies(context: click.Context, _parameter: click.Parameter, asked: bo
 
         click.echo("\n".join(POLICIES))
         context.exit()
+
+
+def refuse_what_would_not_count(context: click.Context) -> None:
+    """Who gives an option expects it to change something."""
+    from click.core import ParameterSource
+
+    given = {
+        option.opts[-1]
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
+    for one, other in BESIDE:
+        if {one, other} <= given:
+            raise click.UsageError(f"{one} counts for nothing beside {other}")
+    for one, others in WITHOUT.items():
+        if one in given and not given & set(others):
+            raise click.UsageError(f"{one} counts for nothing without {' or '.join(others)}")
+    if "--curve" in given and context.params["output"] != "json":
+        raise click.UsageError("--curve counts for nothing without -o json; --chart draws it")
 
 
 def svg_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -53,7 +88,15 @@ def svg_file(_context: click.Context, _parameter: click.Parameter, path: Path | 
               help="With --load: life times are cut to so many hours.")  # fmt: skip
 @click.option("--ties", type=click.Choice(["fixed", "random"]), default="fixed", show_default=True,
               help="Who is taken of equal nodes: by a fixed order, or drawn, as kube-scheduler does.")  # fmt: skip
-@click.option("--seed", "seeds", type=int, multiple=True, default=(42,), show_default=True, help="May be repeated.")
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(42,),
+    show_default=True,
+    help="May be repeated.",
+)
 @click.option("--seeds", "span", metavar="FROM-TO", help="All seeds of a range, e.g. 42-51.")
 @click.option("--host-pods", type=click.Choice(["pack", "least-allocated"]), default="pack", show_default=True,
               help="Who places pods without GPU under pack: pack, or as kube-scheduler does by default.")  # fmt: skip
@@ -107,6 +150,7 @@ def command(
     from hami.sim import experiment, files
     from hami.sim.steady import Load
 
+    refuse_what_would_not_count(click.get_current_context())
     setting = experiment.Setting(
         machines=files.machines(nodes, node_columns),
         jobs=files.jobs(pods, pod_columns),
@@ -161,7 +205,9 @@ def replayed(setting: "Setting", runs: list[tuple[str, int]]) -> "tuple[list[Out
 def range_of(text: str) -> range:
     """``42-51``, both included."""
     first, _, last = text.partition("-")
-    if not (first.isdigit() and last.isdigit() and int(first) <= int(last) < int(first) + 1000):
+    if len(text) > 2 * MOST_DIGITS or not (
+        first.isdecimal() and last.isdecimal() and int(first) <= int(last) < int(first) + 1000
+    ):
         raise click.BadParameter(f"{text!r}: give the first and the last seed, as in 42-51", param_hint="--seeds")
     return range(int(first), int(last) + 1)
 
