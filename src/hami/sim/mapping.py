@@ -3,8 +3,8 @@
 A mapping is ``field=column`` pairs for the fields of `Machine` or `Job`; ``field=column*1000``
 multiplies, for files that count in cores, GiB or whole GPUs. Fields that are not named keep their defaults; hosts whose
 CPU or memory nobody names have no limit of it. Two more are worked out for jobs: `gpus`, a number of GPUs that may be a
-part of one, and `lives`, how many seconds it ran. Times are seconds, or dates as ``2020-04-01 00:00:10`` (UTC where they
-do not say).
+part of one, and `lives`, how many seconds it ran. Times are seconds, or dates as ``2020-04-01 00:00:10`` (UTC where
+they do not say).
 Reads text, opens no files.
 """
 
