@@ -42,9 +42,9 @@ WORKED_OUT: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
     Job: {GPUS: ("cards", "card_mem"), LIVES: ("leaves",)},
 }
 """More fields, and those that they stand for."""
-NEEDED: Mapping[type[Struct], tuple[str, ...]] = {Machine: ("name", "cards"), Job: ("name",)}
+NEEDED: Mapping[type[Struct], tuple[str, ...]] = {Machine: ("name", "cards"), Job: ()}
 UNNAMED: Mapping[type[Struct], Mapping[str, int]] = {Machine: {"cpu_milli": UNKNOWN, "mem_mib": UNKNOWN}, Job: {}}
-"""What fields without a default are where no column is named for them."""
+"""What fields without a default are where no column is named for them; a job then has the number of its line."""
 
 _COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
 
@@ -115,6 +115,8 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
             )
         row = dict(zip(header, cells, strict=True))
         given: dict[str, object] = {field: one for field, one in UNNAMED[kind].items() if field not in mapped}
+        if "name" not in mapped:
+            given["name"] = f"line-{number}"
         for field, one in mapped.items():
             cell = (row.get(one.column) or "").strip()
             if cell:

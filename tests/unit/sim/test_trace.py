@@ -113,8 +113,13 @@ def test_a_mapping_that_cannot_be_meant_is_refused(text: str) -> None:
 def test_a_mapping_without_what_nobody_can_guess_says_what_is_lacking() -> None:
     with pytest.raises(Malformed, match=r"--node-columns: 'model=m' is not usable: a column for name and cards too"):
         mapping.parse("model=m", Machine)
-    with pytest.raises(Malformed, match=r"--pod-columns: .* a column for name too"):
-        mapping.parse("cards=gpus", Job)
+
+
+def test_jobs_without_names_of_their_own_have_that_of_their_line() -> None:
+    """Logs have a line a task, and tasks of one job its name."""
+    mapped = mapping.parse("gpus=plan_gpu*0.01", Job)
+    found = mapping.jobs("job_name,plan_gpu\na,50\n\na,\na,200\n", mapped, "t.csv")
+    assert found == (Job("line-2", cards=1, card_mem=500), Job("line-4"), Job("line-5", cards=2, card_mem=1000))
 
 
 def test_hosts_whose_cpu_nobody_names_have_no_limit_of_it() -> None:
