@@ -210,3 +210,59 @@ def test_a_disk_that_takes_no_more_keeps_nobody_from_running_and_all_is_well_whe
         process.kill()
         node.kill_agent()
         subprocess.run(["umount", folder], check=True)
+
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+/* The time of day is put by so many seconds as the file CLOCK_PUT_BY says; no other clock is touched. */
+int clock_gettime(clockid_t which, struct timespec *now)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    char text[32] = {0};
+    if (real == NULL)
+        real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    const int result = real(which, now);
+    if (which == CLOCK_REALTIME) {
+        const int file = open(getenv("CLOCK_PUT_BY"), O_RDONLY | O_CLOEXEC);
+        if (file >= 0 && read(file, text, sizeof text - 1) > 0)
+            now->tv_sec += atol(text);
+        close(file);
+    }
+    return result;
+}
+"""
+
+
+def test_a_time_of_day_that_is_put_by_hours_changes_nothing(node: Node) -> None:
+    """Backwards as after a wrong battery, forwards as by the first word of a time server."""
+    name, whose = "hami_container_device_utilization_ratio", {"pod": "a", "vdevice_index": "0"}
+    source, shim, put_by = node.root / "clock.c", node.root / "clock.so", node.root / "put-by"
+    source.write_text(CLOCK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", source, "-o", shim, "-ldl"], check=True)
+    put_by.write_text("0")
+    policy = node.grant("a", mem=4000, cores=40)
+    node.start_agent(nvml=True, LD_PRELOAD=str(shim), CLOCK_PUT_BY=str(put_by))
+    busy = node.start(policy, "probe", "run", "sync", 30, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
+    watch = node.start(policy, "probe", "watch", 60)
+    assert watch.stdout is not None
+    assert json.loads(watch.stdout.readline())["total_mib"] == 4000
+    node.until(lambda: node.value(name, **whose) > 0, "its time")
+    for seconds, size in ((3600, 5000), (-7200, 6000)):
+        put_by.write_text(str(seconds))
+        time.sleep(3)  # the samples of before are past their two seconds
+        shown = node.value(name, **whose)
+        assert 5 < shown < 80, shown
+        assert node.value("hami_broker_look_age_seconds") < 3
+        node.grant("a", mem=size)
+        begun = time.monotonic()
+        assert json.loads(watch.stdout.readline())["total_mib"] == size
+        assert time.monotonic() - begun < 3.5
+        assert (node.clients(), node.value("hami_broker_sessions_ended_total")) == (2, 0)
+    busy.kill()
+    node.until(lambda: node.clients() == 1, "its end")
+    node.until(lambda: node.value(name, **whose) == 0, "no more time", 6)
