@@ -68,6 +68,28 @@ def test_two_gangs_that_want_the_same_cards_run_one_after_the_other(cluster: Any
     cluster.bound(*({*first, *second} - set(winners)), timeout=60)
 
 
+def test_a_gang_whose_scheduler_is_killed_between_its_binds_ends_whole(cluster: Any, product: Any) -> None:  # 6.17
+    """As soon as one of four is bound the scheduler dies by SIGKILL, thrice: often the others are not bound yet."""
+    replica = product.replicas[0]
+    for turn in range(3):
+        names = [f"k{turn}-{number}" for number in range(4)]
+        cluster.create(*(member(cluster, name, gang=f"k{turn}") for name in names))
+        cluster.until("one is bound", lambda names=names: any(map(cluster.node_of, names)), 40)
+        replica.process.kill()
+        replica.process.start()
+        cluster.until("ready again", lambda: _ready(replica), timeout=30)
+        cluster.bound(*names, timeout=60)
+        assert sorted(cluster.taken().values()) == [16000, 16000]
+        cluster.clear()
+
+
+def _ready(replica: Any) -> bool:
+    try:
+        return bool(replica.ready)
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def budget(cluster: Any) -> Iterator[None]:
     """Pods with the label ``keep: yes`` must all stay."""

@@ -162,6 +162,7 @@ class Scheduler:
             began=self.pods_begin,
         )
         self.engine.gangs.call = self.waker.call
+        self.gate.opened = lambda: self.engine.gangs.resume(self.engine.node_names())
         self.evictor = Evictor(self.engine, kube, self.engine.narrator.preempted)
         self.quotas = QuotaDoor(self.engine.ledger, self.vendors, self.waker.eased)
         self.watches = Watches(kube, self.nodes, self.pods, self.gate, self.quotas)

@@ -8,6 +8,7 @@ gangs can hold half each. One event loop, no awaits while planning.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct, field
@@ -19,6 +20,8 @@ from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import ReservationState
 from hami.plan.choose import Decision
 from hami.plan.refusals import Refusals
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """Namespace and name of a gang."""
@@ -111,6 +114,19 @@ class Gangs:
             if uid != ask.pod.uid:
                 self.call(uid)
         return self._kept(ask, names) or mine
+
+    def resume(self, names: Sequence[str]) -> None:
+        """Hold the rest's slices of gangs that are started in part, before anybody else is answered: a scheduler that
+        was killed between two of their Bindings has left them so, and its holds are gone with it. kube-scheduler comes
+        with them again by itself, since it got no answer."""
+        for members in list(self._gangs.values()):
+            ask = next(iter(members.waiting.values()), None)
+            if ask is None or ask.gang is None or not 0 < len(members.bound) < ask.gang.least:
+                continue
+            try:
+                self.decide(ask, ask.gang, names)
+            except Exception:  # a fault over one gang ends no scheduler, which would meet it again at its start
+                log.exception("gang %s is not taken up again", ask.gang.name)
 
     def _kept(self, ask: Ask, names: Sequence[str]) -> Decision | None:
         """The slice a member holds for its gang is where it goes, as long as it may go there."""

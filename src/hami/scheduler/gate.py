@@ -24,6 +24,8 @@ class Gate:
         self.health = Health((NODES, PODS, LEADING))
         self._closed: str | None = ""
         self._in_term: Callable[[], bool] = lambda: True
+        self.opened: Callable[[], None] = lambda: None
+        """Called each time it opens, before anything is answered."""
         self.rebuild()
         self.follow("it has not been elected")
 
@@ -57,4 +59,6 @@ class Gate:
         self._judge()
 
     def _judge(self) -> None:
-        self._closed = None if self.health.ready else "; ".join(self.health.reasons)
+        before, self._closed = self._closed, None if self.health.ready else "; ".join(self.health.reasons)
+        if before is not None and self._closed is None:
+            self.opened()

@@ -152,6 +152,54 @@ def test_members_that_run_count(scene: Scene) -> None:
     assert scene.why(fourth, "a") == "GangIncomplete: gang g: 3 of 4 fit, 3 have been created"
 
 
+def begun_anew(scene: Scene) -> None:
+    """A scheduler that was killed starts again: the watch has told all it knows, then the gate opens."""
+    scene.stage.gate.opened = lambda: scene.stage.engine.gangs.resume(scene.stage.engine.node_names())
+    scene.stage.gate.rebuild()
+    for part in ("nodes", "pods"):
+        scene.stage.gate.rebuilt(part)
+
+
+def test_the_rest_of_a_gang_whose_scheduler_was_killed_between_bindings_comes_before_anybody_else(
+    scene: Scene,
+) -> None:
+    scene.stage.node("a", mem=20000)
+    for name in ("p0", "p1"):
+        pod = scene.stage.pod(name, annotations={LEAST: "4"}, gpu=1, gpumem=5000)
+        pod["metadata"]["labels"] = {GROUP: "g"}
+        pod["spec"]["nodeName"] = "elsewhere"
+        scene.door(Added(msgspec.convert(pod, Pod)))
+    scene.members("p2", "p3")
+    begun_anew(scene)
+    assert scene.held() == {"p2", "p3"}
+    greedy = scene.stage.pod("greedy", gpu=1, gpumem=15000)
+    assert "CardInsufficientMemory: missing 5000 MiB" in scene.why(greedy, "a")
+
+
+def test_a_gang_that_has_not_begun_or_cannot_be_whole_holds_nothing_at_a_start(scene: Scene) -> None:
+    scene.stage.node("a", mem=12000)
+    scene.members("p0", "p1", gang="waits", least=2)
+    begun = scene.stage.pod("q0", annotations={LEAST: "4"}, gpu=1, gpumem=5000)
+    begun["metadata"]["labels"] = {GROUP: "large"}
+    begun["spec"]["nodeName"] = "elsewhere"
+    scene.door(Added(msgspec.convert(begun, Pod)))
+    scene.members("q1", "q2", "q3", gang="large")
+    begun_anew(scene)
+    assert scene.held() == set()
+
+
+def test_a_fault_over_one_gang_ends_no_start(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.stage.node("a", mem=20000)
+    pod = scene.stage.pod("p0", annotations={LEAST: "2"}, gpu=1, gpumem=5000)
+    pod["metadata"]["labels"] = {GROUP: "g"}
+    pod["spec"]["nodeName"] = "elsewhere"
+    scene.door(Added(msgspec.convert(pod, Pod)))
+    scene.member("p1", least=2)
+    monkeypatch.setattr(scene.stage.ledger, "reserve", lambda *_: 1 / 0)
+    begun_anew(scene)
+    assert scene.stage.gate.closed is None
+
+
 def test_members_that_are_deleted_are_planned_for_no_more(scene: Scene) -> None:
     scene.stage.node("a", mem=50000)
     pods = scene.members("p0", "p1", "p2", "p3")
