@@ -62,15 +62,16 @@ const char *driver_version(void)
 void tell_card(void)
 {
     char name[128];
-    int version = 0;
+    int version = 0, cards = 0;
     size_t total = 0, left = 0;
     start(false);
+    MUST(cuDeviceGetCount, &cards);
     MUST(cuDeviceGetName, name, sizeof name, device);
     MUST(cuDriverGetVersion, &version);
     MUST(cuMemGetInfo, &left, &total);
     printf("{\"card\": \"%s\", \"uuid\": \"%s\", \"cuda\": %d, \"driver\": \"%s\", \"total_mib\": %zu, \"free_mib\": %zu, "
-           "\"nvml_mib\": %.1f, \"hooked\": %d}\n",
-           name, card_uuid(), version, driver_version(), total / MIB, left / MIB, (double)nvml_bytes() / (double)MIB,
+           "\"nvml_mib\": %.1f, \"cards\": %d, \"hooked\": %d}\n",
+           name, card_uuid(), version, driver_version(), total / MIB, left / MIB, (double)nvml_bytes() / (double)MIB, cards,
            hami_elf_find("libcuda.so", "cuLaunchKernel") != (void *)cu.cuLaunchKernel);
 }
 

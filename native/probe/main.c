@@ -1,7 +1,7 @@
 /*
  * What can be asked. See probe.h for what this program is.
  *
- *   probe info                             card, driver, whether lookups are answered by libvgpu
+ *   probe info                             card, driver, how many cards, whether lookups are answered by libvgpu
  *   probe nvml                             the card's memory as NVML shows it, CUDA not started
  *   probe init                             how long cuInit took
  *   probe mem ROUTE [CHUNK_MIB]            takes until refused, then frees one and goes on

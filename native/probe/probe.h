@@ -21,6 +21,7 @@
     X(cuInit, (unsigned int))                                                                                             \
     X(cuDriverGetVersion, (int *))                                                                                        \
     X(cuDeviceGet, (CUdevice *, int))                                                                                     \
+    X(cuDeviceGetCount, (int *))                                                                                          \
     X(cuDeviceGetName, (char *, int, CUdevice))                                                                           \
     X(cuDeviceGetUuid, (CUuuid *, CUdevice))                                                                              \
     X(cuDeviceTotalMem, (size_t *, CUdevice))                                                                             \

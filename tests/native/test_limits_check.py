@@ -22,6 +22,8 @@ def run(container: Container, *words: str, plain: bool = False, **limits: str) -
     env = container.environment(**limits)
     if plain:
         env.pop("LD_PRELOAD")
+    if "--card" not in words:
+        words = ("--card", "0", *words)  # the container has two
     command = [sys.executable, "-m", "hami", "limits", "check", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
 
@@ -33,6 +35,27 @@ def test_a_container_that_is_held_passes_row_by_row(container: Container) -> Non
     assert all(set(row) == {"name", "limit", "measured", "ok"} and row["ok"] for row in told["rows"])
     assert {row["limit"] for row in told["rows"]} == {4096, 40}
     assert "4096 MiB and 40 % of the time" in done.stderr
+
+
+def test_each_card_of_a_slice_is_held_to_its_own_limits(container: Container) -> None:
+    """Unless one of them is asked for. The second is said to be held to less than it is: it alone fails."""
+    own = {**LIMITED, "CUDA_DEVICE_MEMORY_LIMIT_1": "2g", "CUDA_DEVICE_SM_LIMIT": "0"}
+    done = run(container, "--card", "all", "--seconds", "0.5", "-o", "json", **own)
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert done.returncode == 0, done.stderr
+    sizes = {name: (row["limit"], row["ok"]) for name, row in rows.items() if "memory: linear" in name}
+    assert sizes == {"card 0: memory: linear, MiB": (4096, True), "card 1: memory: linear, MiB": (2048, True)}
+    done = run(container, "--card", "all", "--memory", "4096", "--seconds", "0.5", "-o", "json", **own)
+    failed = {row["name"].partition(":")[0] for row in json.loads(done.stdout)["rows"] if row["ok"] is False}
+    assert (done.returncode, failed) == (1, {"card 1"})
+
+
+def test_one_card_of_several_is_measured_where_it_is_asked_for(container: Container) -> None:
+    own = {**LIMITED, "CUDA_DEVICE_MEMORY_LIMIT_1": "2g", "CUDA_DEVICE_SM_LIMIT": "0"}
+    rows = json.loads(run(container, "--card", "1", "-o", "json", **own).stdout)["rows"]
+    assert {row["limit"] for row in rows} == {2048}
+    done = run(container, "--card", "2", **own)
+    assert (done.returncode, "CUDA counts 2 here" in done.stderr) == (2, True)
 
 
 def test_a_limiter_that_is_off_fails_and_says_where(container: Container) -> None:

@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from hami.cli.commands.limits import _numbers, command
 from hami.cli.limits import check, told
 from hami.cli.limits.check import Here, Limits
 from hami.cli.limits.program import Program, finish
@@ -27,6 +29,35 @@ NO_POLICY = Path("/none/policy")
 )
 def test_by_hand_the_first_cards_own_variable_wins(env: dict[str, str], expected: Limits) -> None:
     assert told.limits(HERE, env, None, None, NO_POLICY) == expected
+
+
+def test_each_card_has_variables_and_a_line_of_the_policy_of_its_own(tmp_path: Path) -> None:
+    second = Here("A100", "GPU-2", "580", True, 40000, index=1, cards=2)
+    env = {"CUDA_DEVICE_MEMORY_LIMIT_0": "2g", "CUDA_DEVICE_MEMORY_LIMIT_1": "3g", "CUDA_DEVICE_SM_LIMIT": "50"}
+    assert told.limits(second, env, None, None, NO_POLICY) == Limits(3072, 50, True)
+    at = tmp_path / "policy"
+    at.write_text(encode(LibraryPolicy("uid/main", (CardLimit("GPU-1", 1000, 30), CardLimit("GPU-2", 2000, 60)))))
+    assert told.limits(second, env, None, None, at) == Limits(2000, 60, True)
+
+
+@pytest.mark.parametrize(
+    ("card", "held", "there", "measured"),
+    [
+        (None, True, 3, [0, 1, 2]),  # a slice's limits are those of all its cards
+        (None, False, 3, [0]),  # a host may have eight, a minute each
+        ("all", False, 3, [0, 1, 2]),
+        (2, True, 3, [2]),
+        (0, False, 1, [0]),
+    ],
+)
+def test_which_cards_are_measured(card: int | str | None, held: bool, there: int, measured: list[int]) -> None:
+    assert list(_numbers(card, Here("A100", "GPU-1", "580", held, 40000, cards=there))) == measured
+
+
+@pytest.mark.parametrize("word", ["first", "-1", "1.5", "", "99999999999"])
+def test_what_is_no_number_of_a_card_is_named(word: str) -> None:
+    done = CliRunner().invoke(command, ["check", "--card", word])
+    assert (done.exit_code, "neither a number of a card" in done.output) == (2, True)
 
 
 def test_what_was_asked_for_wins_and_holds_whoever_else_is_there() -> None:

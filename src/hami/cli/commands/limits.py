@@ -6,17 +6,23 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from hami.model.errors import Unavailable
+
 if TYPE_CHECKING:
     from hami.cli.limits.check import Here, Limits, Row, Step
+    from hami.cli.limits.program import Program
     from hami.cli.limits.top import Slice
 
 SHORTEST_S = 0.5
+ALL = "all"
 
 
 class Seconds(click.FloatRange):
@@ -27,6 +33,19 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"{value} is no number.", param, ctx)
         return seconds
+
+
+class Card(click.ParamType):  # type: ignore[type-arg]
+    """A card's number, or all of them."""
+
+    name = "card"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == ALL or isinstance(value, int):
+            return value  # type: ignore[no-any-return]
+        if not str(value).isdecimal() or len(str(value)) > 4:
+            self.fail(f"{value!r} is neither a number of a card, from 0, nor {ALL}.", param, ctx)
+        return int(value)
 
 
 @click.group()
@@ -50,13 +69,19 @@ def command() -> None:
     show_default=True,
     help="Measured for, each row of time.",
 )
+@click.option(
+    "--card",
+    type=Card(),
+    metavar="NUMBER|all",
+    help="As CUDA counts cards, from 0. Default: all of a slice's, on a host the first.",
+)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
-def check(mem_mib: int | None, core_percent: int | None, seconds: float, output: str) -> None:
-    """Measure whether limits hold on the card here, in under two minutes.
+def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: int | str | None, output: str) -> None:
+    """Measure whether limits hold on the card here, in under two minutes a card.
 
-    In a container with a slice: its own limits of its first card, by programs that are started as any program there is.
-    On a host with a card: limits set by hand, each against the same program without one, with controls that must fail.
-    Needs no compiler, no CUDA toolkit and no PyTorch; uses the card fully while it runs.
+    In a container with a slice: its own limits of each of its cards, by programs that are started as any program there
+    is. On a host with cards: limits set by hand, each against the same program without one, with controls that must
+    fail. Needs no compiler, no CUDA toolkit and no PyTorch; uses the card fully while it runs.
 
     \b
     hami limits check
@@ -73,31 +98,79 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, output:
     with tempfile.TemporaryDirectory(prefix="hami-limits-") as folder:
         program = Program(native.library(native.PROBE), Path("/none"), Path(folder))
         as_started = dict(os.environ)
-        found = checks.here(program, as_started)
-        if found.held:
-            limits = told.limits(found, as_started, mem_mib, core_percent)
-            _note(f"The library is in force here: {_said(limits)}.")
-            calibration = program.probe("run", "spin", SHORTEST_S, 100_000, env=as_started)
-            program.rounds_a_ns = str(calibration.get("rounds_a_ns", 1))
-            steps = checks.held_steps(program, as_started, limits, seconds)
-        elif told.policy_here() is not None:
+        first = checks.here(program, as_started)
+        past = not first.held and told.policy_here() is not None
+        if past:
             _note("This container has a slice, and the library that should hold it to that is not in force.")
-            steps = checks.past_steps()
-        else:
-            if mem_mib is not None or core_percent is not None:
-                raise click.UsageError("--memory and --cores are for where the library is in force, and it is not here")
-            _note("The library is not in force here: it is tried with limits set by hand.")
-            program.library = native.library(native.LIMITER)
-            calibration = program.probe("run", "spin", SHORTEST_S, 100_000, env=program.environment())
-            program.rounds_a_ns = str(calibration.get("rounds_a_ns", 1))
-            steps = checks.host_steps(program, seconds)
-        rows = _run(list(steps))
+        elif not first.held and (mem_mib is not None or core_percent is not None):
+            raise click.UsageError("--memory and --cores are for where the library is in force, and it is not here")
+        numbers = _numbers(card, first)
+        cards = [first if number == 0 else checks.here(program, as_started, number) for number in numbers]
+        asked = Asked(mem_mib, core_percent, seconds, several=len(cards) > 1)
+        rows: list[Row] = []
+        unlimited: list[Unavailable] = []
+        for one in cards:
+            program.card, program.rounds_a_ns = one.index, None
+            name = f"card {one.index}: " if asked.several else ""
+            try:
+                steps = checks.past_steps() if past else _steps(program, one, as_started, asked)
+            except Unavailable as fault:
+                unlimited.append(fault)
+                steps = checks.unlimited_steps(str(fault))
+            rows += [replace(row, name=name + row.name) for row in _run(list(steps), name)]
+    if len(unlimited) == len(cards):
+        raise unlimited[0]
+    title = ", ".join(dict.fromkeys(one.card for one in cards))
     if output == "json":
         shown = [{"name": row.title, "limit": row.limit, "measured": row.measured, "ok": row.ok} for row in rows]
-        click.echo(json.dumps({"card": found.card, "driver": found.driver, "rows": shown}, indent=2))
+        click.echo(json.dumps({"card": title, "driver": first.driver, "rows": shown}, indent=2))
     else:
-        _draw_check(found, rows)
+        _draw_check(f"{title}, driver {first.driver}", rows)
     sys.exit(1 if any(row.ok is False for row in rows) else 0)
+
+
+def _numbers(card: int | str | None, first: "Here") -> "Sequence[int]":
+    """Which cards to measure. Of a slice all: each has a limit of its own."""
+    if isinstance(card, int):
+        if card >= first.cards:
+            raise click.UsageError(f"--card {card}: CUDA counts {first.cards} here, from 0")
+        return [card]
+    if card == ALL or first.held:
+        return range(first.cards)
+    if first.cards > 1:
+        _note(f"{first.cards} cards are here; this is card 0. --card NUMBER measures another, --card all each in turn.")
+    return [0]
+
+
+class Asked(NamedTuple):
+    """On the command line; `several` cards are measured."""
+
+    mem_mib: int | None
+    core_percent: int | None
+    seconds: float
+    several: bool
+
+
+def _steps(program: "Program", card: "Here", as_started: dict[str, str], asked: Asked) -> "Iterator[Step]":
+    """What there is to check of a card; its kernels' length comes first. Raises Unavailable: nothing is limited."""
+    from hami import native
+    from hami.cli.limits import check as checks
+    from hami.cli.limits import told
+
+    where = f"on card {card.index}, {card.uuid}" if asked.several else "here"
+    if card.held:
+        env = as_started | program.fixed()
+        limits = told.limits(card, as_started, asked.mem_mib, asked.core_percent)
+        _note(f"The library is in force {where}: {_said(limits)}.")
+        steps = partial(checks.held_steps, program, env, limits, asked.seconds)
+    else:
+        _note(f"The library is not in force {where}: it is tried with limits set by hand.")
+        program.library = native.library(native.LIMITER)
+        env = program.environment()
+        steps = partial(checks.host_steps, program, asked.seconds)
+    calibration = program.probe("run", "spin", SHORTEST_S, 100_000, env=env)
+    program.rounds_a_ns = str(calibration.get("rounds_a_ns", 1))
+    return steps()
 
 
 def _said(limits: "Limits") -> str:
@@ -110,7 +183,7 @@ def _note(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _run(steps: "list[Step]") -> "list[Row]":
+def _run(steps: "list[Step]", of: str) -> "list[Row]":
     """With a progress bar where somebody looks."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -120,21 +193,19 @@ def _run(steps: "list[Step]") -> "list[Row]":
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(steps))
         for step in steps:
-            progress.update(task, description=step.name)
+            progress.update(task, description=of + step.name)
             rows.append(step.run())
             progress.advance(task)
     return rows
 
 
-def _draw_check(found: "Here", rows: "list[Row]") -> None:
+def _draw_check(title: str, rows: "list[Row]") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from hami.cli.look import pictures
 
-    table = Table(
-        "check", "limit", "measured", "", title=f"{found.card}, driver {found.driver}", box=None, title_justify="left"
-    )
+    table = Table("check", "limit", "measured", "", title=title, box=None, title_justify="left")
     for row in rows:
         verdict = {True: ("holds", "green"), False: ("does not hold", "red"), None: ("not judged", "dim")}[row.ok]
         said = Text.assemble(verdict, (f"  {row.why}" if row.why else "", "dim"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 
-from hami.cli.limits.program import Answer, Program, steady
+from hami.cli.limits.program import DEVICE, Answer, Program, steady
 from hami.model.errors import Unavailable
 
 SLACK_MIB = 64
@@ -91,11 +91,15 @@ class Here:
     driver: str
     held: bool
     total_mib: int
+    index: int = 0
+    """As CUDA counts cards here."""
+    cards: int = 1
+    """How many there are."""
 
 
-def here(program: Program, env: dict[str, str]) -> Here:
+def here(program: Program, env: dict[str, str], index: int = 0) -> Here:
     """Raises Unavailable, saying what there is not: a driver, a card, or a library that lets programs use it."""
-    got = program.probe("info", env=env)
+    got = program.probe("info", env=env | {DEVICE: str(index)})
     if "error" in got:
         code, said = got.get("code"), str(got.get("stderr", "")).strip()
         reason = said.splitlines()[0] if said else str(got["error"])
@@ -108,7 +112,9 @@ def here(program: Program, env: dict[str, str]) -> Here:
                 f"no room to measure: the limit of memory, or the card, has none left for a context ({reason})"
             )
         raise Unavailable(f"CUDA is refused here: {got['error']} says {code} ({reason})")
-    return Here(got["card"], got["uuid"], got["driver"], bool(got["hooked"]), got["total_mib"])
+    return Here(
+        got["card"], got["uuid"], got["driver"], bool(got["hooked"]), got["total_mib"], index, got.get("cards", 1)
+    )
 
 
 # ---- where the library is in force ----
@@ -150,6 +156,11 @@ def past_steps() -> Iterator[Step]:
     """Where there is a policy and no library: nothing holds, whatever limits set by hand would show."""
     why = "programs here run past libvgpu.so: is it in /etc/ld.so.preload, and can this C library load it?"
     yield Step("library in force", lambda: Row("library in force", 1, 0, False, "", why))
+
+
+def unlimited_steps(why: str) -> Iterator[Step]:
+    """Of a card without a limit beside others that have one."""
+    yield Step("no limit", lambda: Row("no limit", None, None, None, "", why))
 
 
 # ---- on a host ----

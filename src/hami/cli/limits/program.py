@@ -23,6 +23,8 @@ STAY = ("heap", "fifo")
 """Those that take for as long as the context is there: nothing can be given back and taken again."""
 OURS = ("CUDA_DEVICE_", "CUDA_TASK_PRIORITY", "GPU_CORE_UTILIZATION_POLICY", "LD_PRELOAD")
 """Variables that set a limit by hand: none of them is passed on by accident."""
+DEVICE = "PROBE_DEVICE"
+"""Which card it uses, as CUDA counts them; the first where it is not set."""
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Program:
     """Folder of the simulated libraries, where they are not on the loader's path anyway."""
     rounds_a_ns: str | None = None
     """How much work a nanosecond is, measured once: then all runs do the same."""
+    card: int | None = None
 
     def environment(self, limit: int | None = None, memory: str | None = None, tenant: str = "one") -> dict[str, str]:
         """With `limit` or `memory` the library is preloaded, and holds whatever the container is held to by itself."""
@@ -52,7 +55,8 @@ class Program:
         return env
 
     def fixed(self) -> dict[str, str]:
-        return {"PROBE_ROUNDS_A_NS": self.rounds_a_ns} if self.rounds_a_ns else {}
+        rounds = {"PROBE_ROUNDS_A_NS": self.rounds_a_ns} if self.rounds_a_ns else {}
+        return rounds if self.card is None else {**rounds, DEVICE: str(self.card)}
 
     def start(self, *words: object, env: dict[str, str]) -> "subprocess.Popen[str]":
         command = [str(word) for word in words]

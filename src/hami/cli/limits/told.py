@@ -20,7 +20,7 @@ POLICY = Path(POLICY_PATH)
 def limits(
     found: Here, env: Mapping[str, str], mem_mib: int | None, core_percent: int | None, path: Path = POLICY
 ) -> Limits:
-    """Of the first card. What was asked for wins. Raises Unavailable: nothing is limited here."""
+    """Of a card. What was asked for wins. Raises Unavailable: nothing is limited here."""
     policy = policy_here(path)
     told = _by_hand(found, env) if policy is None else _of(policy, found.uuid)
     percent = told.core_percent if core_percent is None else core_percent
@@ -63,7 +63,7 @@ def _of(policy: LibraryPolicy, uuid: str) -> Limits:
 
 def _by_hand(found: Here, env: Mapping[str, str]) -> Limits:
     def value(name: str) -> str:
-        return env.get(f"{name}_0") or env.get(name) or ""
+        return env.get(f"{name}_{found.index}") or env.get(name) or ""
 
     size = value("CUDA_DEVICE_MEMORY_LIMIT")
     memory = _mib(size) if size else None
