@@ -76,7 +76,7 @@ API CUresult cuMipmappedArrayCreate(CUmipmappedArray *out, const CUDA_ARRAY3D_DE
 
 API CUresult cuArrayDestroy(CUarray handle)
 {
-    return array_end((uint64_t)(uintptr_t)handle, A_ARRAY);
+    return fake_fails("cuArrayDestroy") ? CUDA_ERROR_INVALID_VALUE : array_end((uint64_t)(uintptr_t)handle, A_ARRAY);
 }
 
 API CUresult cuMipmappedArrayDestroy(CUmipmappedArray handle)

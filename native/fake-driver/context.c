@@ -12,6 +12,7 @@ enum { CONTEXT_MIB = 480 };
 
 static fake_context *primaries[SIM_LIVE_CARDS];
 static int primary_users[SIM_LIVE_CARDS];
+static _Atomic bool primary_made[SIM_LIVE_CARDS]; /* and not still being made */
 static __thread fake_context *current;
 
 fake_context *fake_current(void)
@@ -32,6 +33,12 @@ void fake_end_slowly(void)
     const char *ms = getenv("FAKE_CUDA_SLOW_END_MS");
     if (ms != NULL)
         usleep((useconds_t)(1000 * atoi(ms)));
+}
+
+bool fake_fails(const char *name)
+{
+    const char *failing = getenv("FAKE_CUDA_FAILS");
+    return failing != NULL && strcmp(failing, name) == 0;
 }
 
 static fake_context *ended; /* their places are the next ones' */
@@ -70,7 +77,7 @@ API CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, in
 {
     NEED_CARD(device);
     *flags = 0;
-    *active = primaries[device] != NULL;
+    *active = primaries[device] != NULL && primary_made[device];
     return CUDA_SUCCESS;
 }
 
@@ -85,8 +92,10 @@ API CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
         *out = primaries[device];
     }
     pthread_mutex_unlock(&fake_lock);
-    if (first)
+    if (first) {
         take_time();
+        primary_made[device] = true;
+    }
     return result;
 }
 
@@ -100,6 +109,7 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
     if (there && --primary_users[device] == 0) {
         end_context(primaries[device]);
         primaries[device] = NULL;
+        primary_made[device] = false;
     }
     pthread_mutex_unlock(&fake_lock);
     return there ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
@@ -113,6 +123,7 @@ API CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
     if (primaries[device] != NULL)
         end_context(primaries[device]);
     primaries[device] = NULL;
+    primary_made[device] = false;
     primary_users[device] = 0;
     pthread_mutex_unlock(&fake_lock);
     return CUDA_SUCCESS;
@@ -153,7 +164,7 @@ API CUresult cuVDPAUCtxCreate_v2(CUcontext *out, unsigned int flags, CUdevice de
 
 API CUresult cuCtxDestroy_v2(CUcontext context)
 {
-    if (context == NULL)
+    if (context == NULL || fake_fails("cuCtxDestroy_v2"))
         return CUDA_ERROR_INVALID_CONTEXT;
     cuCtxSynchronize();
     pthread_mutex_lock(&fake_lock);
@@ -251,7 +262,18 @@ static int64_t global_bytes(const char *image)
 
 static fake_module *unloaded; /* likewise */
 
-static CUresult load(void **out, const void *image)
+static CUresult take_late(fake_module *module)
+{
+    pthread_mutex_lock(&fake_lock);
+    const bool fits = fake_take(module->card, module->late);
+    if (fits) {
+        module->bytes += module->late;
+        module->late = 0;
+    }
+    return fake_leave(fits ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY);
+}
+
+static CUresult load(void **out, const void *image, bool late)
 {
     long long mib = 0;
     if (current == NULL)
@@ -264,6 +286,10 @@ static CUresult load(void **out, const void *image)
     *module = (fake_module){0};
     module->bytes = 2 * MIB + (memcmp(image, ELFMAG, SELFMAG) == 0 ? global_bytes(image) : mib * MIB);
     module->card = current->device;
+    if (late) {
+        module->late = module->bytes;
+        module->bytes = 0;
+    }
     const bool fits = fake_take(module->card, module->bytes);
     if (!fits) {
         module->next = unloaded;
@@ -297,11 +323,13 @@ static CUresult unload(fake_module *module)
 
 API CUresult cuModuleLoadData(CUmodule *out, const void *image)
 {
-    return load((void **)out, image);
+    return load((void **)out, image, false);
 }
 
 API CUresult cuModuleUnload(CUmodule module)
 {
+    if (fake_fails("cuModuleUnload"))
+        return CUDA_ERROR_INVALID_VALUE;
     return unload((fake_module *)module);
 }
 
@@ -309,7 +337,13 @@ API CUresult cuLibraryLoadData(CUlibrary *out, const void *code, int *jit, void 
                                int *options, void **values, unsigned int count)
 {
     (void)jit, (void)jit_values, (void)jit_count, (void)options, (void)values, (void)count;
-    return load((void **)out, code);
+    return load((void **)out, code, getenv("FAKE_CUDA_LAZY") != NULL);
+}
+
+API CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
+{
+    *out = (CUmodule)(void *)library;
+    return take_late((fake_module *)(void *)library);
 }
 
 API CUresult cuLibraryUnload(CUlibrary library)
@@ -335,7 +369,7 @@ API CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *n
     return CUDA_SUCCESS;
 }
 
-/* FAKE_CUDA_LAZY: functions are loaded when they are asked or launched. */
+/* FAKE_CUDA_LAZY: libraries are loaded when their module is asked for, functions when they are asked or launched. */
 API CUresult cuFuncIsLoaded(int *state, CUfunction function)
 {
     *state = getenv("FAKE_CUDA_LAZY") == NULL || ((const fake_function *)function)->loaded;

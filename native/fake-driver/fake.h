@@ -1,7 +1,7 @@
 /*
  * A simulated CUDA driver: libcuda.so.1 for machines without a card.
  *
- * device.c has cards, context.c contexts and modules, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
+ * device.c has cards, context.c contexts and modules, green.c parts of contexts, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
  * memory, ipc.c that of another process; queue.c streams, events and their time, launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us
  * ends 5 us after it could start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
  * its first parameter points to, every other for 2 us. FAKE_CUDA_BUSY: says at its end for how long the first card was busy with it. Knows nothing of the library that is tested on it.
@@ -44,6 +44,7 @@ typedef struct CUctx_st {
     int64_t bytes;
     int64_t local; /* bytes a thread, beyond the first KiB */
     size_t limits[16];
+    int references; /* beyond its maker's */
     struct CUctx_st *below; /* on this thread's stack */
 } fake_context;
 
@@ -85,6 +86,9 @@ extern pthread_mutex_t fake_unmapping;
 /* FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer. */
 void fake_end_slowly(void);
 
+/* FAKE_CUDA_FAILS: the one function that fails, as long as the variable is there. */
+bool fake_fails(const char *name);
+
 /* Takes bytes of a card, false when it has not that much left; negative gives back. Under the lock. */
 bool fake_take(int card, int64_t bytes);
 
@@ -111,6 +115,7 @@ typedef struct CUfunc_st {
 
 typedef struct CUmod_st {
     int64_t bytes;
+    int64_t late; /* bytes that it takes once it is loaded */
     int card;
     fake_function *functions;
     struct CUmod_st *next; /* of those that were unloaded */

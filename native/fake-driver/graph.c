@@ -176,6 +176,25 @@ API CUresult cuGraphMemAllocNodeGetParams(CUgraphNode node, CUDA_MEM_ALLOC_NODE_
     return CUDA_SUCCESS;
 }
 
+/* Of what it is given, the function alone, which is first. */
+API CUresult cuGraphAddKernelNode_v2(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count, const void *params)
+{
+    (void)before, (void)count;
+    struct node *n = fake_add_node(g, CU_GRAPH_NODE_TYPE_KERNEL, 0);
+    memcpy(&n->function, params, sizeof n->function);
+    *out = (CUgraphNode)n;
+    return CUDA_SUCCESS;
+}
+
+enum { KERNEL_PARAMS_BYTES = 72 };
+
+API CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode node, void *out)
+{
+    memset(out, 0, KERNEL_PARAMS_BYTES);
+    memcpy(out, &((struct node *)node)->function, sizeof(void *));
+    return CUDA_SUCCESS;
+}
+
 API CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph g, unsigned long long flags)
 {
     (void)flags;
@@ -204,6 +223,26 @@ API CUresult cuGraphExecNodeSetParams(CUgraphExec exec, CUgraphNode node, void *
     return cuGraphExecKernelNodeSetParams_v2(exec, node, (const char *)params + 16);
 }
 
+/* The nodes are the other graph's from then on. */
+API CUresult cuGraphExecUpdate_v2(CUgraphExec exec, CUgraph g, void *result)
+{
+    (void)result;
+    ((struct CUgraph_st *)exec)->list = g->list;
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphExecUpdate(CUgraphExec exec, CUgraph g, CUgraphNode *error, int *result)
+{
+    (void)error;
+    return cuGraphExecUpdate_v2(exec, g, result);
+}
+
+API CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec exec, CUgraphNode node, CUgraph child)
+{
+    (void)node;
+    return cuGraphExecUpdate_v2(exec, child, NULL);
+}
+
 API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
 {
     (void)handle;
@@ -217,15 +256,22 @@ API CUresult cuGraphUpload(CUgraphExec exec, CUstream handle)
     return fake_leave(CUDA_SUCCESS);
 }
 
+static bool have_local(const struct CUgraph_st *g)
+{
+    pthread_mutex_lock(&fake_lock);
+    bool have = g->replaced == NULL || fake_local(g->replaced);
+    for (const struct node *n = g->list; have && n != NULL; n = n->next)
+        have = n->function == NULL || fake_local(n->function);
+    pthread_mutex_unlock(&fake_lock);
+    return have;
+}
+
 API CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle)
 {
     const struct CUgraph_st *g = (const struct CUgraph_st *)exec;
     CUresult result = cuGraphUpload(exec, handle);
-    if (result == CUDA_SUCCESS && g->replaced != NULL) {
-        pthread_mutex_lock(&fake_lock);
-        result = fake_local(g->replaced) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-        pthread_mutex_unlock(&fake_lock);
-    }
+    if (result == CUDA_SUCCESS && !have_local(g))
+        result = CUDA_ERROR_OUT_OF_MEMORY;
     if (result == CUDA_SUCCESS && g->passing > 0) {
         pthread_mutex_lock(&fake_lock);
         result = has_passing(handle, g->passing) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
@@ -241,6 +287,8 @@ API CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream handle)
 
 API CUresult cuGraphExecDestroy(CUgraphExec exec)
 {
+    if (fake_fails("cuGraphExecDestroy"))
+        return CUDA_ERROR_INVALID_VALUE;
     free(exec);
     return CUDA_SUCCESS;
 }

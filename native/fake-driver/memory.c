@@ -139,7 +139,7 @@ API CUresult cuMemFree_v2(CUdeviceptr address)
         return CUDA_SUCCESS;
     ENTER;
     (void)context;
-    return fake_leave(free_any(address));
+    return fake_leave(fake_fails("cuMemFree_v2") ? CUDA_ERROR_INVALID_VALUE : free_any(address));
 }
 
 enum { HOST_PLACES = 1024 };

@@ -57,6 +57,7 @@ struct node {
     int64_t bytes;
     int card;
     struct CUgraph_st *child;
+    const fake_function *function; /* of a kernel that was put in, not captured */
     struct node *next;
 };
 

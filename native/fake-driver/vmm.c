@@ -33,7 +33,7 @@ API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
     pthread_mutex_lock(&fake_lock);
     struct alloc *entry = fake_live_alloc(handle, A_VMM);
-    if (entry == NULL)
+    if (entry == NULL || fake_fails("cuMemRelease"))
         return fake_leave(CUDA_ERROR_INVALID_VALUE);
     fake_unhold(entry);
     return fake_leave(CUDA_SUCCESS);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -70,8 +71,10 @@ static void be_neighbour(shared_page *page)
 static pid_t begin(int seed)
 {
     const pid_t child = fork();
-    if (child == 0)
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it would go on for ever */
         live(seed);
+    }
     if (child < 0)
         fail("fork", 0);
     return child;

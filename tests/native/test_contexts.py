@@ -1,9 +1,17 @@
 """Contexts that end while the library measures in them."""
 
+import sys
+import time
+
 import pytest
 
 from .conftest import Container
-from .test_ways_round import tried
+from .node import Node, node
+from .test_ways_round import START, tried
+
+__all__ = ["node"]
+
+MIB = 1 << 20
 
 ENDS = """
 import time
@@ -135,6 +143,33 @@ print(cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None))
 def test_local_memory_is_held_to_the_limit_in_the_seventieth_context_too(container: Container) -> None:
     """1848 MiB of the card are left for it, and not of the limit."""
     assert tried(container, MANY, CUDA_DEVICE_MEMORY_LIMIT="35g") == "2"
+
+
+RESET = """
+import time
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+others = [c_void_p(), c_void_p()]
+for each in others:
+    assert cuda.cuCtxCreate_v2(byref(each), 0, 0) == 0
+assert cuda.cuDevicePrimaryCtxReset_v2(0) == 0
+print(cuda.cuDevicePrimaryCtxRelease_v2(0), flush=True)
+time.sleep(60)
+"""
+
+
+def test_who_releases_a_context_that_was_reset_gives_nothing_back_again(node: Node) -> None:
+    """NVML would set the sum right, as bytes that nobody can explain."""
+    policy = node.grant("a")
+    node.start_agent(nvml=True)
+    process = node.start(policy, sys.executable, "-c", START + RESET)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "201\n"
+    labels = {"pod": "a", "vdevice_index": "0"}
+    node.until(lambda: node.value("hami_vgpu_memory_shown_bytes", **labels) == 960 * MIB, "NVML's view")
+    time.sleep(1.5)
+    assert node.value("hami_vgpu_memory_used_bytes", **labels) == 960 * MIB
+    assert node.value("hami_vgpu_memory_context_bytes", **labels) == 960 * MIB
 
 
 OF_PICTURES = """

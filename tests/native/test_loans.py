@@ -12,6 +12,7 @@ from subprocess import Popen
 import pytest
 
 from .conftest import Container
+from .test_ways_round import tried
 
 MIB = 1024
 LIMIT = {"CUDA_DEVICE_MEMORY_LIMIT": "8g"}
@@ -119,6 +120,39 @@ def test_what_another_container_made_is_charged_by_nvml_within_a_second_of_its_e
     had, _ = held(borrower)
     assert had[5] < MIB
     assert min(had[-10:]) >= MIB
+
+
+TWICE = """
+import subprocess, time
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def used():
+    left, total = c_size_t(), c_size_t()
+    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
+    return (total.value - left.value) // MIB
+lends = [sys.argv[1], "lend", "ipc", "1024", "keep", "60"]
+with subprocess.Popen(lends, stdout=subprocess.PIPE, text=True) as maker:
+    class Handle(ctypes.Structure):
+        _fields_ = [("bytes", ctypes.c_char * 64)]
+    handle = Handle.from_buffer_copy(bytes.fromhex(maker.stdout.readline().split('"')[5]))
+    address, again = c_uint64(), c_uint64()
+    assert cuda.cuIpcOpenMemHandle_v2(byref(address), handle, 1) == 0
+    assert cuda.cuIpcOpenMemHandle_v2(byref(again), handle, 1) == 0 and again.value == address.value
+    maker.kill()
+    maker.communicate()
+time.sleep(1.6)  # the watch of each second has seen it
+told = [used()]
+for _ in range(2):
+    assert cuda.cuIpcCloseMemHandle(address) == 0
+    told.append(used())
+print(*told)
+"""
+
+
+def test_a_handle_that_is_opened_twice_is_paid_for_once_and_until_it_is_closed_twice(
+    container: Container, blind: dict[str, str]
+) -> None:
+    assert tried(container, TWICE, container.tools.folder / "probe", **blind) == "1024 1024 0"
 
 
 def test_nvml_and_the_ledger_do_not_charge_it_twice(container: Container) -> None:

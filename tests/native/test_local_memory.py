@@ -100,6 +100,41 @@ print(replace(large), cuda.cuGraphLaunch(exec, stream), replace(small), cuda.cuG
 """
 
 
+BUILT = f"""
+module, stream = load(), c_void_p()
+small, large = function(module, b"small"), function(module, {TOO_LARGE})
+def graph(found, inside=False):
+    made, params = c_void_p(), struct.pack("<Q7I4xQQQQ", found.value, 1, 1, 1, 32, 1, 1, 0, 0, 0, 0, 0)
+    assert cuda.cuGraphCreate(byref(made), 0) == 0
+    assert cuda.cuGraphAddKernelNode_v2(byref(c_void_p()), made, None, c_size_t(0), params) == 0
+    if inside:
+        outer = c_void_p()
+        assert cuda.cuGraphCreate(byref(outer), 0) == 0
+        assert cuda.cuGraphAddChildGraphNode(byref(c_void_p()), outer, None, c_size_t(0), made) == 0
+        return outer
+    return made
+def instantiate(made):
+    run = c_void_p()
+    return cuda.cuGraphInstantiateWithFlags(byref(run), made, c_uint64(0)), run
+run = instantiate(graph(small))[1]
+ways = {{"instantiated": lambda found: instantiate(graph(found))[0],
+        "inside": lambda found: instantiate(graph(found, True))[0],
+        "update": lambda found: cuda.cuGraphExecUpdate_v2(run, graph(found), None),
+        "update of old": lambda found: cuda.cuGraphExecUpdate(run, graph(found), None, None),
+        "update inside": lambda found: cuda.cuGraphExecUpdate_v2(run, graph(found, True), None),
+        "child": lambda found: cuda.cuGraphExecChildGraphNodeSetParams(run, None, graph(found))}}
+way = ways[sys.argv[1]]
+print(way(large), cuda.cuGraphLaunch(run, stream), way(small), cuda.cuGraphLaunch(run, stream))
+"""
+
+
+@pytest.mark.parametrize("how", ["instantiated", "inside", "update", "update of old", "update inside", "child"])
+def test_a_function_of_a_graph_that_was_built_and_not_captured_is_held_to_the_limit(
+    container: Container, how: str
+) -> None:
+    assert tried(container, MODULES + BUILT, how) == "2 0 0 0"
+
+
 @pytest.mark.parametrize("how", ["kernel", "node"])
 def test_a_function_that_takes_anothers_place_in_an_executable_graph_is_held_to_the_limit(
     container: Container, how: str

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -267,6 +268,7 @@ void kills(const char *path, int count)
             end(*victim);
         *victim = fork();
         if (*victim == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* whoever is told to stop these tests stops all of them */
             open_ledger(path);
             storm_thread(NULL);
             _exit(0);
