@@ -6,7 +6,7 @@ several stay out, others no more important are tried in their place, for fewer m
 card instead of four that share one. `cost` says which is less; the search is exact up to a bound.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import combinations, islice
 
 from msgspec import Struct
@@ -53,10 +53,15 @@ def victims(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> tuple[Holde
 
 
 def searching(
-    ask: Ask, node: NodeState, holders: Iterable[Holder], most: Cost | None = None
+    ask: Ask,
+    node: NodeState,
+    holders: Iterable[Holder],
+    most: Cost | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Steps[tuple[Holder, ...] | None]:
     """`victims`, an exact look a step. What costs more than `most` is of no use: where nothing costs as little, the
-    first that makes room is good enough an answer."""
+    first that makes room is good enough an answer. So it is, none of it superfluous, from when `enough` says that the
+    time for anything cheaper is over."""
     if _fits(ask, node):
         return ()
     lower = [holder for holder in holders if holder.priority < ask.priority and holder.charges]
@@ -76,7 +81,7 @@ def searching(
     broken, highest, *_ = cost(found)
     if most is not None and broken == most[0] == 0 and highest > most[1]:
         return found  # none less important than the highest of them would do
-    return (yield from _cheapest(ask, node, lower, found, most))
+    return (yield from _cheapest(ask, node, lower, found, most=most, enough=enough))
 
 
 def makes_room(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> bool:
@@ -97,14 +102,20 @@ def cost(evicted: Collection[Holder]) -> Cost:
 
 
 def _cheapest(
-    ask: Ask, node: NodeState, lower: Sequence[Holder], found: tuple[Holder, ...], most: Cost | None
+    ask: Ask,
+    node: NodeState,
+    lower: Sequence[Holder],
+    found: tuple[Holder, ...],
+    *,
+    most: Cost | None,
+    enough: Callable[[], bool],
 ) -> Steps[tuple[Holder, ...]]:
     """`found`, or a choice of the same size or smaller that costs less, and no more than `most`."""
     highest = max((one.protected, one.priority) for one in found)
     able = sorted((one for one in lower if (one.protected, one.priority) <= highest), key=_importance)
     best, below, tried = found, cost(found), 0
     for number, group in enumerate(islice(_groups(ask, node, able, len(found)), LOOKED_AT)):
-        if len(group) > len(best) or tried == TRIED:
+        if len(group) > len(best) or tried == TRIED or enough():
             break
         if number % A_STEP == 0:
             yield

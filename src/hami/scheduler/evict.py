@@ -31,6 +31,7 @@ from hami.plan.steps import Steps
 from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn
 from hami.scheduler.engine import Engine
 from hami.scheduler.nominate import Nomination, note
+from hami.scheduler.shares import Shares
 from hami.scheduler.unhurried import unhurried
 from hami.scheduler.waiting import Waiter
 from hami.wire.annotations import NOMINATED
@@ -49,6 +50,8 @@ OVERDUE = 10.0
 """Seconds after the end of its grace in which a pod that is being deleted is still expected to go."""
 ROUND_S = 5.0
 """Seconds after which no more waiters are looked at in a round: who came meanwhile may be more important."""
+CHOOSING_S = 2.0
+"""Seconds for one choice, pauses and all: a node has its share of them, and no further one is looked at after."""
 PAUSE = 1.0
 """Times what it works: half of the loop at most."""
 BUDGET_AGAIN = 10.0
@@ -156,6 +159,7 @@ class Evictor:
     def _choosing(self, ask: Ask, offered: Sequence[str]) -> Steps[Choice | None]:
         best: tuple[tuple[int, int, int, int], str, Choice] | None = None
         looked, evicted = 0, self._evicted()
+        shares = Shares(self._engine.clock, CHOOSING_S, min(len(offered), LOOKED_AT))
         ask = self._engine.ledger.within_quota(ask)  # for one that its quota keeps out nobody has to go
         for name in map(NodeName, offered):
             yield
@@ -164,11 +168,11 @@ class Evictor:
             if state is None or state.problem is not None or not (lower or going):
                 continue
             state = self._to_come(ask, state, going)
-            found = yield from searching(ask, state, lower, best[0] if best else None)
+            found = yield from searching(ask, state, lower, best[0] if best else None, shares.next())
             if found is not None and (best is None or (cost(found), name) < best[:2]):
                 best = (cost(found), name, Choice(name, found))
             looked += 1
-            if looked == LOOKED_AT:
+            if looked == LOOKED_AT or (best and shares.over):
                 break
         return best[2] if best else None
 

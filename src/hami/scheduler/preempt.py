@@ -6,7 +6,7 @@ are left as they are; where more of lower priority must go, they are added; wher
 nothing helps, the node is no candidate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hami.model.ask import Ask
 from hami.model.errors import Malformed
@@ -15,15 +15,21 @@ from hami.plan.preempt import Holder, searching
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 from hami.scheduler.engine import Engine
+from hami.scheduler.shares import Shares
 from hami.scheduler.unhurried import unhurried
 from hami.wire import extender
 from hami.wire.extender import MetaPod, MetaVictims
+
+SECONDS = 1.0
+"""For all nodes of a call: the search on one ends after its share of them with what it has, and when they have passed
+no further node is looked at, unless none was found yet."""
 
 
 async def answer(engine: Engine, body: bytes) -> bytes:
     """One /preempt call, body to body. Raises `Malformed`: this answer has no field for an error.
 
-    There may be a hundred nodes of a tenth of a second each; whoever knocks meanwhile comes in after a millisecond.
+    There may be a hundred nodes of a tenth of a second each, and kube-scheduler waits: after `SECONDS` it gets what
+    there is. Whoever else knocks comes in after a millisecond.
     """
     args = extender.decode_preempt(body)
     if args.pod is None:
@@ -39,17 +45,23 @@ async def answer(engine: Engine, body: bytes) -> bytes:
 
 
 def _enough(engine: Engine, ask: Ask, candidates: Mapping[str, MetaVictims]) -> Steps[dict[str, MetaVictims]]:
-    found = {}
+    found: dict[str, MetaVictims] = {}
+    shares = Shares(engine.clock, SECONDS, len(candidates))
     for node, chosen in candidates.items():
         yield
-        more = yield from with_cards(engine, ask, NodeName(node), chosen)
+        if found and shares.over:
+            break
+        more = yield from with_cards(engine, ask, NodeName(node), chosen, shares.next())
         if more is not None and more.pods:  # a node without a victim would be a fault, and the end of the attempt
             found[node] = more
     return found
 
 
-def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) -> Steps[MetaVictims | None]:
-    """The victims that make room on the node's cards too; None where there are none. Changes nothing."""
+def with_cards(
+    engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims, enough: Callable[[], bool]
+) -> Steps[MetaVictims | None]:
+    """The victims that make room on the node's cards too; None where there are none. Nothing cheaper is looked for once
+    there was time `enough`. Changes nothing."""
     state = engine.ledger.node(node)
     if state is None:
         return None
@@ -57,7 +69,7 @@ def with_cards(engine: Engine, ask: Ask, node: NodeName, chosen: MetaVictims) ->
     gone = {PodUid(pod.uid) for pod in pods}
     holders = holders_on(engine, node)
     left = [one for one in holders if one.pod.uid not in gone]
-    more = yield from searching(ask, without(state, holders, gone), left)
+    more = yield from searching(ask, without(state, holders, gone), left, enough=enough)
     if more is None:
         return None
     return MetaVictims([*pods, *(MetaPod(one.pod.uid) for one in more)], chosen.pdb_violations)

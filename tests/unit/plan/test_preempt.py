@@ -144,17 +144,11 @@ def test_fewer_that_are_more_important_are_no_better() -> None:
     assert uids(victims(ask(mem=8000), full(*four, whole), [*four, whole])) == ["a", "b", "c", "d"]
 
 
-def test_no_choice_of_victims_costs_less() -> None:
-    """Against every choice there is: several cards, slices over two cards, containers, policies. Many small cases, the
-    same each time."""
-    for seed in range(1500):
-        cheapest(seed)
-
-
-def cheapest(seed: int) -> None:
+def some_case(seed: int) -> tuple[Ask, NodeState, list[Holder]]:
+    """Several cards, slices over two cards, containers, policies; small, so that every choice can be tried."""
     random = Random(seed)
     cards = [f"d{index}" for index in range(random.randint(1, 3))]
-    state, holders = node(*(used(name, mem_mib=9, slots=4) for name in cards)), []
+    state, holders = node(*(used(name, mem_mib=9, slots=4) for name in cards)), list[Holder]()
     for number in range(random.randrange(8)):
         on = random.sample(cards, min(len(cards), random.choice((1, 1, 2))))
         size = Charge(CardId("x"), 1, random.choice((1, 2, 3, 6)), random.choice((0, 20, 40)))
@@ -167,22 +161,69 @@ def cheapest(seed: int) -> None:
     wanted += [want(3, cores=10)] * random.choice((0, 0, 1))
     policy = random.choice((("spread",), ("binpack",), ("mutex",)))
     asked = replace(pod(*map(app, wanted), cards=policy), priority=random.choice((0, 1, 2, 9)))
-    found = victims(asked, state, holders)
+    return asked, state, holders
+
+
+def able(asked: Ask, state: NodeState, holders: Sequence[Holder]) -> list[tuple[Holder, ...]]:
+    """Every choice of victims that makes room."""
     lower = [one for one in holders if one.priority < asked.priority]
     choices = [part for size in range(len(lower) + 1) for part in combinations(lower, size)]
-    able = [part for part in choices if makes_room(asked, state, part)]
-    assert (found is None) == (not able)
-    if found is not None:
-        least = min(map(cost, able))
-        assert cost(found) == least
-        assert makes_room(asked, state, found)
-        for most in {least, *map(cost, able)}:  # beside another node that costs so much
+    return [part for part in choices if makes_room(asked, state, part)]
+
+
+def test_no_choice_of_victims_costs_less() -> None:
+    """Against every choice there is, in many small cases, the same each time."""
+    more_than_one = 0
+    for seed in range(1500):
+        asked, state, holders = some_case(seed)
+        found, choices = victims(asked, state, holders), able(asked, state, holders)
+        assert (found is None) == (not choices), seed
+        if found is not None:
+            assert makes_room(asked, state, found), seed
+            assert cost(found) == min(map(cost, choices)), seed
+            more_than_one += len(found) > 1
+    assert more_than_one > 50
+
+
+def test_beside_another_node_the_answer_is_the_same_where_it_costs_no_more() -> None:
+    compared = 0
+    for seed in range(1500):
+        asked, state, holders = some_case(seed)
+        prices = set(map(cost, able(asked, state, holders)))
+        for most in prices:
             bounded = finish(searching(asked, state, holders, most))
-            assert bounded is not None
-            assert cost(bounded) == least
+            assert bounded is not None, seed
+            assert cost(bounded) == min(prices), seed
+            compared += len(prices) > 1
         dearer = finish(searching(asked, state, holders, (0, LOWEST, 0, 0)))
-        assert dearer is not None
-        assert makes_room(asked, state, dearer)
+        assert (dearer is None) == (not prices), seed
+        assert dearer is None or makes_room(asked, state, dearer), seed
+    assert compared > 1000
+
+
+@pytest.mark.parametrize("looks", [0, 1, 5])
+def test_when_the_time_is_over_the_answer_makes_room_and_nobody_in_it_could_stay(looks: int) -> None:
+    dearer = 0
+    for seed in range(400):
+        asked, state, holders = some_case(seed)
+        left = iter([False] * looks)
+        found = finish(searching(asked, state, holders, enough=lambda left=left: next(left, True)))
+        choices = able(asked, state, holders)
+        assert (found is None) == (not choices), seed
+        if found:
+            assert makes_room(asked, state, found), seed
+            parts = combinations(found, len(found) - 1)
+            assert not any(makes_room(asked, state, part) for part in parts), seed
+            dearer += cost(found) > min(map(cost, choices))
+    assert dearer > 0 or looks > 1, "there was something left to look for"
+
+
+def test_what_was_found_until_the_time_was_over_counts() -> None:
+    state, holders = small_ones_and_a_whole_one()
+    for looks, gone in ((0, 4), (4, 4), (5, 1), (50, 1)):
+        left = iter([False] * looks)
+        found = finish(searching(ask(mem=8000), state, holders, enough=lambda left=left: next(left, True)))
+        assert len(found or ()) == gone
 
 
 def test_instances_are_given_back_for_the_least_too() -> None:

@@ -13,7 +13,7 @@ from hami.model.ask import Ask
 from hami.model.errors import Bug
 from hami.model.ids import PodUid
 from hami.scheduler import preempt
-from hami.scheduler.evict import BUDGET_AGAIN, ROUND_S
+from hami.scheduler.evict import BUDGET_AGAIN, CHOOSING_S, ROUND_S
 from hami.scheduler.records import quota_record
 from hami.wire.objects import Pod, ResourceQuota
 
@@ -53,6 +53,29 @@ async def test_only_nodes_that_kube_scheduler_offered_are_looked_at(scene: Scene
     scene.holder("on-b", 8000, 0, node="b")
     scene.waits("vip", 6000, 10, "a")
     assert await scene.evicted() == ["on-a"]
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(0.0, "on-b"), (CHOOSING_S, "on-a")])
+async def test_when_the_time_for_one_pod_is_over_the_best_so_far_is_taken(
+    scene: Scene, seconds: float, gone: str
+) -> None:
+    """Each look at the clock takes so long. On the node before them, who may go does not make room enough."""
+    scene.holder("peer", 8000, 10)
+    scene.holder("little", 1000)
+    for node, priority in (("b", 0), ("a-first", 5)):
+        scene.stage.node(node, mem=10000)
+        scene.holder(f"on-{node[0]}", 8000, priority, node=node)
+    scene.waits("vip", 6000, 10, "a", "a-first", "b")
+    choice = scene.stage.engine.waiting.get(PodUid("uid-vip"))
+
+    def clock() -> float:
+        scene.stage.now += seconds
+        return float(scene.stage.now)
+
+    object.__setattr__(scene.stage.engine, "clock", clock)
+    found = await scene.evictor.choose(choice.ask, choice.offered)
+    assert found is not None
+    assert [victim.pod.name for victim in found.victims] == [gone]
 
 
 async def test_the_node_where_least_is_lost_is_taken(scene: Scene) -> None:

@@ -13,8 +13,8 @@ from hami.scheduler.records import pod_record, quota_record
 from hami.wire.objects import Pod, ResourceQuota
 
 
-def holder(stage: Any, name: str, mem: int, priority: int = 0, node: str = "a") -> None:
-    record = {"hami.io/vgpu-devices-allocated": f"GPU-{node}-0,NVIDIA,{mem},0:;"}
+def holder(stage: Any, name: str, mem: int, priority: int = 0, *, node: str = "a", card: int = 0) -> None:
+    record = {"hami.io/vgpu-devices-allocated": f"GPU-{node}-{card},NVIDIA,{mem},0:;"}
     meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": record}
     spec = {"nodeName": node, "containers": [{"name": "c"}], "priority": priority}
     stage.ledger.set_pod(pod_record(msgspec.convert({"metadata": meta, "spec": spec}, Pod), stage.engine.vendors))
@@ -92,3 +92,45 @@ def test_a_follower_offers_no_candidate_and_nonsense_is_malformed(stage: Any) ->
     assert ask(stage, {"a": []}, gpu=1) == {}
     with pytest.raises(Malformed):
         asyncio.run(preempt.answer(stage.engine, b"{}"))
+
+
+def ticking(stage: Any, seconds: float) -> None:
+    """Each look at the clock takes so long."""
+
+    def clock() -> float:
+        stage.now += seconds
+        return float(stage.now)
+
+    object.__setattr__(stage.engine, "clock", clock)
+
+
+def small_ones_beside_a_whole_one(stage: Any, node: str) -> None:
+    """A dearer choice that is found at once, and a cheaper one that has to be looked for."""
+    stage.node(node, cards=2, mem=8000)
+    for number in range(4):
+        holder(stage, f"{node}-{number}", 2000, node=node)
+    holder(stage, f"{node}-whole", 8000, node=node, card=1)
+
+
+def test_with_time_enough_the_fewest_go_on_each_node(stage: Any) -> None:
+    for node in "ab":
+        small_ones_beside_a_whole_one(stage, node)
+    assert ask(stage, {"a": [], "b": []}, gpu=1, gpumem=8000) == {"a": ["a-whole"], "b": ["b-whole"]}
+
+
+def test_a_node_that_needs_more_than_its_share_of_the_time_gives_what_makes_room(stage: Any) -> None:
+    for node in "ab":
+        small_ones_beside_a_whole_one(stage, node)
+    ticking(stage, preempt.SECONDS / 5)
+    found = ask(stage, {"a": [], "b": []}, gpu=1, gpumem=8000)
+    assert [sorted(found["a"])] == [[f"a-{number}" for number in range(4)]]
+
+
+def test_when_the_time_is_over_no_further_node_is_looked_at_but_until_one_is_found(stage: Any) -> None:
+    stage.node("full", mem=8000)
+    holder(stage, "peer", 8000, priority=10, node="full")
+    for node in "abc":
+        small_ones_beside_a_whole_one(stage, node)
+    ticking(stage, preempt.SECONDS)
+    found = ask(stage, {"full": [], "a": [], "b": [], "c": []}, gpu=1, gpumem=8000)
+    assert {node: len(gone) for node, gone in found.items()} == {"a": 4}
