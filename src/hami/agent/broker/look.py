@@ -19,9 +19,10 @@ from typing import Literal
 from msgspec import Struct
 
 from hami.agent.broker import load
+from hami.agent.broker.allowance import Allowance
 from hami.agent.broker.evader import described
 from hami.agent.broker.overtime import Overtime
-from hami.agent.broker.place import Place
+from hami.agent.broker.place import TOLD, Place
 from hami.agent.broker.process import began, pod_uid
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
@@ -98,6 +99,8 @@ class Look:
         self._clock = clock
         self._strange: dict[Key, int] = {}
         """In how many looks in a row."""
+        self._told = Allowance(*TOLD, clock())
+        """Lines of the log about pods that we have no place of."""
         self._described: dict[int, str] = {}
         self._describer = Worker("evaders")
         self._over: dict[tuple[str, str], int] = {}
@@ -224,14 +227,16 @@ class Look:
         place = one.place
         if place is None:  # no pod of ours to tell; it may be a monitor's, so it is never ended
             told = {"pod_uid": one.pod_uid, "pid": one.pid, "card": one.card, "what": what}
-            log.warning("a process of a pod without a slice uses a shared card", extra=told)
+            if self._told.take(self._clock()):
+                log.warning("a process of a pod without a slice uses a shared card", extra=told)
             return
         text = (
             f"process {one.pid} ({what}) uses card {one.card} and has not registered: it is not held to the slice; "
             + ("it is being stopped" if self._action == "stop" else "--unregistered stop would stop it")
         )
         where = {"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card, "what": what}
-        log.warning("unregistered process", extra=where)
+        if place.told.take(self._clock()):
+            log.warning("unregistered process", extra=where)
         self._tell(place.tenant.pod, "UnregisteredProcess", text)
 
     def _stop(self, pid: int, place: Place) -> None:

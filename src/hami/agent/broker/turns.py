@@ -39,13 +39,17 @@ class Turns:
         self._tenants: dict[str, int] = {}
 
     def join(self, key: str) -> int:
-        """A member's place; -1: there is none left, and the process takes no turns."""
+        """A member's place; -1: there is none left, and the process takes no turns.
+
+        A tenant may have as many as it leaves to all others: one with a thousand processes keeps nobody from his turns.
+        """
         tenant = self._tenants.get(key)
         if tenant is None:
             taken = set(self._tenants.values())
             tenant = next((one for one in range(TENANTS) if one not in taken), -1)
         member = next((one for one in range(MEMBERS) if one not in self._members), -1)
-        if tenant < 0 or member < 0:
+        own = sum(one == key for one in self._members.values())
+        if tenant < 0 or member < 0 or own >= MEMBERS - len(self._members):
             return -1
         if key not in self._tenants:
             for words in (FULL, VIRTUAL, USED):  # of who had its number: it would wait for all to have had as much

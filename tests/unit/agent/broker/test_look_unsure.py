@@ -60,6 +60,21 @@ async def test_a_process_that_outlives_its_pod_is_seen_and_not_ended(stage, tmp_
     assert made.orphaned == 0
 
 
+@pytest.mark.parametrize("whose", [0, 1])
+async def test_processes_that_come_and_go_fill_no_log_and_are_all_told_as_events(stage, tmp_path, caplog, whose):
+    """The recorder combines events; the log has ten lines, then one in ten seconds. The second pod has no slice."""
+    stage.grant("a")
+    made, told = look(stage, tmp_path)
+    for turn in range(20):
+        pids = range(100 * turn + 1, 100 * turn + 4)
+        for pid in pids:
+            process(tmp_path, pid, UID.format(whose))
+        for _ in range(PATIENCE):
+            made._judge({CARD: dict.fromkeys(pids, 1)})
+    assert len(told.reasons) == (60 if whose == 0 else 0)
+    assert len(caplog.records) == 10
+
+
 async def test_the_name_that_a_process_gives_itself_writes_no_lines_of_its_own(tmp_path):
     folder = tmp_path / "7"
     folder.mkdir()

@@ -36,11 +36,24 @@ def test_places_are_used_again(turns):
     assert (turns.join("c"), turns.tenant("c"), len(turns)) == (0, 0, 2)
 
 
-def test_a_full_page_gives_no_place_and_says_so(turns):
-    assert [turns.join("a") for _ in range(MEMBERS)] == list(range(MEMBERS))
-    assert turns.join("a") == -1
+def test_a_tenant_has_as_many_places_as_it_leaves_to_all_others(turns):
+    """Who takes no turns has the card by time slices: one with a thousand processes would do that to everybody."""
+    many = [turns.join("many") for _ in range(MEMBERS)]
+    assert many == [*range(MEMBERS // 2), *[-1] * (MEMBERS // 2)]
+    other = [turns.join("other") for _ in range(MEMBERS)]
+    assert other.count(-1) == MEMBERS - MEMBERS // 4
+    assert turns.join("late") == 3 * MEMBERS // 4
     turns.leave(17)
-    assert turns.join("a") == 17
+    assert turns.join("late") == 17
+
+
+def test_a_full_page_gives_no_place_and_says_so(turns):
+    joined = 0
+    while turns.join(f"t{joined // 8}") >= 0:
+        joined += 1
+    assert MEMBERS - joined < 8
+    turns.leave(17)
+    assert turns.join("new") == 17
 
 
 def test_no_more_tenants_than_there_is_room_for(turns):
