@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "pay/capture.h"
+#include "pay/lease.h"
 #include "price/gate.h"
 #include "prim/prim.h"
 
@@ -15,6 +16,7 @@ enum {
     DRAIN_BRISK_NS = 2 * 1000 * 1000, /* so long after the reckoned end the queue is looked at without sleep */
     FENCE_POLL_NS = 10 * 1000,
     DRAIN_MOST_NS = 100 * 1000 * 1000, /* beyond what was reckoned; then the turn is handed on all the same */
+    DRAIN_LATE_NS = 20 * 1000 * 1000, /* who does it and has not come back so long after that is not waited for */
     WAKE_NS = 60 * 1000,               /* what a sleeper takes to wake */
     LOOK_OUT_NS = 300 * 1000           /* a turn that should come now is looked out for so long without sleep, once a turn */
 };
@@ -25,12 +27,13 @@ enum {
  */
 static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
 {
-    if (atomic_exchange(&card->draining, true)) {
+    const int64_t begun_ns = hami_now_ns(), ahead_ns = reckoned_ns > begun_ns ? reckoned_ns - begun_ns : 0;
+    const int64_t lease = hami_lease_take(&card->drain_until_ns, begun_ns, ahead_ns + DRAIN_MOST_NS + DRAIN_LATE_NS);
+    if (lease == 0) {
         hami_sleep_coarse_ns(DRAIN_POLL_NS);
         return;
     }
     const bool fenced = !hami_capturing() && hami_fence(card, stream, HAMI_FENCE_TURN);
-    const int64_t begun_ns = hami_now_ns();
     const int64_t most = reckoned_ns + DRAIN_MOST_NS;
     hami_sleep_until_ns(reckoned_ns - EARLY_NS);
     while (fenced && hami_now_ns() < most && !hami_fence_passed(card, HAMI_FENCE_TURN)) {
@@ -49,7 +52,7 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
     card->pacer.had.drained_ns += over_ns - begun_ns;
     hami_turn_over(&card->pacer, over_ns);
     pthread_mutex_unlock(&card->pacing);
-    atomic_store(&card->draining, false);
+    hami_lease_end(&card->drain_until_ns, lease);
 }
 
 /* Looks out for a hand-over without sleeping. */

@@ -1,9 +1,8 @@
 /* See yield.h. */
 #include "pay/yield.h"
 
-#include <pthread.h>
-
 #include "pay/capture.h"
+#include "pay/lease.h"
 #include "price/gate.h"
 #include "prim/prim.h"
 
@@ -48,6 +47,7 @@ static void account_for_it(hami_card *card, CUstream stream)
     const int64_t begun = atomic_exchange(&card->excused_since_ns, 0);
     if (begun == 0)
         return;
+    atomic_store(&card->pause_ns, YIELD_LEAST_NS); /* whatever happens to this thread below */
     if (!hami_capturing() && hami_fence(card, stream, HAMI_FENCE_LEASH))
         pass(card, HAMI_FENCE_LEASH, hami_now_ns() + PASS_MOST_NS);
     const int64_t pause = YIELD_TIMES * (hami_now_ns() - begun);
@@ -89,10 +89,12 @@ static bool may_go(hami_card *card, CUstream stream)
  */
 static void keep_queue_short(hami_card *card, CUstream stream)
 {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static _Atomic int64_t until_ns;
     const uint32_t group = atomic_load_explicit(&card->group, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&card->grouped, 1, memory_order_relaxed) + 1 < group || hami_capturing() ||
-        pthread_mutex_trylock(&lock) != 0)
+    if (atomic_fetch_add_explicit(&card->grouped, 1, memory_order_relaxed) + 1 < group || hami_capturing())
+        return;
+    const int64_t lease = hami_lease_take(&until_ns, hami_now_ns(), 2 * (int64_t)PASS_MOST_NS);
+    if (lease == 0)
         return;
     const hami_fence_kind other = card->fence == HAMI_FENCE_LEASH ? HAMI_FENCE_LEASH_TOO : HAMI_FENCE_LEASH;
     if (hami_fence(card, stream, other))
@@ -105,7 +107,7 @@ static void keep_queue_short(hami_card *card, CUstream stream)
         atomic_store(&card->group, group / 2);
     else if (took < GROUP_NS / 2 && group < GROUP_MOST)
         atomic_store(&card->group, group == 0 ? 1 : 2 * group);
-    pthread_mutex_unlock(&lock);
+    hami_lease_end(&until_ns, lease);
 }
 
 /* Where priorities are mixed on the card: the high one leaves word that it launches, the low one yields while it does. */

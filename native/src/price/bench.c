@@ -1,8 +1,10 @@
 /* See bench.h. */
 #include "price/bench.h"
 
+#include <pthread.h>
 #include <string.h>
 
+#include "pay/lane.h"
 #include "price/gate.h"
 #include "process/log.h"
 #include "prim/prim.h"
@@ -16,9 +18,63 @@ enum {
     FIFTIES = 5
 };
 
-pthread_mutex_t hami_bench_busy = PTHREAD_MUTEX_INITIALIZER;
 hami_bench hami_benches[HAMI_BENCHES];
-static uint32_t last_ticket;
+
+static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(const void *) owner; /* thread that has it, by something of its own */
+static int owner_stay;              /* of that thread, to be restored; */
+static sigset_t owner_mask;         /* likewise, */
+static bool owner_masked;           /* where it was changed */
+static uint32_t last_ticket;        /* these under the lock */
+
+static void entered(int before)
+{
+    atomic_store_explicit(&owner, &hami_mine, memory_order_relaxed);
+    owner_stay = before;
+}
+
+bool hami_bench_try(void)
+{
+    const int before = hami_stay();
+    if (pthread_mutex_trylock(&busy) == 0) {
+        entered(before);
+        return true;
+    }
+    hami_stayed(before);
+    return false;
+}
+
+bool hami_bench_enter(void)
+{
+    if (atomic_load_explicit(&owner, memory_order_relaxed) == &hami_mine)
+        return false;
+    const int before = hami_stay();
+    pthread_mutex_lock(&busy);
+    entered(before);
+    return true;
+}
+
+void hami_bench_undisturbed(void)
+{
+    if (!owner_masked)
+        hami_undisturbed_begin(&owner_mask);
+    owner_masked = true;
+}
+
+void hami_bench_leave(void)
+{
+    sigset_t mask;
+    const int before = owner_stay;
+    const bool masked = owner_masked;
+    if (masked)
+        mask = owner_mask;
+    owner_masked = false;
+    atomic_store_explicit(&owner, NULL, memory_order_relaxed);
+    pthread_mutex_unlock(&busy);
+    if (masked)
+        hami_undisturbed_end(&mask);
+    hami_stayed(before);
+}
 
 uint32_t hami_bench_ticket(void)
 {
@@ -194,6 +250,7 @@ static bool fill(hami_bench *b)
 /* Makes it when there is a `context`, and calibrates it. */
 static void prepare(hami_bench *b, hami_card *card, CUcontext context)
 {
+    hami_bench_undisturbed();
     /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
     int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
     const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
@@ -230,4 +287,16 @@ hami_bench *hami_bench_now(hami_card *card)
     memset(empty, 0, sizeof *empty);
     prepare(empty, card, context);
     return empty->context == NULL ? NULL : empty;
+}
+
+bool hami_bench_find(hami_card *card, hami_bench **bench)
+{
+    *bench = hami_bench_now(card);
+    if (!owner_masked)
+        return true;
+    hami_bench_leave();
+    if (!hami_bench_try())
+        return false;
+    *bench = hami_bench_now(card);
+    return true;
 }

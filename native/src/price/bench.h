@@ -2,12 +2,11 @@
  * What measuring needs in each context: events, a word in host memory that gates wait on, and the calibration of what a pair
  * of events adds to what is between them.
  *
- * Everything here is guarded by `hami_bench_busy`, which is held while something is measured or read.
+ * Everything here is guarded by one lock, which is had while something is measured or read.
  */
 #ifndef HAMI_BENCH_H
 #define HAMI_BENCH_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -54,11 +53,24 @@ typedef struct hami_bench {
     hami_sample samples[HAMI_BENCH_SAMPLES];
 } hami_bench;
 
-extern pthread_mutex_t hami_bench_busy;
 extern hami_bench hami_benches[HAMI_BENCHES];
 
-/* The bench of the current context, made and calibrated at its first use. NULL: none. */
+/*
+ * The lock. Whoever has it is not cancelled. False: another thread has it; or, of the second, this very one, in whose call of the driver a handler of
+ * the program's has called us.
+ */
+bool hami_bench_try(void);
+bool hami_bench_enter(void);
+void hami_bench_leave(void);
+
+/* Whoever has it takes long: until he leaves no handler runs in his thread, which might not come back to leave. */
+void hami_bench_undisturbed(void);
+
+/* The bench of the current context, made and calibrated at its first use, undisturbed. NULL: none. */
 hami_bench *hami_bench_now(hami_card *card);
+
+/* The same for who goes on into a call of the program's, in which its handlers run: so after making it the lock is left and tried anew. False: it is lost. */
+bool hami_bench_find(hami_card *card, hami_bench **bench);
 
 /* Calibrates `bench`; nothing of ours may be on the card, and no capture be under way in this thread. About 1 ms. */
 void hami_bench_calibrate(hami_bench *bench, hami_card *card);

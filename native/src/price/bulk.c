@@ -71,7 +71,7 @@ static struct {
 
 static _Atomic int64_t again_ns[KINDS];
 static _Atomic uint32_t last_serial;
-static int failed[KINDS];           /* these under hami_bench_busy */
+static int failed[KINDS];           /* these under the bench's lock */
 static int done;                    /* of short kernels */
 static int64_t wrong_ns[TIMES];     /* what single pairs show too much of those, the last times */
 static __thread uint32_t mine __attribute__((tls_model("initial-exec")));
@@ -136,7 +136,7 @@ void hami_bulk_counted(hami_cost *cost, int64_t price_ns, uint32_t number)
     bulk.all.launches++;
 }
 
-/* Under hami_bench_busy. */
+/* Under the bench's lock. */
 static bool close_gate(const hami_bench *b, CUstream stream)
 {
     bulk.ticket = hami_bench_ticket();
@@ -147,7 +147,7 @@ static bool close_gate(const hami_bench *b, CUstream stream)
 void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t price_ns, uint32_t number, int64_t prepaid_ns)
 {
     hami_bench *b = NULL;
-    const bool locked = pthread_mutex_trylock(&hami_bench_busy) == 0;
+    const bool locked = hami_bench_try();
     if (locked && !hami_bulk_under_way())
         b = hami_bench_now(card);
     if (b != NULL && b->word != NULL) {
@@ -169,20 +169,21 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
         hami_budget_correct(&card->purse, -prepaid_ns);
     }
     if (locked)
-        pthread_mutex_unlock(&hami_bench_busy);
+        hami_bench_leave();
 }
 
 /* ---- the end ---- */
 
-/* Another thread may end the context, and the events with it, until hami_bench_busy is ours. */
+/* Another thread may end the context, and the events with it, until the lock is ours. */
 static void mark(void)
 {
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return;
     if (hami_bulk_mine()) {
         bulk.refused |= hami_capturing() || USE(cuEventRecord, bulk.bench->bulk[bulk.marked], bulk.stream) != CUDA_SUCCESS;
         bulk.marks[bulk.marked++] = bulk.all;
     }
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
 }
 
 /* Nothing may be queued behind what is measured until it is through; it is, in a moment. */
@@ -284,7 +285,9 @@ static int launches_since_mark(void)
 static void end(void)
 {
     const bool enough = bulk.marked == HAMI_BULK_MARKS && launches_since_mark() >= plans[bulk.kind].behind;
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return;
+    hami_bench_undisturbed();
     if (hami_bulk_mine()) {
         const hami_bench *b = bulk.bench;
         const bool unforced = hami_gate_open(b->word, bulk.ticket);
@@ -293,7 +296,7 @@ static void end(void)
         atomic_store(&bulk.serial, 0);
         atomic_store(&hami_hot.measuring, false);
     }
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
     mine = 0;
 }
 

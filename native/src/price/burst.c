@@ -17,6 +17,7 @@ enum {
     PATIENCE_NS = 100 * 1000 * 1000,     /* what is waited for may depend on a launch that we keep waiting */
     WAIT_NS = 5 * 1000 * 1000            /* longest sleep of who is not told */
 };
+#define LOST_NS ((int64_t)2 * 1000 * 1000 * 1000) /* who keeps a burst for so long does not come back: a handler may have jumped out of it */
 
 typedef enum { OFF, BETWEEN, OPEN, CLOSING } phase;
 
@@ -31,7 +32,9 @@ typedef struct {
     hami_strands strands;
     _Atomic int inside; /* launches that have joined and are not made */
     int64_t begun_ns, until_ns, prepaid_ns, prices_ns;
-    bool opening, watched, unpriced;
+    const void *keeper; /* thread that pays for the next, waits for the end of this one or closes it, by something of its own; NULL: none does */
+    int64_t kept_ns;    /* since when */
+    bool unpriced;
     hami_overlap overlap;
 } burst;
 
@@ -42,6 +45,27 @@ static __thread struct {
     burst *of;
     hami_strand *on;
 } joined __attribute__((tls_model("initial-exec")));
+
+static void keep(burst *b)
+{
+    b->keeper = &joined;
+    b->kept_ns = hami_now_ns();
+}
+
+/* False: somebody has ended it meanwhile. */
+static bool kept(burst *b)
+{
+    const bool ours = b->keeper == &joined;
+    if (ours)
+        b->keeper = NULL;
+    return ours;
+}
+
+/* Its keeper does not come back, or is this very thread: in a handler that has interrupted it, or after one has jumped out of it. */
+static bool lost(const burst *b)
+{
+    return b->keeper != NULL && (b->keeper == &joined || hami_now_ns() > b->kept_ns + LOST_NS);
+}
 
 static burst *burst_of(const hami_card *card)
 {
@@ -113,6 +137,7 @@ static void settle(burst *b, int64_t charge_ns)
 static void give_up(burst *b)
 {
     settle(b, b->prices_ns);
+    b->keeper = NULL;
     atomic_store(&b->again_ns, hami_now_ns() + b->overlap.again_ns);
     turn_to(b, OFF);
 }
@@ -132,17 +157,20 @@ static bool open_burst(burst *b, CUstream stream)
     hami_card *card = b->card;
     const int64_t length_ns = hami_burst_length_ns(&b->overlap, atomic_load(&card->percent));
     const int64_t prepaid = b->overlap.charged_ns > 0 ? b->overlap.charged_ns : length_ns;
-    b->opening = true;
+    keep(b);
     pthread_mutex_unlock(&b->lock);
     const int64_t need = hami_purse_spend(&card->purse, prepaid);
     if (need > 0 || atomic_load_explicit(&card->purse.credit_ns, memory_order_relaxed) < 0)
         hami_buy(card, need, prepaid - need, stream);
     pthread_mutex_lock(&b->lock);
-    b->opening = false;
+    if (!kept(b)) {
+        hami_budget_correct(&card->purse, -prepaid);
+        return false;
+    }
     b->prepaid_ns = prepaid;
     b->prices_ns = 0;
     b->unpriced = false;
-    if (atomic_load(&b->phase) != BETWEEN || !hami_strands_begin(&b->strands)) {
+    if (!hami_strands_begin(&b->strands)) {
         give_up(b);
         return false;
     }
@@ -162,18 +190,23 @@ static void nap(burst *b, int64_t ns)
     pthread_mutex_lock(&b->lock);
 }
 
-/* All that has joined is launched, its end is marked, and the card has got there. */
+static bool is_still(const burst *b, phase in, int64_t begun_ns)
+{
+    return atomic_load(&b->phase) == (int)in && b->begun_ns == begun_ns;
+}
+
+/* All that has joined is launched, its end is marked, and the card has got there. Its context may go meanwhile, and the events with it. */
 static bool run_dry(burst *b)
 {
-    const int64_t until = hami_now_ns() + PATIENCE_NS;
-    while (b->inside > 0 && hami_now_ns() < until)
+    const int64_t until = hami_now_ns() + PATIENCE_NS, begun_ns = b->begun_ns;
+    while (b->inside > 0 && is_still(b, CLOSING, begun_ns) && hami_now_ns() < until)
         nap(b, LOOK_NS);
-    bool marked = true;
-    for (int i = 0; i < b->strands.count; i++)
-        marked &= hami_strand_end(&b->strands.all[i]);
+    bool marked = is_still(b, CLOSING, begun_ns);
+    for (int i = 0; marked && i < b->strands.count; i++)
+        marked = hami_strand_end(&b->strands.all[i]);
     int64_t looked = 0;
     for (int i = 0; marked && i < b->strands.count; i++) {
-        while (!hami_strand_passed(&b->strands, &b->strands.all[i])) {
+        while (is_still(b, CLOSING, begun_ns) && !hami_strand_passed(&b->strands, &b->strands.all[i])) {
             if (hami_capturing() || hami_now_ns() > until + b->prices_ns)
                 return false;
             nap(b, looked++ < 100 ? LOOK_NS : SLOW_LOOK_NS);
@@ -184,10 +217,13 @@ static bool run_dry(burst *b)
 
 static void close_burst(burst *b)
 {
+    const int64_t begun_ns = b->begun_ns;
+    keep(b);
     turn_to(b, CLOSING);
     const bool dry = run_dry(b);
-    if (atomic_load(&b->phase) != CLOSING)
-        return; /* its context has gone */
+    if (!is_still(b, CLOSING, begun_ns))
+        return; /* its context has gone, or somebody has given it up */
+    b->keeper = NULL;
     if (!dry) {
         give_up(b);
         return;
@@ -202,24 +238,18 @@ static void close_burst(burst *b)
     turn_to(b, goes_on ? BETWEEN : OFF);
 }
 
-static bool is_open(const burst *b, int64_t begun_ns)
-{
-    return atomic_load(&b->phase) == OPEN && b->begun_ns == begun_ns;
-}
-
 /* The stream has launched what it may: when it is through, the burst is closed. Of several that wait one sees to it. */
 static void wait_for_end(burst *b, hami_strand *s)
 {
-    b->watched = true;
+    keep(b);
     const int64_t reckoned = s->through_ns, burst_ns = b->begun_ns;
     pthread_mutex_unlock(&b->lock);
     hami_sleep_until_ns(reckoned - EARLY_NS);
     pthread_mutex_lock(&b->lock);
-    while (is_open(b, burst_ns) && hami_now_ns() < reckoned + PATIENCE_NS && !hami_capturing() &&
+    while (is_still(b, OPEN, burst_ns) && hami_now_ns() < reckoned + PATIENCE_NS && !hami_capturing() &&
            !(hami_strand_end(s) && hami_strand_passed(&b->strands, s)))
         nap(b, LOOK_NS);
-    b->watched = false;
-    if (is_open(b, burst_ns))
+    if (kept(b) && is_still(b, OPEN, burst_ns))
         close_burst(b);
 }
 
@@ -259,7 +289,7 @@ static bool try_to_join(burst *b, CUstream stream, int64_t price_ns)
         return true;
     } else {
         hami_strand_end(s); /* now: an event is passed no sooner than it is recorded */
-        if (b->watched)
+        if (b->keeper != NULL)
             wait_for_change(b);
         else
             wait_for_end(b, s);
@@ -274,9 +304,9 @@ hami_burst_part hami_burst_join(hami_card *card, CUstream stream, int64_t price_
     bool first = false;
     lock_briskly(b);
     while (part == HAMI_BURST_NONE && atomic_load(&b->phase) != OFF) {
-        if (!usable(b))
+        if (!usable(b) || lost(b))
             give_up(b);
-        else if (atomic_load(&b->phase) == BETWEEN && !b->opening)
+        else if (atomic_load(&b->phase) == BETWEEN && b->keeper == NULL)
             first = open_burst(b, stream);
         else if (atomic_load(&b->phase) != OPEN)
             wait_for_change(b);

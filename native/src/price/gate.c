@@ -1,7 +1,6 @@
 /* See gate.h. */
 #include "price/gate.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "price/bench.h"
@@ -72,19 +71,21 @@ bool hami_gate_open(uint32_t *word, uint32_t ticket)
 
 void hami_context_leaves(CUcontext context)
 {
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return;
     for (int i = 0; i < HAMI_BENCHES; i++) {
         if (context != NULL && hami_benches[i].context == context)
             hami_bulk_forget(&hami_benches[i]);
     }
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
 }
 
 void hami_context_gone(CUcontext context)
 {
     hami_context_leaves(context);
     hami_burst_context_gone(context);
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return;
     for (int i = 0; i < HAMI_BENCHES; i++) {
         for (int j = 0; hami_benches[i].context == context && j < HAMI_BENCH_SAMPLES; j++) {
             hami_sample *s = &hami_benches[i].samples[j];
@@ -95,7 +96,7 @@ void hami_context_gone(CUcontext context)
         if (hami_benches[i].context == context)
             memset(&hami_benches[i], 0, sizeof hami_benches[i]);
     }
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
 }
 
 /*
@@ -134,19 +135,21 @@ static void read_one(hami_sample *s)
 
 bool hami_fence(hami_card *card, CUstream stream, hami_fence_kind kind)
 {
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return false;
     hami_bench *b = hami_bench_now(card);
     const bool marked = b != NULL && USE(cuEventRecord, b->fences[kind], stream) == CUDA_SUCCESS;
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
     return marked;
 }
 
 bool hami_fence_passed(hami_card *card, hami_fence_kind kind)
 {
-    pthread_mutex_lock(&hami_bench_busy);
+    if (!hami_bench_enter())
+        return true;
     hami_bench *b = hami_bench_now(card);
     const bool passed = b == NULL || USE(cuEventQuery, b->fences[kind]) != CUDA_ERROR_NOT_READY;
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
     return passed;
 }
 
@@ -158,25 +161,30 @@ static void read_all(hami_bench *b)
     }
 }
 
+/* What was launched so far is short and measured: it is given the time to end. What this costs is caught up later. */
+static void calibrate_anew(hami_bench *b, hami_card *card)
+{
+    bool idle = true;
+    hami_bench_undisturbed();
+    hami_sleep_coarse_ns(DRAIN_NS);
+    read_all(b);
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++)
+        idle &= !b->samples[i].pending;
+    if (idle)
+        hami_bench_calibrate(b, card);
+    else
+        b->calibrate_ns = hami_now_ns() + RETRY_NS;
+}
+
 void hami_calibrate(hami_card *card)
 {
     CUcontext context = NULL;
-    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || pthread_mutex_trylock(&hami_bench_busy) != 0)
+    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || !hami_bench_try())
         return;
     hami_bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? hami_bench_now(card) : NULL;
-    if (b != NULL && hami_now_ns() > b->calibrate_ns && !hami_bulk_under_way()) {
-        /* What was launched so far is short and measured: give it the time to end. What this costs is caught up later. */
-        hami_sleep_coarse_ns(DRAIN_NS);
-        read_all(b);
-        bool idle = true;
-        for (int i = 0; i < HAMI_BENCH_SAMPLES; i++)
-            idle &= !b->samples[i].pending;
-        if (idle)
-            hami_bench_calibrate(b, card);
-        else
-            b->calibrate_ns = hami_now_ns() + RETRY_NS;
-    }
-    pthread_mutex_unlock(&hami_bench_busy);
+    if (b != NULL && hami_now_ns() > b->calibrate_ns && !hami_bulk_under_way())
+        calibrate_anew(b, card);
+    hami_bench_leave();
 }
 
 /* ---- measurements ---- */
@@ -184,13 +192,13 @@ void hami_calibrate(hami_card *card)
 void hami_samples_read(void)
 {
     /* While another thread captures with the strict mode, to ask an event is an error, and spoils the capture. */
-    if (hami_capturing() || pthread_mutex_trylock(&hami_bench_busy) != 0)
+    if (hami_capturing() || !hami_bench_try())
         return;
     for (int i = 0; i < HAMI_BENCHES; i++) {
         if (hami_benches[i].context != NULL)
             read_all(&hami_benches[i]);
     }
-    pthread_mutex_unlock(&hami_bench_busy);
+    hami_bench_leave();
 }
 
 /* Beside others: the key that has its run now, and when the next may begin. */
@@ -253,7 +261,7 @@ static hami_sample *free_sample(hami_bench *b)
     return NULL;
 }
 
-/* Under the lock. Other threads keep out, or wait for its figures, from here on: making the bench of a context takes ms. */
+/* Other threads keep out, or wait for its figures, from here on: making the bench of a context takes ms. */
 static void close_doors(hami_cost *cost, bool held)
 {
     atomic_fetch_add(&cost->in_flight, 1);
@@ -265,7 +273,6 @@ static void open_doors(hami_cost *cost, bool pending)
     if (!pending)
         atomic_fetch_sub(&cost->in_flight, 1);
     atomic_store(&hami_hot.measuring, false);
-    pthread_mutex_unlock(&hami_bench_busy);
 }
 
 int64_t hami_queued_before_ns(hami_card *card, int64_t price_ns)
@@ -294,16 +301,19 @@ static bool to_be_held(hami_card *card, const hami_cost *cost, int64_t charged_n
 hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream, bool gated, uint32_t number,
                                int64_t charged_ns)
 {
-    if (pthread_mutex_trylock(&hami_bench_busy) != 0)
+    if (!hami_bench_try())
         return NULL;
     const int64_t total_ns = atomic_load_explicit(&cost->charged_ns, memory_order_relaxed), begun_ns = hami_now_ns();
     const bool crowded = begun_ns - atomic_load(&card->crowded_ns) < HAMI_CROWDED_NS;
     const bool held = to_be_held(card, cost, charged_ns, crowded);
     close_doors(cost, held);
-    hami_bench *b = hami_bulk_under_way() ? NULL : hami_bench_now(card);
-    hami_sample *s = free_sample(b);
+    hami_bench *b = NULL;
+    const bool ours = hami_bulk_under_way() || hami_bench_find(card, &b);
+    hami_sample *s = ours ? free_sample(b) : NULL;
     if (s == NULL) {
         open_doors(cost, false);
+        if (ours)
+            hami_bench_leave();
         return NULL;
     }
     s->begun_ns = begun_ns;
@@ -342,6 +352,7 @@ static void hold(hami_sample *s)
     pthread_mutex_unlock(&s->card->pacing);
     if (!s->held || queued_until > begun + HOLD_QUEUE_NS)
         return;
+    hami_bench_undisturbed();
     const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS + 2 * s->charged_ns;
     while (!hami_capturing() && hami_now_ns() < until) {
         if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
@@ -367,6 +378,7 @@ void hami_sample_end(hami_sample *s, bool launched)
     if (s->held || !hami_sample_in_run(s->card, s->cost))
         rest(s->begun_ns);
     open_doors(s->cost, pending); /* reading it has counted it out */
+    hami_bench_leave();
 }
 
 #ifdef HAMI_INSIDE

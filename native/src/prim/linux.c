@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,33 @@ enum { SPIN_NS = 60 * 1000 };
 #define F_SEAL_SHRINK 0x0002
 #endif
 
+int hami_stay(void)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+void hami_stayed(int before)
+{
+    pthread_setcancelstate(before, NULL);
+}
+
+void hami_undisturbed_begin(sigset_t *before)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigset_t most;
+    sigfillset(&most);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        sigdelset(&most, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &most, before);
+}
+
+void hami_undisturbed_end(const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 int64_t hami_now_ns(void)
 {
     struct timespec now;
@@ -39,8 +67,10 @@ void hami_sleep_until_ns(int64_t deadline_ns)
     const int64_t wake = deadline_ns - SPIN_NS;
     if (wake > hami_now_ns()) {
         const struct timespec until = {.tv_sec = wake / 1000000000, .tv_nsec = wake % 1000000000};
+        const int before = hami_stay();
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
         }
+        hami_stayed(before);
     }
     while (hami_now_ns() < deadline_ns)
         hami_relax();
@@ -49,7 +79,9 @@ void hami_sleep_until_ns(int64_t deadline_ns)
 void hami_sleep_coarse_ns(int64_t duration_ns)
 {
     const struct timespec time = {.tv_sec = duration_ns / 1000000000, .tv_nsec = duration_ns % 1000000000};
+    const int before = hami_stay();
     nanosleep(&time, NULL);
+    hami_stayed(before);
 }
 
 void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
@@ -173,7 +205,7 @@ void hami_process_name(char *name, size_t size)
     memset(name + length, 0, size - (size_t)length);
 }
 
-ssize_t hami_read_file(const char *path, char *buffer, size_t size)
+static ssize_t read_whole(const char *path, char *buffer, size_t size)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -189,6 +221,14 @@ ssize_t hami_read_file(const char *path, char *buffer, size_t size)
         n = -errno;
     close(fd);
     return n < 0 ? n : (ssize_t)got;
+}
+
+ssize_t hami_read_file(const char *path, char *buffer, size_t size)
+{
+    const int before = hami_stay();
+    const ssize_t got = read_whole(path, buffer, size);
+    hami_stayed(before);
+    return got;
 }
 
 static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void *))
@@ -212,7 +252,7 @@ static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void
     return 0;
 }
 
-int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory))
+static int map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory))
 {
     /* O_NOFOLLOW: in /tmp another user could have left a link there. */
     const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -225,6 +265,14 @@ int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare
         error = grow_and_map(fd, bytes, memory, prepare);
     flock(fd, LOCK_UN); /* the mapping keeps the open file, and with it the lock, beyond the close */
     close(fd);
+    return error;
+}
+
+int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare)(void *memory))
+{
+    const int before = hami_stay();
+    const int error = map_shared(path, bytes, memory, prepare);
+    hami_stayed(before);
     return error;
 }
 
@@ -269,15 +317,34 @@ uint64_t hami_pid_namespace(void)
     return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
 }
 
-void hami_write_stderr(const char *text, size_t length)
+/* False: nobody reads it. */
+static bool write_whole(const char *text, size_t length)
 {
-    const int kept = errno;
     while (length > 0) {
         const ssize_t n = write(STDERR_FILENO, text, length);
         if (n <= 0 && errno != EINTR)
-            break;
+            return n == 0 || errno != EPIPE;
         text += n > 0 ? n : 0;
         length -= n > 0 ? (size_t)n : 0;
     }
+    return true;
+}
+
+/* The signal is the thread's own, so what was not waiting before is of this write. */
+void hami_write_stderr(const char *text, size_t length)
+{
+    const struct timespec at_once = {0};
+    const int kept = errno, before = hami_stay();
+    sigset_t pipes, waiting, mask;
+    sigemptyset(&pipes);
+    sigaddset(&pipes, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipes, &mask);
+    sigpending(&waiting);
+    if (!write_whole(text, length) && !sigismember(&waiting, SIGPIPE)) {
+        while (sigtimedwait(&pipes, NULL, &at_once) < 0 && errno == EINTR) {
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    hami_stayed(before);
     errno = kept;
 }

@@ -2,11 +2,13 @@
  * Everything the library asks of the operating system, in one place.
  *
  * Conventions: times are nanoseconds of CLOCK_MONOTONIC; a function that can fail returns 0 or a negated errno;
- * result pointers are never NULL. Nothing here allocates, prints or changes process-wide state.
+ * result pointers are never NULL. Nothing here allocates, prints or changes process-wide state, and no thread is cancelled in here: a driver's
+ * launch does not end one either, and our locks would stay taken.
  */
 #ifndef HAMI_PRIM_H
 #define HAMI_PRIM_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +32,17 @@ static inline void hami_relax(void)
 
 /* Sleeps about that long; the kernel's timer slack is welcome. */
 void hami_sleep_coarse_ns(int64_t duration_ns);
+
+/* Between the two this thread is not cancelled: for what has a lock while the C library or a driver may wait. A few ns. */
+int hami_stay(void);
+void hami_stayed(int before);
+
+/*
+ * Between the two no handler of the program's runs in this thread, but those of faults: for what takes long with a lock had. Such a handler may end the
+ * process, or jump, or call us again; so the lock is to be given back before. 0.3 us for both.
+ */
+void hami_undisturbed_begin(sigset_t *before);
+void hami_undisturbed_end(const sigset_t *before);
 
 /* Sleeps while `*word == expected`, until woken or until `timeout_ns` has passed (negative: no limit). */
 void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
@@ -84,7 +97,7 @@ bool hami_process_alive(pid_t pid, uint64_t start);
 /* Number of this process's pid namespace, 0 when unknown. Pids of another namespace say nothing here. */
 uint64_t hami_pid_namespace(void);
 
-/* One write(2) to stderr, no buffering, errno kept. */
+/* One write(2) to stderr, no buffering, errno kept; no SIGPIPE where nobody reads it any more. */
 void hami_write_stderr(const char *text, size_t length);
 
 #endif

@@ -41,7 +41,7 @@ typedef struct {
     hami_pacer pacer;
     _Atomic uintptr_t last_stream;   /* of a launch that went through pay.c, plus 1; 0: none has */
     _Atomic int64_t crowded_ns;      /* when launches were last seen to come from another stream than those before */
-    _Atomic bool draining;           /* a thread waits for the end of our turn */
+    _Atomic int64_t drain_until_ns;  /* a thread waits for the end of our turn (lease.h) */
     _Atomic int64_t looked_out_ns;   /* the wish for a turn (`waiting_ns`) that was looked out for without sleep */
     _Atomic bool low;                /* priority 1 */
     _Atomic bool mixed;              /* tenants of the other priority use the card */
@@ -50,7 +50,7 @@ typedef struct {
     _Atomic int64_t excused_ns;      /* until when they need not */
     _Atomic int64_t excused_since_ns; /* 0: what that took on the card is known */
     _Atomic uint32_t group, grouped; /* launches of a group beside a higher priority that rests, and made of the present one */
-    int64_t group_ns;                /* when the last group went; this and the next under a lock of yield.c */
+    int64_t group_ns;                /* when the last group went; this and the next under a lease of yield.c */
     hami_fence_kind fence;           /* at its end */
     _Atomic int told_others;         /* by the broker: processes of others on the card; -1: it has not said */
     _Atomic int64_t told_bytes;      /* by the broker: what NVML shows of this process; -1: nothing */
@@ -123,6 +123,7 @@ int64_t hami_used(hami_card *card);
  */
 CUcontext hami_memory_leaves(CUcontext context);
 void hami_memory_left(CUcontext context, CUcontext name, bool gone);
+void hami_memory_rename(CUcontext from, CUcontext to);
 void hami_modules_rename(CUcontext from, CUcontext to);
 void hami_modules_gone(CUcontext context);
 

@@ -1,0 +1,208 @@
+/*
+ * A program whose launches do not return as they were called: threads are cancelled in them, handlers jump out of them, launch in them or end the
+ * program. Under a limit of time a launch waits, so nearly all of it happens there; handlers act only where their thread is asleep, since elsewhere it
+ * may have a lock, the driver's too, and no program can count on coming through.
+ *
+ *     interrupted ACT SECONDS STREAMS
+ *
+ * STREAMS: 1, or more, each with a thread of its own. Prints what was launched and how long the longest launch took after all of it; does not end
+ * when something hangs.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "hami/cuda_abi.h"
+
+enum { STREAMS_MOST = 8, EVERY_US = 1700 };
+
+static struct {
+    CUresult (*cuInit)(unsigned int);
+    CUresult (*cuDevicePrimaryCtxRetain)(CUcontext *, CUdevice);
+    CUresult (*cuDevicePrimaryCtxReset_v2)(CUdevice);
+    CUresult (*cuCtxSetCurrent)(CUcontext);
+    CUresult (*cuStreamCreate)(CUstream *, unsigned int);
+    CUresult (*cuModuleLoadData)(CUmodule *, const void *);
+    CUresult (*cuModuleGetFunction)(CUfunction *, CUmodule, const char *);
+    CUresult (*cuLaunchKernel)(CUfunction, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int, unsigned int,
+                               CUstream, void **, void **);
+} cu;
+
+static CUcontext context;
+static CUfunction spin;
+static CUstream streams[STREAMS_MOST];
+static int64_t kernel_ns = 300 * 1000;
+static _Atomic long launched;
+static _Atomic bool over;
+static sigjmp_buf before;
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void find(void *handle, const char *name, void *place)
+{
+    void *address = dlsym(handle, name);
+    CHECK(address != NULL);
+    memcpy(place, &address, sizeof address);
+}
+
+static void start(int count)
+{
+    void *handle = dlopen("libcuda.so.1", RTLD_NOW);
+    CUmodule module;
+    CHECK(handle != NULL);
+#define FIND(name) find(handle, #name, &cu.name)
+    FIND(cuInit);
+    FIND(cuDevicePrimaryCtxRetain);
+    FIND(cuDevicePrimaryCtxReset_v2);
+    FIND(cuCtxSetCurrent);
+    FIND(cuStreamCreate);
+    FIND(cuModuleLoadData);
+    FIND(cuModuleGetFunction);
+    FIND(cuLaunchKernel);
+    CHECK(cu.cuInit(0) == CUDA_SUCCESS);
+    CHECK(cu.cuDevicePrimaryCtxRetain(&context, 0) == CUDA_SUCCESS && cu.cuCtxSetCurrent(context) == CUDA_SUCCESS);
+    CHECK(cu.cuModuleLoadData(&module, "code") == CUDA_SUCCESS && cu.cuModuleGetFunction(&spin, module, "spin") == CUDA_SUCCESS);
+    for (int i = 0; i < count; i++)
+        CHECK(cu.cuStreamCreate(&streams[i], 1) == CUDA_SUCCESS);
+}
+
+static void launch(CUstream stream)
+{
+    void *params[] = {&kernel_ns};
+    if (cu.cuLaunchKernel(spin, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL) == CUDA_SUCCESS)
+        atomic_fetch_add(&launched, 1);
+}
+
+static void *work(void *stream)
+{
+    cu.cuCtxSetCurrent(context);
+    while (!atomic_load(&over)) {
+        launch(stream);
+        pthread_testcancel();
+    }
+    return NULL;
+}
+
+/* ---- what happens to them ---- */
+
+/* It was stopped in a call of the system's that waits. */
+static bool asleep(const void *where)
+{
+    const mcontext_t *at = &((const ucontext_t *)where)->uc_mcontext;
+#if defined(__x86_64__)
+    return memcmp((const char *)at->gregs[REG_RIP] - 2, "\x0f\x05", 2) == 0 && at->gregs[REG_RAX] == -EINTR;
+#else
+    return *(const uint32_t *)(at->pc - 4) == 0xd4000001u && (int64_t)at->regs[0] == -EINTR;
+#endif
+}
+
+static void jump(int number, siginfo_t *from, void *where)
+{
+    (void)number, (void)from;
+    if (asleep(where))
+        siglongjmp(before, 1);
+}
+
+static void again(int number, siginfo_t *from, void *where)
+{
+    (void)number, (void)from;
+    if (asleep(where))
+        launch(streams[0]);
+}
+
+static void leave(void)
+{
+    cu.cuDevicePrimaryCtxReset_v2(0);
+    printf("left\n");
+    fflush(stdout);
+}
+
+static void end(int number, siginfo_t *from, void *where)
+{
+    (void)number, (void)from;
+    if (asleep(where))
+        exit(0);
+}
+
+static void every(int us, void (*handler)(int, siginfo_t *, void *))
+{
+    const struct itimerval timer = {.it_value.tv_usec = us, .it_interval.tv_usec = us};
+    const struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void cancel_again_and_again(int64_t until)
+{
+    for (unsigned int seed = 1; now_ns() < until; seed = seed * 1103515245 + 12345) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, work, streams[0]) == 0);
+        usleep(500 + (seed >> 16) % 4000);
+        pthread_cancel(thread);
+        CHECK(pthread_join(thread, NULL) == 0);
+    }
+}
+
+static void launch_until(int64_t until)
+{
+    sigsetjmp(before, 1);
+    while (now_ns() < until)
+        launch(streams[0]);
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc == 4);
+    const int count = atoi(argv[3]);
+    pthread_t others[STREAMS_MOST];
+    sigset_t alarms;
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    start(count);
+    pthread_sigmask(SIG_BLOCK, &alarms, NULL); /* the others' */
+    for (int i = 1; i < count; i++)
+        CHECK(pthread_create(&others[i], NULL, work, streams[i]) == 0);
+    pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+    const int64_t begun = now_ns(), until = begun + (int64_t)(atof(argv[2]) * 1e9);
+    if (strcmp(argv[1], "cancel") == 0) {
+        cancel_again_and_again(until);
+    } else if (strcmp(argv[1], "end") == 0) {
+        atexit(leave);
+        every((int)((until - begun) / 1000 % 1000000), end);
+        launch_until(INT64_MAX);
+    } else {
+        every(EVERY_US, strcmp(argv[1], "jump") == 0 ? jump : again);
+        launch_until(until);
+    }
+    signal(SIGALRM, SIG_IGN);
+    const double rate = (double)atomic_load(&launched) / ((double)(now_ns() - begun) / 1e9);
+    int64_t longest = 0;
+    for (int i = 0; i < 20; i++) {
+        const int64_t from = now_ns();
+        launch(streams[0]);
+        longest = now_ns() - from > longest ? now_ns() - from : longest;
+    }
+    atomic_store(&over, true);
+    for (int i = 1; i < count; i++)
+        pthread_join(others[i], NULL);
+    CHECK(cu.cuDevicePrimaryCtxReset_v2(0) == CUDA_SUCCESS);
+    printf("{\"percent\": %.1f, \"longest_ms\": %.1f}\n", rate * (double)kernel_ns / 1e7, (double)longest / 1e6);
+    return 0;
+}
