@@ -4,7 +4,10 @@
  * A context's size is known only afterwards, from NVML. So the first of a container is made alone, whatever its processes
  * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone.
  */
+#include "memory/context.h"
+
 #include "memory/local.h"
+#include "memory/map.h"
 #include "pay/lane.h"
 #include "process/log.h"
 #include "process/state.h"
@@ -18,23 +21,16 @@ static int64_t unattributed(hami_card *card)
 
 /* ---- contexts ---- */
 
-typedef struct {
-    hami_card *card;
-    int64_t estimate, before, took; /* bytes */
-    bool claimed;             /* nobody else makes one of unknown size */
-} making;
-
 static _Atomic int64_t *size_known(hami_card *card)
 {
     return &hami_state.ledger->cards[card->ledger_index].context_bytes;
 }
 
-/* Success, or why there is to be none. */
-static CUresult context_begin(making *m, CUdevice device)
+CUresult hami_making_begin(hami_making *m, CUdevice device)
 {
     if (atomic_load(&hami_shut))
         return CUDA_ERROR_SYSTEM_NOT_READY;
-    *m = (making){.card = atomic_load(&hami_active) ? hami_card_of(device) : NULL};
+    *m = (hami_making){.card = atomic_load(&hami_active) ? hami_card_of(device) : NULL};
     if (m->card == NULL)
         return CUDA_SUCCESS;
     if (atomic_load(size_known(m->card)) == 0)
@@ -51,7 +47,7 @@ static CUresult context_begin(making *m, CUdevice device)
 }
 
 /* How large a context is that nobody knew the size of. False: larger than what is left. */
-static bool measured(making *m)
+static bool measured(hami_making *m)
 {
     int64_t nobody = 0;
     if (!hami_reconcile(m->card)) {
@@ -73,7 +69,7 @@ static bool measured(making *m)
  * True when the context fits; otherwise the caller undoes it, and says so. One that was estimated is set right by the next
  * look at NVML, which so does not stand in the way of 64 processes starting.
  */
-static bool context_end(making *m, CUresult result)
+bool hami_making_end(hami_making *m, CUresult result)
 {
     if (m->card == NULL)
         return true;
@@ -87,7 +83,7 @@ static bool context_end(making *m, CUresult result)
     return true;
 }
 
-static CUresult context_undone(making *m)
+CUresult hami_making_undone(hami_making *m)
 {
     if (m->took > 0)
         hami_give(m->card, HAMI_CONTEXT, m->took);
@@ -96,51 +92,28 @@ static CUresult context_undone(making *m)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* A context has ended: give back what an estimate charged for it. The next look at NVML has the last word. */
-static void context_gone(hami_card *card)
+void hami_making_back(hami_card *card)
 {
     const int64_t known = atomic_load(size_known(card));
     hami_give(card, HAMI_CONTEXT, known > 0 ? known : 0);
 }
 
-CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
-{
-    unsigned int flags = 0;
-    int active = 0;
-    if (USE(cuDevicePrimaryCtxGetState, device, &flags, &active) != CUDA_SUCCESS || active)
-        return BEHIND(cuDevicePrimaryCtxRetain, out, device); /* another reference takes nothing */
-    making m;
-    const CUresult refused = context_begin(&m, device);
-    if (refused != CUDA_SUCCESS)
-        return refused;
-    const CUresult result = BEHIND(cuDevicePrimaryCtxRetain, out, device);
-    if (context_end(&m, result)) {
-        if (result == CUDA_SUCCESS && m.card != NULL)
-            atomic_store(&m.card->primary, *out);
-        if (result == CUDA_SUCCESS && m.card != NULL)
-            hami_local_made(*out, m.card);
-        return result;
-    }
-    BEHIND(cuDevicePrimaryCtxRelease_v2, device);
-    return context_undone(&m);
-}
-
 #define CREATE(name, parameters, ...)                       \
     CUresult name parameters                                \
     {                                                       \
-        making m;                                           \
-        const CUresult refused = context_begin(&m, device); \
+        hami_making m;                                           \
+        const CUresult refused = hami_making_begin(&m, device); \
         if (refused != CUDA_SUCCESS)                        \
             return refused;                                 \
         const CUresult result = BEHIND(name, __VA_ARGS__);  \
         hami_lane_follow(NULL);                             \
-        if (context_end(&m, result)) {                      \
+        if (hami_making_end(&m, result)) {                      \
             if (result == CUDA_SUCCESS && m.card != NULL)   \
                 hami_local_made(*out, m.card);              \
             return result;                                  \
         }                                                   \
         BEHIND(cuCtxDestroy_v2, *out);                      \
-        return context_undone(&m);                          \
+        return hami_making_undone(&m);                          \
     }
 CREATE(cuCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
 CREATE(cuCtxCreate_v2, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)
@@ -156,7 +129,7 @@ CREATE(cuCtxCreate_v4, (CUcontext * out, void *params, unsigned int flags, CUdev
 
 /* ---- their end: what a context held goes with it ---- */
 
-static void all_due(void)
+void hami_all_due(void)
 {
     for (int i = 0; i < hami_state.card_count; i++)
         atomic_store(&hami_state.cards[i].reconcile_due, true);
@@ -169,79 +142,79 @@ static hami_card *card_of(CUcontext context)
     return card != NULL ? card : hami_card_now();
 }
 
+static hami_map attached = HAMI_MAP_INIT; /* context -> further references, as bytes */
+static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
+
+/* `context` has ended where this is a success, with whatever it held. `references`: what was in `attached`. */
+static CUresult ended(CUresult result, CUcontext context, CUcontext held, hami_entry references, hami_card *card)
+{
+    const bool gone = result == CUDA_SUCCESS;
+    hami_lane_context_gone();
+    hami_memory_left(context, held, gone);
+    if (!gone)
+        hami_map_put(&attached, references); /* nothing where there were none: the key is 0 */
+    if (gone && card != NULL)
+        hami_making_back(card);
+    hami_all_due();
+    return result;
+}
+
 #define DESTROY(name)                                                  \
-    CUresult name(CUcontext context)                                   \
-    {                                                                  \
+    do {                                                               \
         if (!atomic_load(&hami_active))                                \
             return BEHIND(name, context);                              \
         hami_card *card = card_of(context);                            \
         hami_context_gone(context);                                    \
         const CUcontext held = hami_memory_leaves(context);            \
-        const CUresult result = BEHIND(name, context);                 \
-        hami_lane_context_gone();                                      \
-        hami_memory_left(context, held, result == CUDA_SUCCESS);       \
-        if (result == CUDA_SUCCESS && card != NULL)                    \
-            context_gone(card);                                        \
-        all_due();                                                     \
-        return result;                                                 \
-    }
-DESTROY(cuCtxDestroy)
-DESTROY(cuCtxDestroy_v2)
+        hami_entry references = {0};                                   \
+        hami_map_get(&attached, (uint64_t)(uintptr_t)context, true, &references); \
+        return ended(BEHIND(name, context), context, held, references, card); \
+    } while (0)
 
-/* Only the last reference ends a primary context. `held`: what its memory was called meanwhile. */
-static CUresult primary_end(CUresult result, hami_card *card, CUcontext context, CUcontext held)
+CUresult cuCtxDestroy(CUcontext context)
 {
-    unsigned int flags = 0;
-    int active = 1;
-    CUcontext ours = context;
-    const bool gone = USE(cuDevicePrimaryCtxGetState, card->device, &flags, &active) == CUDA_SUCCESS && !active &&
-                      atomic_compare_exchange_strong(&card->primary, &ours, NULL);
-    hami_memory_left(context, held, gone);
-    if (gone && context != NULL) {
-        hami_context_gone(context);
-        hami_lane_context_gone();
-        context_gone(card);
-    }
-    all_due();
+    DESTROY(cuCtxDestroy);
+}
+
+CUresult cuCtxDestroy_v2(CUcontext context)
+{
+    DESTROY(cuCtxDestroy_v2);
+}
+
+/* ---- of CUDA 3: references to a context, of which its maker has the first ---- */
+
+/* False: there is none to take. */
+static bool attach(CUcontext context, int more)
+{
+    hami_entry entry = {.key = (uint64_t)(uintptr_t)context};
+    pthread_mutex_lock(&attaching);
+    const bool there = hami_map_get(&attached, entry.key, true, &entry) || more > 0;
+    entry.bytes += there ? more : 0;
+    if (entry.bytes > 0)
+        hami_map_put(&attached, entry);
+    pthread_mutex_unlock(&attaching);
+    return there;
+}
+
+CUresult cuCtxAttach(CUcontext *out, unsigned int flags)
+{
+    const CUresult result = BEHIND(cuCtxAttach, out, flags);
+    if (result == CUDA_SUCCESS && atomic_load(&hami_active))
+        attach(*out, 1);
+    hami_lane_follow(NULL);
     return result;
 }
 
-#define PRIMARY_END(name)                                                              \
-    CUresult name(CUdevice device)                                                     \
-    {                                                                                  \
-        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;     \
-        if (card == NULL)                                                              \
-            return BEHIND(name, device);                                               \
-        const CUcontext context = atomic_load(&card->primary);                         \
-        hami_context_leaves(context);                                                  \
-        const CUcontext held = hami_memory_leaves(context);                            \
-        return primary_end(BEHIND(name, device), card, context, held);                 \
-    }
-PRIMARY_END(cuDevicePrimaryCtxRelease)
-PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
-
-/* A reset ends it whoever else holds it; another holder may bring it back at once, so drop first. */
-#define PRIMARY_RESET(name)                                                                      \
-    CUresult name(CUdevice device)                                                               \
-    {                                                                                            \
-        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;               \
-        if (card == NULL)                                                                        \
-            return BEHIND(name, device);                                                         \
-        CUcontext context = atomic_load(&card->primary);                                         \
-        if (context != NULL)                                                                     \
-            hami_context_gone(context);                                                          \
-        const CUcontext held = hami_memory_leaves(context);                                      \
-        const CUresult result = BEHIND(name, device);                                            \
-        hami_lane_context_gone();                                                                \
-        hami_memory_left(context, held, result == CUDA_SUCCESS);                                 \
-        CUcontext ours = context; /* who releases it afterwards is not to give it back again */  \
-        if (result == CUDA_SUCCESS && context != NULL && atomic_compare_exchange_strong(&card->primary, &ours, NULL)) \
-            context_gone(card);                                                                  \
-        all_due();                                                                               \
-        return result;                                                                           \
-    }
-PRIMARY_RESET(cuDevicePrimaryCtxReset)
-PRIMARY_RESET(cuDevicePrimaryCtxReset_v2)
+CUresult cuCtxDetach(CUcontext context)
+{
+    if (!atomic_load(&hami_active) || !attach(context, -1))
+        DESTROY(cuCtxDetach);
+    const CUresult result = BEHIND(cuCtxDetach, context);
+    if (result != CUDA_SUCCESS)
+        attach(context, 1);
+    hami_lane_follow(NULL);
+    return result;
+}
 
 /* ---- device heap ---- */
 

@@ -11,6 +11,7 @@
 enum { MAGIC = 0x48414d49 /* "HAMI" */ };
 enum { REAP_EVERY_NS = 20 * 1000 * 1000 }; /* a program that keeps running into its limit must not read /proc each time */
 enum { CLAIM_TICK_NS = 2 * 1000 * 1000 };
+#define MOST_BYTES ((int64_t)1 << 50) /* no card has that: nor does it stand in the ledger until the driver says so, where there is no limit */
 
 static uint64_t boot_hash(void)
 {
@@ -232,8 +233,8 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
         return false;
     hami_ledger_lock(ledger);
     /* limit - held cannot overflow: both are at least 0. */
-    bool fits = bytes <= limit - ledger->cards[card].held;
-    if (!fits && reap_soon(ledger) > 0)
+    bool fits = bytes <= MOST_BYTES && bytes <= limit - ledger->cards[card].held;
+    if (!fits && bytes <= MOST_BYTES && reap_soon(ledger) > 0)
         fits = bytes <= limit - ledger->cards[card].held;
     if (fits)
         add(ledger, slot, card, kind, bytes);

@@ -5,6 +5,7 @@
  * shows only afterwards, by NVML: where little is left such loads are made one at a time, and what overdraws the slice is
  * undone.
  */
+#include "memory/context.h"
 #include "memory/image.h"
 #include "memory/local.h"
 #include "memory/map.h"
@@ -144,12 +145,6 @@ CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
     return load_end(&l, result, NULL) ? result : undone(&l, NULL);
 }
 
-static void all_due(void)
-{
-    for (int i = 0; i < hami_state.card_count; i++)
-        atomic_store(&hami_state.cards[i].reconcile_due, true);
-}
-
 /* The entry leaves the map first: once the driver has unloaded, another thread may get the handle. */
 CUresult cuModuleUnload(CUmodule module)
 {
@@ -164,7 +159,7 @@ CUresult cuModuleUnload(CUmodule module)
     else if (ours)
         hami_map_put(&modules, entry);
     hami_local_unloaded(module, ticket, result == CUDA_SUCCESS);
-    all_due();
+    hami_all_due();
     return result;
 }
 
@@ -175,6 +170,6 @@ CUresult cuLibraryUnload(CUlibrary library)
     const uint64_t ticket = hami_local_unloading(library);
     const CUresult result = BEHIND(cuLibraryUnload, library);
     hami_local_unloaded(library, ticket, result == CUDA_SUCCESS);
-    all_due();
+    hami_all_due();
     return result;
 }

@@ -187,14 +187,15 @@ static CUresult pool_alloc(hami_card *card, CUmemoryPool pool, CUdeviceptr *out,
 ASYNC()
 ASYNC(_ptsz)
 
-/* Managed memory may all come onto a card, wherever it is said to belong. NULL: the host's. */
+/* Managed memory may all come onto a card, wherever it is said to belong; of no context's, onto any. NULL: the host's. */
 static hami_card *card_of_props(const CUmemPoolProps *props)
 {
     if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE)
         return hami_card_of(props->location.id);
     if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN)
         return hami_card_of(props->location.id & 0xff);
-    return props->type == CU_MEM_ALLOCATION_TYPE_MANAGED ? hami_card_now() : NULL;
+    hami_card *card = props->type == CU_MEM_ALLOCATION_TYPE_MANAGED ? hami_card_now() : NULL;
+    return card != NULL || props->type != CU_MEM_ALLOCATION_TYPE_MANAGED || hami_state.card_count == 0 ? card : &hami_state.cards[0];
 }
 
 CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props)

@@ -49,7 +49,7 @@ void hami_vmm_refresh(void);
  */
 bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark);
 
-/* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In memory.c. */
+/* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In held.c. */
 int hami_buffer_mark(CUdeviceptr address, int fresh);
 
 /*

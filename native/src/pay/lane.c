@@ -188,13 +188,3 @@ CUresult cuCtxPopCurrent_v2(CUcontext *out)
 {
     return followed(BEHIND(cuCtxPopCurrent_v2, out), NULL);
 }
-
-CUresult cuCtxAttach(CUcontext *out, unsigned int flags)
-{
-    return followed(BEHIND(cuCtxAttach, out, flags), NULL);
-}
-
-CUresult cuCtxDetach(CUcontext context)
-{
-    return followed(BEHIND(cuCtxDetach, context), NULL);
-}

@@ -18,6 +18,7 @@
     X(cuDevicePrimaryCtxGetState, (CUdevice device, unsigned int *flags, int *active))                     \
     X(cuCtxGetDevice, (CUdevice * out))                                                                    \
     X(cuCtxGetCurrent, (CUcontext * out))                                                                  \
+    X(cuCtxFromGreenCtx, (CUcontext * out, CUgreenCtx green))                                              \
     X(cuCtxGetLimit, (size_t * value, int limit))                                                          \
     X(cuStreamIsCapturing, (CUstream stream, int *status))                                                 \
     X(cuStreamCreate, (CUstream * out, unsigned int flags))                                                \

@@ -1,0 +1,130 @@
+"""Contexts made by several threads at once, green ones, attached ones: each is charged once, and gone with its end."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from .conftest import Container
+from .test_ways_round import tried
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def unseen(container: Container, tmp_path: Path) -> dict[str, str]:
+    """Variables: there is no NVML, which would set the ledger right."""
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")
+    return {"LD_LIBRARY_PATH": str(driver)}
+
+
+USED = """
+import threading
+cuda = ctypes.CDLL("libcuda.so.1")
+def used():
+    left, total = c_size_t(), c_size_t()
+    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
+    return (total.value - left.value) // MIB
+def take(mib):
+    assert cuda.cuMemAlloc_v2(byref(c_uint64()), c_size_t(mib * MIB)) == 0
+def create():
+    context = c_void_p()
+    assert cuda.cuCtxCreate_v2(byref(context), 0, 0) == 0
+    return context
+"""
+AT_ONCE = """
+assert cuda.cuInit(0) == 0
+assert cuda.cuDevicePrimaryCtxRetain(byref(c_void_p()), 0) == 0  # its size is known from here on
+assert cuda.cuDevicePrimaryCtxRelease_v2(0) == 0
+ready = threading.Barrier(4)
+def retain():
+    ready.wait()
+    assert cuda.cuDevicePrimaryCtxRetain(byref(c_void_p()), 0) == 0
+threads = [threading.Thread(target=retain) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+context = c_void_p()
+assert cuda.cuDevicePrimaryCtxRetain(byref(context), 0) == 0
+assert cuda.cuCtxSetCurrent(context) == 0
+together = used()
+for _ in range(5): assert cuda.cuDevicePrimaryCtxRelease_v2(0) == 0
+create()
+print(together, used())
+"""
+
+
+def test_a_primary_context_that_several_threads_find_missing_is_charged_once(container: Container) -> None:
+    assert tried(container, USED + AT_ONCE, FAKE_CUDA_SLOW_MS="50") == "480 480"
+
+
+ATTACHED = """
+assert cuda.cuInit(0) == 0
+outer = create()
+before, inner = used(), create()
+take(512)
+again = c_void_p()
+assert cuda.cuCtxAttach(byref(again), 0) == 0
+print(cuda.cuCtxDetach(inner), used() - before, end=" ")
+print(cuda.cuCtxDetach(inner), cuda.cuCtxSetCurrent(outer), used() - before)
+"""
+
+
+def test_what_a_context_holds_is_given_back_when_its_last_reference_is_detached(
+    container: Container, unseen: dict[str, str]
+) -> None:
+    """Its context's own size NVML alone would show."""
+    assert tried(container, USED + ATTACHED, **unseen) == "0 512 0 0 0"
+
+
+GREEN = """
+assert cuda.cuInit(0) == 0
+own = create()
+before, green, inner = used(), c_void_p(), c_void_p()
+assert cuda.cuGreenCtxCreate(byref(green), None, 0, 1) == 0
+told = [used() - before]
+assert cuda.cuCtxFromGreenCtx(byref(inner), green) == 0
+assert cuda.cuCtxSetCurrent(inner) == 0
+take(512)
+told.append(used() - before)
+primary = c_void_p()
+assert cuda.cuDevicePrimaryCtxRetain(byref(primary), 0) == 0
+assert cuda.cuGreenCtxDestroy(green) == 0
+assert cuda.cuCtxSetCurrent(own) == 0
+told.append(used() - before)
+assert cuda.cuDevicePrimaryCtxRelease_v2(0) == 0
+print(*told, used() - before)
+"""
+
+
+def test_a_green_context_makes_the_primary_one_and_what_is_taken_in_it_goes_with_that(
+    container: Container, unseen: dict[str, str]
+) -> None:
+    """Of 480 MiB a context, where NVML shows it; here only what is taken."""
+    assert tried(container, USED + GREEN, **unseen) == "0 512 512 0"
+
+
+def test_the_primary_context_that_a_green_one_makes_is_reserved_before_it_is_there(container: Container) -> None:
+    code = "assert cuda.cuInit(0) == 0\ncreate()\nprint(cuda.cuGreenCtxCreate(byref(c_void_p()), None, 0, 1))"
+    assert tried(container, USED + code, CUDA_DEVICE_MEMORY_LIMIT="900m") == "2"
+    assert tried(container, USED + code, CUDA_DEVICE_MEMORY_LIMIT="1000m") == "0"
+
+
+def test_whoever_goes_on_after_a_refused_start_gets_no_context_by_a_green_one_either(container: Container) -> None:
+    """A ledger whose places for cards are all taken by others: the tenant can write it."""
+    assert tried(container, "print(ctypes.CDLL('libcuda.so.1').cuInit(0))") == "0"
+    content = bytearray(container.ledger.read_bytes())
+    at = content.index(container.bench.uuid(0).encode())
+    step = content.index(container.bench.uuid(1).encode()) - at
+    for card in range(16):
+        struct.pack_into("96s", content, at + card * step, f"GPU-of-nobody-{card}".encode())
+    container.ledger.write_bytes(content)
+    calls = {
+        "cuInit": "0",
+        "cuGreenCtxCreate": "byref(c_void_p()), None, 0, 1",
+        "cuDevicePrimaryCtxRetain": "byref(c_void_p()), 0",
+        "cuCtxCreate_v2": "byref(c_void_p()), 0, 0",
+    }
+    code = "".join(f"print(cuda.{name}({words}))\n" for name, words in calls.items())
+    assert tried(container, "cuda = ctypes.CDLL('libcuda.so.1')\n" + code).split() == ["802"] * 4
