@@ -43,7 +43,7 @@ def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
     if node.problem is not None:
         return refuse.unusable(node.problem)
     search = Search(ask, node)
-    if not search.place():
+    if not (search.place() or search.fill()):
         return search.dear or why(ask, node)
     containers = search.slices()
     kinds = (container.kind for container in ask.containers)
@@ -123,6 +123,29 @@ class Search:
             if self._left <= 0 or (want.kind is ContainerKind.INIT and not (self.ask.budgets or self._mig)):
                 break  # an init container leaves nothing behind, so another choice changes nothing
         return False
+
+    def fill(self) -> bool:
+        """One more way where `place` has ended at its bound: the largest want first, each on the fullest card that
+        takes it. For pods of many containers."""
+        if self._left > 0 or self._mig or self.ask.budgets:
+            return False
+        for number in sorted(range(len(self.wants)), key=self._turn):
+            want = self.wants[number]
+            choice: Sequence[int] | None
+            if want.ask.cards == 1:
+                able = self.candidates(want)
+                choice = [min(able, key=_left).position] if able else None
+            else:
+                choice = next(self.choices(want), None)
+            if choice is None:
+                return False
+            self.take(number, choice)
+        return True
+
+    def _turn(self, number: int) -> tuple[bool, int]:
+        """Init containers first, who leave nothing behind, then the largest."""
+        want = self.wants[number]
+        return want.kind is not ContainerKind.INIT, -(want.ask.mem_mib or 0)
 
     def _affordable(self) -> bool:
         """Whether what was taken stays within the namespace's quota."""
@@ -255,6 +278,11 @@ class Search:
         """The most acceptable cards on one NUMA node."""
         numas = [one.card.numa for one in self.candidates(want)]
         return max((numas.count(numa) for numa in set(numas)), default=0)
+
+
+def _left(candidate: Candidate) -> int:
+    """MiB free on a card before it takes the ask."""
+    return candidate.card.mem_mib - candidate.use[1]
 
 
 def _divisible(ask: CardAsk, state: CardState) -> bool:

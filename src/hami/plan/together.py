@@ -57,6 +57,9 @@ def settle(cut: Cut, group: Sequence[Pair], idle_only: bool) -> tuple[Bools, Boo
         return fits, may
     fits[left] = meeting.stacked(left)
     left = left[~fits[left]]
+    if not idle_only and all(_simple(want) and want.ask.mem_mib is not None for want, _ in group):
+        fits[left] = meeting.filled(left)
+        left = left[~fits[left]]
     may[left] = meeting.possible(left)
     return fits, may
 
@@ -84,6 +87,16 @@ class Meeting:
         held = Room(self._cut, at, self._idle_only).holds(self._group)
         return _at_least(held, max(want.ask.cards for want, _ in self._group))
 
+    def filled(self, at: Longs) -> Bools:
+        """For nodes `at` and wants of one card each that ask for MiB: all find a card if the largest takes first, and
+        each the fullest card that takes it. Then `plan.fit` finds them too (`Search.fill`). A pod of a dozen containers
+        is settled so on nearly every node that has room for it."""
+        room = Room(self._cut, at, self._idle_only)
+        found = np.ones(len(at), np.bool_)
+        for want, scan in sorted(self._group, key=lambda pair: -(pair[0].ask.mem_mib or 0)):
+            found &= room.take(want.ask, scan)
+        return found
+
     def shared_out(self, at: Longs) -> Bools:
         """For nodes `at` and wants of one card each, exactly: some way to share the wants out over the cards.
 
@@ -99,7 +112,7 @@ class Meeting:
 
     def possible(self, at: Longs) -> Bools:
         """For every want, those at least as large need as many seats of its size, a card one for each at most."""
-        found = np.ones(len(at), np.bool_)
+        found = self._enough(at)
         lasting = [want for want, _ in self._group if want.kind is not ContainerKind.INIT]
         for want, scan in {want.ask: (want, scan) for want, scan in self._group}.values():
             larger = [other for other in lasting if _as_large(other.ask, want.ask)]
@@ -107,6 +120,14 @@ class Meeting:
                 seats = np.minimum(self._seats(want, scan, at), len(larger))
                 found &= seats.sum(axis=0) >= sum(one.ask.cards for one in larger)
         return found
+
+    def _enough(self, at: Longs) -> Bools:
+        """The cards that take any want have memory for all of them."""
+        lasting = [(want, scan) for want, scan in self._group if want.kind is not ContainerKind.INIT]
+        able = reduce(np.logical_or, [scan.accepts.take(at, axis=1) for _, scan in self._group])
+        free = np.where(able, self._cut.at(self._cut.columns.free_mem, at), 0).sum(axis=0, dtype=np.int64)
+        enough: Bools = free >= sum(want.ask.cards * scan.mem for want, scan in lasting if isinstance(scan.mem, int))
+        return enough
 
     def _seats(self, want: Want, scan: Scan, at: Longs) -> Longs:
         """How many containers of this size a card takes beside what it bears."""
@@ -133,6 +154,8 @@ class Room:
         self._slots: Ints = cut.at(cut.columns.free_slots, at)
         self._mem: Ints = cut.at(cut.columns.free_mem, at)
         self._free_core: Ints = cut.at(cut.columns.free_core, at)
+        self._touched: Bools = np.zeros(self._mem.shape, np.bool_)
+        """Cards that something was given to."""
         self._accepts: dict[int, Bools] = {}
         self._known: dict[tuple[int, ...], Bools] = {}
         """By the scans of what is held: wants that ask alike share one."""
@@ -147,6 +170,25 @@ class Room:
         found = self._known.get(alike)
         if found is None:
             found = self._known[alike] = self._hold([want.ask for want, _ in pairs], [scan for _, scan in pairs])
+        return found
+
+    def take(self, ask: CardAsk, scan: Scan) -> Bools:
+        """Give `ask` the fullest card that takes it on each node; where there is none nothing is given, and it says so.
+        What is left is less from then on."""
+        able = self._accepting(scan) & (self._slots > 0)
+        able &= self._mem >= scan.mem
+        able &= self._free_core >= ask.core_percent
+        if ask.core_percent == 0:
+            able &= (self._free_core > 0) | (self._core == 0)
+        if ask.core_percent == WHOLE:
+            able &= (self._core != WHOLE) | ~self._touched
+        found: Bools = np.logical_or.reduce(able, axis=0)
+        nodes = np.flatnonzero(found)
+        at = np.where(able, self._mem, TOP + 1).argmin(axis=0).take(nodes), nodes
+        self._slots[at] -= 1
+        self._free_core[at] -= ask.core_percent
+        self._mem[at] -= scan.mem
+        self._touched[at] = True
         return found
 
     def _hold(self, asks: Sequence[CardAsk], scans: Sequence[Scan]) -> Bools:

@@ -1,5 +1,7 @@
 """Pods of several containers: groups of two families, wants of other rules, cards of two modes."""
 
+from random import Random
+
 import pytest
 from msgspec.structs import replace
 
@@ -25,6 +27,49 @@ def feasible(ask: Ask, *nodes: NodeState) -> list[str]:
     found = choose(ask, index).feasible
     assert found == [state.name for state in nodes if isinstance(fit(ask, state), Plan)]
     return found
+
+
+def many(random: Random) -> Ask:
+    """Six to fourteen containers of one card each, some with an init container or cards of another family beside."""
+    cores = random.choice(((0,), (0, 10), (10, 30), (0, 100)))
+    sizes = random.sample(range(9), random.choice((1, 2, 4)))
+    wanted = [want(random.choice(sizes), cores=random.choice(cores)) for _ in range(random.randint(6, 14))]
+    first = [init(want(random.choice((1, 9)), cores=random.choice(cores)))] if random.random() < 0.3 else []
+    other = [app(want(3, cards=random.choice((1, 2)), family=OTHER))] if random.random() < 0.3 else []
+    return pod(*first, *other, *map(app, wanted), cards=random.choice((("spread",), ("binpack",), ("mutex",))))
+
+
+def some_node(random: Random, name: str) -> NodeState:
+    cards = []
+    for number in range(random.randint(2, 6)):
+        taken = random.choice(((0, 0, 0), (0, 0, 0), (1, 3, 0), (1, 3, 50), (7, 2, 0)))
+        own = {"mem_mib": random.choice((9, 15, 24)), "core_percent": random.choice((100, 100, 0))}
+        cards.append(used(f"{name}{number}", *taken, **own))
+    return node(*cards, used(f"{name}x0", family=OTHER), name=name)
+
+
+def test_of_many_containers_columns_say_of_every_node_what_an_exact_look_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.fit.CHOICES", 24)  # the bound is met often
+    fits = 0
+    for seed in range(400):
+        random = Random(seed)
+        fits += len(feasible(many(random), *(some_node(random, f"n{number}") for number in range(6))))
+    assert 300 < fits < 2100
+
+
+def test_who_finds_no_card_by_trying_finds_one_when_the_largest_takes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread gives the small ones the emptiest card each, so that none is left whole for the large one."""
+    cards = [used("d0", mem_mib=11), used("d1", mem_mib=9)]
+    ask = pod(init(want(10)), *(app(want(1)) for _ in range(9)), app(want(11)))
+    monkeypatch.setattr("hami.plan.fit.CHOICES", 3)
+    plan = fit(ask, node(*cards))
+    assert isinstance(plan, Plan)
+    assert [[one.card for one in container] for container in plan.containers] == [["d0"], *[["d1"]] * 9, ["d0"]]
+    assert isinstance(fit(replace(ask, card_policy=("mutex",)), node(*cards)), Refusal)
+    monkeypatch.setattr("hami.plan.fit.CHOICES", 2**20)
+    few = pod(*(app(want(6)) for _ in range(2)), app(want(7)), cards=("binpack",))
+    refusal = fit(few, node(*cards))
+    assert isinstance(refusal, Refusal), "what was tried in full needs no other way"
 
 
 def test_a_second_family_that_does_not_fit_together_refuses_the_node_too() -> None:

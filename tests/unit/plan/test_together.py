@@ -161,8 +161,11 @@ FEW = 6
         ([want(3000, nouse_types=("V100",))] * FEW, {}, False, 0),
         ([want(3000)] * 2 + [want(3000, cards=2)] * 2 + [want(1)] * 2, {}, False, 0),
         ([want(1)] * FEW, {"mem_mib": 2}, False, 0),
-        ([want(1)] * FEW, {"mem_mib": 5}, True, 10),  # more than one card holds
-        ([want(0)] * FEW, {"slots": 6, "mem": 8000}, True, 10),
+        ([want(1)] * FEW, {"mem_mib": 5}, True, 1),  # more than one card holds
+        ([want(0)] * FEW, {"slots": 6, "mem": 8000}, True, 1),
+        ([want(4)] * 2 + [want(3)] * 4, {"mem_mib": 10}, True, 10),  # the largest first is not the way
+        ([want(percent=20)] * FEW, {"mem_mib": 5}, True, 10),
+        ([want(3)] * 3 + [want(5)] * 3, {"mem_mib": 11}, False, 0),  # more than there is in all, though not by seats
         ([want(1000)] * FEW, {}, True, 1),  # the best node alone
         ([want(5000)] * 2 + [want(3000)] * 2, {}, True, 1),  # few enough: no sum fits one card, yet they are shared out
         ([want(5000)] * 2 + [want(4000)] + [want(3000)], {}, False, 0),
