@@ -5,6 +5,7 @@ simulator. The fields are a promise (docs/reference/record.md): a new one has a 
 without a new version. Knows no Kubernetes object and no ledger.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
@@ -203,6 +204,9 @@ class _Head(Struct):
     version: int = 0
 
 
+_STEERING = re.compile(rb"(?<!\\)(?:\\\\)*\\(?:[bfr]|u00(?:[0189]|7[fF]))|\x7f|\xc2[\x80-\x9f]")
+"""Characters that steer a terminal, as JSON may write them: a file may come from anybody, and its names are shown."""
+
 _head = msgspec.json.Decoder(_Head).decode
 _decode = msgspec.json.Decoder(Snapshot).decode
 
@@ -230,6 +234,10 @@ def decode(body: bytes, source: str = "$") -> Snapshot:
     if head.version != VERSION:
         raise Malformed(f"{source}.version", head.version, f"{VERSION}; a newer hami wrote this file, use that one")
     found = decoded(_decode, body, source)
+    if steering := _STEERING.search(body):
+        raise Malformed(
+            source, body[max(0, steering.start() - 32) : steering.end()], "names without control characters"
+        )
     _each_once([node.name for node in found.nodes], f"{source}.nodes", "name")
     _each_once([pod.uid for pod in found.pods], f"{source}.pods", "uid")
     for number, node in enumerate(found.nodes):

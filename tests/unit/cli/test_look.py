@@ -18,6 +18,7 @@ from hami.config.schema import DeviceConfig
 from hami.kube.reflector import Added, Deleted, Modified, Synced
 from hami.ledger.filed import rebuilt
 from hami.model.ask import NodePolicy, Policies
+from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
 from hami.model.quota import Measure
@@ -259,6 +260,29 @@ def test_a_manifest_s_own_namespace_comes_before_the_one_named(tmp_path: Path) -
 def test_words_that_count_for_nothing_are_told_beside_the_answer(file: str) -> None:
     done = run("fit", "--gpumem", "10", "--annotation", "hami.io/node-scheduler-policy=pakc", "--snapshot", file)
     assert "note: metadata.annotations[hami.io/node-scheduler-policy]: 'pakc' counts for nothing" in done.output
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    """`[/x]` would end a style that was never begun, which is a fault; `:x:` would be a picture."""
+    text = snapshot.encode(half_full()).replace(b'"n0"', b'"n[/x]:x:"').replace(b"NVIDIA L40S", b"[red]L40S[/y]")
+    (tmp_path / "odd.json").write_bytes(text)
+    for words in (("explain", "pod", "team/waits"), ("fit", "--gpumem", "1000"), ("frag",)):
+        done = run(*words, "--snapshot", str(tmp_path / "odd.json"))
+        assert done.exit_code in (0, 1)
+        assert "n[/x]:x:" in done.output
+        assert words[0] == "frag" or "[red]L40S[/y]" in done.output
+
+
+@pytest.mark.parametrize("odd", [r"\u001b[2J", r"\u009b2J", "\x9b2J", "\x7f", r"\\\u001B", r"a\rb"])
+def test_a_file_whose_names_would_steer_the_terminal_is_refused(tmp_path: Path, odd: str) -> None:
+    body = snapshot.encode(half_full()).replace(b"NVIDIA L40S", odd.encode())
+    with pytest.raises(Malformed, match="names without control characters"):
+        snapshot.decode(body)
+
+
+def test_a_file_whose_names_only_look_like_that_is_read() -> None:
+    body = snapshot.encode(half_full()).replace(b"NVIDIA L40S", rb"\\u001b \n")
+    assert snapshot.decode(body).nodes[0].cards[0].model == "\\u001b \n"
 
 
 def test_at_80_columns_no_word_is_cut(file: str) -> None:

@@ -30,7 +30,8 @@ UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTime
 def console(json: bool = False) -> Console:
     import sys
 
-    return Console(stderr=json, width=None if sys.stdout.isatty() else WIDTH)
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(stderr=json, width=width, markup=False, emoji=False)  # what is shown are other people's names
 
 
 def explained(survey: Survey, detail: bool, width: int = WIDTH) -> RenderableType:
