@@ -90,6 +90,30 @@ def test_a_context_with_too_few_events_to_measure_with_keeps_them_all(container:
     assert tried(container, EVENTS, FAKE_CUDA_EVENTS="20", **limits) == "20"
 
 
+STREAMS = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+module, kernel, ns = c_void_p(), c_void_p(), c_uint64(200_000)
+params = (c_void_p * 1)(ctypes.addressof(ns))
+streams = [c_void_p() for each in range(int(sys.argv[1]))]
+cuda.cuModuleLoadData(byref(module), b"code")
+cuda.cuModuleGetFunction(byref(kernel), module, b"spin")
+for each in streams:
+    assert cuda.cuStreamCreate(byref(each), 1) == 0
+for launches in range(2000):
+    assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, streams[launches % len(streams)], params, None) == 0
+print([cuda.cuEventCreate(byref(c_void_p()), 0) for each in range(100)].count(0))
+"""
+
+
+def test_a_context_with_too_few_events_to_mark_the_ends_of_streams_with_keeps_them_all(container: Container) -> None:
+    """Each burst tries to make 129 of them anew. What prices are measured with is made in either case."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force", "FAKE_CUDA_EVENTS": "100"}
+    left = tried(container, STREAMS, 4, **limits)
+    assert left == tried(container, STREAMS, 1, **limits)
+    assert int(left) > 20
+
+
 LIMITS = """
 STACK, FIFO, HEAP = 0, 1, 2
 cuda = ctypes.CDLL("libcuda.so.1")
@@ -213,6 +237,23 @@ while time.monotonic() < over:
 unmapping.join()
 print("over")
 """
+
+
+LONGEST = """
+    for launches in range(4):
+        begun = time.monotonic()
+        assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, stream, None, None) == 0
+        longest = max(longest, time.monotonic() - begun)
+"""
+
+
+def test_a_gate_is_opened_while_the_library_waits_for_nvml(container: Container) -> None:
+    """Who looks each second at NVML is not who looks after gates: here a look takes two seconds."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "90", "GPU_CORE_UTILIZATION_POLICY": "force", "HAMI_SIM_NVML_MS": "2000"}
+    head, tail = UNMAPS.split("    for launches")
+    code = head.replace("names = 0", "names = longest = 0") + LONGEST + "unmapping" + tail.split("unmapping", 1)[1]
+    told = tried(container, code.replace('print("over")', "print(longest)"), FAKE_CUDA_UNMAP_WAITS="1", **limits)
+    assert float(told) < 1
 
 
 def test_a_gate_is_opened_while_the_library_itself_waits_for_a_lock(container: Container) -> None:

@@ -218,29 +218,68 @@ def shown(container: Container, **variables: str) -> list[tuple[int, int]]:
     return [(int(memory), int(percent)) for memory, percent in found]
 
 
-ALL = 2**63 - 1
-G = 1 << 30
+G, ALL = 1 << 30, (1 << 63) - 1
+MEMORY, CORES = "CUDA_DEVICE_MEMORY_LIMIT", "CUDA_DEVICE_SM_LIMIT"
+SIZES = ("4g", "4G", "4GiB", "4gb", "4GB", "4096m", "4096MiB", "4194304k", "4194304KB", "4294967296", "4294967296b")
 TAKEN = {
-    "CUDA_DEVICE_MEMORY_LIMIT=4g": [(4 * G, 100), (4 * G, 100)],
-    "CUDA_DEVICE_MEMORY_LIMIT_1=4g": [(ALL, 100), (4 * G, 100)],
-    "CUDA_DEVICE_MEMORY_LIMIT=4g CUDA_DEVICE_MEMORY_LIMIT_0=2048m": [(2 * G, 100), (4 * G, 100)],
-    "CUDA_DEVICE_SM_LIMIT=30": [(ALL, 30), (ALL, 30)],
-    "CUDA_DEVICE_SM_LIMIT=30 CUDA_DEVICE_SM_LIMIT_1=0": [(ALL, 30), (ALL, 100)],
+    **{f"{MEMORY}={size}": [(4 * G, 100)] * 2 for size in SIZES},
+    f"{MEMORY}=1t": [(1024 * G, 100)] * 2,
+    f"{MEMORY}=4g {MEMORY}_0=2048m": [(2 * G, 100), (4 * G, 100)],
+    f"{MEMORY}=4g {MEMORY}_1=0": [(4 * G, 100), (ALL, 100)],
+    f"{MEMORY}_1=4g": [(ALL, 100), (4 * G, 100)],
+    f"{MEMORY}=4g {MEMORY}_1=": [(4 * G, 100)] * 2,
+    f"{CORES}=30": [(ALL, 30)] * 2,
+    f"{CORES}=30 {CORES}_1=0": [(ALL, 30), (ALL, 100)],
+    f"{CORES}=30 {CORES}_0=100": [(ALL, 100), (ALL, 30)],
+    f"{CORES}_1=7": [(ALL, 100), (ALL, 7)],
+    f"{MEMORY}=4g {CORES}=": [(4 * G, 100)] * 2,
+    **{f"{MEMORY}=4g CUDA_TASK_PRIORITY={value}": [(4 * G, 100)] * 2 for value in ("", "0", "1")},
+    **{
+        f"{MEMORY}=4g GPU_CORE_UTILIZATION_POLICY={value}": [(4 * G, 100)] * 2
+        for value in ("", "default", "force", "FORCE", "Force", "disable", "DISABLE")
+    },
+    **{f"{MEMORY}=4g CUDA_DISABLE_CONTROL={value}": [(4 * G, 100)] * 2 for value in ("", "0", "false", "no", "2")},
 }
+STEPS_ASIDE = (
+    *(f"{MEMORY}=4g CUDA_DISABLE_CONTROL={value}" for value in ("1", "t", "T", "true", "TRUE", "True")),
+    f"{MEMORY}=0",
+    f"{MEMORY}=0m {CORES}=0",
+    f"{MEMORY}= {CORES}=100",
+    "CUDA_TASK_PRIORITY=0 GPU_CORE_UTILIZATION_POLICY=force",
+)
+REFUSED = (
+    *(f"{MEMORY}={size}" for size in ("-1", "-1g", "1.5g", "0x10", "4_g", "g", "4gg", "4i", "99999999999999g", "many")),
+    f"{MEMORY}=4g {MEMORY}_1=4GiBs",
+    *(f"{MEMORY}=4g {CORES}={value}" for value in ("101", "-1", "50m", "30%", "1e1", "half")),
+    f"{CORES}=30 {CORES}_15=200",
+    *(f"{MEMORY}=4g CUDA_TASK_PRIORITY={value}" for value in ("2", "-1", "high")),
+    *(f"{MEMORY}=4g GPU_CORE_UTILIZATION_POLICY={value}" for value in ("on", "forced", "1")),
+)
+
+
+def variables(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split())
 
 
 @pytest.mark.parametrize("text", TAKEN)
 def test_the_variables_of_limits_are_those_of_hami_core(container: Container, text: str) -> None:
-    assert shown(container, **dict(pair.split("=") for pair in text.split())) == TAKEN[text]
+    """Names, units and suffixes; the last word for a card is its own, as the program counts cards."""
+    assert shown(container, **variables(text)) == TAKEN[text]
 
 
-@pytest.mark.parametrize(
-    "name", ["CUDA_DEVICE_MEMORY_LIMIT", "CUDA_DEVICE_SM_LIMIT", "CUDA_TASK_PRIORITY", "GPU_CORE_UTILIZATION_POLICY"]
-)
-def test_a_variable_that_says_nonsense_is_named_and_refused(container: Container, name: str) -> None:
-    got = container.probe("info", **{"CUDA_DEVICE_MEMORY_LIMIT_1": "4g", name: "nonsense"})
+@pytest.mark.parametrize("text", STEPS_ASIDE)
+def test_where_variables_set_no_limit_the_library_steps_aside(container: Container, text: str) -> None:
+    assert shown(container, **variables(text)) == []
+    whole = container.probe("info", LD_PRELOAD="")["total_mib"]
+    assert container.probe("info", **variables(text))["total_mib"] == whole
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_a_variable_that_says_nonsense_is_named_and_refused(container: Container, text: str) -> None:
+    """HAMI-core takes 4 bytes for 4GiB, no limit for 50m, for what is too large, and for what is no number."""
+    got = container.probe("info", **variables(text))
     assert (got["error"], got["code"]) == ("cuInit", 802)
-    assert f"{name}=nonsense" in str(got["stderr"])
+    assert text.rsplit(maxsplit=1)[-1] in str(got["stderr"])
 
 
 def test_the_variable_of_the_policy_of_time_decides(container: Container) -> None:
@@ -264,5 +303,6 @@ def test_the_switch_turns_it_off_by_hand_and_nothing_is_said_unless_asked(contai
     off = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", CUDA_DISABLE_CONTROL="true")
     assert off["total_mib"] > 4096  # type: ignore[operator]
     assert off["stderr"] == ""
-    assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LIBCUDA_LOG_LEVEL="0")["stderr"] == ""
+    for level in ("0", "5", "-1", "loud", ""):  # which is none is as 0
+        assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LIBCUDA_LOG_LEVEL=level)["stderr"] == ""
     assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LIBCUDA_LOG_LEVEL="4")["stderr"] != ""

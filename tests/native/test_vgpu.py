@@ -100,6 +100,16 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     assert share >= limit - 6  # a busy machine may keep the program from launching
 
 
+def test_two_processes_share_one_budget_of_time(container: Container) -> None:
+    """Each would have 40 % by itself: together they have no more."""
+    wanted = {"CUDA_DEVICE_SM_LIMIT": "40", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    both = [container.start("probe", "run", "spin", 5, 200_000, **wanted) for _ in range(2)]
+    told = [json.loads(each.communicate(timeout=60)[0])["tenths"][20:45] for each in both]
+    shares = [sum(tenths) / 2.5 * 200_000 / 1e7 for tenths in told]
+    assert 25 <= sum(shares) <= 41.5  # less where the machine is busy with other things
+    assert min(shares) >= 5
+
+
 @pytest.mark.parametrize(("ns", "late_ns"), [(5_000, 600), (10_000, 1_200)])
 def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Container, ns: int, late_ns: int) -> None:
     """The program's kernels look 12 % longer than the library's own: charged so, they would have 17.9 of 20."""
@@ -289,7 +299,12 @@ def test_programs_without_cuda_are_not_touched(container: Container) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+LEAVES_ALONE = {"exit", "_exit", "atexit", "__cxa_atexit", "on_exit", "umask", "signal", "sigaction", "setenv"}
+"""Functions of the C library that change the process it is in."""
+
+
 def test_the_shipped_library_runs_on_old_systems_of_both_kinds(tools: Tools) -> None:
+    """And does nothing when it is loaded or unloaded, nor ends a process or changes what that has for itself."""
     for target in ("x86_64", "aarch64"):
         output = tools.folder / f"libvgpu-{target}.so"
         subprocess.run([sys.executable, NATIVE / "tools/release.py", target, output], check=True, timeout=250)
@@ -297,6 +312,11 @@ def test_the_shipped_library_runs_on_old_systems_of_both_kinds(tools: Tools) -> 
         versions = {tuple(map(int, word[6:].split("."))) for word in needs.split() if word.startswith("GLIBC_")}
         assert versions
         assert max(versions) <= (2, 17)
+        assert not re.search(r"^ +(INIT|FINI)(_ARRAY)?\b", needs, re.MULTILINE)
+        symbols = subprocess.run(["objdump", "-T", output], capture_output=True, text=True, check=True).stdout
+        taken = {line.split()[-1] for line in symbols.splitlines() if "*UND*" in line}
+        assert "pthread_create" in taken
+        assert taken & LEAVES_ALONE == set()
         libraries = {line.split()[1] for line in needs.splitlines() if "NEEDED" in line}
         assert libraries <= {
             "libc.so.6",

@@ -232,7 +232,7 @@ bool hami_policy_parse(const char *text, size_t length, hami_policy *policy, cha
 
 static bool env_truth(const char *value)
 {
-    return value != NULL && (strcmp(value, "1") == 0 || strcasecmp(value, "true") == 0);
+    return value != NULL && (strcmp(value, "1") == 0 || strcasecmp(value, "t") == 0 || strcasecmp(value, "true") == 0);
 }
 
 /* NAME_<index> if set, else NAME; NULL if neither is. */
@@ -254,6 +254,8 @@ static bool env_card(const char *(*get)(const char *), int index, hami_card_limi
     card->limit_bytes = value == NULL ? HAMI_UNLIMITED : hami_parse_size(value);
     if (card->limit_bytes < 0)
         return refuse(why, why_size, "%s=%.40s is no size; use bytes or 512m, 4g, 4GiB", name, value);
+    if (card->limit_bytes == 0)
+        card->limit_bytes = HAMI_UNLIMITED; /* as HAMI-core has it, and as a percent of 0 */
     int64_t percent = 100;
     value = env_indexed(get, "CUDA_DEVICE_SM_LIMIT", index, name, sizeof name);
     if (value != NULL && !parse_whole(value, 0, 100, &percent))
