@@ -169,8 +169,10 @@ API CUresult cuStreamCreate(CUstream *out, unsigned int flags)
     (void)flags;
     pthread_mutex_lock(&fake_lock);
     stream *made = unused_stream();
-    if (made != NULL)
+    if (made != NULL) {
         made->card = fake_current() == NULL ? 0 : fake_current()->device;
+        made->context = fake_current();
+    }
     *out = (CUstream)made;
     return fake_leave(made == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS);
 }
@@ -190,6 +192,13 @@ int fake_card_of(CUstream handle)
 API CUresult cuStreamGetDevice(CUstream handle, CUdevice *out)
 {
     *out = fake_card_of(handle);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuStreamGetCtx(CUstream handle, CUcontext *out)
+{
+    fake_context *made_in = fake_stream_of(handle)->context;
+    *out = made_in != NULL ? made_in : fake_current();
     return CUDA_SUCCESS;
 }
 

@@ -37,6 +37,7 @@ typedef struct CUstream_st {
     int64_t ready_ns; /* end of the last operation worked out */
     fake_work last;   /* what that was */
     int card;
+    fake_context *context; /* NULL: a default stream, of the current one */
     struct CUgraph_st *capture;
 } stream;
 

@@ -1,4 +1,5 @@
 /* Hooks of sets and copies on the card: one price an operation and size, eight sizes an octave. */
+#include "memory/local.h"
 #include "pay/pay.h"
 
 enum { OP_SET = 1, OP_COPY, OP_COPY_2D, OP_COPY_3D, OP_COPY_ARRAY, OP_COPY_BATCH, OP_SET_2D, OP_COPY_PEER, OP_COPY_PEER_3D, OP_COPY_BATCH_3D };
@@ -17,7 +18,25 @@ static uint64_t area(uint64_t a, uint64_t b)
     return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
 }
 
-#define OP(op, bytes) .what = (uint64_t)(op) << 56, .amount = size_class(bytes)
+#define OP(op, bytes) .what = (uint64_t)(op) << 56, .amount = size_class(bytes), .anywhere = true
+
+static int ordinal(CUdeviceptr address)
+{
+    int card = -1;
+    return USE(cuPointerGetAttribute, &card, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address) == CUDA_SUCCESS ? card : -1;
+}
+
+/* The card that both are on; NULL: of several none. */
+static hami_card *card_of_both(CUdeviceptr to, CUdeviceptr from)
+{
+    if (hami_state.card_count == 1)
+        return &hami_state.cards[0];
+    const int card = ordinal(to);
+    return card >= 0 && card == ordinal(from) ? hami_card_of(card) : NULL;
+}
+
+/* Whose a copy is from one address to another; NULL: its stream says. */
+#define COPY(op, bytes) OP(op, bytes), .card = hami_state.card_count == 1 ? NULL : card_of_both(to, from)
 
 #define SETS(width, type)                                                                                               \
     CUresult cuMemsetD##width##_v2(CUdeviceptr to, type value, size_t count)                                            \
@@ -67,22 +86,22 @@ SETS(32, unsigned int)
 
 CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes)
 {
-    PAID(BEHIND(cuMemcpyDtoD_v2, to, from, bytes), OP(OP_COPY, bytes), .waits = true);
+    PAID(BEHIND(cuMemcpyDtoD_v2, to, from, bytes), COPY(OP_COPY, bytes), .waits = true);
 }
 
 CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr to, CUdeviceptr from, size_t bytes)
 {
-    PAID(BEHIND(cuMemcpyDtoD_v2_ptds, to, from, bytes), OP(OP_COPY, bytes), .per_thread = true, .waits = true);
+    PAID(BEHIND(cuMemcpyDtoD_v2_ptds, to, from, bytes), COPY(OP_COPY, bytes), .per_thread = true, .waits = true);
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    PAID(BEHIND(cuMemcpyDtoDAsync_v2, to, from, bytes, stream), OP(OP_COPY, bytes), .stream = stream);
+    PAID(BEHIND(cuMemcpyDtoDAsync_v2, to, from, bytes, stream), COPY(OP_COPY, bytes), .stream = stream);
 }
 
 CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    PAID(BEHIND(cuMemcpyDtoDAsync_v2_ptsz, to, from, bytes, stream), OP(OP_COPY, bytes), .stream = stream, .per_thread = true);
+    PAID(BEHIND(cuMemcpyDtoDAsync_v2_ptsz, to, from, bytes, stream), COPY(OP_COPY, bytes), .stream = stream, .per_thread = true);
 }
 
 static bool on_card(CUdeviceptr address)
@@ -102,23 +121,23 @@ static bool on_card(CUdeviceptr address)
 
 CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes)
 {
-    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpy, to, from, bytes), OP(OP_COPY, bytes), .waits = true);
+    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpy, to, from, bytes), COPY(OP_COPY, bytes), .waits = true);
 }
 
 CUresult cuMemcpy_ptds(CUdeviceptr to, CUdeviceptr from, size_t bytes)
 {
-    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpy_ptds, to, from, bytes), OP(OP_COPY, bytes), .per_thread = true,
+    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpy_ptds, to, from, bytes), COPY(OP_COPY, bytes), .per_thread = true,
             .waits = true);
 }
 
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpyAsync, to, from, bytes, stream), OP(OP_COPY, bytes), .stream = stream);
+    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpyAsync, to, from, bytes, stream), COPY(OP_COPY, bytes), .stream = stream);
 }
 
 CUresult cuMemcpyAsync_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpyAsync_ptsz, to, from, bytes, stream), OP(OP_COPY, bytes),
+    PAID_IF(on_card(to) && on_card(from), BEHIND(cuMemcpyAsync_ptsz, to, from, bytes, stream), COPY(OP_COPY, bytes),
             .stream = stream, .per_thread = true);
 }
 
@@ -223,7 +242,7 @@ COPY_BATCH(cuMemcpyBatchAsync_v2_ptsz, true, BATCH_V2, to, from, bytes, count, a
 #define COPY_HINTED(name, is_per_thread)                                                                                  \
     CUresult name(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *attrs, CUstream stream)                           \
     {                                                                                                                     \
-        PAID_IF(on_card(to) && on_card(from), BEHIND(name, to, from, bytes, attrs, stream), OP(OP_COPY, bytes),           \
+        PAID_IF(on_card(to) && on_card(from), BEHIND(name, to, from, bytes, attrs, stream), COPY(OP_COPY, bytes),           \
                 .stream = stream, .per_thread = is_per_thread);                                                           \
     }
 COPY_HINTED(cuMemcpyWithAttributesAsync, false)
@@ -266,41 +285,33 @@ COPY_SOLIDS(cuMemcpy3DWithAttributesAsync_ptsz, true, 1, SOLID, ops, flags, stre
 
 /* ---- between contexts, which may be of one card: between two cards copy engines do it ---- */
 
-static bool same_card(CUdeviceptr to, CUdeviceptr from)
-{
-    int one = -1, other = -2;
-    return hami_state.card_count == 1 ||
-           (USE(cuPointerGetAttribute, &one, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, to) == CUDA_SUCCESS &&
-            USE(cuPointerGetAttribute, &other, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, from) == CUDA_SUCCESS && one == other);
-}
-
 static bool stays(const CUDA_MEMCPY3D_PEER *c)
 {
-    return stays_3d(c) && (c->reserved0 == c->reserved1 || same_card(c->to, c->from));
+    return stays_3d(c) && (c->reserved0 == c->reserved1 || card_of_both(c->to, c->from) != NULL);
 }
 
 #define COPY_PEER(name, is_per_thread)                                                                                    \
     CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes)           \
     {                                                                                                                     \
-        PAID_IF(same_card(to, from), BEHIND(name, to, to_context, from, from_context, bytes), OP(OP_COPY_PEER, bytes),    \
+        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes), COPY(OP_COPY_PEER, bytes),    \
                 .per_thread = is_per_thread, .waits = true);                                                              \
     }
 #define COPY_PEER_ASYNC(name, is_per_thread)                                                                              \
     CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes,           \
                   CUstream stream)                                                                                        \
     {                                                                                                                     \
-        PAID_IF(same_card(to, from), BEHIND(name, to, to_context, from, from_context, bytes, stream),                     \
-                OP(OP_COPY_PEER, bytes), .stream = stream, .per_thread = is_per_thread);                                  \
+        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes, stream),                     \
+                COPY(OP_COPY_PEER, bytes), .stream = stream, .per_thread = is_per_thread);                                  \
     }
 #define COPY_PEER_3D(name, is_per_thread)                                                                                 \
     CUresult name(const CUDA_MEMCPY3D_PEER *copy)                                                                         \
     {                                                                                                                     \
-        PAID_IF(stays(copy), BEHIND(name, copy), OP(OP_COPY_PEER_3D, BYTES_3D), .per_thread = is_per_thread, .waits = true); \
+        PAID_IF(stays(copy), BEHIND(name, copy), OP(OP_COPY_PEER_3D, BYTES_3D), .card = hami_local_card_of(copy->reserved1), .per_thread = is_per_thread, .waits = true); \
     }
 #define COPY_PEER_3D_ASYNC(name, is_per_thread)                                                                           \
     CUresult name(const CUDA_MEMCPY3D_PEER *copy, CUstream stream)                                                        \
     {                                                                                                                     \
-        PAID_IF(stays(copy), BEHIND(name, copy, stream), OP(OP_COPY_PEER_3D, BYTES_3D), .stream = stream,                 \
+        PAID_IF(stays(copy), BEHIND(name, copy, stream), OP(OP_COPY_PEER_3D, BYTES_3D), .card = hami_local_card_of(copy->reserved1), .stream = stream,                 \
                 .per_thread = is_per_thread);                                                                             \
     }
 COPY_PEER(cuMemcpyPeer, false)

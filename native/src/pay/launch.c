@@ -166,10 +166,10 @@ static CUresult run_graph_ptsz(CUgraphExec exec, CUstream stream)
 
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream)
 {
-    PAID(hami_graph_run(exec, stream, run_graph), .what = hami_name_of(exec), .amount = 1, .stream = stream);
+    PAID(hami_graph_run(exec, stream, run_graph), .what = hami_name_of(exec), .amount = 1, .anywhere = true, .stream = stream);
 }
 
 CUresult cuGraphLaunch_ptsz(CUgraphExec exec, CUstream stream)
 {
-    PAID(hami_graph_run(exec, stream, run_graph_ptsz), .what = hami_name_of(exec), .amount = 1, .stream = stream, .per_thread = true);
+    PAID(hami_graph_run(exec, stream, run_graph_ptsz), .what = hami_name_of(exec), .amount = 1, .anywhere = true, .stream = stream, .per_thread = true);
 }

@@ -190,9 +190,8 @@ static struct hami_sample *measure_in_burst(hami_card *card, hami_cost *cost, CU
     return hami_sample_begin(card, cost, stream, gated, hami_cost_want(cost, price), price);
 }
 
-struct hami_sample *hami_pay(const hami_work *w)
+static struct hami_sample *pay(const hami_work *w, hami_card *card, bool elsewhere)
 {
-    hami_card *card = hami_card_now();
     if (card == NULL || hami_captured(w->stream))
         return NULL;
     if (!hami_bulk_mine())
@@ -212,17 +211,17 @@ struct hami_sample *hami_pay(const hami_work *w)
         count_in_bulk(card, w, cost, price);
         return NULL;
     }
-    if (hami_burst_goes(card, crowded(card), price)) {
+    if (!elsewhere && hami_burst_goes(card, crowded(card), price)) {
         const hami_burst_part part = hami_burst_join(card, stream, price);
         if (part != HAMI_BURST_NONE)
             return measure_in_burst(card, cost, stream, known && !w->waits, price, part);
     }
-    hami_lane *lane = hami_lane_take(card);
+    hami_lane *lane = elsewhere ? NULL : hami_lane_take(card);
     spend(card, lane, price, stream);
     const uint32_t number = count(lane, w, cost, price);
     if (number == 0 || hami_capturing() || rests(card, cost))
         return NULL;
-    if (known && !w->waits && hami_bulk_wanted(card, cost, price)) {
+    if (known && !w->waits && !elsewhere && hami_bulk_wanted(card, cost, price)) {
         const int64_t ahead_ns = hami_bulk_pays_ns(price);
         spend(card, NULL, ahead_ns, stream);
         hami_bulk_begin(card, cost, stream, price, number, ahead_ns);
@@ -232,6 +231,28 @@ struct hami_sample *hami_pay(const hami_work *w)
         return NULL;
     /* A gate closed around the first launch of a function deadlocks: loading it waits for the card. */
     return hami_sample_begin(card, cost, stream, known && !w->waits, number, price);
+}
+
+/*
+ * Copies go where their stream is, whatever context is current. Such a one is paid for, and measured, with the stream's context current, past the hooks
+ * that follow a thread's: so it has no lane, and is in no burst and no bulk.
+ */
+static struct hami_sample *pay_anywhere(const hami_work *w)
+{
+    CUcontext here = NULL, there = NULL;
+    const bool named = w->stream != NULL && w->stream != CU_STREAM_LEGACY && w->stream != CU_STREAM_PER_THREAD;
+    const bool asked = named && USE(cuStreamGetCtx, w->stream, &there) == CUDA_SUCCESS && USE(cuCtxGetCurrent, &here) == CUDA_SUCCESS;
+    const bool entered = asked && there != here && USE(cuCtxSetCurrent, there) == CUDA_SUCCESS;
+    hami_card *now = hami_card_now(), *card = w->card != NULL && now != NULL ? w->card : now;
+    struct hami_sample *sample = pay(w, card, entered || card != now);
+    if (entered)
+        USE(cuCtxSetCurrent, here);
+    return sample;
+}
+
+struct hami_sample *hami_pay(const hami_work *w)
+{
+    return w->anywhere && hami_state.card_count > 1 ? pay_anywhere(w) : pay(w, hami_card_now(), false);
 }
 
 CUresult hami_paid(struct hami_sample *sample, CUresult result)

@@ -16,6 +16,8 @@ typedef struct {
     CUstream stream;
     bool per_thread; /* stream 0 means the per-thread stream */
     bool waits;      /* the call may wait for the card: no gate around it */
+    bool anywhere;   /* the stream may be of another card's context than the current one */
+    hami_card *card; /* whose it is, whatever context is current; NULL: the stream's, or the current one's */
 } hami_work;
 
 /* Pays, waiting if need be; the measurement that it began around the launch, NULL: none. */

@@ -284,8 +284,9 @@ hami_bench *hami_bench_now(hami_card *card)
     }
     if (empty == NULL)
         return NULL;
+    hami_card *own = hami_card_now(); /* what is paid for here may be another card's */
     memset(empty, 0, sizeof *empty);
-    prepare(empty, card, context);
+    prepare(empty, own == NULL ? card : own, context);
     return empty->context == NULL ? NULL : empty;
 }
 

@@ -179,7 +179,7 @@ static void calibrate_anew(hami_bench *b, hami_card *card)
 void hami_calibrate(hami_card *card)
 {
     CUcontext context = NULL;
-    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || !hami_bench_try())
+    if (!atomic_load_explicit(&card->alone, memory_order_relaxed) || hami_card_now() != card || !hami_bench_try())
         return;
     hami_bench *b = USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS && context != NULL ? hami_bench_now(card) : NULL;
     if (b != NULL && hami_now_ns() > b->calibrate_ns && !hami_bulk_under_way())

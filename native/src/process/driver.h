@@ -19,12 +19,14 @@
     X(cuCtxGetDevice, (CUdevice * out))                                                                    \
     X(cuCtxGetCurrent, (CUcontext * out))                                                                  \
     X(cuCtxFromGreenCtx, (CUcontext * out, CUgreenCtx green))                                              \
+    X(cuCtxSetCurrent, (CUcontext context))                                                                \
     X(cuCtxGetLimit, (size_t * value, int limit))                                                          \
     X(cuStreamIsCapturing, (CUstream stream, int *status))                                                 \
     X(cuStreamCreate, (CUstream * out, unsigned int flags))                                                \
     X(cuStreamDestroy_v2, (CUstream stream))                                                               \
     X(cuStreamSynchronize, (CUstream stream))                                                              \
     X(cuStreamQuery, (CUstream stream))                                                                    \
+    X(cuStreamGetCtx, (CUstream stream, CUcontext * out))                                                  \
     X(cuStreamWaitValue32_v2, (CUstream stream, CUdeviceptr address, uint32_t value, unsigned int flags))  \
     X(cuThreadExchangeStreamCaptureMode, (int *mode))                                                      \
     X(cuEventCreate, (CUevent * out, unsigned int flags))                                                  \
