@@ -3,7 +3,7 @@
     python -m benchmarks.filter --nodes 5000 --cards 8 --names 500|5000 [--json]
 
 The server is a process of its own (`benchmarks.serving`). One request at a time, as
-kube-scheduler's serial cycle sends them, then eight at once.
+kube-scheduler's serial cycle sends them, then eight at once, then a hundred.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from benchmarks.report import Figure, console, percentile, show
 from hami.lab.pki import Pki
 
 WARM = 200
+HUNDRED = 100
 HEAD = b"POST /filter HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -112,6 +113,7 @@ def main(*, nodes: int, cards: int, names: int, pods: int, count: int, as_json: 
                 alone = asyncio.run(measure(port, context, stream, count, 1))
                 used = cpu_s(process.pid) - before
                 crowd = asyncio.run(measure(port, context, stream, count, 8))
+                hundred = asyncio.run(measure(port, context, stream, 5 * HUNDRED, HUNDRED))
             resident = rss_mb(process.pid)
             process.stdin.close()
             process.wait(10)
@@ -124,6 +126,8 @@ def main(*, nodes: int, cards: int, names: int, pods: int, count: int, as_json: 
             Figure("cpu_ms", used / count * 1000, "ms", "CPU of the server a request"),
             Figure("p50_8_ms", percentile(crowd, 0.5) * 1000, "ms", "8 at once, median"),
             Figure("p99_8_ms", percentile(crowd, 0.99) * 1000, "ms", "8 at once, 99 %", target * 8),
+            Figure("p50_100_ms", percentile(hundred, 0.5) * 1000, "ms", "100 at once, median"),
+            Figure("max_100_ms", max(hundred) * 1000, "ms", "100 at once, the last", target * HUNDRED),
             Figure("rss_mb", resident, "MB", "resident memory of the server", 500),
         ],
         as_json=as_json,
