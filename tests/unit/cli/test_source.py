@@ -30,9 +30,24 @@ def test_what_the_scheduler_refuses_is_told_in_its_own_words(
     assert (str(fault), exit_status(fault)) == (refusal.message, 2)
 
 
-def test_a_snapshot_that_cannot_be_made_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+NOBODY = """\
+current-context: a
+clusters: [{name: a, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: u, user: {token: x}}]
+contexts: [{name: a, context: {cluster: a, user: u}}]
+"""
+
+
+@pytest.mark.parametrize("words", [("--snapshot",), ("--for", "5")])
+@pytest.mark.parametrize(("kubeconfig", "status"), [("users: 5", 2), (NOBODY, 3)])
+def test_what_cannot_be_recorded_leaves_the_file_that_was_there(
+    tmp_path: Path, words: tuple[str, ...], kubeconfig: str, status: int
+) -> None:
     path = tmp_path / "cluster.json"
     path.write_text("yesterday's")
-    words = ("record", "--snapshot", "--out", str(path), "--kubeconfig", str(tmp_path / "none"))
-    assert CliRunner().invoke(hami, words).exit_code != 0
+    (tmp_path / "kubeconfig").write_text(kubeconfig)
+    command = ("record", *words, "--out", str(path), "--kubeconfig", str(tmp_path / "kubeconfig"))
+    fault = CliRunner().invoke(hami, command, standalone_mode=False).exception
+    assert isinstance(fault, HamiError)
+    assert exit_status(fault) == status
     assert path.read_text() == "yesterday's"

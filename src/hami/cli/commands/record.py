@@ -1,6 +1,7 @@
 """`hami record`: the cluster into a file, one moment or as it goes, for `fit`, `explain`, `frag` and `simulate`."""
 
 import sys
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -64,17 +65,41 @@ def command(
             _record(source, policies, moment, seconds, found)
             files.write(out, found.getvalue())
         else:
-            with out.open("wb") as file:
+            with closing(Late(out)) as file:
                 _record(source, policies, moment, seconds, file)
     except OSError as fault:
         raise files.unwritable(out, fault) from None
 
 
-def _record(source: Source, policies: "Policies", moment: bool, seconds: float | None, file: BinaryIO) -> None:
+class Late:
+    """A file that is opened once there is something to write; until then what stood there stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def write(self, body: bytes) -> None:
+        if self._file is None:
+            self._file = self._path.open("wb")
+        self._file.write(body)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _record(source: Source, policies: "Policies", moment: bool, seconds: float | None, file: BinaryIO | Late) -> None:
     from hami.cli.look import recording
     from hami.cli.look.source import run
     from hami.kube.client import Kube
+    from hami.observe import log as logs
     from hami.wire import record, snapshot
+
+    logs.setup("text", "WARNING")  # a cut watch is told with its reason, and followed anew
 
     vendors, count = source.vendors(), 0
 

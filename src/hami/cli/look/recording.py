@@ -75,7 +75,10 @@ def _registered(nodes: Sequence[Node], vendors: Sequence[Vendor]) -> list[NodeEn
 
 
 async def stream(kube: Kube, vendors: Sequence[Vendor], policies: Policies, write: Write) -> None:
-    """Write lines for ever; cancel to end."""
+    """Write lines for ever; cancel to end. Raises what the API server says to the first questions: later it is asked
+    again and again, since a recorder outlives its server's restarts."""
+    for path, kind in ((paths.nodes(), Node), (paths.pods(), DatedPod)):
+        await kube.page(path, kind, {"limit": 1})
     write(record.Start(time.time(), PoliciesEntry(policies.node, policies.card)))
     recorder = Recorder(vendors, policies, write, time.time)
     nodes = follow(kube, paths.nodes(), Node, None, recorder.node)
