@@ -22,7 +22,19 @@ enum {
 
 typedef struct {
     _Atomic int64_t credit_ns; /* GPU time bought and not yet spent; below 0: another thread is buying */
+    _Atomic int64_t known_ns;  /* the latest `paid_until_ns` that this process has written */
 } hami_purse;
+
+/*
+ * Up to when launches are paid for. The word only rises: who sets it back in the ledger, where anybody in the container
+ * can write, gains nothing for a process that knows better.
+ */
+static inline int64_t hami_budget_paid(const _Atomic int64_t *paid_until_ns, const hami_purse *purse)
+{
+    const int64_t paid = atomic_load_explicit(paid_until_ns, memory_order_relaxed);
+    const int64_t known = atomic_load_explicit(&purse->known_ns, memory_order_relaxed);
+    return paid > known ? paid : known;
+}
 
 /* Spends `cost_ns`. Returns 0 when the purse had it, else the GPU time that the caller now has to buy. */
 static inline int64_t hami_purse_spend(hami_purse *purse, int64_t cost_ns)

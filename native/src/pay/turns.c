@@ -280,7 +280,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
         percent = 100;
     if (p->word != 0)
         judge_host(p, now);
-    const int64_t paid = load(paid_until_ns);
+    const int64_t paid = hami_budget_paid(paid_until_ns, purse);
     if (paid > now)
         return wait_for_budget(p, paid, now, until);
     const bool turns = contended(p, now);

@@ -1,5 +1,6 @@
 /* See burst.h. Hooks of what ends a stream. */
 #include "memory/graph.h"
+#include "price/bulk.h"
 #include "price/burst.h"
 
 #include "pay/buy.h"
@@ -112,7 +113,7 @@ bool hami_burst_goes(hami_card *card, bool crowded, int64_t price_ns)
         return false;
     const int64_t now = hami_now_ns();
     const hami_ledger_card *shared = &hami_state.ledger->cards[card->ledger_index];
-    if (atomic_load(&shared->paid_until_ns) <= now || now < atomic_load(&b->again_ns) || pthread_mutex_trylock(&b->lock) != 0)
+    if (hami_budget_paid(&shared->paid_until_ns, &card->purse) <= now || now < atomic_load(&b->again_ns) || pthread_mutex_trylock(&b->lock) != 0)
         return false;
     b->card = card;
     if (atomic_load(&b->phase) == OFF && b->inside == 0) {
@@ -379,18 +380,18 @@ static void stream_gone(CUstream stream)
             hami_strands_gone(&b->strands, stream);
         pthread_mutex_unlock(&b->lock);
     }
+    hami_bulk_stream_gone(stream);
+    hami_graph_stream_gone(stream);
 }
 
 CUresult cuStreamDestroy(CUstream stream)
 {
     stream_gone(stream);
-    hami_graph_stream_gone(stream);
     return BEHIND(cuStreamDestroy, stream);
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream)
 {
     stream_gone(stream);
-    hami_graph_stream_gone(stream);
     return BEHIND(cuStreamDestroy_v2, stream);
 }
