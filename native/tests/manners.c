@@ -58,7 +58,7 @@ int main(void)
     CUdeviceptr address;
     if (init(0) != 0 || retain(&context, 0) != 0 || set(context) != 0 || take(&address, 1 << 21) != 0)
         return 4;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 1000; i++) {
         if (fork() == 0) {
             usleep(100); /* a child that does not touch CUDA leaves the parent's account alone */
             _exit(0);

@@ -50,6 +50,21 @@ def test_a_hook_without_a_driver_behind_it_answers_instead_of_calling_nothing(to
     assert (done.returncode, done.stdout.split()) == (0, ["801", "3"])
 
 
+OLD = "int cuMemAlloc(void) { return 55; }\nint cuCtxCreate_v2(void) { return 56; }\nint cuInit(void) { return 0; }\n"
+
+
+def test_a_driver_without_a_version_of_a_function_is_not_asked_for_another_one(tools: Tools, tmp_path: Path) -> None:
+    """Whose arguments are others."""
+    (tmp_path / "old.c").write_text(OLD)
+    made = ["-o", tmp_path / "libcuda.so.1", "-Wl,-soname,libcuda.so.1"]
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "old.c", *made], check=True)
+    code = "import ctypes; cuda = ctypes.CDLL('libcuda.so.1'); ours = ctypes.CDLL(None); print(cuda.cuInit(0), "
+    code += "ours.cuMemAlloc_v2(None, 4096), ours.cuCtxCreate_v4(None, None, 0, 0), ours.cuCtxCreate_v2(None, 0, 0))"
+    env = {"LD_PRELOAD": str(tools.library), "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == ["0", "801", "801", "56"]
+
+
 def test_a_ledger_of_another_version_is_refused_and_not_read_with_the_wrong_layout(container: Container) -> None:
     assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"] == 4096
     with container.ledger.open("r+b") as file:
