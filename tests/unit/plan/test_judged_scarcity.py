@@ -11,7 +11,8 @@ from hami.model.ask import Ask
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge, Plan
 from hami.plan.pack import Pack
-from hami.plan.pack.judged import Judged
+from hami.plan.pack.judged import Judged, judging
+from hami.plan.steps import finish
 
 from .packs import GPU, ask, came_and_went, judged, ledger_of, pack_of
 
@@ -77,6 +78,26 @@ def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
     assert same_prices(own, judged(ledger)), "at old prices"
     assert looks > 5
     assert judged(ledger).scale.turnover == demand.turnover
+
+
+@pytest.mark.parametrize("when", range(8))
+def test_what_is_placed_while_a_family_is_being_judged_counts_where_seats_are_scarce(
+    when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", 2.0)
+    ledger = ledger_of(("n", 4, "A", 1e9), ("other", 2, "A", 1e9))
+    demand, columns = pack_of(ledger).demand, ledger._index.columns
+    for number in range(10):
+        demand.see(ask(f"s{number}", 500))
+        came_and_went(ledger, f"gone{number}")
+    steps = judging(demand, GPU, columns)
+    for _ in range(when):
+        next(steps)
+    before = finish(judging(demand, GPU, columns)).scale.weight
+    ledger.set_pod(PodRecord(ask("late", 1).pod, NodeName("n"), charges=(charge(0, 1000), charge(1, 700))))
+    own, now = finish(steps), finish(judging(demand, GPU, columns))
+    assert own.scale.weight.tolist() == now.scale.weight.tolist()
+    assert before.tolist() != now.scale.weight.tolist()
 
 
 def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
