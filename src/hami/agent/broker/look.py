@@ -21,6 +21,7 @@ from msgspec import Struct
 from hami.agent.broker import load
 from hami.agent.broker.allowance import Allowance
 from hami.agent.broker.evader import described
+from hami.agent.broker.lawful import Lawful
 from hami.agent.broker.overtime import Overtime
 from hami.agent.broker.place import TOLD, Place
 from hami.agent.broker.process import began, pod_uid
@@ -104,6 +105,7 @@ class Look:
         self._described: dict[int, str] = {}
         self._describer = Worker("evaders")
         self._over: dict[tuple[str, str], int] = {}
+        self._lawful = Lawful(SLACK_BYTES)
         self._overtime = Overtime()
         self.unregistered = 0
         """Processes of sliced containers that use a card and have not registered, at the last look."""
@@ -198,7 +200,7 @@ class Look:
     def _judge_strangers(self, found: list[Stranger]) -> None:
         self.unregistered = len({one.pid for one in found if one.place is not None})
         self.orphaned = len({one.pid for one in found if one.place is None})
-        if self._clock() - self._broker.began < self._grace:
+        if not self._settled():
             return  # not counted either: who is there at its end is then told of as anybody
         self._strange = {one.key: self._strange.get(one.key, 0) + 1 for one in found}
         for one in found:
@@ -267,28 +269,39 @@ class Look:
                 if held is None:
                     continue
                 self.seen_bytes[key] = held
+                if card.mem_mib is not None:
+                    self._lawful.look(key, card.mem_mib << 20, _given(place, index), settled=self._settled())
                 if card.mem_mib is not None and held > (card.mem_mib << 20) + SLACK_BYTES:
                     over[key] = self._over.get(key, 0) + 1
                     if over[key] == PATIENCE:
                         self._report_excess(place, f"{held >> 20} MiB of {card.uuid}, its limit is {card.mem_mib}")
                     if over[key] >= PATIENCE and self._exceeded == "stop":
                         self._stop_taker(place, index, card.mem_mib << 20, shown.get(card.uuid, {}))
+        self._lawful.keep((place.tenant.key, card.uuid) for place in self._broker.places for card in place.cards)
         self._over = over
         self.exceeded = len(over)
 
     def _stop_taker(self, place: Place, card: int, limit: int, on_card: Mapping[int, int]) -> None:
         """End the process with the most memory that its library does not account for.
 
-        Nobody where the libraries account for more than the limit: it was lowered under what they had given. And
+        Nobody where the libraries account for more than the limit, as it was lowered under what they had given. Where
+        it was not, somebody has told them that there is less than there is, and the one with the most memory goes. And
         nobody right after our start, when not all have told what they hold.
         """
-        if self._clock() - self._broker.began < self._grace:
+        if not self._settled():
             return
         given = {session.peer.pid: given_by_library(session, card) for session in place.known()}
+        if self._lawful.passed((place.tenant.key, place.cards[card].uuid), sum(given.values())):
+            self._stop(max(given, key=lambda pid: on_card.get(pid, 0)), place)
+            return
         unknown = {pid: on_card.get(pid, 0) - size for pid, size in given.items()}
         taker = max(unknown, key=lambda pid: unknown[pid])
         if sum(given.values()) <= limit and unknown[taker] > SLACK_BYTES:
             self._stop(taker, place)
+
+    def _settled(self) -> bool:
+        """Whether all who were there before us have had time to register."""
+        return self._clock() - self._broker.began >= self._grace
 
     def _report_excess(self, place: Place, what: str) -> None:
         text = f"container {place.tenant.container} has {what}"
@@ -333,6 +346,10 @@ def _held(place: Place, on_card: Mapping[int, int] | None) -> int | None:
         return None
     sizes = [on_card.get(pid, 0) for pid in pids]
     return None if -1 in sizes else sum(sizes)
+
+
+def _given(place: Place, card: int) -> int:
+    return sum(given_by_library(session, card) for session in place.known())
 
 
 def given_by_library(session: Session, card: int) -> int:

@@ -157,19 +157,68 @@ async def test_a_slice_that_holds_more_than_its_limit_is_reported(stage, tmp_pat
     ],
 )
 async def test_memory_past_the_library_ends_its_process_where_that_is_wanted(stage, tmp_path, given, unknown, ends):
-    stage.grant("a", mem=1000)
+    stage.grant("a", mem=3000)
     client = await stage.joined("a")
     client.send(Usage(0, (given * MIB, 0, 0, 0, 0, 0, unknown * MIB), 0, 0, 0, 0))
     await stage.settle()
     made, told = look(stage, tmp_path, exceeded="stop")
     stopped = []
     made._stop = lambda pid, _: stopped.append(pid)
+    made._judge({CARD: {os.getpid(): (given + unknown) * MIB}})
+    stage.grant("a", mem=1000)
     for _ in range(PATIENCE - 1):
         made._judge({CARD: {os.getpid(): (given + unknown) * MIB}})
     assert stopped == []
     made._judge({CARD: {os.getpid(): (given + unknown) * MIB}})
     assert stopped == [os.getpid()] * ends
     assert (("pod-a", "SliceExceeded") in told.reasons) == (given + unknown > 1064)
+
+
+async def told_to_hold(stage, client, mib):
+    client.send(Usage(0, (mib * MIB, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0))
+    await stage.settle()
+
+
+async def test_a_library_that_gave_more_than_any_limit_there_was_has_been_lied_to(stage, tmp_path):
+    """Somebody wrote into the ledger that less is held. A limit that was lowered excuses what it was, and only until
+    less is held than it is now."""
+    stage.grant("a", mem=1000)
+    client = await stage.joined("a")
+    made, told = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+
+    async def hold(mib, times=PATIENCE):
+        await told_to_hold(stage, client, mib)
+        for _ in range(times):
+            made._judge({CARD: {os.getpid(): mib * MIB}})
+
+    await hold(900)
+    stage.grant("a", mem=500)
+    await hold(990)
+    assert (stopped, told.reasons) == ([], [("pod-a", "SliceExceeded")])
+    await hold(400)
+    await hold(990)
+    assert stopped == [os.getpid()]
+
+
+async def test_what_libraries_gave_before_our_start_is_right(stage, tmp_path):
+    """It may have been given under a limit that was lowered since; more than that may not."""
+    stage.grant("a", mem=500)
+    client = await stage.joined("a")
+    made, _ = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    await told_to_hold(stage, client, 990)
+    stage.now = 1000.0 + GRACE_S - 1
+    made._judge({CARD: {os.getpid(): 990 * MIB}})
+    stage.now += 2
+    for _ in range(2 * PATIENCE):
+        made._judge({CARD: {os.getpid(): 990 * MIB}})
+    assert stopped == []
+    await told_to_hold(stage, client, 1100)
+    made._judge({CARD: {os.getpid(): 1100 * MIB}})
+    assert stopped == [os.getpid()]
 
 
 async def test_nobody_is_ended_for_what_he_has_not_yet_told_after_a_start(stage, tmp_path):
