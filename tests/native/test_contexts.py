@@ -196,6 +196,20 @@ def test_who_releases_a_context_that_was_reset_gives_nothing_back_again(node: No
     assert node.value("hami_vgpu_memory_context_bytes", **labels) == 960 * MIB
 
 
+FIRST = """
+cuda, context, active = ctypes.CDLL("libcuda.so.1"), c_void_p(), c_int(7)
+assert cuda.cuInit(0) == 0
+told = [cuda.cuDevicePrimaryCtxRetain(byref(context), 0), cuda.cuCtxCreate_v2(byref(context), 0, 0)]
+assert cuda.cuDevicePrimaryCtxGetState(0, byref(c_int()), byref(active)) == 0
+print(*told, active.value)
+"""
+
+
+def test_a_first_context_that_turns_out_too_large_for_the_slice_is_undone(container: Container) -> None:
+    """Nobody knows its size before: 480 MiB of 300."""
+    assert tried(container, FIRST, CUDA_DEVICE_MEMORY_LIMIT="300m") == "2 2 0"
+
+
 OF_PICTURES = """
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
