@@ -68,6 +68,20 @@ def test_two_gangs_that_want_the_same_cards_run_one_after_the_other(cluster: Any
     cluster.bound(*({*first, *second} - set(winners)), timeout=60)
 
 
+def test_a_gang_one_of_which_no_node_takes_gives_back_what_it_holds(cluster: Any) -> None:  # 6.17
+    """Two of three wait in /bind for the third, at most the gang's timeout of 20 s; then others get the cards."""
+    names = [f"t{number}" for number in range(3)]
+    pods = [member(cluster, name, gang="t", least=3) for name in names]
+    pods[2]["spec"]["nodeSelector"] = {"nobody": "has-this"}
+    cluster.create(*pods)
+    cluster.until("two hold their slices", lambda: "selector" in cluster.reason("t2"))
+    for name in ("whole-1", "whole-2"):
+        cluster.submit(name, gpu=1, gpumem=16000)
+    cluster.bound("whole-1", "whole-2", timeout=90)
+    assert [name for name in names if cluster.node_of(name)] == []
+    assert sorted(cluster.taken().values()) == [16000, 16000]
+
+
 def test_a_gang_whose_scheduler_is_killed_between_its_binds_ends_whole(cluster: Any, product: Any) -> None:  # 6.17
     """As soon as one of four is bound the scheduler dies by SIGKILL, thrice: often the others are not bound yet."""
     replica = product.replicas[0]
