@@ -1,7 +1,8 @@
 """The agent's broker in a process of its own, for tests that kill it: ``agent.py ROOT [NVML [report|stop]]``.
 
-The last word is what is done about slices that hold more than their limit. Each folder of ROOT with a policy is a
-grant. ``ROOT/state`` is what it knows, as JSON, written anew every 50 ms.
+The last word is what is done about slices that hold more than their limit; `stop` also gives nobody time to register,
+and looks for the pods of processes in ``ROOT/proc``. Each folder of ROOT with a policy is a grant, of the pod with that
+uid. ``ROOT/state`` is what it knows, as JSON, written anew every 50 ms.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -35,7 +37,8 @@ async def main(root: Path, nvml: str | None, exceeded: str) -> None:
     if nvml:
         driver.open()
     action: Action = "stop" if exceeded == "stop" else "report"
-    look = Look(broker, driver, Worker("processes"), tell=lambda *_: None, exceeded=action)
+    more: dict[str, Any] = {"exceeded": action, "grace": 0.0, "proc": root / "proc"} if action == "stop" else {}
+    look = Look(broker, driver, Worker("processes"), tell=lambda *_: None, **more)
 
     async def tell() -> None:
         while True:

@@ -29,9 +29,11 @@ class Node:
         self.agent: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[str]] = []
 
-    def start_agent(self, *, nvml: bool = False, before: Sequence[str] = (), **more: str) -> None:
+    def start_agent(
+        self, *, nvml: bool = False, exceeded: str = "report", before: Sequence[str] = (), **more: str
+    ) -> None:
         """`before` starts it, as prlimit does; `more` is of its environment."""
-        words = [*before, sys.executable, HERE / "agent.py", self.root, *([self.nvml] if nvml else [])]
+        words = [*before, sys.executable, HERE / "agent.py", self.root, *([self.nvml, exceeded] if nvml else [])]
         environment = {**os.environ, **self.container.bench.environment, **more}
         self.agent = subprocess.Popen(words, env=environment)
         self.until(lambda: self.state().get("pid") == (self.agent.pid if self.agent else 0), "the agent's state")
