@@ -1,5 +1,6 @@
 """`hami record`: the cluster into a file, one moment or as it goes, for `fit`, `explain`, `frag` and `simulate`."""
 
+import signal
 import sys
 from contextlib import closing
 from io import BytesIO
@@ -43,7 +44,7 @@ def command(
 
     \b
     hami record --snapshot > cluster.json       one moment
-    hami record --out cluster.jsonl             until Ctrl-C: nodes, pods arriving, bound, leaving
+    hami record --out cluster.jsonl             until Ctrl-C or SIGTERM: nodes, pods arriving, bound, leaving
     hami record --for 86400 --out day.jsonl     a day
 
     Needs your right to list and watch nodes and pods in all namespaces, and to list disruption budgets (without it
@@ -121,10 +122,12 @@ def _record(source: Source, policies: "Policies", moment: bool, seconds: float |
                 async with asyncio.timeout(seconds):
                     await recording.stream(kube, vendors, policies, write)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who stops services sends this one
     try:
         run(work())
     except KeyboardInterrupt:
-        pass
+        if moment:  # a part of it is nothing
+            raise
     finally:
         file.flush()
     if not moment:
