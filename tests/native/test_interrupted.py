@@ -5,6 +5,7 @@ A launch under a limit waits as none does without: that must leave nothing half 
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +36,49 @@ def test_launches_that_are_left_half_way_keep_nobody_waiting_and_the_limit_holds
     told = json.loads(done.stdout)
     assert told["longest_ms"] < 2500  # who keeps a burst and has gone is waited for for 2 s
     assert told["percent"] < streams * 20 + 2  # one block each: they run side by side
+
+
+def test_contexts_streams_and_modules_that_go_while_launches_wait_hurt_nobody_else(
+    tools: Tools, container: Container
+) -> None:
+    """No program may do so; what the driver makes of it is the driver's."""
+    done = interrupted(tools, container, "gone", 4, 6)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["longest_ms"] < 2500
+
+
+def test_a_thread_that_launches_as_often_as_it_may_while_it_ends_leaves_no_paid_time_behind(
+    tools: Tools, container: Container
+) -> None:
+    """Some 50 us of work a thread; up to 1 ms of the budget went with each."""
+    done = interrupted(tools, container, "ends", 3, 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 6 < json.loads(done.stdout)["percent"] < 21.5
+
+
+def test_a_handler_that_runs_in_a_forked_child_at_any_moment_waits_for_no_lock(
+    tools: Tools, container: Container
+) -> None:
+    """Signals come all the time, and other threads take memory; the mask is afterwards as it was."""
+    for _ in range(3):
+        done = interrupted(tools, container, "fork", 2, 1)
+        assert (done.returncode, done.stderr) == (0, "")
+        told = json.loads(done.stdout)
+        assert (told["stuck"], told["masked"]) == (0, 0)
+
+
+def test_words_on_a_stderr_that_nobody_reads_kill_nobody(tools: Tools, container: Container) -> None:
+    code = "import ctypes, sys\nprint(ctypes.CDLL('libcuda.so.1').cuInit(0), flush=True)"
+    env = container.environment(CUDA_DEVICE_MEMORY_LIMIT="nonsense")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    start = "import signal, time\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\ninput()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", start + code], env=env, stdin=subprocess.PIPE, text=True, **pipes
+    ) as program:
+        assert program.stderr is not None
+        program.stderr.close()
+        out, _ = program.communicate("\n", timeout=20)
+    assert (program.returncode, out) == (0, "802\n")
 
 
 @pytest.mark.parametrize("streams", STREAMS)

@@ -9,6 +9,7 @@
 #include "memory/local.h"
 #include "memory/map.h"
 #include "pay/lane.h"
+#include "price/burst.h"
 #include "process/log.h"
 #include "process/state.h"
 
@@ -145,30 +146,45 @@ static hami_card *card_of(CUcontext context)
 static hami_map attached = HAMI_MAP_INIT; /* context -> further references, as bytes */
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
 
-/* `context` has ended where this is a success, with whatever it held. `references`: what was in `attached`. */
-static CUresult ended(CUresult result, CUcontext context, CUcontext held, hami_entry references, hami_card *card)
+/* What was noted before a context ends. */
+typedef struct {
+    CUcontext context, held; /* `held`: what its memory is called meanwhile */
+    hami_card *card;
+    hami_entry references; /* in `attached` */
+    bool left;
+} ending;
+
+static ending end_of(CUcontext context)
+{
+    ending e = {.context = context, .card = card_of(context)};
+    hami_burst_context_gone(context);
+    e.held = hami_memory_leaves(context);
+    hami_map_get(&attached, (uint64_t)(uintptr_t)context, true, &e.references);
+    e.left = hami_context_leaves(context);
+    return e;
+}
+
+/* It has ended where this is a success, with whatever it held. */
+static CUresult ended(CUresult result, const ending *e)
 {
     const bool gone = result == CUDA_SUCCESS;
+    hami_context_left(e->context, e->left, gone);
     hami_lane_context_gone();
-    hami_memory_left(context, held, gone);
+    hami_memory_left(e->context, e->held, gone);
     if (!gone)
-        hami_map_put(&attached, references); /* nothing where there were none: the key is 0 */
-    if (gone && card != NULL)
-        hami_making_back(card);
+        hami_map_put(&attached, e->references); /* nothing where there were none: the key is 0 */
+    if (gone && e->card != NULL)
+        hami_making_back(e->card);
     hami_all_due();
     return result;
 }
 
-#define DESTROY(name)                                                  \
-    do {                                                               \
-        if (!atomic_load(&hami_active))                                \
-            return BEHIND(name, context);                              \
-        hami_card *card = card_of(context);                            \
-        hami_context_gone(context);                                    \
-        const CUcontext held = hami_memory_leaves(context);            \
-        hami_entry references = {0};                                   \
-        hami_map_get(&attached, (uint64_t)(uintptr_t)context, true, &references); \
-        return ended(BEHIND(name, context), context, held, references, card); \
+#define DESTROY(name)                                \
+    do {                                             \
+        if (!atomic_load(&hami_active))              \
+            return BEHIND(name, context);            \
+        const ending e = end_of(context);            \
+        return ended(BEHIND(name, context), &e);     \
     } while (0)
 
 CUresult cuCtxDestroy(CUcontext context)

@@ -44,60 +44,59 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     return hami_making_undone(&m);
 }
 
-/* Only the last reference ends a primary context. `held`: what its memory was called meanwhile. */
-static CUresult primary_end(CUresult result, hami_card *card, CUcontext context, CUcontext held)
+/* What was noted before a reference to it is given back, of which only the last ends it. */
+typedef struct {
+    hami_card *card;
+    CUcontext context, held; /* NULL: unknown; what its memory is called meanwhile */
+    bool left;
+} ending;
+
+static ending end_of(hami_card *card)
 {
-    unsigned int flags = 0;
-    int active = 1;
-    CUcontext ours = context;
-    const bool gone = USE(cuDevicePrimaryCtxGetState, card->device, &flags, &active) == CUDA_SUCCESS && !active &&
-                      atomic_compare_exchange_strong(&card->primary, &ours, NULL);
-    hami_memory_left(context, held, gone);
-    if (gone && context != NULL) {
-        hami_context_gone(context);
+    ending e = {.card = card, .context = atomic_load(&card->primary)};
+    e.held = hami_memory_leaves(e.context);
+    e.left = hami_context_leaves(e.context);
+    return e;
+}
+
+/* Whoever finds it gone first ends what was charged for it. */
+static CUresult ended(CUresult result, const ending *e, bool gone)
+{
+    CUcontext ours = e->context;
+    hami_context_left(e->context, e->left, gone);
+    hami_memory_left(e->context, e->held, gone);
+    if (gone)
         hami_lane_context_gone();
-        hami_making_back(card);
-    }
+    if (gone && e->context != NULL && atomic_compare_exchange_strong(&e->card->primary, &ours, NULL))
+        hami_making_back(e->card);
     hami_all_due();
     return result;
 }
 
-#define PRIMARY_END(name)                                                              \
+static bool is_gone(const ending *e)
+{
+    unsigned int flags = 0;
+    int active = 1;
+    return USE(cuDevicePrimaryCtxGetState, e->card->device, &flags, &active) == CUDA_SUCCESS && !active &&
+           atomic_load(&e->card->primary) == e->context;
+}
+
+#define PRIMARY_END(name, gone)                                                        \
     CUresult name(CUdevice device)                                                     \
     {                                                                                  \
         hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;     \
         if (card == NULL)                                                              \
             return BEHIND(name, device);                                               \
-        const CUcontext context = atomic_load(&card->primary);                         \
-        hami_context_leaves(context);                                                  \
-        const CUcontext held = hami_memory_leaves(context);                            \
-        return primary_end(BEHIND(name, device), card, context, held);                 \
+        const ending e = end_of(card);                                                 \
+        const CUresult result = BEHIND(name, device);                                  \
+        return ended(result, &e, gone);                                                \
     }
-PRIMARY_END(cuDevicePrimaryCtxRelease)
-PRIMARY_END(cuDevicePrimaryCtxRelease_v2)
+PRIMARY_END(cuDevicePrimaryCtxRelease, is_gone(&e))
+PRIMARY_END(cuDevicePrimaryCtxRelease_v2, is_gone(&e))
 
-/* A reset ends it whoever else holds it; another holder may bring it back at once, so drop first. */
-#define PRIMARY_RESET(name)                                                                      \
-    CUresult name(CUdevice device)                                                               \
-    {                                                                                            \
-        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;               \
-        if (card == NULL)                                                                        \
-            return BEHIND(name, device);                                                         \
-        CUcontext context = atomic_load(&card->primary);                                         \
-        if (context != NULL)                                                                     \
-            hami_context_gone(context);                                                          \
-        const CUcontext held = hami_memory_leaves(context);                                      \
-        const CUresult result = BEHIND(name, device);                                            \
-        hami_lane_context_gone();                                                                \
-        hami_memory_left(context, held, result == CUDA_SUCCESS);                                 \
-        CUcontext ours = context; /* who releases it afterwards is not to give it back again */  \
-        if (result == CUDA_SUCCESS && context != NULL && atomic_compare_exchange_strong(&card->primary, &ours, NULL)) \
-            hami_making_back(card);                                                                  \
-        hami_all_due();                                                                               \
-        return result;                                                                           \
-    }
-PRIMARY_RESET(cuDevicePrimaryCtxReset)
-PRIMARY_RESET(cuDevicePrimaryCtxReset_v2)
+/* A reset ends it whoever else holds it, who may bring it back at once. */
+PRIMARY_END(cuDevicePrimaryCtxReset, result == CUDA_SUCCESS)
+PRIMARY_END(cuDevicePrimaryCtxReset_v2, result == CUDA_SUCCESS)
 
 /* ---- green ones ---- */
 
@@ -138,24 +137,28 @@ CUresult cuGreenCtxCreate(CUgreenCtx *out, void *desc, CUdevice device, unsigned
     return hami_making_undone(&m);
 }
 
+/* Its own context, by which a program may have measured in it. */
+static CUcontext inside(CUgreenCtx green, CUcontext primary)
+{
+    CUcontext inner = NULL;
+    return USE(cuCtxFromGreenCtx, &inner, green) == CUDA_SUCCESS && inner != primary ? inner : NULL;
+}
+
 /* What was taken in it is the primary context's, and goes with that: where this was the last to hold it, now. */
 CUresult cuGreenCtxDestroy(CUgreenCtx green)
 {
     hami_entry entry;
-    CUcontext inner = NULL;
     if (!atomic_load(&hami_active) || !hami_map_get(&greens, (uint64_t)(uintptr_t)green, true, &entry))
         return BEHIND(cuGreenCtxDestroy, green);
     hami_card *card = &hami_state.cards[entry.card];
-    const CUcontext context = atomic_load(&card->primary);
-    if (USE(cuCtxFromGreenCtx, &inner, green) == CUDA_SUCCESS && inner != NULL && inner != context) {
-        hami_context_gone(inner);
-        hami_memory_rename(inner, context);
-    }
-    hami_context_leaves(context);
-    const CUcontext held = hami_memory_leaves(context);
-    const CUresult result = primary_end(BEHIND(cuGreenCtxDestroy, green), card, context, held);
+    const CUcontext primary = atomic_load(&card->primary), inner = inside(green, primary);
+    if (inner != NULL)
+        hami_memory_rename(inner, primary);
+    hami_context_left(inner, hami_context_leaves(inner), inner != NULL);
+    const ending e = end_of(card);
+    const CUresult result = BEHIND(cuGreenCtxDestroy, green);
     if (result != CUDA_SUCCESS)
         hami_map_put(&greens, entry);
     hami_lane_context_gone();
-    return result;
+    return ended(result, &e, is_gone(&e));
 }

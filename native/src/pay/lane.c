@@ -7,13 +7,17 @@
 #include "price/cost.h"
 #include "process/log.h"
 
-enum { LANES = 512 }; /* threads that launch at once, times cards; more of them pay without a lane */
+enum {
+    LANES = 512, /* threads that launch at once, times cards; more of them pay without a lane */
+    ENDS = 2     /* times that a thread's end is heard of for certain: what a program's own destructors launch after that has no lane */
+};
 
 static_assert(HAMI_LANE_SETS == 128, "the index is the top seven bits of the hash");
 static_assert(sizeof(hami_lane_set) == 64, "a set is one line");
 
 __thread hami_mine_t hami_mine;
 
+static __thread int ends __attribute__((tls_model("initial-exec"))); /* times that this thread's was heard of */
 static hami_lane lanes[LANES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t own; /* the first of a thread's lanes */
@@ -40,6 +44,7 @@ static void leave(void)
 static void give_back(void *first)
 {
     leave();
+    ends++;
     for (hami_lane *lane = first, *next; lane != NULL; lane = next) {
         next = lane->other;
         for (int i = 0; i < HAMI_LANE_SETS * HAMI_LANE_WAYS; i++)
@@ -96,7 +101,7 @@ hami_lane *hami_lane_take(hami_card *card)
         return NULL;
     if (hami_mine.lane != NULL && hami_mine.lane->card == card)
         return hami_mine.lane;
-    if (pthread_once(&once, begin) != 0 || !usable)
+    if (ends >= ENDS || pthread_once(&once, begin) != 0 || !usable)
         return NULL;
     if (hami_mine.lane != NULL) {
         hami_log(HAMI_LOG_WARN, "a thread's context has changed unseen: launches on several cards are paid for one by one");

@@ -341,6 +341,12 @@ void hami_bulk_made(void)
         end();
 }
 
+void hami_bulk_stream_gone(CUstream stream)
+{
+    if (hami_bulk_mine() && bulk.stream == stream)
+        end();
+}
+
 /* A program's event takes the card as long as a short kernel. */
 #define RECORD(name, parameters, ...)           \
     CUresult name parameters                    \

@@ -44,6 +44,9 @@ void hami_bulk_counted(hami_cost *cost, int64_t price_ns, uint32_t number);
 /* A launch has been made: ends the measurement when it is the last. */
 void hami_bulk_made(void);
 
+/* Ends it where it is this thread's and in that stream, which is about to be destroyed: whatever has its handle next is none of it. */
+void hami_bulk_stream_gone(CUstream stream);
+
 /* Nobody is kept out any longer for it, or for one whose thread does not come back: its gate was opened by force. */
 void hami_bulk_forced(void);
 

@@ -69,34 +69,36 @@ bool hami_gate_open(uint32_t *word, uint32_t ticket)
     return atomic_load(&forced_ticket) != ticket;
 }
 
-void hami_context_leaves(CUcontext context)
+/* Keeps the lock: a measurement that another thread began meanwhile would be of a context that is not there when it ends. */
+bool hami_context_leaves(CUcontext context)
 {
-    if (!hami_bench_enter())
-        return;
-    for (int i = 0; i < HAMI_BENCHES; i++) {
+    const bool left = hami_bench_enter();
+    for (int i = 0; left && i < HAMI_BENCHES; i++) {
         if (context != NULL && hami_benches[i].context == context)
             hami_bulk_forget(&hami_benches[i]);
     }
-    hami_bench_leave();
+    return left;
 }
 
-void hami_context_gone(CUcontext context)
+static void forget(hami_bench *b)
 {
-    hami_context_leaves(context);
-    hami_burst_context_gone(context);
-    if (!hami_bench_enter())
-        return;
-    for (int i = 0; i < HAMI_BENCHES; i++) {
-        for (int j = 0; hami_benches[i].context == context && j < HAMI_BENCH_SAMPLES; j++) {
-            hami_sample *s = &hami_benches[i].samples[j];
-            if (s->pending)
-                atomic_fetch_sub(&s->cost->in_flight, 1);
-            s->pending = false;
-        }
-        if (hami_benches[i].context == context)
-            memset(&hami_benches[i], 0, sizeof hami_benches[i]);
+    for (int i = 0; i < HAMI_BENCH_SAMPLES; i++) {
+        if (b->samples[i].pending)
+            atomic_fetch_sub(&b->samples[i].cost->in_flight, 1);
     }
-    hami_bench_leave();
+    memset(b, 0, sizeof *b);
+}
+
+void hami_context_left(CUcontext context, bool left, bool gone)
+{
+    for (int i = 0; left && gone && i < HAMI_BENCHES; i++) {
+        if (context != NULL && hami_benches[i].context == context)
+            forget(&hami_benches[i]);
+    }
+    if (left)
+        hami_bench_leave();
+    if (gone && context != NULL)
+        hami_burst_context_gone(context);
 }
 
 /*

@@ -70,6 +70,19 @@ void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int ten
 
 /* ---- start-up, once a process ---- */
 
+/* A handler of the program's that ran in a child before this library knows that it is one would wait for locks of threads that are not there. */
+static __thread sigset_t before_fork __attribute__((tls_model("initial-exec")));
+
+static void at_fork(void)
+{
+    hami_undisturbed_begin(&before_fork);
+}
+
+static void in_parent(void)
+{
+    hami_undisturbed_end(&before_fork);
+}
+
 static void in_child(void)
 {
     /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
@@ -83,6 +96,7 @@ static void in_child(void)
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
     pthread_mutex_init(&starting, NULL);
+    hami_undisturbed_end(&before_fork);
 }
 
 /* Once a process: what is wrong, why, what follows, and in a container of the agent's what helps. Returns false. */
@@ -111,7 +125,7 @@ static bool read_policy(void)
         policy_usable = hami_policy_load(&hami_state.policy, why, sizeof why);
         policy_read = true;
         hami_log_level = hami_state.policy.log_level;
-        pthread_atfork(NULL, NULL, in_child);
+        pthread_atfork(at_fork, in_parent, in_child);
     }
     return policy_usable || say_once("the limits of this container cannot be read", why);
 }
@@ -238,9 +252,11 @@ CUresult cuInit(unsigned int flags)
 {
     if (!hami_uses_load())
         return CUDA_ERROR_NOT_INITIALIZED;
+    const int before = hami_stay();
     pthread_mutex_lock(&starting);
     const CUresult result = atomic_load(&hami_active) ? BEHIND(cuInit, flags) : start(flags);
     pthread_mutex_unlock(&starting);
+    hami_stayed(before);
     return result;
 }
 

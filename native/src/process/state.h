@@ -132,11 +132,12 @@ CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgra
 
 /* ---- compute ---- */
 
-/* A context may be about to go: nothing of it waits for a word of ours any longer. */
-void hami_context_leaves(CUcontext context);
-
-/* It has gone, or is about to, and all events in it. */
-void hami_context_gone(CUcontext context);
+/*
+ * A context may be about to go, NULL: none: nothing of it waits for a word of ours any longer, and nothing is measured until it has gone, with all
+ * events in it, or is there as before; both words are to be handed on.
+ */
+bool hami_context_leaves(CUcontext context);
+void hami_context_left(CUcontext context, bool left, bool gone);
 
 /* ---- the watch threads ---- */
 
