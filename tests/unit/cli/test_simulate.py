@@ -107,7 +107,7 @@ def test_a_table_of_another_cluster_is_replayed_by_naming_its_columns(tmp_path: 
     assert body["waits"]["waited"] > 0  # 18 GPUs asked for within two minutes, 12 are there
 
 
-def test_what_hami_record_wrote_is_nodes_and_pods_in_one_file(tmp_path: Path) -> None:
+def test_what_hami_record_wrote_is_nodes_and_pods_in_one_file(tmp_path: Path) -> None:  # 6.20
     from hami.model.ids import CardId, Family, NodeName, PodUid
     from hami.wire import record
     from hami.wire.snapshot import AskEntry, CardAskEntry, CardEntry, ContainerEntry, NodeEntry, PodEntry
@@ -122,6 +122,13 @@ def test_what_hami_record_wrote_is_nodes_and_pods_in_one_file(tmp_path: Path) ->
     body = json.loads(found.stdout)
     assert (body["placed"], body["failed"]) == (2, 1)
     assert body["failures"] == {"still waiting at the end": 1}
+    both = ("--policy", "binpack", "--policy", "pack", "--departures", "-o", "json")
+    rows = json.loads(CliRunner().invoke(command, ["--nodes", str(path), "--pods", str(path), *both]).stdout)[
+        "policies"
+    ]
+    assert [(row["policy"], row["placed"]) for row in rows] == [("binpack", 2), ("pack", 2)]
+    assert rows[0]["against"] == rows[0]["allocation"] - rows[1]["allocation"]
+    assert all(row["fragmented"] >= 0 for row in rows)
 
 
 # -- wrong inputs: the field, the value, the way out, and no replay is begun
