@@ -94,6 +94,15 @@ def test_a_pod_that_waits_though_its_cards_are_there_is_sent_to_kube_scheduler_s
     assert "note:" not in run("explain", "pod", "team/p0", "--snapshot", str(path)).output
 
 
+def test_a_pod_that_asks_for_no_card_is_wrong_input(tmp_path: Path) -> None:
+    seen = half_full()
+    idle = PodEntry("team", "idle", PodUid("i"), AskEntry.of(pod(app())))
+    (tmp_path / "c.json").write_bytes(snapshot.encode(replace(seen, pods=(*seen.pods, idle))))
+    fault = run("explain", "pod", "team/idle", "--snapshot", str(tmp_path / "c.json")).exception
+    assert isinstance(fault, Malformed)
+    assert "team/idle: 'no card asked' is not usable: a pod that asks for cards" in str(fault)
+
+
 def test_explain_of_a_bound_pod_shows_where_it_is(file: str) -> None:
     done = run("explain", "pod", "team/p0", "--snapshot", file)
     assert (done.exit_code, "is bound to n0" in done.output) == (0, True)

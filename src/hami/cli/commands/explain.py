@@ -85,6 +85,8 @@ def _from_file(source: Source, namespace: str, name: str, nodes: int) -> "Explai
     ask = filed.asks.get(found.uid)
     if ask is None:
         raise Malformed(path, found.problem or "no ask", "a pod whose ask can be read")
+    if ask.empty:
+        raise Malformed(path, "no card asked", "a pod that asks for cards")
     answer = whole(finished(survey(filed.ledger, ask, closely=nodes, ask_of=filed.ask_of)))
     return replace(answer, notes=(OTHERWISE,)) if answer.fits and found.node is None else answer
 
