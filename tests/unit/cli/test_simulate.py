@@ -302,6 +302,15 @@ def test_a_narrow_screen_has_two_tables_and_no_number_is_cut() -> None:
     assert "…" not in "".join(lines)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_read_is_told_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    screen = Console(width=80, force_terminal=terminal, file=StringIO())
+    monkeypatch.setattr(replays, "Console", lambda **_: screen)
+    with replays.reading("nodes.csv and [x].csv"):
+        pass
+    assert ("reading nodes.csv and [x].csv" in screen.file.getvalue()) == terminal  # type: ignore[attr-defined]
+
+
 def test_a_bar_stands_in_60_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(width=60, force_terminal=True, file=StringIO(), record=True)
     monkeypatch.setattr(replays, "Console", lambda **_: screen)

@@ -1,5 +1,8 @@
 """`hami simulate`: replay a trace through the engine, one policy beside the other."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,13 +150,16 @@ def command(
     Exit status: 0 when every replay ran, 1 where something cannot be written, 2 for wrong use or an unusable file, 130
     after Ctrl-C or a kill (what was done so far is shown).
     """
+    from hami.cli.look.replays import reading
     from hami.sim import experiment, files
     from hami.sim.steady import Load
 
     refuse_what_would_not_count(click.get_current_context())
+    with interrupted_by_a_kill(), reading(f"{nodes.name} and {pods.name}"):
+        machines, jobs = files.machines(nodes, node_columns), files.jobs(pods, pod_columns)
     setting = experiment.Setting(
-        machines=files.machines(nodes, node_columns),
-        jobs=files.jobs(pods, pod_columns),
+        machines=machines,
+        jobs=jobs,
         inflate=inflate,
         departures=departures or load is not None,
         load=None if load is None else Load(load, measured=3600 * hours, longest=3600 * longest),
@@ -182,24 +188,29 @@ def command(
 def replayed(setting: "Setting", runs: list[tuple[str, int]]) -> "tuple[list[Outcome], bool]":
     """An outcome for each run, or those that there were before Ctrl-C or SIGTERM, which others than people send. Raises
     `Malformed` before any has begun."""
-    import signal
-
     from hami.cli.look.replays import Bar
     from hami.sim import experiment
 
     for policy in {policy for policy, _ in runs}:
         experiment.check(setting, policy)
     outcomes: list[Outcome] = []
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Bar(len(runs)) as bar:
+    with interrupted_by_a_kill(), Bar(len(runs)) as bar:
         try:
             for policy, seed in runs:
                 outcomes.append(experiment.run(setting, policy, seed, bar.step(policy, seed)))
         except KeyboardInterrupt:
             return outcomes, True
-        finally:
-            signal.signal(signal.SIGTERM, before)
     return outcomes, False
+
+
+@contextmanager
+def interrupted_by_a_kill() -> Iterator[None]:
+    """SIGTERM is Ctrl-C meanwhile: what was done is shown, and a terminal gets its cursor back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def range_of(text: str) -> range:

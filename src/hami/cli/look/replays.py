@@ -1,8 +1,10 @@
 """What `hami simulate` shows: a bar while replays run, a table at the end. Decides nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +16,13 @@ BESIDE_BAR = 56
 """Columns that the longest words and times beside the bar take."""
 WIDEST = 78
 """Columns of the table where jobs wait, its longest policy's name in it; where there are fewer it is parted in two."""
+
+
+def reading(files: str) -> AbstractContextManager[object]:
+    """Words on standard error while files are read, which takes seconds for a million jobs; none where that is no
+    terminal."""
+    console = Console(stderr=True)
+    return console.status(f"reading {escape(files)}") if console.is_terminal else nullcontext()
 
 
 class Bar:
