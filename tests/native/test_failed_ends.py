@@ -82,6 +82,25 @@ def test_what_the_driver_does_not_end_stays_charged_until_it_does(
     assert tried(container, ENDS + TOLD, way, **blind) == f"{taken} True {taken} True {taken} False 0"
 
 
+HELD = """
+device = c_int(0)
+linear()
+told = [used()]
+again = c_void_p()
+must(cuda.cuDevicePrimaryCtxRetain(byref(again), device))
+for _ in range(2):
+    must(cuda.cuDevicePrimaryCtxRelease_v2(device))
+    cuda.cuCtxSetCurrent(again)
+    told.append(used())
+print(*told)
+"""
+
+
+def test_a_context_that_somebody_still_holds_keeps_its_memory(container: Container, blind: dict[str, str]) -> None:
+    """Only the last of its references ends it."""
+    assert tried(container, ENDS + HELD, "linear", **blind) == "512 512 0"
+
+
 GRAPH = """
 import os
 cuda = ctypes.CDLL("libcuda.so.1")

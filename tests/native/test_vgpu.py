@@ -246,6 +246,35 @@ def test_a_program_that_only_asks_nvml_sees_the_slice_and_its_own_processes(cont
         stranger.kill()
 
 
+USED = """
+import pynvml as v, time
+v.nvmlInit()
+card, seen = v.nvmlDeviceGetHandleByIndex(0), ()
+for looks in range(20):
+    try:
+        seen = v.nvmlDeviceGetProcessUtilization(card, 0)
+    except v.NVMLError_NotFound:
+        time.sleep(0.3)
+print(*{each.pid for each in seen})
+"""
+
+
+def test_how_much_of_the_card_others_use_is_nobody_elses_to_see(container: Container) -> None:
+    work = ("probe", "run", "spin", 60, 100_000)
+    with policy(container, limits(container)), container.start(*work) as own:
+        with container.start(*work, LD_PRELOAD="") as stranger:
+            time.sleep(2)
+            told = []
+            for preload in ({}, {"LD_PRELOAD": ""}):
+                env = container.environment(**preload)
+                command = [sys.executable, "-c", USED]
+                done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=30)
+                told.append(set(map(int, done.stdout.split())))
+            stranger.kill()
+        own.kill()
+    assert told == [{own.pid}, {own.pid, stranger.pid}]
+
+
 @pytest.mark.parametrize("text", ["", "version 1\n", "version 9\nend\n", "nonsense"])
 def test_a_policy_that_cannot_be_read_refuses_cuda_and_says_why_once(container: Container, text: str) -> None:
     with policy(container, text):

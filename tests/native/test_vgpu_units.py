@@ -16,6 +16,11 @@ def test_a_part_does_what_it_says(tools: Tools, part: str, sanitizer: str) -> No
     run(tools.units(SANITIZERS[sanitizer]), part)
 
 
+@pytest.mark.realtime
+def test_who_waits_for_a_moment_wakes_then_and_polls_nothing(tools: Tools) -> None:
+    run(tools.units(), "sleeps")
+
+
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_a_storm_of_processes_and_threads_never_exceeds_the_limit(tools: Tools, tmp_path: Path, sanitizer: str) -> None:
     rounds = 1500 if sanitizer == "plain" else 300

@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT. See units.h. */
+/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -24,6 +24,8 @@ int main(int count, char **words)
         cost();
     } else if (strcmp(what, "overlap") == 0) {
         overlap();
+    } else if (strcmp(what, "sleeps") == 0) {
+        sleeps();
     } else if (strcmp(what, "fuzz") == 0 && count > 3) {
         state ^= strtoull(words[3], NULL, 10) * 0x9e3779b97f4a7c15u;
         fuzz(atol(words[2]));
