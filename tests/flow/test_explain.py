@@ -131,6 +131,16 @@ def test_fit_answers_by_its_exit_status(waiting: str, people: dict[str, str]) ->
     assert found["refused"][0]["text"] == "NodeInsufficientDevice: asks 2 cards, the node has 1"
 
 
+def test_a_large_manifest_is_asked_about_too(waiting: str, people: dict[str, str], tmp_path: Path) -> None:  # 5.15
+    """A script of 300 KB in its environment: the scheduler takes 64 KB, and is sent what may count."""
+    env = [{"name": "SCRIPT", "value": "x" * 300_000}]
+    for mib, status in ((5000, 0), (5001, 1)):
+        limits = {"nvidia.com/gpu": 1, "nvidia.com/gpumem": mib}
+        spec = {"containers": [{"name": "c", "image": "i", "env": env, "resources": {"limits": limits}}]}
+        (tmp_path / "pod.yaml").write_text(json.dumps({"kind": "Pod", "metadata": {"name": "p"}, "spec": spec}))
+        assert hami("fit", "-f", str(tmp_path / "pod.yaml"), kubeconfig=people["developer"])[0] == status
+
+
 def test_the_way_past_the_proxy_wants_the_same_rights(waiting: str, people: dict[str, str], product: "Product") -> None:
     url = product.replicas[0].url
     found = answer("explain", "pod", waiting, "--scheduler", url, kubeconfig=people["operator"], status=1)

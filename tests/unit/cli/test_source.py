@@ -1,7 +1,9 @@
 """Asking a live scheduler: what it refuses is told in its own words, and the exit status says whose fault it is."""
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -9,6 +11,7 @@ from hami.cli.look import source
 from hami.cli.main import exit_status, hami
 from hami.kube.errors import BadRequest, NotFound
 from hami.model.errors import HamiError
+from hami.scheduler.api import desk
 
 
 @pytest.mark.parametrize(
@@ -51,3 +54,33 @@ def test_what_cannot_be_recorded_leaves_the_file_that_was_there(
     assert isinstance(fault, HamiError)
     assert exit_status(fault) == status
     assert path.read_text() == "yesterday's"
+
+
+def test_of_a_manifest_only_what_may_count_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    async def ask(_source: object, _method: str, _path: str, body: object) -> bytes:
+        sent.append(msgspec.json.encode(body))
+        raise BadRequest(400, "BadRequest", "as far as this test goes")
+
+    monkeypatch.setattr(source, "_ask", ask)
+    long = "x" * 300_000
+    env = [{"name": "SCRIPT", "value": long}, {"name": "CUDA_DISABLE_CONTROL", "value": "true"}]
+    env.append({"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}})
+    limits = {"nvidia.com/gpu": 1, "nvidia.com/gpumem": "8000"}
+    container = {"name": "c", "command": [long], "env": env, "resources": {"limits": limits}}
+    notes = {"kubectl.kubernetes.io/last-applied-configuration": long, "hami.io/node-scheduler-policy": "spread"}
+    pod = {"kind": "Pod", "metadata": {"name": "p", "annotations": notes}, "spec": {"containers": [container]}}
+    (tmp_path / "pod.json").write_text(json.dumps(pod))
+    CliRunner().invoke(hami, ["fit", "-f", str(tmp_path / "pod.json"), "-n", "team"], standalone_mode=False)
+    (body,) = sent
+    assert len(body) < desk.LIMIT
+    told = json.loads(body)["pod"]
+    (main,) = told["spec"]["containers"]
+    assert (told["metadata"]["namespace"], main["resources"]["limits"]) == ("team", limits)
+    assert told["metadata"]["annotations"]["hami.io/node-scheduler-policy"] == "spread"
+    assert [(one["name"], one["value"][:4], one["valueFrom"]) for one in main["env"]] == [
+        ("SCRIPT", "xxxx", None),
+        ("CUDA_DISABLE_CONTROL", "true", None),
+        ("SECRET", "", {}),
+    ]

@@ -17,6 +17,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
 }
 """What makes pods, and where the pod stands in it."""
+LONGEST = 1024
+"""Characters of a variable or an annotation: none that counts is longer."""
 
 
 @click.command()
@@ -105,7 +107,25 @@ def _manifest(file: Path, namespace: str) -> dict[str, Any]:
     given = found.get("metadata") or {}
     if isinstance(given, dict) and isinstance(told.setdefault("metadata", {}), dict):
         told["metadata"] = {"namespace": given.get("namespace") or namespace, **told["metadata"]}
-    return told
+    return _lean(told)
+
+
+def _lean(pod: dict[str, Any]) -> dict[str, Any]:
+    """Only what may count: the scheduler takes no large bodies, and manifests carry scripts, certificates and what
+    kubectl applied last. Raises `Malformed`."""
+    import msgspec
+
+    from hami.wire.faults import decoded
+    from hami.wire.objects import Pod
+
+    read = decoded(msgspec.json.Decoder(Pod).decode, msgspec.json.encode(pod), "$.pod")
+    lean: dict[str, Any] = msgspec.to_builtins(read)
+    containers = [*lean["spec"]["containers"], *(lean["spec"]["initContainers"] or ())]
+    for one in (variable for container in containers for variable in container["env"] or ()):
+        one["value"] = (one["value"] or "")[:LONGEST]
+    notes = lean["metadata"]["annotations"] or {}
+    lean["metadata"]["annotations"] = {key: value[:LONGEST] for key, value in notes.items()}
+    return lean
 
 
 def _annotations(asked_for: dict[str, Any]) -> dict[str, str]:
