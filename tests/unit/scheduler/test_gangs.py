@@ -2,14 +2,17 @@
 
 import asyncio
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from hami.kube.client import Kube
 from hami.kube.reflector import Added, Deleted
 from hami.model.ask import Gang
+from hami.scheduler.app import Scheduler
 from hami.scheduler.requeue import Waker
+from hami.scheduler.settings import Settings
 from hami.scheduler.sync import PodDoor
 from hami.vendors.gang import doubts, gang_of
 from hami.wire.objects import Metadata, Pod
@@ -300,3 +303,19 @@ async def test_in_random_runs_no_gang_is_ever_half_started(stage: Any, seed: int
         for pods in gangs.values():
             mine = [pod["metadata"]["name"] in holding for pod in pods]
             assert all(mine) or not any(mine)
+
+
+def test_a_replica_takes_gangs_up_again_each_time_it_may_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = Scheduler(Settings(extender_auth="none"), cast("Kube", object()))
+    taken_up: list[object] = []
+    monkeypatch.setattr(replica.engine.gangs, "resume", taken_up.append)
+    for part in ("nodes", "pods"):
+        replica.gate.rebuilt(part)
+    assert taken_up == []
+    replica.gate.lead()
+    assert (taken_up, replica.gate.closed) == ([[]], None)
+    replica.gate.rebuilt("pods")
+    replica.gate.follow("another replica decides")
+    assert len(taken_up) == 1
+    replica.gate.lead()
+    assert len(taken_up) == 2
