@@ -18,6 +18,7 @@ from hami.cli.limits.program import ROUTES, STAY
 from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
 from .conftest import NATIVE, Container, Tools
+from .test_ways_round import tried
 
 
 @contextmanager
@@ -80,10 +81,19 @@ def test_without_the_library_the_same_program_takes_more(container: Container) -
     assert got["nvml_mib"] > 4096  # type: ignore[operator]
 
 
+LEFT = """
+cuda, left, total = ctypes.CDLL("libcuda.so.1"), c_size_t(), c_size_t()
+start(cuda)
+assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
+print(left.value // MIB, total.value // MIB)
+"""
+
+
 def test_two_processes_share_one_limit_and_a_killed_one_gives_back(container: Container) -> None:
     with container.start("probe", "hold", 5120, 60, CUDA_DEVICE_MEMORY_LIMIT="8g") as holder:
         assert holder.stdout is not None
         assert "5120" in holder.stdout.readline()
+        assert tried(container, LEFT, CUDA_DEVICE_MEMORY_LIMIT="8g") == f"{8192 - 5120 - 2 * 480} 8192"
         beside = container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")
         holder.kill()
     alone = container.probe("mem", "linear", CUDA_DEVICE_MEMORY_LIMIT="8g")
