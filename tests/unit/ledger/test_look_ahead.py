@@ -64,12 +64,15 @@ def test_before_anybody_asked_and_while_columns_have_grown_there_is_nothing_to_s
     ledger.look_ahead()
     ledger.decide(ask("p", 400))
     rows = ledger._index.pack._families[GPU].rows
-    ledger.set_node(NodeRecord(NodeName("wide"), tuple(card("wide", place) for place in range(9))))
-    ledger.look_ahead()
-    assert len(rows.place) == 8, "the next decision makes room"
     for number in range(100):
         ledger.set_node(NodeRecord(NodeName(f"late{number}"), (card(f"late{number}", 0),)))
     ledger.look_ahead()
+    assert len(rows.room) < 102, "the next decision makes room"
+    assert ledger.decide(ask("q", 400)).plan is not None
+    rows = ledger._index.pack._families[GPU].rows
+    ledger.set_node(NodeRecord(NodeName("wide"), tuple(card("wide", place) for place in range(9))))
+    ledger.look_ahead()
+    assert len(rows.place) == 8
     wide = ask("q", 400, cards=9)
     plan = ledger.decide(wide).plan
     assert plan is not None

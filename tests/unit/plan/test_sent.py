@@ -27,15 +27,17 @@ def sent(names: list[str]) -> Sent:
 
 
 @given(VALUES | LISTS | ALIKE)
-@example(["abcdefgh", 1, "abcdefgh"])
-@example(["abcdefgh", "abcd", "abcd"])
+@example(["abcdefgh", 1, "abcdef"])
+@example(["abcdefgh", "abcdef", 1])
+@example(["abcdefghi", "ab", "cdef"])
+@example({"abcdefgh": "abcdefgh"})
 @example('"abcdefgh",')
 @example(["abcdefg\\"])
 @example(["abcdefgé"])
 def test_a_value_is_read_as_the_names_it_has_or_not_at_all(value: object) -> None:
     listed = msgspec.json.encode(value)
     found = Sent.of(listed)
-    assert found is None or (list(found) == value and found.json() == listed)
+    assert found is None or (list(found), len(found), found.json()) == (value, len(list(found)), listed)
 
 
 @given(ALIKE)
@@ -50,9 +52,26 @@ def test_plain_names_of_one_length_are_read_and_parted(names: list[str]) -> None
     assert found.at(some).json() == msgspec.json.encode(names[::2])
 
 
-@pytest.mark.parametrize("listed", [b"", b"[]", b'["seven77"]', b'["abcdefgh", "abcdefgh"]', b'[ "abcdefgh"]', b"null"])
-def test_what_is_short_or_has_spaces_is_not_read(listed: bytes) -> None:
+@pytest.mark.parametrize(
+    "listed",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'["seven77"]',
+        b'["abcdefgh", "abcdefgh"]',
+        b'[ "abcdefgh"]',
+        '["abcdefgé"]'.encode(),
+        b'["abcdef\\\\"]',
+        b'["abcdefg\x1f"]',
+    ],
+)
+def test_what_is_short_or_not_plain_is_not_read(listed: bytes) -> None:
     assert Sent.of(listed) is None
+
+
+def test_a_blank_is_plain() -> None:
+    assert list(sent(["abcd efgh"])) == ["abcd efgh"]
 
 
 def test_no_name_at_all_is_an_empty_list() -> None:
@@ -64,6 +83,8 @@ def test_no_name_at_all_is_an_empty_list() -> None:
 @example('","node-0')
 @example("node-000")
 @example("ode-00000")
+@example(',"node-0001')
+@example("\ud800ode-0001")
 def test_a_name_is_among_them_as_among_strings(name: object) -> None:
     assert (name in sent(NAMES)) == (name in NAMES)
 
