@@ -7,24 +7,29 @@ import time
 from bench import Bench, finish
 
 
+PROCESSES = 5
+"""Where a process's code, arguments and kernels lie moves what a launch costs it by some ten ns: the middle one counts."""
+
+
 def overhead(bench: Bench) -> None:
     """Host time that the library adds."""
-    count = 200_000 if bench.quick else 1_000_000
+    count, processes = (200_000, 1) if bench.quick else (1_000_000, PROCESSES)
     for label, kernels, env, most in (
         ("unlimited slice", 1, bench.environment(0, memory="64g"), 10),
         ("limit 99, not blocked", 1, bench.environment(99), 40),
         ("limit 99, a dozen kernels in turn", 12, bench.environment(99), 40),
     ):
-        got = bench.probe("launches", count, kernels, env=env)
-        added = got["added_ns"]
-        ok = added <= most and not got["same_address"]
+        each = [bench.probe("launches", count // processes, kernels, env=env) for _ in range(processes)]
+        got = sorted(each, key=lambda one: float(one["added_ns"]))[processes // 2]
+        ok = got["added_ns"] <= most and not any(one["same_address"] for one in each)
         bench.add(
             "overhead",
             f"null launch, {label}",
-            f"{added:+.0f} ns of {got['direct_ns']:.0f}",
+            f"{got['added_ns']:+.0f} ns of {got['direct_ns']:.0f}",
             f"<= {most} ns",
             ok,
             **got,
+            processes=[one["added_ns"] for one in each],
         )
     got = bench.probe("allocs", 4000, env=bench.environment(memory="16g"))
     change = got["added_ns"] / got["direct_ns"] * 100
