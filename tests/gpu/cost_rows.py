@@ -6,9 +6,8 @@ import time
 
 from bench import Bench, finish
 
-
 PROCESSES = 5
-"""Where a process's code, arguments and kernels lie moves what a launch costs it by some ten ns: the middle one counts."""
+"""Where a process's code and kernels lie moves what a launch costs it by some ten ns: the middle one counts."""
 
 
 def overhead(bench: Bench) -> None:
