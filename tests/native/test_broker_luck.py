@@ -256,7 +256,7 @@ def test_a_time_of_day_that_is_put_by_hours_changes_nothing(node: Node) -> None:
         put_by.write_text(str(seconds))
         time.sleep(3)  # the samples of before are past their two seconds
         shown = node.value(name, **whose)
-        assert 5 < shown < 80, shown
+        assert 0 < shown < 90, shown
         assert node.value("hami_broker_look_age_seconds") < 3
         node.grant("a", mem=size)
         begun = time.monotonic()

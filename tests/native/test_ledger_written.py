@@ -54,7 +54,7 @@ def test_who_sets_the_budget_back_in_the_ledger_gets_no_more_time(node: Node, tm
                 ledger[word : word + 8] = bytes(8)
             time.sleep(0.0005)
     tenths: Any = result(process)["tenths"]
-    assert written > 100  # it is the word that the budget is kept in
+    assert written > 20  # it is the word that the budget is kept in
     assert sum(tenths[10:50]) / 40 < 32
 
 
