@@ -129,23 +129,37 @@ class Search:
         takes it. For pods of many containers."""
         if self._left > 0 or self._mig or self.ask.budgets:
             return False
-        for number in sorted(range(len(self.wants)), key=self._turn):
-            want = self.wants[number]
-            choice: Sequence[int] | None
-            if want.ask.cards == 1:
-                able = self.candidates(want)
-                choice = [min(able, key=_left).position] if able else None
-            else:
-                choice = next(self.choices(want), None)
-            if choice is None:
-                return False
-            self.take(number, choice)
-        return True
+        before = self._use.copy()
+        lasting = [number for number, want in enumerate(self.wants) if want.kind is not ContainerKind.INIT]
+        if not all(self._fill_one(number) for number in sorted(lasting, key=self._size, reverse=True)):
+            return False
+        self._use[:] = before
+        return all(map(self._fill_again, range(len(self.wants))))
 
-    def _turn(self, number: int) -> tuple[bool, int]:
-        """Init containers first, who leave nothing behind, then the largest."""
+    def _fill_again(self, number: int) -> bool:
+        """The same in spec order, by which the rules are meant: an init container runs beside the sidecars before it,
+        and who asks for no cores comes too late where others before him have taken all."""
         want = self.wants[number]
-        return want.kind is not ContainerKind.INIT, -(want.ask.mem_mib or 0)
+        if want.kind is ContainerKind.INIT:
+            return self._fill_one(number)
+        able = {one.position for one in self.candidates(want)}.issuperset(self._taken[number])
+        self.take(number, self._taken[number])
+        return able
+
+    def _fill_one(self, number: int) -> bool:
+        want = self.wants[number]
+        choice: Sequence[int] | None
+        if want.ask.cards == 1:
+            able = self.candidates(want)
+            choice = [min(able, key=_left).position] if able else None
+        else:
+            choice = next(self.choices(want), None)
+        if choice is not None:
+            self.take(number, choice)
+        return choice is not None
+
+    def _size(self, number: int) -> int:
+        return self.wants[number].ask.mem_mib or 0
 
     def _affordable(self) -> bool:
         """Whether what was taken stays within the namespace's quota."""

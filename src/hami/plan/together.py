@@ -95,7 +95,7 @@ class Meeting:
         found = np.ones(len(at), np.bool_)
         for want, scan in sorted(self._group, key=lambda pair: -(pair[0].ask.mem_mib or 0)):
             found &= room.take(want.ask, scan)
-        return found
+        return found & room.timely()
 
     def shared_out(self, at: Longs) -> Bools:
         """For nodes `at` and wants of one card each, exactly: some way to share the wants out over the cards.
@@ -156,6 +156,8 @@ class Room:
         self._free_core: Ints = cut.at(cut.columns.free_core, at)
         self._touched: Bools = np.zeros(self._mem.shape, np.bool_)
         """Cards that something was given to."""
+        self._unmetered: Bools = np.zeros(self._mem.shape, np.bool_)
+        """And something that asks for no cores."""
         self._accepts: dict[int, Bools] = {}
         self._known: dict[tuple[int, ...], Bools] = {}
         """By the scans of what is held: wants that ask alike share one."""
@@ -189,6 +191,13 @@ class Room:
         self._free_core[at] -= ask.core_percent
         self._mem[at] -= scan.mem
         self._touched[at] = True
+        self._unmetered[at] |= ask.core_percent == 0
+        return found
+
+    def timely(self) -> Bools:
+        """Nodes on which whoever asks for no cores finds some left, in whichever order all come."""
+        late = self._unmetered & (self._free_core <= 0) & (self._core != 0)
+        found: Bools = ~np.logical_or.reduce(late, axis=0)
         return found
 
     def _hold(self, asks: Sequence[CardAsk], scans: Sequence[Scan]) -> Bools:

@@ -15,7 +15,9 @@ from hami.plan.choose import choose
 from hami.plan.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 
-from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
+from . import builders as make
+from . import oracle
+from .builders import NVIDIA, OTHER, app, init, node, pod, sidecar, used, want
 from .migs import mig_card
 
 
@@ -70,6 +72,34 @@ def test_who_finds_no_card_by_trying_finds_one_when_the_largest_takes_first(monk
     few = pod(*(app(want(6)) for _ in range(2)), app(want(7)), cards=("binpack",))
     refusal = fit(few, node(*cards))
     assert isinstance(refusal, Refusal), "what was tried in full needs no other way"
+
+
+@pytest.mark.parametrize("bound", [1, 3, 24])
+def test_a_plan_that_was_found_at_the_bound_obeys_every_rule(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where init containers run beside the sidecars before them."""
+    monkeypatch.setattr("hami.plan.fit.CHOICES", bound)
+    found = 0
+    for seed in range(1000):
+        random = Random(seed)
+        kinds = [random.choice((init, sidecar)) for _ in range(random.randint(1, 4))] + [app] * random.randint(1, 3)
+        ask = pod(*(one(want(random.randint(1, 7), cores=random.choice((0, 0, 30)))) for one in kinds))
+        small = make.random_small_node(random, "n")
+        plan = fit(ask, small)
+        if isinstance(plan, Plan):
+            oracle.judge(ask, small, plan)
+            found += 1
+    assert found > 300
+
+
+def test_an_init_container_does_not_take_what_a_sidecar_before_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.fit.CHOICES", 1)
+    one = pod(sidecar(want(6)), init(want(6)), app(want(1)))
+    assert isinstance(fit(one, node(used("d0", mem_mib=10))), Refusal)
+    plan = fit(one, node(used("d0", mem_mib=10), used("d1", mem_mib=10)))
+    assert isinstance(plan, Plan)
+    assert len({part.card for slices in plan.containers[:2] for part in slices}) == 2
+    first = pod(init(want(6)), sidecar(want(6)), app(want(1)))
+    assert isinstance(fit(first, node(used("d0", mem_mib=10))), Plan), "what comes after it is not there yet"
 
 
 def test_a_second_family_that_does_not_fit_together_refuses_the_node_too() -> None:
