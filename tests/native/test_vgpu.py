@@ -202,14 +202,16 @@ def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: C
 
 
 def test_a_launch_costs_the_same_whether_a_program_has_one_kernel_or_a_dozen(container: Container) -> None:
-    """Prices that a thread keeps to itself do not push each other out: by chance of addresses, so in nine processes."""
+    """Prices that a thread keeps to itself do not push each other out: by chance of addresses, so in nine processes.
+
+    By turns, and of each the lower quartile: what disturbs a process only adds. It is 0.7 to 0.9 times as much; with one
+    place for two keys that fall together it is 3 to 5 times.
+    """
     wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force"}
-
-    def added(kernels: int) -> float:
-        told = [container.probe("launches", 60_000, kernels, **wanted)["added_ns"] for _ in range(9)]
-        return sorted(float(str(each)) for each in told)[6]
-
-    assert added(12) < 2 * added(1)
+    told: dict[int, list[float]] = {1: [], 12: []}
+    for kernels in [1, 12] * 9:
+        told[kernels].append(float(str(container.probe("launches", 60_000, kernels, **wanted)["added_p25"])))
+    assert sorted(told[12])[6] < 2 * sorted(told[1])[6]
 
 
 def test_the_policy_file_wins_over_every_variable(container: Container) -> None:
