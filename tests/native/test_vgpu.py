@@ -204,8 +204,8 @@ def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: C
 def test_a_launch_costs_the_same_whether_a_program_has_one_kernel_or_a_dozen(container: Container) -> None:
     """Prices that a thread keeps to itself do not push each other out: by chance of addresses, so in nine processes.
 
-    By turns, and of each the lower quartile: what disturbs a process only adds. It is 0.7 to 0.9 times as much; with one
-    place for two keys that fall together it is 3 to 5 times.
+    By turns, and of each the lower quartile: what disturbs a process only adds. It is 0.7 to 0.9 times as much; with
+    one place for two keys that fall together it is 3 to 5 times.
     """
     wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force"}
     told: dict[int, list[float]] = {1: [], 12: []}
