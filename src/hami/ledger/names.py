@@ -67,8 +67,8 @@ class Table:
         bits = (ROOMY * len(rows) - 1).bit_length()
         self._shift = np.uint64(64 - bits)
         words = Spelled(list(rows)).words(self._width)
-        self._alike = [bool((word == word[0]).all()) for word in words]
-        """By word, whether it is the same in all names, as those of a cluster often begin: then it tells nothing."""
+        self._alike = list(map(_alike, words))
+        """By word, what it is in all names, as those of a cluster often begin: then it tells nothing."""
         self._places = np.full(1 << bits, _UNKNOWN, np.int16 if max(rows.values()) < 2**15 else np.int32)
         self._factors = max(_FACTORS, key=lambda one: self._apart(words, one))
         numbers = np.fromiter(rows.values(), np.int64, len(rows))
@@ -76,7 +76,6 @@ class Table:
         """[word][row]: the name of each row."""
         self._own[:, numbers] = words
         self._places[self._hash(words, self._factors)] = numbers
-        self._any = int(numbers[0])
 
     def find(self, names: Sequence[str]) -> tuple[Longs, Longs]:
         """The row of each name, and the places of those of which this is not sure."""
@@ -84,7 +83,7 @@ class Table:
         rows = self._places.take(self._hash(words, self._factors)).astype(np.int64)
         same = np.ones(len(rows), np.bool_)
         for own, word, alike in zip(self._own, words, self._alike, strict=True):
-            same &= word == (own[self._any] if alike else own.take(rows, mode="wrap"))
+            same &= word == (own.take(rows, mode="wrap") if alike is None else alike)
         return rows, np.flatnonzero(~same & (rows != _UNKNOWN))
 
     def _apart(self, words: Words, factors: Words) -> int:
@@ -95,9 +94,15 @@ class Table:
 
     def _hash(self, words: Words, factors: Words) -> Longs:
         told = zip(words, factors, self._alike, strict=False)
-        total, *further = [word * factor for word, factor, alike in told if not alike]
+        total, *further = [word * factor for word, factor, alike in told if alike is None]
         for one in further:
             total += one
         total >>= self._shift
         places: Longs = total.view(np.int64)
         return places
+
+
+def _alike(word: Words) -> np.uint64 | None:
+    """What all names have there; None where they differ."""
+    least: np.uint64 = word.min()
+    return least if least == word.max() else None

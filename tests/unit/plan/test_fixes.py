@@ -1,7 +1,7 @@
 """Fixes for pods of several containers, which ask unlike each other."""
 
 from hami.model.ask import Ask
-from hami.plan.fixes import Change, Fix, fits, fixes
+from hami.plan.fixes import EFFORT, Change, Fix, fits, fixes
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 
@@ -73,3 +73,8 @@ def test_each_change_is_told_in_words() -> None:
         "uncordon a card", "move a pod away", "end a pod",
     ]  # fmt: skip
     assert Fix(Change.END_POD, "end it").effort == 0
+
+
+def test_what_others_have_to_do_counts_as_a_whole_quantity_given_up_and_the_end_of_a_pod_as_two() -> None:
+    assert EFFORT[Change.UNCORDON] == EFFORT[Change.MOVE_POD] == 1
+    assert EFFORT[Change.END_POD] == 2
