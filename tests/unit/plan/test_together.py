@@ -171,6 +171,7 @@ FEW = 6
         ([want(5000, cores=100)] + [want(1000, cores=10)] * 5, {}, True, 1),
         ([want(3000)] * 2 + [want(500, cores=50)] * 4, {}, True, 10),  # who asks for no cores might come too late
         ([want(3000, cores=50)] * 2 + [want(500)] * 4, {}, True, 1),  # the small ones go where cores are left
+        ([want(1000)] * 5 + [want(500, cores=100)], {}, True, 1),  # who wants a card alone finds the other one
         ([want(2000)] * 5 + [want(500, cores=100)], {}, False, 9),  # no card is left for who wants one alone
         ([want(4)] * 2 + [want(3)] * 4, {"mem_mib": 10}, True, 10),  # the largest first is not the way
         ([want(percent=20)] * FEW, {"mem_mib": 5}, True, 10),
