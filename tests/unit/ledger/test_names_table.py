@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hami.ledger.names import _FACTORS, FEW, ROOMY, Names, Table
+from hami.ledger.names import _FACTORS, FEW, LONGEST, ROOMY, Names, Table
 from hami.ledger.spelled import Spelled
 
 from .test_names import by_dictionary, numbered
@@ -105,6 +105,12 @@ def test_rows_of_the_largest_clusters_have_their_numbers(last: int) -> None:
     rows = rows_of(numbered(2 * FEW)) | {"gpu-node-99999": last}
     assert Names(rows).rows(list(rows)).tolist() == list(rows.values())
     assert last in Table(rows)._places, "and are not left to the dictionary"
+
+
+@pytest.mark.parametrize(("length", "table"), [(LONGEST - 1, True), (LONGEST, False)])
+def test_one_name_that_is_too_long_leaves_all_to_the_dictionary(length: int, table: bool) -> None:
+    names = Names(rows_of([*numbered(2 * FEW), "x" * length]))
+    assert (names._table is not None) == table
 
 
 def test_a_place_is_the_highest_bits_of_the_sum_of_words_that_differ_each_times_its_odd_number() -> None:

@@ -218,6 +218,7 @@ def test_distance_counts_the_best_cards_and_those_that_are_not_there() -> None:
     assert distance(two, node(used("d0"), used("d1"), used("d2", mem=8000))) == 0
     assert distance(two, node(used("d0"), used("d1", mem=4000))) == 0.5
     assert distance(two, node(used("d0"))) == 2
+    assert distance(two, node(used("d0"), used("d1", healthy=False))) == 4
     assert distance(two, node(used("d0"), used("d1", family=make.OTHER))) == 2
     assert distance(two, node(used("d0"), used("d1"), problem="silent")) > distance(two, node())
     assert distance(pod(app(want(8000)), app(want(8000, use_ids=("d9",)))), node(used("d0"))) == 0.75
@@ -262,6 +263,7 @@ def test_only_so_many_nodes_are_looked_at_closely_and_so_many_changes_told() -> 
     assert (few.nearest.node, few.nearest.value) == ("n29", 8029)
     many = finish(survey(ledger, pod(app(want(9000))), closely=30))
     assert (len(many.nodes), len(many.fixes)) == (30, 10)
+    assert len(finish(survey(ledger, pod(app(want(100))), closely=30)).nodes) == 30
     fits = finish(survey(ledger, pod(app(want(100))), closely=5))
     assert (len(fits.nodes), fits.feasible, fits.fixes, fits.nearest) == (5, 30, (), None)
     assert fits.plan is not None

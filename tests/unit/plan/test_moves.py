@@ -266,6 +266,12 @@ def test_so_many_must_leave_a_card_at_least(
     assert _fewest(asked, state.cards[0], charges) == least
 
 
+def test_of_a_card_that_counts_no_cores_nobody_lacks_any() -> None:
+    charge = Charge(CardId("d0"), 1, 3000, 0)
+    state = node(used("d0", core_percent=0)).bearing((charge,)).cards[0]
+    assert (_fewest(want(1000), state, [charge]), _fewest(want(8000), state, [charge])) == (0, 1)
+
+
 def test_who_is_not_named_may_stand_in_the_way_for_good() -> None:
     """A card alone is asked, and somebody is on it who is never moved."""
     charge = Charge(CardId("d0"), 1, 10, 0)

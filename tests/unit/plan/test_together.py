@@ -130,6 +130,7 @@ LARGE = (app(want(5000, cards=3)), app(want(5000, cards=3)), app(want(1)))
         ((app(want(6)), app(want(6)), app(want(6))), (10, 10, 5, 5, 5, 5, 10), True),
         ((app(want(1)),) * 3 + (app(want(0)),) * 3, (2, 1), True),  # who asks nothing takes nobody's last MiB
         ((app(want(1)),) * 4 + (app(want(0)),) * 2, (2, 1), False),
+        ((app(want(1)),) * 3 + (app(want(0)),) * 2 + (app(want(0, cards=2)),), (2, 1), True),
     ],
 )
 def test_whether_all_find_cards_is_told_of_nodes_that_nobody_looks_at_closely(
@@ -163,6 +164,7 @@ FEW = 6
         ([want(1)] * FEW, {"mem_mib": 2}, False, 0),
         ([want(1)] * FEW, {"mem_mib": 5}, True, 1),  # more than one card holds
         ([want(0)] * FEW, {"slots": 6, "mem": 8000}, True, 1),
+        ([want(percent=10)] * FEW, {}, True, 1),  # one card holds all
         ([want(1)] * FEW, {"slots": 7}, True, 1),  # to the last slot
         ([want(1, cores=25)] * 8, {}, True, 1),  # to the last percent
         ([want(1)] * FEW, {"mem_mib": 5, "slots": 1, "cores": 99}, True, 1),
