@@ -44,6 +44,7 @@ static void pair(const char *name, tenant a, tenant b, double wanted_a, double w
 
 #define QUEUED(p, ns) ((tenant){.percent = (p), .kernel_ns = (ns)})
 #define SYNCED(p, ns) ((tenant){.percent = (p), .kernel_ns = (ns), .sync = true})
+#define LATE(p, ns, late, every) ((tenant){.percent = (p), .kernel_ns = (ns), .sync = true, .late_ns = (late), .late_every = (every)})
 #define BOUND(p, ns, host) ((tenant){.percent = (p), .kernel_ns = (ns), .host_ns = (host)})
 
 static void shares(void)
@@ -54,7 +55,9 @@ static void shares(void)
     pair("10/90, 1 ms queued", QUEUED(10, MS), QUEUED(90, MS), 10, 90, 98);
     pair("50/50, 1 ms queued", QUEUED(50, MS), QUEUED(50, MS), 50, 50, 98);
     pair("50/50, 5 ms and 0.1 ms queued", QUEUED(50, 5 * MS), QUEUED(50, 100 * US), 50, 50, 98);
-    pair("30/70, 5 ms with a sync after each, 0.1 ms queued", SYNCED(30, 5 * MS), QUEUED(70, 100 * US), 30, 70, 97.5);
+    pair("30/70, 5 ms with a sync after each, 0.1 ms queued", SYNCED(30, 5 * MS), QUEUED(70, 100 * US), 30, 70, 98);
+    pair("the same, its host 0.9 ms late after one in three", LATE(30, 5 * MS, 900 * US, 3), QUEUED(70, 100 * US), 30, 70, 98);
+    pair("the same, 40 ms late after one in 200", LATE(30, 5 * MS, 40 * MS, 200), QUEUED(70, 100 * US), 30, 70, 98);
     pair("20/30, 1 ms queued: no more than their caps", QUEUED(20, MS), QUEUED(30, MS), 20, 30, 49);
     /* Bound by its host at a quarter of the card: untouched beside a full queue. */
     tenants_are(2, (tenant[]){BOUND(40, 8 * US, 20 * US), QUEUED(50, MS)});

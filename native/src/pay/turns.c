@@ -142,7 +142,7 @@ static void judge_host(hami_pacer *p, int64_t now)
 {
     const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
     if (!p->excused && (p->dry || lost) && now > p->queue_end_ns)
-        p->dry_ns += now - p->queue_end_ns;
+        p->dry_ns += now - p->queue_end_ns < HAMI_LAPSE_NS ? now - p->queue_end_ns : HAMI_LAPSE_NS;
     p->excused = false;
     const int64_t all = p->busy_ns + p->dry_ns;
     if (all < HAMI_JUDGED_NS)

@@ -151,8 +151,10 @@ static void step_thread(tenant *t)
         break;
     case SYNC:
         t->wake_ns = now + POLL_NS;
-        if (t->queued == 0)
+        if (t->queued == 0) {
             t->at = LAUNCH;
+            t->wake_ns += t->late_every > 0 && t->launched % t->late_every == 0 ? t->late_ns : 0;
+        }
         break;
     case DEAD:
         t->wake_ns = NEVER;

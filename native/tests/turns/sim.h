@@ -28,6 +28,8 @@ typedef struct {
     int priced; /* percent of what a kernel takes; 0: 100 */
     int every;  /* launches after which all are waited for; 0: never */
     bool sync;
+    int64_t late_ns; /* that its host comes back after some of the waits */
+    int late_every;  /* after how many launches that is; 0: never */
     bool borrows;
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */

@@ -44,8 +44,8 @@ kube-scheduler that asks ours, and started by the kubelet; every figure is measu
 card's NVML on the node. Scheduler and agent run as processes of the machine, each under its own account and rights, as
 their Deployment and DaemonSet would run them. The agent runs with `--device-list-strategy cdi-cri`
 ([adr/0009](../adr/0009-driver-by-cdi.md)), `--unregistered stop` and `gpuCorePolicy: force`.
-`python3 tests/gpu/pods --simulated` runs the same steps on a simulated card. "A full card" is what two pods of 30 GB and
-a third are on a card of 80 GB: each asks 42 % of this one, so two fit and the third does not.
+`python3 tests/gpu/pods --simulated` runs the same steps on a simulated card. "A full card" is what two pods of 30 GB
+and a third are on a card of 80 GB: each asks 42 % of this one, so two fit and the third does not.
 
 Found by these runs, and mended between them: `/usr/bin/nvidia-smi` may be a script that leads to where the driver lies
 (the first try, before run 1); programs that only ask NVML saw the whole card (run 1, now in `sizes` of run 2); an
