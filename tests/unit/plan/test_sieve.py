@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from hami.model.refusal import Reason
 from hami.plan.columns import Columns
 from hami.plan.sieve import NEVER, Sieve, Sieves
+from hami.plan.tally import AFTER_MEMORY, FIRST, LEFT
 
 from . import builders as make
 from .builders import node, used, want
@@ -79,3 +81,18 @@ def test_when_cards_have_changed_nothing_is_kept_of_how_they_were() -> None:
     columns.write(0, node(used("d0"), used("d1")))
     assert sieves.of(columns, want(1), False) not in before
     assert len(sieves._kept) == 1
+
+
+def test_what_a_card_is_refuses_before_what_is_left_on_it() -> None:
+    columns = Columns()
+    cards = (
+        used("d0", slots=10, healthy=False), used("d1", slots=10, cordoned=True), used("d2", slots=10),
+        used("d3", slots=1, cores=95), used("d4", slots=1, cores=100), used("d5"),
+    )  # fmt: skip
+    columns.write(0, node(*cards))
+    some = Sieves().of(columns, want(1, cores=10), False)
+    assert some.first[:, 0].tolist() == [
+        FIRST[Reason.NOT_HEALTHY], FIRST[Reason.CORDONED], FIRST[Reason.SLOTS_EXHAUSTED],
+        AFTER_MEMORY[Reason.INSUFFICIENT_CORE], AFTER_MEMORY[Reason.INSUFFICIENT_CORE], LEFT, 0, 0,
+    ]  # fmt: skip
+    assert (some.free[:, 0] == NEVER).tolist() == [True] * 5 + [False] + [True] * 2
