@@ -23,8 +23,8 @@ from msgspec.structs import replace
 from benchmarks.cluster import POLICIES, asks, fill, node_names, tell_hosts
 from benchmarks.report import loop_ms
 from hami.ledger.cluster import Ledger
+from hami.ledger.sent import Sent
 from hami.model.ask import Ask
-from hami.plan.sent import Sent
 from hami.scheduler.between import Between
 
 WARM = 100

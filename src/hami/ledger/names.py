@@ -11,9 +11,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from hami.ledger.spelled import Spelled
+from hami.ledger.sent import Sent
+from hami.ledger.spelled import Spelled, Words
 from hami.plan.columns import Longs
-from hami.plan.sent import Sent, Words
 
 FEW = 256
 """Up to this many names the dictionary is as fast."""

@@ -7,8 +7,9 @@ mostly are, each word is then one strided look at the whole.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hami.plan.sent import Words
+Words = NDArray[np.uint64]
 
 _BEHIND = b"\0" * 8
 """So that the last word of the last name can be taken whole."""

@@ -1,16 +1,24 @@
 """Thousands of names in two lists, those at some places and the others, each in the order they came."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 
 from hami.plan.columns import Longs
-from hami.plan.sent import Sent
+
+
+class Records(Sequence[str]):
+    """Names that are kept as something else than strings: two lists of them are made without one."""
+
+    @abstractmethod
+    def at(self, places: Longs) -> "Records":
+        """Those at `places`, in that order."""
 
 
 def parted(names: Sequence[str], out: Longs) -> tuple[Sequence[str], Sequence[str]]:
     """`names` without those at the places `out`, and those."""
-    if isinstance(names, Sent):
+    if isinstance(names, Records):
         return _copied(names, out)
     if len(out) * VERY_FEW < len(names):
         return _picked(names, out)
@@ -20,7 +28,7 @@ def parted(names: Sequence[str], out: Longs) -> tuple[Sequence[str], Sequence[st
     return every[stays].tolist(), every.take(out).tolist()
 
 
-def _copied(names: Sent, out: Longs) -> tuple[Sent, Sent]:
+def _copied(names: Records, out: Longs) -> tuple[Records, Records]:
     """The same without a string."""
     if not len(out):
         return names, names.at(out)

@@ -1,10 +1,10 @@
-"""Names of nodes between the wire and a decision: bytes as long as nobody needs strings (`plan.sent`)."""
+"""Names of nodes between the wire and a decision: bytes as long as nobody needs strings (`ledger.sent`)."""
 
 from collections.abc import Sequence
 
 from msgspec import Raw
 
-from hami.plan.sent import Sent
+from hami.ledger.sent import Sent
 from hami.wire.extender import FilterArgs
 
 

@@ -9,8 +9,8 @@ from tests.unit.plan.builders import node, used
 
 from hami.ledger.index import Index
 from hami.ledger.names import FEW, LONGEST, Names
+from hami.ledger.sent import Sent
 from hami.model.ids import NodeName
-from hami.plan.sent import Sent
 
 MANY = 3 * FEW
 

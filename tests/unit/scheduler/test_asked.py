@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hami.plan.sent import Sent
+from hami.ledger.sent import Sent
 from hami.scheduler import asked as module
 from hami.scheduler import filter as filtering
 from hami.scheduler import prioritize, shelter

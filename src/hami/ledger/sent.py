@@ -2,20 +2,21 @@
 
 A filter names every node anew with every pod, and answers with most of them. Where all names are of one length, as
 those of a cluster mostly are, each is a record of so many bytes: rows are found from the bytes, and those that go back
-are copied as they came. Strings are made of them for whoever reads them as a sequence. Knows no numbers of rows.
+are copied as they came. Strings are made of them for whoever reads them as a sequence. The engine knows them as
+`plan.parted.Records`. Knows no numbers of rows.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import overload
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hami.ledger.spelled import Words
 from hami.plan.columns import Longs
-
-Words = NDArray[np.uint64]
+from hami.plan.parted import Records
 
 WORD = 8
 """Bytes."""
@@ -25,7 +26,7 @@ _MARKS = len('"",')
 _TO_THE_FRONT = np.right_shift if sys.byteorder == "little" else np.left_shift
 
 
-class Sent(Sequence[str]):
+class Sent(Records):
     """Names in plain ASCII, all of one length of at least a word."""
 
     def __init__(self, records: NDArray[np.void]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hami.plan.sent import Sent
+from hami.ledger.sent import Sent
 
 NAMES = [f"node-{number:04d}" for number in range(40)]
 
