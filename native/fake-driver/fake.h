@@ -1,10 +1,12 @@
 /*
  * A simulated CUDA driver: libcuda.so.1 for machines without a card.
  *
- * device.c has cards, context.c contexts and modules, green.c parts of contexts, lookup.c lookups; memory.c, pool.c, vmm.c and array.c ways to take
- * memory, ipc.c that of another process; queue.c streams, events and their time, launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us
- * ends 5 us after it could start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for the nanoseconds that
- * its first parameter points to, every other for 2 us. FAKE_CUDA_BUSY: says at its end for how long the first card was busy with it. Knows nothing of the library that is tested on it.
+ * device.c has cards, context.c contexts, module.c modules, libraries and functions, green.c parts of contexts, lookup.c lookups;
+ * memory.c, pool.c, vmm.c and array.c ways to take memory, ipc.c that of another process; queue.c streams, events and their time,
+ * launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us ends 5 us after it could
+ * start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for
+ * the nanoseconds that its first parameter points to, every other for 2 us. FAKE_CUDA_BUSY: says at its end for how long the first
+ * card was busy with it. Knows nothing of the library that is tested on it.
  */
 #ifndef HAMI_FAKE_H
 #define HAMI_FAKE_H
@@ -82,6 +84,9 @@ CUresult fake_leave(CUresult result);
 
 /* FAKE_CUDA_UNMAP_WAITS: to unmap memory waits for the card, and nothing is launched meanwhile. Taken before fake_lock. */
 extern pthread_mutex_t fake_unmapping;
+
+/* FAKE_CUDA_SLOW_MS: how long it takes to make a context or load a module whose memory is taken already. */
+void fake_take_time(void);
 
 /* FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer. */
 void fake_end_slowly(void);
