@@ -178,3 +178,12 @@ class Container:
 @pytest.fixture
 def container(tools: Tools, tmp_path: Path) -> Container:
     return Container(tools, tmp_path)
+
+
+@pytest.fixture
+def blind(container: Container, tmp_path: Path) -> dict[str, str]:
+    """Variables of a program that finds no NVML, which would set the ledger right a second later."""
+    driver = tmp_path / "only-cuda"
+    driver.mkdir()
+    (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")
+    return {"LD_LIBRARY_PATH": str(driver)}

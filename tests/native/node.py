@@ -84,6 +84,12 @@ class Node:
         self.until(lambda: self.sessions() > before or process.poll() is not None, "a registration")
         return process
 
+    def watch(self, policy: LibraryPolicy, seconds: int = 60) -> "subprocess.Popen[str]":
+        """A program that tells its limit, and again when it changes (`told`); it has told that of the policy."""
+        process = self.start(policy, "probe", "watch", seconds)
+        assert told(process) == policy.cards[0].mem_mib
+        return process
+
     def state(self) -> dict[str, object]:
         try:
             read: dict[str, object] = json.loads((self.root / "state").read_text())
@@ -122,6 +128,12 @@ def node(tools: Tools, container: Container) -> Iterator[Node]:
         yield made
         made.close()
         tools.policy.unlink(missing_ok=True)
+
+
+def told(process: "subprocess.Popen[str]") -> object:
+    """MiB of the first card, by the next line of a program that watches its limit."""
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())["total_mib"]
 
 
 def result(process: "subprocess.Popen[str]", seconds: float = 30.0) -> dict[str, object]:

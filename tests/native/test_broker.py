@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from hami.wire.policy import CorePolicy, encode
 
-from .node import Node, node, result
+from .node import Node, node, result, told
 
 __all__ = ["node"]
 
@@ -68,15 +68,13 @@ def test_a_limit_changes_while_the_program_runs(node: Node) -> None:
     """Row 5.16."""
     policy = node.grant("a", mem=4000)
     node.start_agent()
-    process = node.start(policy, "probe", "watch", 8)
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["total_mib"] == 4000
+    process = node.watch(policy, 8)
     node.grant("a", mem=6000)
     begun = time.monotonic()
-    assert json.loads(process.stdout.readline())["total_mib"] == 6000
+    assert told(process) == 6000
     assert time.monotonic() - begun < 2.5
     node.grant("a", mem=3000)
-    assert json.loads(process.stdout.readline())["total_mib"] == 3000
+    assert told(process) == 3000
 
 
 SIZES = """
@@ -224,16 +222,14 @@ def test_time_that_nobody_charges_is_seen_as_nvml_shows_it(node: Node) -> None:
 def test_containers_run_on_while_the_agent_is_away_and_register_with_the_next(node: Node) -> None:
     policy = node.grant("a", mem=4000)
     node.start_agent()
-    process = node.start(policy, "probe", "watch", 40)
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["total_mib"] == 4000
+    process = node.watch(policy, 40)
     for total in (5000, 6000, 7000):
         node.kill_agent()
         node.grant("a", mem=total)
         time.sleep(0.5)
         assert process.poll() is None
         node.start_agent()
-        assert json.loads(process.stdout.readline())["total_mib"] == total
+        assert told(process) == total
         assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 9
 
 

@@ -1,6 +1,5 @@
 """One hostile container does all it can to the broker at once, in several processes; its neighbour notices nothing."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from hami.wire.broker import Hello, Limit, Usage, Welcome, encode
 
-from .node import Node, node
+from .node import Node, node, told
 
 __all__ = ["node"]
 
@@ -107,9 +106,7 @@ def test_a_container_that_does_all_of_it_at_once_is_noticed_by_nobody_else(
     node.grant("bad", mem=1000, priority=0)
     policy = node.grant("good", mem=1000)
     node.start_agent(nvml=True)
-    process = node.start(policy, "probe", "watch", 60)
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["total_mib"] == 1000
+    process = node.watch(policy)
     time.sleep(1)
     before = of_agent(node)
     hello = encode(Hello(pid=1, pid_namespace=2, start_ticks=3, program="storm"))
@@ -131,7 +128,7 @@ def test_a_container_that_does_all_of_it_at_once_is_noticed_by_nobody_else(
         time.sleep(1)
         begun = time.monotonic()
         node.grant("good", mem=size)
-        assert json.loads(process.stdout.readline())["total_mib"] == size
+        assert told(process) == size
         slowest = max(slowest, time.monotonic() - begun)
         begun = time.monotonic()
         node.mounted(policy)

@@ -118,10 +118,6 @@ LIMITS = """
 STACK, FIFO, HEAP = 0, 1, 2
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
-def used():
-    left, total = c_size_t(), c_size_t()
-    cuda.cuMemGetInfo_v2(byref(left), byref(total))
-    return (total.value - left.value) // MIB
 """
 REFUSED = """
 before = used()

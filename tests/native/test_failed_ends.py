@@ -3,31 +3,16 @@
 Without NVML the ledger alone says what is held: what NVML would show a second later hides nothing.
 """
 
-from pathlib import Path
-
 import pytest
 
 from .conftest import Container
 from .test_ways_round import tried
-
-
-@pytest.fixture
-def blind(container: Container, tmp_path: Path) -> dict[str, str]:
-    driver = tmp_path / "driver"
-    driver.mkdir()
-    (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")
-    return {"LD_LIBRARY_PATH": str(driver)}
-
 
 ENDS = """
 import os
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
 SIZE = 512 * MIB
-def used():
-    left, total = c_size_t(), c_size_t()
-    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
-    return (total.value - left.value) // MIB
 def must(result):
     assert result == 0, result
 def linear():

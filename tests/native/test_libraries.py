@@ -6,10 +6,6 @@ from .test_ways_round import tried
 LIBRARIES = """
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
-def used():
-    left, total = c_size_t(), c_size_t()
-    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
-    return (total.value - left.value) // MIB
 def load(mib):
     library = c_void_p()
     return cuda.cuLibraryLoadData(byref(library), b"data %d" % (mib - 2), None, None, 0, None, None, 0), library

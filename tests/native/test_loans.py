@@ -4,7 +4,6 @@ Without NVML the ledger alone says what is held: what NVML would show a second l
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 from subprocess import Popen
@@ -22,12 +21,9 @@ STEP_S = 0.05
 
 
 @pytest.fixture
-def blind(container: Container, tmp_path: Path) -> dict[str, str]:
+def blind(blind: dict[str, str]) -> dict[str, str]:
     """No NVML: contexts cost nothing that anybody sees."""
-    folder = tmp_path / "only-cuda"
-    folder.mkdir()
-    shutil.copy(container.tools.folder / "sim/libcuda.so.1", folder)
-    return LIMIT | {"LD_LIBRARY_PATH": str(folder)}
+    return LIMIT | blind
 
 
 def lender(container: Container, *words: object, **env: str) -> "tuple[Popen[str], str]":
@@ -126,10 +122,6 @@ TWICE = """
 import subprocess, time
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
-def used():
-    left, total = c_size_t(), c_size_t()
-    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
-    return (total.value - left.value) // MIB
 lends = [sys.argv[1], "lend", "ipc", "1024", "keep", "60"]
 with subprocess.Popen(lends, stdout=subprocess.PIPE, text=True) as maker:
     class Handle(ctypes.Structure):

@@ -1,9 +1,6 @@
 """Contexts made by several threads at once, green ones, attached ones: each is charged once, and gone with its end."""
 
 import struct
-from pathlib import Path
-
-import pytest
 
 from .conftest import Container
 from .test_ways_round import tried
@@ -11,22 +8,9 @@ from .test_ways_round import tried
 MIB = 1 << 20
 
 
-@pytest.fixture
-def unseen(container: Container, tmp_path: Path) -> dict[str, str]:
-    """Variables: there is no NVML, which would set the ledger right."""
-    driver = tmp_path / "driver"
-    driver.mkdir()
-    (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")
-    return {"LD_LIBRARY_PATH": str(driver)}
-
-
-USED = """
+CONTEXTS = """
 import threading
 cuda = ctypes.CDLL("libcuda.so.1")
-def used():
-    left, total = c_size_t(), c_size_t()
-    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
-    return (total.value - left.value) // MIB
 def take(mib):
     assert cuda.cuMemAlloc_v2(byref(c_uint64()), c_size_t(mib * MIB)) == 0
 def create():
@@ -56,7 +40,7 @@ print(together, used())
 
 
 def test_a_primary_context_that_several_threads_find_missing_is_charged_once(container: Container) -> None:
-    assert tried(container, USED + AT_ONCE, FAKE_CUDA_SLOW_MS="50") == "480 480"
+    assert tried(container, CONTEXTS + AT_ONCE, FAKE_CUDA_SLOW_MS="50") == "480 480"
 
 
 ATTACHED = """
@@ -72,10 +56,10 @@ print(cuda.cuCtxDetach(inner), cuda.cuCtxSetCurrent(outer), used() - before)
 
 
 def test_what_a_context_holds_is_given_back_when_its_last_reference_is_detached(
-    container: Container, unseen: dict[str, str]
+    container: Container, blind: dict[str, str]
 ) -> None:
     """Its context's own size NVML alone would show."""
-    assert tried(container, USED + ATTACHED, **unseen) == "0 512 0 0 0"
+    assert tried(container, CONTEXTS + ATTACHED, **blind) == "0 512 0 0 0"
 
 
 GREEN = """
@@ -99,16 +83,16 @@ print(*told, used() - before)
 
 
 def test_a_green_context_makes_the_primary_one_and_what_is_taken_in_it_goes_with_that(
-    container: Container, unseen: dict[str, str]
+    container: Container, blind: dict[str, str]
 ) -> None:
     """Of 480 MiB a context, where NVML shows it; here only what is taken."""
-    assert tried(container, USED + GREEN, **unseen) == "0 512 512 0"
+    assert tried(container, CONTEXTS + GREEN, **blind) == "0 512 512 0"
 
 
 def test_the_primary_context_that_a_green_one_makes_is_reserved_before_it_is_there(container: Container) -> None:
     code = "assert cuda.cuInit(0) == 0\ncreate()\nprint(cuda.cuGreenCtxCreate(byref(c_void_p()), None, 0, 1))"
-    assert tried(container, USED + code, CUDA_DEVICE_MEMORY_LIMIT="900m") == "2"
-    assert tried(container, USED + code, CUDA_DEVICE_MEMORY_LIMIT="1000m") == "0"
+    assert tried(container, CONTEXTS + code, CUDA_DEVICE_MEMORY_LIMIT="900m") == "2"
+    assert tried(container, CONTEXTS + code, CUDA_DEVICE_MEMORY_LIMIT="1000m") == "0"
 
 
 def test_whoever_goes_on_after_a_refused_start_gets_no_context_by_a_green_one_either(container: Container) -> None:

@@ -162,10 +162,6 @@ def function(size):
     return found
 def launch(found):
     return cuda.cuLaunchKernel(found, 1, 1, 1, 32, 1, 1, 0, None, None, None)
-def used():
-    left, total = c_size_t(), c_size_t()
-    cuda.cuMemGetInfo_v2(byref(left), byref(total))
-    return (total.value - left.value) // MIB
 small, large, too_large = function(512), function(8192), function(65536)
 before = used()
 told = [launch(small), launch(large), launch(large), launch(too_large), launch(small)]

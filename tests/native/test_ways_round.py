@@ -30,6 +30,10 @@ def start(cuda, cards=1):
             contexts.append(context)
     assert cuda.cuCtxSetCurrent(contexts[0]) == 0
     return contexts
+def used():
+    left, total = c_size_t(), c_size_t()
+    assert cuda.cuMemGetInfo_v2(byref(left), byref(total)) == 0
+    return (total.value - left.value) // MIB
 def take(call, most=60):
     taken = 0
     while taken < most and call() == 0:
