@@ -69,7 +69,9 @@ def test_of_a_manifest_only_what_may_count_is_sent(monkeypatch: pytest.MonkeyPat
     env.append({"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}})
     limits = {"nvidia.com/gpu": 1, "nvidia.com/gpumem": "8000"}
     container = {"name": "c", "command": [long], "env": env, "resources": {"limits": limits}}
+    cards = ",".join(f"GPU-{number:036}" for number in range(100))
     notes = {"kubectl.kubernetes.io/last-applied-configuration": long, "hami.io/node-scheduler-policy": "spread"}
+    notes["nvidia.com/nouse-gpuuuid"] = cards
     pod = {"kind": "Pod", "metadata": {"name": "p", "annotations": notes}, "spec": {"containers": [container]}}
     (tmp_path / "pod.json").write_text(json.dumps(pod))
     CliRunner().invoke(hami, ["fit", "-f", str(tmp_path / "pod.json"), "-n", "team"], standalone_mode=False)
@@ -79,6 +81,7 @@ def test_of_a_manifest_only_what_may_count_is_sent(monkeypatch: pytest.MonkeyPat
     (main,) = told["spec"]["containers"]
     assert (told["metadata"]["namespace"], main["resources"]["limits"]) == ("team", limits)
     assert told["metadata"]["annotations"]["hami.io/node-scheduler-policy"] == "spread"
+    assert told["metadata"]["annotations"]["nvidia.com/nouse-gpuuuid"] == cards  # a part of it would be another ask
     assert [(one["name"], one["value"][:4], one["valueFrom"]) for one in main["env"]] == [
         ("SCRIPT", "xxxx", None),
         ("CUDA_DISABLE_CONTROL", "true", None),

@@ -1,5 +1,6 @@
 """`hami fit --gpu 2 --gpumem 10000 --gpucores 40`: whether a pod that nobody has made yet would fit now, and where."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 """What makes pods, and where the pod stands in it."""
 LONGEST = 1024
-"""Characters of a variable or an annotation: none that counts is longer."""
+"""Characters of a variable or an annotation: none that counts is longer, but for lists of cards."""
 
 
 @click.command()
@@ -58,16 +59,17 @@ def command(source: Source, file: Path | None, namespace: str, nodes: int, outpu
     """
     from hami.cli.commands.explain import finish
 
-    question = _question(file, namespace, asked_for)
+    question = _question(source, file, namespace, asked_for)
     finish(_answer(source, question, nodes), output)
 
 
-def _question(file: Path | None, namespace: str, asked_for: dict[str, Any]) -> dict[str, Any]:
+def _question(source: Source, file: Path | None, namespace: str, asked_for: dict[str, Any]) -> dict[str, Any]:
     """The body of /api/v1/fit."""
     if file is not None:
         if any(value not in (None, (), False) for value in asked_for.values()):
             raise click.UsageError("-f says what is asked: no --gpu, --type and so on beside it")
-        return {"pod": _manifest(file, namespace)}
+        lists = {key for vendor in source.vendors() for key in vendor.annotations}
+        return {"pod": _lean(_manifest(file, namespace), lists)}
     limits = dict(_pair(text, "--limit") for text in asked_for["limits"])
     for option, name in (
         ("gpu", "gpu"),
@@ -107,12 +109,13 @@ def _manifest(file: Path, namespace: str) -> dict[str, Any]:
     given = found.get("metadata") or {}
     if isinstance(given, dict) and isinstance(told.setdefault("metadata", {}), dict):
         told["metadata"] = {"namespace": given.get("namespace") or namespace, **told["metadata"]}
-    return _lean(told)
+    return told
 
 
-def _lean(pod: dict[str, Any]) -> dict[str, Any]:
+def _lean(pod: dict[str, Any], whole: Container[str]) -> dict[str, Any]:
     """Only what may count: the scheduler takes no large bodies, and manifests carry scripts, certificates and what
-    kubectl applied last. Raises `Malformed`."""
+    kubectl applied last. Annotations of the keys `whole` are not cut: they may name a hundred cards. Raises
+    `Malformed`."""
     import msgspec
 
     from hami.wire.faults import decoded
@@ -124,7 +127,7 @@ def _lean(pod: dict[str, Any]) -> dict[str, Any]:
     for one in (variable for container in containers for variable in container["env"] or ()):
         one["value"] = (one["value"] or "")[:LONGEST]
     notes = lean["metadata"]["annotations"] or {}
-    lean["metadata"]["annotations"] = {key: value[:LONGEST] for key, value in notes.items()}
+    lean["metadata"]["annotations"] = {key: value if key in whole else value[:LONGEST] for key, value in notes.items()}
     return lean
 
 
