@@ -6,6 +6,7 @@ each is told in a line, as wrong input is.
 """
 
 import errno
+from contextlib import suppress
 from pathlib import Path
 
 from hami.model.errors import HamiError, Malformed
@@ -37,27 +38,40 @@ def read(path: Path, most: int = SETTINGS) -> bytes:
 
 def text(path: Path, most: int = SETTINGS) -> str:
     """The same as text, its lines ended by newlines. A spreadsheet's mark at the beginning is none of it."""
-    body = read(path, most)
+    return decoded(read(path, most), path)
+
+
+def decoded(body: bytes, path: Path) -> str:
+    """What `text` gives, of what was read already. Raises `Malformed`."""
     try:
         return body.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as fault:
-        raise Malformed(str(path), body[fault.start : fault.start + 8], "text in UTF-8") from None
+        raise Malformed(str(path), fault.object[fault.start : fault.start + 8], "text in UTF-8") from None
 
 
 def write(path: Path, body: bytes) -> None:
     """Put `body` in place of what stands there; where that fails the old file stays. Raises as `unwritable` says."""
-    if path.exists() and not path.is_file():  # a terminal, a pipe
-        path.write_bytes(body)
-        return
-    place = path.resolve()  # a link stays one
-    fresh = place.with_name(f".{place.name}.new")
     try:
-        fresh.write_bytes(body)
-        fresh.replace(place)
+        if path.exists() and not path.is_file():  # a terminal, a pipe
+            path.write_bytes(body)
+        else:
+            _replace(path.resolve(), body)  # a link stays one
     except OSError as fault:
         raise unwritable(path, fault) from None
+
+
+def _replace(place: Path, body: bytes) -> None:
+    """Who may read the old file, and nobody else, may read the new one."""
+    fresh = place.with_name(f".{place.name}.new")
+    try:
+        with fresh.open("wb") as file:
+            if place.exists():
+                fresh.chmod(place.stat().st_mode & 0o777)
+            file.write(body)
+        fresh.replace(place)
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is told
+            fresh.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, fault: OSError) -> HamiError:

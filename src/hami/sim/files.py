@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from hami.config.files import CLUSTERS, read, text
+from hami.config.files import CLUSTERS, decoded, read, text
 from hami.model.errors import Malformed
 from hami.sim import mapping, recorded, trace
 from hami.sim.trace import Job, Machine, Trace
@@ -44,4 +44,4 @@ def _json(path: Path, columns: str | None, kind: type[Struct]) -> Trace | None:
     body = read(path, CLUSTERS)
     if b'"event"' in body[:4096].partition(b"\n")[0]:
         return recorded.from_record(body, path.name)
-    return trace.decode(text(path, CLUSTERS), path.name)
+    return trace.decode(decoded(body, path), path.name)

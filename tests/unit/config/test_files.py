@@ -52,6 +52,9 @@ def test_text_is_utf8_with_or_without_a_spreadsheets_mark(tmp_path: Path) -> Non
     (tmp_path / "b").write_bytes("abcä".encode("latin-1"))
     with pytest.raises(Malformed, match=r"b: b'\\xe4' is not usable: text in UTF-8"):
         files.text(tmp_path / "b")
+    (tmp_path / "c").write_bytes(b"\xef\xbb\xbfabc\xe4")
+    with pytest.raises(Malformed, match=r"c: b'\\xe4' is not usable: text in UTF-8"):
+        files.text(tmp_path / "c")
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
@@ -69,6 +72,14 @@ def test_a_file_is_replaced_as_a_whole_and_a_link_stays_one(tmp_path: Path) -> N
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "a").read_bytes() == b"today's"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "link"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o660])
+def test_who_may_not_read_a_file_may_not_read_the_one_in_its_place(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "a").write_bytes(b"yesterday's")
+    (tmp_path / "a").chmod(mode)
+    files.write(tmp_path / "a", b"today's")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
 
 
 def test_what_is_no_plain_file_is_written_to() -> None:
@@ -95,6 +106,22 @@ def test_on_a_full_disk_the_old_file_stays_and_it_is_nobodys_wrong_use(tmp_path:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_folder_that_is_not_there_is_wrong_input(tmp_path: Path) -> None:
-    with pytest.raises(Malformed, match="gone/a: 'No such file or directory'"):
-        files.write(tmp_path / "gone" / "a", b"")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone/a", "No such file or directory"),
+        ("plain/a", "Not a directory"),
+        ("a" * 253, "File name too long"),  # that of the new file is longer
+        (".", "Is a directory"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_wrong_input(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    with pytest.raises(Malformed, match=f"'{said}'"):
+        files.write(tmp_path / name, b"")
+
+
+def test_a_device_that_is_full_is_nobodys_wrong_use() -> None:
+    with pytest.raises(HamiError, match="/dev/full cannot be written: No space left on device") as told:
+        files.write(Path("/dev/full"), b"x")
+    assert type(told.value) is HamiError

@@ -1,13 +1,14 @@
 """Files that `hami record` wrote, replayed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.sim import experiment, files
-from hami.sim.trace import UNKNOWN, Job, Machine
+from hami.sim import experiment, files, trace
+from hami.sim.trace import UNKNOWN, Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start, Synced
 from hami.wire.snapshot import (
@@ -80,6 +81,21 @@ def test_families_are_told_apart_by_their_models(tmp_path: Path) -> None:
         PodArrived(1002.0, pod("b", 5000, rules=RulesEntry(use_types=("A10",)))),
     )
     assert [job.models for job in files.jobs(path)] == [("MLU370-X8",), ("A10",)]
+
+
+def test_lines_of_json_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe has nothing the second time."""
+    (tmp_path / "t.jsonl").write_bytes(trace.encode(Trace((), (Job("p"),))).encode())
+    opened: list[Path] = []
+    ready = Path.open
+
+    def counted(self: Path, *words: Any) -> Any:
+        opened.append(self)
+        return ready(self, *words)
+
+    monkeypatch.setattr(Path, "open", counted)
+    assert files.jobs(tmp_path / "t.jsonl") == (Job("p"),)
+    assert opened == [tmp_path / "t.jsonl"]
 
 
 def test_a_snapshot_is_a_list_of_pods(tmp_path: Path) -> None:
