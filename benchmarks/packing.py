@@ -98,8 +98,8 @@ def main() -> int:
                 file.write(json.dumps(line) + "\n")
     found = list(results.values())
     plain, loaded, dense = parted(found)
-    figures, steady = summary(plain, published(arguments.folder)), against_pack(loaded, "load")
-    replays = against_pack(dense, "list")
+    figures, steady = summary(plain, published(arguments.folder)), against_pack(loaded, "list", "load")
+    replays = against_pack(dense, "list", "compress")
     if arguments.json:
         print(json.dumps({"inflation": figures, "load": steady, "compressed": replays}))
     else:
@@ -170,15 +170,18 @@ def parted(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], ...]:
     return kinds
 
 
-def against_pack(lines: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
-    """One entry a value of `by` and policy: means over seeds, and how likely the difference to pack is chance."""
+def against_pack(lines: list[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
+    """One entry for each policy and what is the same in all `by`: means over seeds, and how likely the difference to
+    pack is chance."""
     found = []
-    for value, policy, own in grouped(lines, by, "policy"):
-        entry: dict[str, Any] = {by: value, "policy": policy, "seeds": len(own)}
+    for *values, policy, own in grouped(lines, *by, "policy"):
+        alike = dict(zip(by, values, strict=True))
+        entry: dict[str, Any] = {**alike, "policy": policy, "seeds": len(own)}
+        beside = {**alike, "policy": "pack"}.items()
         for name in ("allocated", "wait", "p95", "waited", "failed"):
             entry[name] = round(sum(line[name] for line in own) / len(own), 3)
         for name in ("wait", "failed") if policy != "pack" else ():
-            pack = {line["seed"]: line[name] for line in lines if (line[by], line["policy"]) == (value, "pack")}
+            pack = {line["seed"]: line[name] for line in lines if beside <= line.items()}
             more = compared({line["seed"]: line[name] for line in own}, pack)
             entry |= {f"{name}_more": round(more.mean, 3), f"{name}_p": more.p} if more else {}
             entry |= {f"{name}_low": round(more.low, 3), f"{name}_high": round(more.high, 3)} if more else {}
@@ -212,13 +215,13 @@ def published(folder: Path) -> dict[tuple[str, str], float]:
 
 
 def show(figures: list[dict[str, Any]], loaded: list[dict[str, Any]], dense: list[dict[str, Any]]) -> None:
-    shown = Console(width=140)
+    shown = Console(width=160)
     if figures:
         heads = ("list", "policy", "seeds", "mean", "sd", "published", "fgd_published", "lead", "p", "cpu_s")
         shown.print(_table("GPU allocated, % at 130 %", heads, figures))
-    for title, by, entries in (("Steady load", "load", loaded), ("The trace's own times", "list", dense)):
+    for title, by, entries in (("Steady load", "load", loaded), ("The trace's own times", "compress", dense)):
         if entries:
-            measured = (by, "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
+            measured = ("list", by, "policy", "seeds", "allocated", "wait", "p95", "waited", "failed")
             more = [f"{name}_{what}" for name in ("wait", "failed") for what in ("more", "low", "high", "p")]
             shown.print(_table(title, (*measured, *more), entries))
 
@@ -256,8 +259,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lists", type=_words, help="default,cpu100: all that are there if not given")
     parser.add_argument("--policies", type=_words, default=["pack", "fgd"])
     parser.add_argument("--seeds", default="42-51")
-    parser.add_argument("--loads", type=lambda text: [float(word) for word in text.split(",")])
-    parser.add_argument("--compress", type=float, default=0.0, help="the trace's own times, this much denser")
+    pods_leave = parser.add_mutually_exclusive_group()
+    pods_leave.add_argument("--loads", type=lambda text: [float(word) for word in text.split(",")])
+    pods_leave.add_argument("--compress", type=float, default=0.0, help="the trace's own times, this much denser")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--out", type=Path, default=Path("packing.jsonl"))

@@ -39,3 +39,18 @@ def test_who_waits_longer_than_pack_is_said_by_how_much() -> None:
     assert (fgd["wait_more"], fgd["wait_p"], fgd["failed_more"]) == (0.5, 2 / 64, 0.0)
     assert (fgd["wait_low"], fgd["wait_high"]) == (0.5, 0.5)
     assert "wait_more" not in pack
+
+
+def test_replays_are_compared_with_pack_on_the_same_list_as_dense_as_they_are() -> None:
+    measured = {"seed": 1, "allocated": 90.0, "p95": 0.0, "waited": 1, "failed": 2}
+    lines = [
+        {"list": name, "compress": dense, "policy": policy, "wait": wait * dense, **measured}
+        for name in ("default", "gpushare40")
+        for dense in (1000.0, 2000.0)
+        for policy, wait in (("pack", 1.0), ("fgd", 1.5))
+    ]
+    found = [one for one in against_pack(lines, "list", "compress") if one["policy"] == "fgd"]
+    assert [(one["list"], one["compress"], one["seeds"], one["wait_more"]) for one in found] == [
+        ("default", 1000.0, 1, 500.0), ("default", 2000.0, 1, 1000.0),
+        ("gpushare40", 1000.0, 1, 500.0), ("gpushare40", 2000.0, 1, 1000.0),
+    ]  # fmt: skip
