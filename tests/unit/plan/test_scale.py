@@ -10,6 +10,7 @@ from hami.ledger.records import NodeRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
+from hami.plan.columns import Columns
 from hami.plan.pack import worth as module
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import A_STEP, PLENTY, Rows, capacities, residue_of, share_of
@@ -75,6 +76,18 @@ def test_a_row_is_looked_at_again_when_it_has_changed_and_not_before() -> None:
     assert rows.room[0] == 1000
 
 
+def rows_after(changed: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[Rows, Columns, list[int]]:
+    """Five rows of which some have changed since they were looked at; their columns; what is looked at from now on."""
+    monkeypatch.setattr(module, "FEW_CHANGED", 2)
+    columns = ledger_of(*[(f"n{row}", 1, "A", 1e9) for row in range(5)])._index.columns
+    rows, looks, places = Rows(scale_of(demand_of((500, 1, 0, 1)), card("n", 0)), columns), list[int](), module._places
+    rows.refresh(columns, np.arange(5))
+    for row in changed:
+        columns.write_host(row, 1000)
+    monkeypatch.setattr(module, "_places", lambda *given: looks.extend(given[1].tolist()) or places(*given))
+    return rows, columns, looks
+
+
 @pytest.mark.parametrize(
     ("asked", "changed", "looked_at"),
     [
@@ -91,13 +104,7 @@ def test_of_few_rows_only_those_are_looked_at_again_of_many_perhaps_others_that_
     asked: list[int], changed: list[int], looked_at: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FEW_ROWS", 3)
-    monkeypatch.setattr(module, "FEW_CHANGED", 2)
-    columns = ledger_of(*[(f"n{row}", 1, "A", 1e9) for row in range(5)])._index.columns
-    rows, looks, places = Rows(scale_of(demand_of((500, 1, 0, 1)), card("n", 0)), columns), [], module._places
-    rows.refresh(columns, np.arange(5))
-    for row in changed:
-        columns.write_host(row, 1000)
-    monkeypatch.setattr(module, "_places", lambda *given: looks.extend(given[1].tolist()) or places(*given))
+    rows, columns, looks = rows_after(changed, monkeypatch)
     rows.refresh(columns, np.array(asked))
     assert looks == looked_at
 
@@ -106,13 +113,7 @@ def test_of_few_rows_only_those_are_looked_at_again_of_many_perhaps_others_that_
 def test_between_decisions_rows_that_have_changed_are_looked_at_but_no_more_than_a_few(
     changed: list[int], looked_at: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FEW_CHANGED", 2)
-    columns = ledger_of(*[(f"n{row}", 1, "A", 1e9) for row in range(5)])._index.columns
-    rows, looks, places = Rows(scale_of(demand_of((500, 1, 0, 1)), card("n", 0)), columns), [], module._places
-    rows.refresh(columns, np.arange(5))
-    for row in changed:
-        columns.write_host(row, 700)
-    monkeypatch.setattr(module, "_places", lambda *given: looks.extend(given[1].tolist()) or places(*given))
+    rows, columns, looks = rows_after(changed, monkeypatch)
     rows.look_ahead(columns)
     assert looks == looked_at
     rows.refresh(columns, np.arange(5))

@@ -101,7 +101,7 @@ def test_a_scheduler_that_is_never_called_falls_into_the_net(between: Between) -
         assert Knot.alive <= 2 * NET[0]
 
 
-def grown_old(between: Between) -> Knot:
+def grown_old() -> Knot:
     """Garbage in the oldest generation, as soon as nobody holds it any more."""
     knot = Knot()
     for _ in range(OLD + 1):
@@ -110,7 +110,7 @@ def grown_old(between: Between) -> Knot:
 
 
 def test_old_garbage_goes_when_nobody_asks_anything(between: Between) -> None:
-    knot = grown_old(between)
+    knot = grown_old()
     del knot
     gc.collect(1)
     assert Knot.alive == 1
@@ -135,7 +135,7 @@ def test_a_whole_collection_takes_a_small_part_of_all_time_and_less_while_somebo
     between.settle()
     between._took = 0.25
     for elapsed, due in ((0.25 * times - 0.01, False), (0.25 * times, True)):
-        grown_old(between)
+        grown_old()
         passes.clear()
         clock.now = elapsed
         if asked:
