@@ -188,9 +188,9 @@ class Scheduler:
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """1. serve (not ready), 2. follow the API server, 3. lead or wait to, 4. until told to stop."""
         logs.started("scheduler", address=self.settings.http_bind)
-        self.between.begin()
         certificate = self.certificate()
         runners = [await self.listen(certificate.context if certificate else None, ready), await self.listen_metrics()]
+        self.between.begin()
         try:
             async with asyncio.TaskGroup() as group:
                 duties: list[Awaitable[None]] = [

@@ -51,7 +51,8 @@ OVERDUE = 10.0
 ROUND_S = 5.0
 """Seconds after which no more waiters are looked at in a round: who came meanwhile may be more important."""
 CHOOSING_S = 2.0
-"""Seconds for one choice, pauses and all: a node has its share of them, and no further one is looked at after."""
+"""Seconds for one choice, pauses and all: a node has its share of them, and when they have passed no further one is
+looked at, unless none was found yet."""
 PAUSE = 1.0
 """Times what it works: half of the loop at most."""
 BUDGET_AGAIN = 10.0
