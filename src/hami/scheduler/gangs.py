@@ -118,9 +118,11 @@ class Gangs:
     def resume(self, names: Sequence[str]) -> None:
         """Hold the rest's slices of gangs that are started in part, before anybody else is answered: a scheduler that
         was killed between two of their Bindings has left them so, and its holds are gone with it. kube-scheduler comes
-        with them again by itself, since it got no answer."""
+        with them again by itself, since it got no answer. Who has kept its slice, in a scheduler that lived on, or whose
+        Binding is on its way, is not asked about."""
         for members in list(self._gangs.values()):
-            ask = next(iter(members.waiting.values()), None)
+            without = (ask for uid, ask in members.waiting.items() if self._ledger.reservation(uid) is None)
+            ask = next(without, None)
             if ask is None or ask.gang is None or not 0 < len(members.bound) < ask.gang.least:
                 continue
             try:

@@ -10,6 +10,7 @@ import pytest
 from hami.kube.client import Kube
 from hami.kube.reflector import Added, Deleted
 from hami.model.ask import Gang
+from hami.model.ids import PodUid
 from hami.scheduler.app import Scheduler
 from hami.scheduler.requeue import Waker
 from hami.scheduler.settings import Settings
@@ -177,6 +178,23 @@ def test_the_rest_of_a_gang_whose_scheduler_was_killed_between_bindings_comes_be
     assert scene.held() == {"p2", "p3"}
     greedy = scene.stage.pod("greedy", gpu=1, gpumem=15000)
     assert "CardInsufficientMemory: missing 5000 MiB" in scene.why(greedy, "a")
+
+
+def test_who_holds_already_when_the_gate_opens_again_keeps_it_and_the_others_get_theirs(scene: Scene) -> None:
+    """The API server was away in the middle of a gang: one is bound, one Binding is on its way, two were not sent."""
+    scene.stage.node("a", mem=20000)
+    scene.members("p1", "p2", "p3")
+    pod = scene.stage.pod("p0", annotations={LEAST: "4"}, gpu=1, gpumem=5000)
+    pod["metadata"]["labels"] = {GROUP: "g"}
+    pod["spec"]["nodeName"] = "elsewhere"
+    scene.door(Added(msgspec.convert(pod, Pod)))
+    scene.stage.engine.gangs.resume(["a"])
+    sent = scene.stage.ledger.binding(PodUid("uid-p1"), scene.stage.now, 30)
+    for name in ("p2", "p3"):
+        scene.stage.ledger.release(PodUid(f"uid-{name}"))
+    begun_anew(scene)
+    assert scene.held() == {"p1", "p2", "p3"}
+    assert scene.stage.ledger.reservation(PodUid("uid-p1")) == sent
 
 
 def test_a_gang_that_has_not_begun_or_cannot_be_whole_holds_nothing_at_a_start(scene: Scene) -> None:
