@@ -6,6 +6,9 @@ honest library, which then tells us so; a limit that was lowered looks the same 
 
 from collections.abc import Iterable
 
+QUIET = 30
+"""Looks with no more than the limit, after which it was given back: who connects again is unheard for up to 17 s."""
+
 Key = tuple[str, str]
 """Grant and card."""
 
@@ -15,19 +18,21 @@ class Lawful:
 
     def __init__(self, slack: int) -> None:
         self._slack = slack
-        self._most: dict[Key, int] = {}
+        self._most: dict[Key, tuple[int, int]] = {}
+        """And in how many looks in a row no more than a lowered limit was told."""
 
     def look(self, key: Key, limit: int, given: int, *, settled: bool) -> None:
         """Once a second. Not `settled`: what was before our start we do not know, so all that is told may be right."""
-        if given <= limit:
-            self._most[key] = limit  # no more is owed to a limit of before
-        else:
-            known = max(limit, self._most.get(key, limit))
-            self._most[key] = known if settled else max(known, given)
+        most, quiet = self._most.get(key, (limit, 0))
+        quiet = quiet + 1 if given <= limit < most else 0
+        if limit > most or quiet == QUIET:
+            most = limit
+        self._most[key] = most if settled else max(most, given), quiet
 
     def keep(self, keys: Iterable[Key]) -> None:
         """Forget all others."""
         self._most = {key: self._most[key] for key in keys if key in self._most}
 
     def passed(self, key: Key, given: int) -> bool:
-        return given > self._most.get(key, given) + self._slack
+        """Whether it is more than can be right."""
+        return key in self._most and given > self._most[key][0] + self._slack

@@ -44,6 +44,8 @@ UNATTRIBUTED = KINDS.index("unattributed")
 """Of what a process tells: what NVML shows beyond all that its library gave."""
 PATIENCE = 3
 """Looks in a row that must show the same before anything is said."""
+TELLS_WITHIN_S = 5.0
+"""A library says what it holds a second after it has registered; not all of them are awake then."""
 SLACK_BYTES = 64 << 20
 """A context's size is known only when it is there."""
 Action = Literal["report", "stop"]
@@ -286,7 +288,7 @@ class Look:
 
         Nobody where the libraries account for more than the limit, as it was lowered under what they had given. Where
         it was not, somebody has told them that there is less than there is, and the one with the most memory goes. And
-        nobody right after our start, when not all have told what they hold.
+        nobody who may not yet have told what he holds: right after our start, or after he has connected again.
         """
         if not self._settled():
             return
@@ -294,10 +296,14 @@ class Look:
         if self._lawful.passed((place.tenant.key, place.cards[card].uuid), sum(given.values())):
             self._stop(max(given, key=lambda pid: on_card.get(pid, 0)), place)
             return
-        unknown = {pid: on_card.get(pid, 0) - size for pid, size in given.items()}
-        taker = max(unknown, key=lambda pid: unknown[pid])
-        if sum(given.values()) <= limit and unknown[taker] > SLACK_BYTES:
+        new = {one.peer.pid for one in place.known() if self._is_new(one, card)}
+        unknown = {pid: on_card.get(pid, 0) - size for pid, size in given.items() if pid not in new}
+        taker = max(unknown, key=lambda pid: unknown[pid], default=0)
+        if sum(given.values()) <= limit and unknown.get(taker, 0) > SLACK_BYTES:
             self._stop(taker, place)
+
+    def _is_new(self, session: Session, card: int) -> bool:
+        return card not in session.usage and self._clock() - session.since < TELLS_WITHIN_S
 
     def _settled(self) -> bool:
         """Whether all who were there before us have had time to register."""

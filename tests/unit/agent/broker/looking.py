@@ -5,8 +5,11 @@ import os
 from hami.agent.broker.look import GRACE_S, Look
 from hami.model.errors import Unavailable
 from hami.vendors.nvidia.nvml import ProcessLoad
+from hami.wire.broker import Usage
 
 from .conftest import OTHER
+
+MIB = 1 << 20
 
 CGROUPS = (
     "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice/cri-containerd-9.scope\n",
@@ -39,6 +42,12 @@ def process(tmp_path, pid, uid=None, form=CGROUPS[0], began=None):
     (folder / "cgroup").write_text(form.format(name) if uid else "0::/system.slice/dcgm.service\n")
     if began is not None:
         (folder / "stat").write_text(f"{pid} (a (b) c) S {'7 ' * 18}{began} 0 0\n")
+
+
+async def told_to_hold(stage, client, mib):
+    """By its library's word."""
+    client.send(Usage(0, (mib * MIB, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0))
+    await stage.settle()
 
 
 class Card:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from hami.agent.broker import usage
+from hami.agent.broker.lawful import QUIET
 from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look
 from hami.agent.broker.overtime import LOOKS, Overtime
 from hami.agent.broker.process import pod_uid
@@ -15,9 +16,7 @@ from hami.wire.broker import Seen, Usage
 from hami.wire.policy import CorePolicy
 
 from .conftest import CARD, OTHER, UID
-from .looking import CGROUPS, Card, Inline, Told, look, process
-
-MIB = 1 << 20
+from .looking import CGROUPS, MIB, Card, Inline, Told, look, process, told_to_hold
 
 
 @pytest.mark.parametrize("form", CGROUPS)
@@ -174,11 +173,6 @@ async def test_memory_past_the_library_ends_its_process_where_that_is_wanted(sta
     assert (("pod-a", "SliceExceeded") in told.reasons) == (given + unknown > 1064)
 
 
-async def told_to_hold(stage, client, mib):
-    client.send(Usage(0, (mib * MIB, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0))
-    await stage.settle()
-
-
 async def test_a_library_that_gave_more_than_any_limit_there_was_has_been_lied_to(stage, tmp_path):
     """Somebody wrote into the ledger that less is held. A limit that was lowered excuses what it was, and only until
     less is held than it is now."""
@@ -197,7 +191,7 @@ async def test_a_library_that_gave_more_than_any_limit_there_was_has_been_lied_t
     stage.grant("a", mem=500)
     await hold(990)
     assert (stopped, told.reasons) == ([], [("pod-a", "SliceExceeded")])
-    await hold(400)
+    await hold(400, QUIET)
     await hold(990)
     assert stopped == [os.getpid()]
 

@@ -12,8 +12,8 @@ from hami.agent.broker.process import began
 from hami.model.errors import Unavailable
 from hami.vendors.nvidia.nvml import ProcessLoad
 
-from .conftest import CARD, OTHER, UID
-from .looking import Card, Inline, Told, look, process
+from .conftest import CARD, HELLO, OTHER, UID
+from .looking import MIB, Card, Inline, Told, look, process, told_to_hold
 
 
 def metrics(stage, made, seconds=0.0):
@@ -107,6 +107,49 @@ async def test_without_the_hosts_pids_memory_shown_is_absent(stage, tmp_path, mo
     made, _ = look(stage, tmp_path)
     made._judge({CARD: {7: 900}})
     assert "hami_vgpu_memory_shown_bytes" not in metrics(stage, made)
+
+
+@pytest.mark.parametrize("looks_between", [0, 1, 15])
+async def test_who_connects_again_under_a_lowered_limit_is_not_ended_for_what_it_has_not_yet_told(
+    stage, tmp_path, looks_between
+):
+    """A program that closes all its descriptors: its library is back in up to 16 s, and tells a second after."""
+    stage.grant("a", mem=1000)
+    client = await stage.joined("a")
+    await told_to_hold(stage, client, 900)
+    made, told = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+
+    def looks(times):
+        for _ in range(times):
+            stage.now += 1
+            made._judge({CARD: {os.getpid(): 900 * MIB}})
+
+    looks(1)
+    stage.grant("a", mem=500)
+    looks(PATIENCE)
+    client.socket.close()
+    await stage.until(lambda: not any(stage.broker.sessions()))
+    looks(looks_between)
+    again = stage.client("a").send(HELLO)
+    await again.several(2)
+    looks(1)
+    await told_to_hold(stage, again, 900)
+    looks(2 * PATIENCE)
+    assert (set(told.reasons), stopped) == ({("pod-a", "SliceExceeded")}, [])
+
+
+async def test_who_registers_and_tells_nothing_of_what_it_holds_is_ended_after_all(stage, tmp_path):
+    stage.grant("a", mem=500)
+    made, _ = look(stage, tmp_path, exceeded="stop")
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    await stage.joined("a")
+    for _ in range(60):
+        stage.now += 1
+        made._judge({CARD: {os.getpid(): 900 * MIB}})
+    assert set(stopped) == {os.getpid()}
 
 
 class Hung:
