@@ -1,12 +1,13 @@
 /*
- * A program whose launches do not return as they were called: threads are cancelled in them, handlers jump out of them, launch in them or end the
- * program; or which is sent signals while it forks. Under a limit of time a launch waits, so nearly all of it happens there; handlers act only where their thread is asleep, since elsewhere it
- * may have a lock, the driver's too, and no program can count on coming through.
+ * A program whose launches do not return as they were called: threads are cancelled in them, handlers jump out of them, launch in them
+ * or end the program; or which is sent signals while it forks. Under a limit of time a launch waits, so nearly all of it happens there;
+ * handlers act only where their thread is asleep, since elsewhere it may have a lock, the driver's too, and no program can count on
+ * coming through.
  *
  *     interrupted ACT SECONDS STREAMS
  *
- * STREAMS: 1, or more, each with a thread of its own. Prints what was launched and how long the longest launch took after all of it; does not end
- * when something hangs.
+ * STREAMS: 1, or more, each with a thread of its own. Prints what was launched, how long the longest launch took after all of it, and
+ * whether this thread can still be cancelled; does not end when something hangs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -347,6 +348,9 @@ int main(int argc, char **argv)
     for (int i = 1; i < count; i++)
         pthread_join(others[i], NULL);
     CHECK(cu.cuDevicePrimaryCtxReset_v2(0) == CUDA_SUCCESS);
-    printf("{\"percent\": %.1f, \"longest_ms\": %.1f}\n", rate * (double)kernel_ns / 1e7, (double)longest / 1e6);
+    int state;
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+    printf("{\"percent\": %.1f, \"longest_ms\": %.1f, \"cancelable\": %d}\n", rate * (double)kernel_ns / 1e7, (double)longest / 1e6,
+           state == PTHREAD_CANCEL_ENABLE);
     return 0;
 }

@@ -62,15 +62,25 @@ int64_t hami_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/*
+ * Past the C library, whose sleeps end a thread that is cancelled. hami_stay would prevent that, but for good where a handler jumps out of here.
+ * True: to the end.
+ */
+static bool sleep_through(int flags, const struct timespec *time)
+{
+    const int kept = errno;
+    const bool through = syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, flags, time, NULL) == 0 || errno != EINTR;
+    errno = kept;
+    return through;
+}
+
 void hami_sleep_until_ns(int64_t deadline_ns)
 {
     const int64_t wake = deadline_ns - SPIN_NS;
     if (wake > hami_now_ns()) {
         const struct timespec until = {.tv_sec = wake / 1000000000, .tv_nsec = wake % 1000000000};
-        const int before = hami_stay();
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+        while (!sleep_through(TIMER_ABSTIME, &until)) {
         }
-        hami_stayed(before);
     }
     while (hami_now_ns() < deadline_ns)
         hami_relax();
@@ -79,9 +89,7 @@ void hami_sleep_until_ns(int64_t deadline_ns)
 void hami_sleep_coarse_ns(int64_t duration_ns)
 {
     const struct timespec time = {.tv_sec = duration_ns / 1000000000, .tv_nsec = duration_ns % 1000000000};
-    const int before = hami_stay();
-    nanosleep(&time, NULL);
-    hami_stayed(before);
+    sleep_through(0, &time);
 }
 
 void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
