@@ -71,9 +71,9 @@ void hami_bench_leave(void)
     owner_masked = false;
     atomic_store_explicit(&owner, NULL, memory_order_relaxed);
     pthread_mutex_unlock(&busy);
-    if (masked)
-        hami_undisturbed_end(&mask);
     hami_stayed(before);
+    if (masked)
+        hami_undisturbed_end(&mask); /* last: what has waited comes here, and may not come back */
 }
 
 uint32_t hami_bench_ticket(void)
@@ -293,7 +293,7 @@ hami_bench *hami_bench_now(hami_card *card)
 bool hami_bench_find(hami_card *card, hami_bench **bench)
 {
     *bench = hami_bench_now(card);
-    if (!owner_masked)
+    if (!owner_masked || *bench == NULL)
         return true;
     hami_bench_leave();
     if (!hami_bench_try())
