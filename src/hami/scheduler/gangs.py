@@ -118,8 +118,8 @@ class Gangs:
     def resume(self, names: Sequence[str]) -> None:
         """Hold the rest's slices of gangs that are started in part, before anybody else is answered: a scheduler that
         was killed between two of their Bindings has left them so, and its holds are gone with it. kube-scheduler comes
-        with them again by itself, since it got no answer. Who has kept its slice, in a scheduler that lived on, or whose
-        Binding is on its way, is not asked about."""
+        with them again by itself, since it got no answer. Who still holds a slice, in a scheduler that lived on, keeps
+        it: its Binding may be on its way."""
         for members in list(self._gangs.values()):
             without = (ask for uid, ask in members.waiting.items() if self._ledger.reservation(uid) is None)
             ask = next(without, None)
