@@ -30,7 +30,7 @@ def interrupted(tools: Tools, container: Container, *words: object, **env: str) 
 def test_launches_that_are_left_half_way_keep_nobody_waiting_and_the_limit_holds(
     tools: Tools, container: Container, act: str, streams: int
 ) -> None:
-    """Threads are cancelled, handlers jump out or launch themselves; then all goes on as before, and can be cancelled."""
+    """Threads are cancelled, handlers jump out or launch themselves; then all goes on, and can be cancelled."""
     done = interrupted(tools, container, act, 3, streams)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
