@@ -44,7 +44,7 @@ WORKED_OUT: Mapping[type[Struct], Mapping[str, tuple[str, ...]]] = {
 """More fields, and those that they stand for."""
 NEEDED: Mapping[type[Struct], tuple[str, ...]] = {Machine: ("name", "cards"), Job: ()}
 UNNAMED: Mapping[type[Struct], Mapping[str, int]] = {Machine: {"cpu_milli": UNKNOWN, "mem_mib": UNKNOWN}, Job: {}}
-"""What fields without a default are where no column is named for them; a job then has the number of its line."""
+"""What fields without a default are where there is no column for them; a job then has the number of its line."""
 
 _COLUMN = re.compile(r"(?P<column>[^*?]+)(\*(?P<factor>\d+(\.\d+)?))?(?P<optional>\?)?")
 
@@ -98,7 +98,8 @@ def jobs(text: str, mapped: Mapped, source: str) -> tuple[Job, ...]:
 def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[str, T]]:
     lines = _lines(text, source)
     _, header = next(lines, (1, []))
-    missing = [one.column for one in mapped.values() if not one.optional and one.column not in header]
+    there = {field: one for field, one in mapped.items() if one.column in header}
+    missing = [one.column for field, one in mapped.items() if field not in there and _needed(field, one, kind)]
     if missing:
         raise Malformed(
             f"{source}:1",
@@ -114,11 +115,11 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
                 path, ",".join(cells), f"{len(header)} columns, as in the first line; this one has {len(cells)}"
             )
         row = dict(zip(header, cells, strict=True))
-        given: dict[str, object] = {field: one for field, one in UNNAMED[kind].items() if field not in mapped}
-        if "name" not in mapped:
+        given: dict[str, object] = {field: one for field, one in UNNAMED[kind].items() if field not in there}
+        if "name" not in there:
             given["name"] = f"line-{number}"
-        for field, one in mapped.items():
-            cell = (row.get(one.column) or "").strip()
+        for field, one in there.items():
+            cell = row[one.column].strip()
             if cell:
                 given[field] = _value(cell, field, one, f"{path}.{one.column}")
             elif field == "name":
@@ -127,6 +128,11 @@ def _rows(text: str, mapped: Mapped, source: str, kind: type[T]) -> list[tuple[s
                 raise Malformed(f"{path}.{one.column}", cell, "a number")
         found.append((path, kind(**_worked_out(given))))
     return found
+
+
+def _needed(field: str, source: Source, kind: type[Struct]) -> bool:
+    """Whether the column must be there. Nobody can guess how many cards a node has, whatever the mapping says."""
+    return not source.optional or field in NEEDED[kind]
 
 
 def _worked_out(given: dict[str, object]) -> dict[str, object]:

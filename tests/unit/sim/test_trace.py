@@ -129,6 +129,14 @@ def test_hosts_whose_cpu_nobody_names_have_no_limit_of_it() -> None:
     assert found == Machine("m1", UNKNOWN, UNKNOWN, 8, card_mem=24576)
 
 
+def test_a_column_that_may_be_missing_is_as_one_that_nobody_names() -> None:
+    mapped = mapping.parse("name=name,cards=gpus,cpu_milli=cpu*1000?", Machine)
+    assert mapping.machines("name,gpus\nm1,8\n", mapped, "m.csv") == (Machine("m1", UNKNOWN, UNKNOWN, 8),)
+    assert mapping.jobs("gpus\n1\n", mapping.parse("name=job?,cards=gpus", Job), "t.csv") == (Job("line-2", cards=1),)
+    with pytest.raises(Malformed, match=r"m\.csv:1: 'name' is not usable: a header with gpus too"):
+        mapping.machines("name\nm1\n", mapping.parse("name=name,cards=gpus?", Machine), "m.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [
