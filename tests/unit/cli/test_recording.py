@@ -1,6 +1,7 @@
 """`hami record` ends at once where it cannot begin, and goes on through whatever comes later."""
 
 import asyncio
+import errno
 import json
 import signal
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from hami.cli.look import recording
+from hami.kube.client import Kube
+from hami.kube.config import load
 from hami.kube.errors import Forbidden
 from hami.model.ask import Policies
 from hami.model.errors import HamiError, Unavailable
@@ -60,6 +63,22 @@ async def test_once_it_has_begun_it_follows_for_ever(monkeypatch: pytest.MonkeyP
     await recording.stream(api, (), Policies(), lines.append)  # type: ignore[arg-type]
     assert api.asked == [("/api/v1/nodes", {"limit": 1}), ("/api/v1/pods", {"limit": 1})]
     assert (followed, [type(line) for line in lines]) == (["/api/v1/nodes", "/api/v1/pods"], [record.Start])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_disk_that_is_full_is_told_as_that_whenever_it_is(tmp_path: Path, number: int) -> None:
+    lines: list[record.Line] = []
+
+    def write(line: record.Line) -> None:
+        lines.append(line)
+        if len(lines) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with ApiServer() as server, Kube(load(str(server.kubeconfig(tmp_path / "config")))) as kube:
+        async with asyncio.timeout(30):
+            with pytest.raises(OSError, match="No space left"):
+                await recording.stream(kube, (), Policies(), write)
+    assert len(lines) == number
 
 
 @asynccontextmanager

@@ -76,16 +76,22 @@ def _registered(nodes: Sequence[Node], vendors: Sequence[Vendor]) -> list[NodeEn
 
 async def stream(kube: Kube, vendors: Sequence[Vendor], policies: Policies, write: Write) -> None:
     """Write lines for ever; cancel to end. Raises what the API server says to the first questions: later it is asked
-    again and again, since a recorder outlives its server's restarts."""
+    again and again, since a recorder outlives its server's restarts. Raises what `write` raises of a disk or a pipe."""
     for path, kind in ((paths.nodes(), Node), (paths.pods(), DatedPod)):
         await kube.page(path, kind, {"limit": 1})
     write(record.Start(time.time(), PoliciesEntry(policies.node, policies.card)))
     recorder = Recorder(vendors, policies, write, time.time)
     nodes = follow(kube, paths.nodes(), Node, None, recorder.node)
     pods = follow(kube, paths.pods(), DatedPod, None, recorder.pod)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(nodes)
-        group.create_task(pods)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(nodes)
+            group.create_task(pods)
+    except ExceptionGroup as faults:
+        for fault in faults.exceptions:
+            if isinstance(fault.__cause__, OSError):  # not the bug that it is for who follows
+                raise fault.__cause__ from None
+        raise
 
 
 class Recorder:
