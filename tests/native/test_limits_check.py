@@ -58,6 +58,20 @@ def test_one_card_of_several_is_measured_where_it_is_asked_for(container: Contai
     assert (done.returncode, "CUDA counts 2 here" in done.stderr) == (2, True)
 
 
+def test_a_card_without_room_keeps_no_other_from_being_measured_and_is_named(container: Container) -> None:
+    own = {
+        **LIMITED,
+        "CUDA_DEVICE_MEMORY_LIMIT_0": "1m",
+        "CUDA_DEVICE_MEMORY_LIMIT_1": "2g",
+        "CUDA_DEVICE_SM_LIMIT": "0",
+    }
+    done = run(container, "--card", "1", "-o", "json", **own)
+    assert done.returncode == 0, done.stderr
+    assert {row["limit"] for row in json.loads(done.stdout)["rows"]} == {2048}
+    done = run(container, "--card", "all", **own)
+    assert (done.returncode, "no room to measure on card 0" in done.stderr) == (3, True)
+
+
 def test_a_limiter_that_is_off_fails_and_says_where(container: Container) -> None:
     """The negative control: its limiter of time is off, and it has more memory than is said to hold."""
     off = LIMITED | {"GPU_CORE_UTILIZATION_POLICY": "disable"}

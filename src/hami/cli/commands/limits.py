@@ -98,14 +98,14 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
     with tempfile.TemporaryDirectory(prefix="hami-limits-") as folder:
         program = Program(native.library(native.PROBE), Path("/none"), Path(folder))
         as_started = dict(os.environ)
-        first = checks.here(program, as_started)
+        first = checks.here(program, as_started, card if isinstance(card, int) else 0)
         past = not first.held and told.policy_here() is not None
         if past:
             _note("This container has a slice, and the library that should hold it to that is not in force.")
         elif not first.held and (mem_mib is not None or core_percent is not None):
             raise click.UsageError("--memory and --cores are for where the library is in force, and it is not here")
         numbers = _numbers(card, first)
-        cards = [first if number == 0 else checks.here(program, as_started, number) for number in numbers]
+        cards = [first if number == first.index else checks.here(program, as_started, number) for number in numbers]
         asked = Asked(mem_mib, core_percent, seconds, several=len(cards) > 1)
         rows: list[Row] = []
         unlimited: list[Unavailable] = []

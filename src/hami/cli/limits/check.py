@@ -98,8 +98,13 @@ class Here:
 
 
 def here(program: Program, env: dict[str, str], index: int = 0) -> Here:
-    """Raises Unavailable, saying what there is not: a driver, a card, or a library that lets programs use it."""
+    """Of a card that CUDA does not count, the first one's, which says how many there are.
+
+    Raises Unavailable, saying what there is not: a driver, a card, or a library that lets programs use it.
+    """
     got = program.probe("info", env=env | {DEVICE: str(index)})
+    if index and got.get("error") == "cuDeviceGet":
+        return here(program, env)
     if "error" in got:
         code, said = got.get("code"), str(got.get("stderr", "")).strip()
         reason = said.splitlines()[0] if said else str(got["error"])
@@ -109,7 +114,8 @@ def here(program: Program, env: dict[str, str], index: int = 0) -> Here:
             raise Unavailable(f"no card to measure: {got['error']} says {code}")
         if code == OUT_OF_MEMORY:
             raise Unavailable(
-                f"no room to measure: the limit of memory, or the card, has none left for a context ({reason})"
+                f"no room to measure on card {index}: the limit of memory, or the card, has none left for a context "
+                f"({reason})"
             )
         raise Unavailable(f"CUDA is refused here: {got['error']} says {code} ({reason})")
     return Here(
