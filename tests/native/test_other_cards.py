@@ -1,9 +1,12 @@
 """Copies and graphs that run on another card than the current one are paid from the budget of the card they run on."""
 
+import subprocess
+import sys
+
 import pytest
 
 from .conftest import Container
-from .test_ways_round import tried
+from .test_ways_round import START, tried
 
 pytestmark = pytest.mark.realtime
 
@@ -61,3 +64,43 @@ def test_what_runs_on_a_limited_card_is_held_to_its_limit_though_another_is_curr
 def test_what_runs_on_a_card_without_a_limit_is_not_paid_by_the_current_one(container: Container, way: str) -> None:
     share = int(tried(container, COPIES, way, **limits(10, 100))) * COPY_S
     assert share > 0.5
+
+
+IN_BULK = """
+import time
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts, stream, to, ns = start(cuda, 2), c_void_p(), c_uint64(), c_uint64(5000)
+params = (c_void_p * 1)(ctypes.addressof(ns))
+def kernel(context):
+    assert cuda.cuCtxSetCurrent(context) == 0
+    module, found = c_void_p(), c_void_p()
+    assert cuda.cuModuleLoadData(byref(module), b"code") == 0
+    assert cuda.cuModuleGetFunction(byref(found), module, b"spin") == 0
+    return found
+kernels = [kernel(each) for each in contexts]
+def launch(card, stream):
+    assert cuda.cuLaunchKernel(kernels[card], 1, 1, 1, 32, 1, 1, 0, stream, params, None) == 0
+def clear():
+    assert cuda.cuMemsetD8Async(to, 0, c_size_t(4096), stream) == 0
+assert cuda.cuCtxSetCurrent(contexts[0]) == cuda.cuStreamCreate(byref(stream), 1) == 0
+assert cuda.cuMemAlloc_v2(byref(to), c_size_t(1 << 20)) == 0
+until = time.monotonic() + 4
+while time.monotonic() < until:
+    assert cuda.cuCtxSetCurrent(contexts[0]) == 0
+    for each in range(5):
+        launch(0, stream)
+        clear()
+    assert cuda.cuCtxSetCurrent(contexts[1]) == 0
+    clear()
+    launch(1, None)
+"""
+
+
+def test_what_runs_on_another_card_while_launches_there_are_measured_in_bulk_takes_no_lane_of_it(
+    container: Container,
+) -> None:
+    """The next launch on the current card found it, and all lanes were given up, with a warning."""
+    env = container.environment(**limits(50, 50))
+    command = [sys.executable, "-c", START + IN_BULK]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -207,7 +207,7 @@ static struct hami_sample *pay(const hami_work *w, hami_card *card, bool elsewhe
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
-    if (hami_bulk_mine() && hami_bulk_takes(card, w->waits ? NULL : cost, stream, price)) {
+    if (hami_bulk_mine() && hami_bulk_takes(card, w->waits || elsewhere ? NULL : cost, stream, price)) {
         count_in_bulk(card, w, cost, price);
         return NULL;
     }
