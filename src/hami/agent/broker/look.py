@@ -55,6 +55,8 @@ TellPod = Callable[[PodRef, str, str], None]
 Shown = Mapping[str, Mapping[int, int]]
 """Bytes by pid by card, as NVML shows them; -1: it does not tell how many."""
 NO_LOADS: load.Loads = {}
+Key = tuple[int, int, str]
+"""Of a stranger: pid, start and card."""
 
 
 class Stranger(Struct, frozen=True):
@@ -68,11 +70,8 @@ class Stranger(Struct, frozen=True):
     place: Place | None
 
     @property
-    def key(self) -> "Key":
+    def key(self) -> Key:
         return self.pid, self.began, self.card
-
-
-Key = tuple[int, int, str]
 
 
 class Look:
