@@ -1,8 +1,12 @@
 /* See turns.h. */
 #include "pay/turns.h"
 
+#include <assert.h>
+
 enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
 #define BOUND_NS ((int64_t)1000 * 1000 * 1000)
+
+static_assert((int64_t)HAMI_LAPSE_NS * 100 <= (int64_t)HAMI_JUDGED_NS * HAMI_DRY_PERCENT, "one absence alone is not too much");
 
 static int64_t load(const _Atomic int64_t *word)
 {
@@ -141,8 +145,9 @@ static bool take(hami_pacer *p, int64_t now)
 static void judge_host(hami_pacer *p, int64_t now)
 {
     const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
-    if (!p->excused && (p->dry || lost) && now > p->queue_end_ns)
-        p->dry_ns += now - p->queue_end_ns < HAMI_LAPSE_NS ? now - p->queue_end_ns : HAMI_LAPSE_NS;
+    const int64_t idle = now - p->queue_end_ns;
+    if (!p->excused && (p->dry || lost) && idle > 0)
+        p->dry_ns += idle < HAMI_LAPSE_NS ? idle : HAMI_LAPSE_NS;
     p->excused = false;
     const int64_t all = p->busy_ns + p->dry_ns;
     if (all < HAMI_JUDGED_NS)

@@ -28,8 +28,8 @@ enum {
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
     HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
-    HAMI_JUDGED_NS = 40 * 1000 * 1000, /* of turns, before that is said of it */
-    HAMI_LAPSE_NS = 4 * 1000 * 1000 /* what one absence counts for at most: a program that loads, a host that was slow to wake */
+    HAMI_JUDGED_NS = 40 * 1000 * 1000, /* queued in its turns and left idle in them, together, before that is said of it */
+    HAMI_LAPSE_NS = 4 * 1000 * 1000 /* one absence counts for no more (a program that loads, a host slow to wake): never too much by itself */
 };
 
 #define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
