@@ -99,21 +99,21 @@ void hami_making_back(hami_card *card)
     hami_give(card, HAMI_CONTEXT, known > 0 ? known : 0);
 }
 
-#define CREATE(name, parameters, ...)                       \
-    CUresult name parameters                                \
-    {                                                       \
-        hami_making m;                                           \
+#define CREATE(name, parameters, ...)                           \
+    CUresult name parameters                                    \
+    {                                                           \
+        hami_making m;                                          \
         const CUresult refused = hami_making_begin(&m, device); \
-        if (refused != CUDA_SUCCESS)                        \
-            return refused;                                 \
-        const CUresult result = BEHIND(name, __VA_ARGS__);  \
-        hami_lane_follow(NULL);                             \
+        if (refused != CUDA_SUCCESS)                            \
+            return refused;                                     \
+        const CUresult result = BEHIND(name, __VA_ARGS__);      \
+        hami_lane_follow(NULL);                                 \
         if (hami_making_end(&m, result)) {                      \
-            if (result == CUDA_SUCCESS && m.card != NULL)   \
-                hami_local_made(*out, m.card);              \
-            return result;                                  \
-        }                                                   \
-        BEHIND(cuCtxDestroy_v2, *out);                      \
+            if (result == CUDA_SUCCESS && m.card != NULL)       \
+                hami_local_made(*out, m.card);                  \
+            return result;                                      \
+        }                                                       \
+        BEHIND(cuCtxDestroy_v2, *out);                          \
         return hami_making_undone(&m);                          \
     }
 CREATE(cuCtxCreate, (CUcontext * out, unsigned int flags, CUdevice device), out, flags, device)

@@ -5,9 +5,9 @@
 #include "process/state.h"
 
 typedef struct {
-    hami_card *card; /* NULL: nothing is charged */
+    hami_card *card;                /* NULL: nothing is charged */
     int64_t estimate, before, took; /* bytes */
-    bool claimed;             /* nobody else makes one of unknown size */
+    bool claimed;                   /* nobody else makes one of unknown size */
 } hami_making;
 
 /* A context is to be made. Success, or why there is to be none. */

@@ -36,7 +36,7 @@ static hami_card *card_of_both(CUdeviceptr to, CUdeviceptr from)
 }
 
 /* Whose a copy is from one address to another; NULL: its stream says. */
-#define COPY(op, bytes) OP(op, bytes), .card = hami_state.card_count == 1 ? NULL : card_of_both(to, from)
+#define COPY(op, bytes) OP(op, bytes), .card = card_of_both(to, from)
 
 #define SETS(width, type)                                                                                               \
     CUresult cuMemsetD##width##_v2(CUdeviceptr to, type value, size_t count)                                            \
@@ -239,11 +239,11 @@ COPY_BATCH(cuMemcpyBatchAsync_v2_ptsz, true, BATCH_V2, to, from, bytes, count, a
 
 /* ---- one operation, with hints: CUDA 13.2 ---- */
 
-#define COPY_HINTED(name, is_per_thread)                                                                                  \
-    CUresult name(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *attrs, CUstream stream)                           \
-    {                                                                                                                     \
-        PAID_IF(on_card(to) && on_card(from), BEHIND(name, to, from, bytes, attrs, stream), COPY(OP_COPY, bytes),           \
-                .stream = stream, .per_thread = is_per_thread);                                                           \
+#define COPY_HINTED(name, is_per_thread)                                                                          \
+    CUresult name(CUdeviceptr to, CUdeviceptr from, size_t bytes, void *attrs, CUstream stream)                   \
+    {                                                                                                             \
+        PAID_IF(on_card(to) && on_card(from), BEHIND(name, to, from, bytes, attrs, stream), COPY(OP_COPY, bytes), \
+                .stream = stream, .per_thread = is_per_thread);                                                   \
     }
 COPY_HINTED(cuMemcpyWithAttributesAsync, false)
 COPY_HINTED(cuMemcpyWithAttributesAsync_ptsz, true)
@@ -290,29 +290,31 @@ static bool stays(const CUDA_MEMCPY3D_PEER *c)
     return stays_3d(c) && (c->reserved0 == c->reserved1 || card_of_both(c->to, c->from) != NULL);
 }
 
-#define COPY_PEER(name, is_per_thread)                                                                                    \
-    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes)           \
-    {                                                                                                                     \
-        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes), COPY(OP_COPY_PEER, bytes),    \
-                .per_thread = is_per_thread, .waits = true);                                                              \
+#define SOLID_PEER OP(OP_COPY_PEER_3D, BYTES_3D), .card = hami_local_card_of(copy->reserved1)
+
+#define COPY_PEER(name, is_per_thread)                                                                          \
+    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes) \
+    {                                                                                                           \
+        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes),        \
+                COPY(OP_COPY_PEER, bytes), .per_thread = is_per_thread, .waits = true);                         \
     }
-#define COPY_PEER_ASYNC(name, is_per_thread)                                                                              \
-    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes,           \
-                  CUstream stream)                                                                                        \
-    {                                                                                                                     \
-        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes, stream),                     \
-                COPY(OP_COPY_PEER, bytes), .stream = stream, .per_thread = is_per_thread);                                  \
+#define COPY_PEER_ASYNC(name, is_per_thread)                                                                     \
+    CUresult name(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context, size_t bytes,  \
+                  CUstream stream)                                                                               \
+    {                                                                                                            \
+        PAID_IF(card_of_both(to, from) != NULL, BEHIND(name, to, to_context, from, from_context, bytes, stream), \
+                COPY(OP_COPY_PEER, bytes), .stream = stream, .per_thread = is_per_thread);                       \
     }
-#define COPY_PEER_3D(name, is_per_thread)                                                                                 \
-    CUresult name(const CUDA_MEMCPY3D_PEER *copy)                                                                         \
-    {                                                                                                                     \
-        PAID_IF(stays(copy), BEHIND(name, copy), OP(OP_COPY_PEER_3D, BYTES_3D), .card = hami_local_card_of(copy->reserved1), .per_thread = is_per_thread, .waits = true); \
+#define COPY_PEER_3D(name, is_per_thread)                                                                 \
+    CUresult name(const CUDA_MEMCPY3D_PEER *copy)                                                         \
+    {                                                                                                     \
+        PAID_IF(stays(copy), BEHIND(name, copy), SOLID_PEER, .per_thread = is_per_thread, .waits = true); \
     }
-#define COPY_PEER_3D_ASYNC(name, is_per_thread)                                                                           \
-    CUresult name(const CUDA_MEMCPY3D_PEER *copy, CUstream stream)                                                        \
-    {                                                                                                                     \
-        PAID_IF(stays(copy), BEHIND(name, copy, stream), OP(OP_COPY_PEER_3D, BYTES_3D), .card = hami_local_card_of(copy->reserved1), .stream = stream,                 \
-                .per_thread = is_per_thread);                                                                             \
+#define COPY_PEER_3D_ASYNC(name, is_per_thread)                                        \
+    CUresult name(const CUDA_MEMCPY3D_PEER *copy, CUstream stream)                     \
+    {                                                                                  \
+        PAID_IF(stays(copy), BEHIND(name, copy, stream), SOLID_PEER, .stream = stream, \
+                .per_thread = is_per_thread);                                          \
     }
 COPY_PEER(cuMemcpyPeer, false)
 COPY_PEER(cuMemcpyPeer_ptds, true)
