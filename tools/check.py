@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The gates: style, types, import direction, C warnings, hygiene. Changes nothing.
+"""The gates: style, types, import direction, C warnings, hygiene, tests that can be collected. Changes nothing.
 
 Prints one line a gate and, for a gate that fails, all it said. Exit status 1
 when any fails. Gates are independent, so two run at a time.
@@ -55,6 +55,8 @@ def gates() -> tuple[Gate, ...]:
     places = [place for place in PYTHON_PLACES if (ROOT / place).is_dir()]
     return (
         Gate("types", lambda: output([BIN / "mypy", "src", "benchmarks"])),
+        # A module of tests that cannot be imported would be told of at the end of the whole run otherwise.
+        Gate("tests", lambda: output([BIN / "python", "-m", "pytest", "--collect-only", "-qq"])),
         Gate("c-gcc", lambda: compile_c("gcc", "gcc")),
         Gate("c-clang", lambda: compile_c("clang", f"{BIN / 'python'};-m;ziglang;cc")),
         Gate("lint", lambda: output([BIN / "ruff", "check", "--quiet", *places])),

@@ -5,11 +5,11 @@ import struct
 import pytest
 
 from .conftest import Container
-from .test_odd_contexts import USED
+from .test_odd_contexts import CONTEXTS
 from .test_ways_round import tried
 
 MIB = 1 << 20
-START = USED + "contexts = start(cuda)\nbefore = used()\n"
+START = CONTEXTS + "contexts = start(cuda)\nbefore = used()\n"
 HUGE = [(1 << 64) - 1, (1 << 64) - 512, 1 << 63, (1 << 63) - 1, 1 << 62, 1 << 60, 1 << 51]
 CALLS = {
     "linear": "cuda.cuMemAlloc_v2(byref(c_uint64()), c_size_t(N))",
