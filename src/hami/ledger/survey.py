@@ -22,7 +22,7 @@ from hami.plan.preempt import Holder
 from hami.plan.rules import id_accepted, kind_accepted
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
-from hami.plan.typical import spoken
+from hami.plan.words import spoken
 
 CLOSELY = 16
 """Nodes looked at closely unless told otherwise."""

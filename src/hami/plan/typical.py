@@ -12,6 +12,7 @@ from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.ids import Family, PodUid
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps, finish
+from hami.plan.words import spoken
 
 LEARNED = 8
 """Typical asks that are learned: the most frequent ones."""
@@ -78,11 +79,3 @@ def _ask(shape: tuple[ContainerAsk, ...], card_policy: tuple[str, ...] = ("binpa
 
 def _named(shape: tuple[ContainerAsk, ...]) -> str:
     return " + ".join(spoken(cards) for one in shape for cards in one.cards)
-
-
-def spoken(ask: CardAsk) -> str:
-    """``2 x 10000 MiB, 40 %``: how many cards, and of each how much."""
-    mem = f"{ask.mem_mib} MiB" if ask.mem_mib is not None else f"{ask.mem_percent} % memory"
-    cores = f", {ask.core_percent} %" if ask.core_percent else ""
-    types = f" of {','.join(ask.rules.use_types)}" if ask.rules.use_types else ""
-    return f"{ask.cards} x {mem}{cores}{types}"

@@ -18,7 +18,7 @@ from hami.plan.rules import refuse, standing
 from hami.plan.seats import capacity
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
-from hami.plan.typical import A_STEP, Typical, learn, spoken
+from hami.plan.typical import A_STEP, Typical, learn
 
 from . import builders as make
 from .builders import NVIDIA, app, node, pod, used, want
@@ -245,9 +245,3 @@ def test_the_standard_asks_are_a_whole_card_a_half_and_a_quarter_of_each_family(
     again = learn([one.ask for one in found[:1]], [node(used("d0"), used("o0", family=make.OTHER))])
     assert [(one.seen, one.ask.containers) for one in again[:1]] == [(1, found[0].ask.containers)]
     assert len(again) == 6, "what was learned is not looked at twice"
-
-
-def test_an_ask_is_spoken_as_one_would_say_it() -> None:
-    assert spoken(want(10000, cores=40, cards=2)) == "2 x 10000 MiB, 40 %"
-    assert spoken(want(percent=50)) == "1 x 50 % memory"
-    assert spoken(want(1, use_types=("A100", "H100"))) == "1 x 1 MiB of A100,H100"

@@ -1,30 +1,15 @@
-"""What is typically asked: learned shapes in words, and what is always looked at."""
+"""What is typically asked: learned shapes, and what is always looked at."""
 
 import pytest
 
-from hami.model.ask import CardAsk
 from hami.plan.steps import finish
-from hami.plan.typical import A_STEP, LEARNED, Typical, learn, learning, spoken, standard
+from hami.plan.typical import A_STEP, LEARNED, Typical, learn, learning, standard
 
 from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
 
 
 def names(found: list[Typical]) -> list[str]:
     return [one.name for one in found]
-
-
-@pytest.mark.parametrize(
-    ("ask", "words"),
-    [
-        (want(8000), "1 x 8000 MiB"),
-        (want(0), "1 x 0 MiB"),
-        (want(8000, cores=30), "1 x 8000 MiB, 30 %"),
-        (want(percent=50, cards=2), "2 x 50 % memory"),
-        (want(1, cores=5, use_types=("A100", "V100")), "1 x 1 MiB, 5 % of A100,V100"),
-    ],
-)
-def test_an_ask_in_words(ask: CardAsk, words: str) -> None:
-    assert spoken(ask) == words
 
 
 def test_the_containers_of_a_shape_are_named_in_their_order() -> None:

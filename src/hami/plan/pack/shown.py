@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hami.plan.columns import Longs
 from hami.plan.pack.demand import Shape
 from hami.plan.pack.worth import LEVELS, RESIDUES, Scale
-from hami.plan.typical import spoken
+from hami.plan.words import spoken
 
 Sides = tuple[NDArray[np.float32], float]
 """Seats by shape, and the worth of residues."""
