@@ -89,17 +89,120 @@ async def test_what_a_full_disk_cut_short_is_done_when_there_is_room(node, runni
     def no_room(*_):
         raise OSError(28, "No space left on device")
 
-    node.update(pod, **record(one(1, 6000, 50)))
+    pod = node.update(pod, **record(one(1, 6000, 50)))
     where = (node.parts.folders, "write") if full.startswith("the folder") else (node.parts.seats, "_save")
     with monkeypatch.context() as patched:
         patched.setattr(*where, no_room)
         with pytest.raises(OSError, match="No space left"):
             await resize.apply(node.parts)
-    assert node.told.notes == []
+    ((name, reason, words),) = node.told.notes
+    assert (name, reason) == ("a", "ResizeWaits")
+    assert words == "container main: its new size waits for the node's disk: [Errno 28] No space left on device"
     assert await resize.apply(node.parts) == 1
     assert node.policy(answer)[uuid(1)] == "mem_mib 6000 core_percent 50"
     await node.restart_agent()
     assert node.policy(await node.run(pod))[uuid(1)] == "mem_mib 6000 core_percent 50"
+
+
+def full_from(node, monkeypatch, write):
+    """The checkpoint's disk takes so many writes and is full then."""
+    real, done = node.parts.seats._save, []
+
+    def save(seats):
+        done.append(seats)
+        if len(done) > write:
+            raise OSError(28, "No space left on device")
+        real(seats)
+
+    monkeypatch.setattr(node.parts.seats, "_save", save)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("writes", [0, 1])
+async def test_a_size_that_is_taken_back_while_the_disk_is_full_does_not_stay(
+    node, running, monkeypatch, writes, restart
+):
+    """The new size is in the file or not, and the record as it was: nothing but the seat tells that it was begun."""
+    pod, answer = running
+    with monkeypatch.context() as patched:
+        full_from(node, patched, writes)
+        pod = node.update(pod, **record(one(1, 6000, 50)))
+        with pytest.raises(OSError, match="No space left"):
+            await resize.apply(node.parts)
+        assert node.policy(answer)[uuid(1)].startswith(f"mem_mib {(4000, 6000)[writes]} ")
+        pod = node.update(pod, **record(one(1, 4000, 20)))
+        if writes:
+            with pytest.raises(OSError, match="No space left"):
+                await resize.apply(node.parts)
+    if restart:
+        await node.restart_agent()
+    await resize.apply(node.parts)
+    assert node.policy(answer)[uuid(1)] == "mem_mib 4000 core_percent 20"
+    assert await resize.apply(node.parts) == 0
+    assert not any(seat.unsettled for seat in node.parts.seats)
+
+
+async def test_a_size_that_was_begun_and_may_not_be_any_more_gives_way_to_what_the_container_has(
+    node, running, monkeypatch
+):
+    pod, answer = running
+    with monkeypatch.context() as patched:
+        full_from(node, patched, 1)
+        pod = node.update(pod, **record(one(1, 6000, 50)))
+        with pytest.raises(OSError, match="No space left"):
+            await resize.apply(node.parts)
+    node.update(pod, **record(one(2, 6000, 50)))
+    assert await resize.apply(node.parts) == 1
+    assert node.policy(answer)[uuid(1)] == "mem_mib 4000 core_percent 20"
+    assert [reason for _, reason, _ in node.told.notes] == ["ResizeWaits", "ResizeRefused", "SliceResized"]
+
+
+async def test_one_slice_that_waits_for_the_disk_keeps_no_other_from_its_size(node, running, monkeypatch):
+    pod, answer = running
+    other = node.pod("b", ask(mem=1000, cores=10, slices=one(2, 1000, 10)))
+    await node.kubelet.admit(other)
+    second = await node.run(other)
+    node.update(pod, **record(one(1, 6000, 50)))
+    node.update(other, **record(one(2, 2000, 10)))
+    real, first = node.parts.folders.write, next(iter(node.parts.seats)).key
+
+    def write(key, policy):
+        if key == first:
+            raise OSError(28, "No space left on device")
+        real(key, policy)
+
+    monkeypatch.setattr(node.parts.folders, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        await resize.apply(node.parts)
+    assert node.policy(answer)[uuid(1)].startswith("mem_mib 4000 ")
+    assert node.policy(second)[uuid(2)] == "mem_mib 2000 core_percent 10"
+
+
+async def test_a_container_that_restarts_while_it_is_resized_does_not_bring_its_old_size_back(
+    node, running, monkeypatch
+):
+    """Verification has read its seat, the resize is done, and then verification writes what it has read."""
+    pod, answer = running
+    node.update(pod, **record(one(1, 1000, 5)))
+    real = node.verifier._leave
+
+    async def leave(*words):
+        assert await resize.apply(node.parts) == 1
+        await real(*words)
+
+    monkeypatch.setattr(node.verifier, "_leave", leave)
+    with pytest.raises(Exception, match="its grant has changed at this moment"):
+        await node.run(pod)
+    assert node.policy(answer)[uuid(1)] == "mem_mib 1000 core_percent 5"
+    monkeypatch.undo()
+    assert node.policy(await node.run(pod))[uuid(1)] == "mem_mib 1000 core_percent 5"
+
+
+async def test_a_pod_that_goes_while_it_is_resized_leaves_no_seat(node, running):
+    (seat,) = node.parts.seats
+    await node.parts.seats.change(drop=[seat.key])
+    assert not await node.parts.seats.revise(seat, lambda: pytest.fail("nothing is to be written"))
+    assert len(node.parts.seats) == 0
 
 
 async def test_a_round_that_a_full_disk_cut_short_comes_again_by_itself_and_is_told_once(node, monkeypatch, caplog):

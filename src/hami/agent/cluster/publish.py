@@ -78,8 +78,8 @@ class Publisher:
         self._note(_Outcome(pod.ref, {keys.BIND_PHASE: keys.PHASE_FAILED}, {}, (reason, message)))
 
     def told(self, pod: BoundPod, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """An event. The same words again are counted on it, so whoever repeats them costs nothing."""
-        if (pod.ref.uid, reason + message) not in self._told:
+        """An event. A warning in the same words is told once, so whoever repeats it costs nothing."""
+        if kind == "Normal" or (pod.ref.uid, reason + message) not in self._told:
             self._told.add((pod.ref.uid, reason + message))
             self._events.record(pod.ref, kind, reason, message)
 

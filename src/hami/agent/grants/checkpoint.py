@@ -39,6 +39,8 @@ class Seat(Struct, frozen=True, dict=True):
     """Whether kubelet has confirmed that this pod holds these ids."""
     broken: str = ""
     """Why this seat may not be used by anybody; set when its answer fits another pod than the one that got it."""
+    unsettled: bool = False
+    """Whether its policy file may say something else than its slices: a resize was begun and not written to its end."""
 
     @cached_property
     def ids(self) -> frozenset[str]:

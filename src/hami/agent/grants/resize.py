@@ -2,9 +2,11 @@
 
 Only numbers: the cards were mounted when it started. The record is the scheduler's word, which admission keeps from
 others; here it is judged by what the card has. The policy file is written anew, and the broker tells the library.
+
+A resize that a full disk cuts short leaves an unsettled seat, whose file may be ahead of it: it is brought to its
+record again, round by round, also where the record has meanwhile gone back to what the seat says.
 """
 
-import asyncio
 import logging
 
 from msgspec.structs import replace
@@ -17,28 +19,32 @@ from hami.agent.grants.objection import overpromise
 from hami.agent.grants.policy import has_broker, needs_policy, policy_of
 from hami.model.errors import Malformed
 from hami.model.plan import ContainerSlices
+from hami.wire.policy import encode
 
 log = logging.getLogger(__name__)
-RESIZED, REFUSED = "SliceResized", "ResizeRefused"
+RESIZED, REFUSED, WAITS = "SliceResized", "ResizeRefused", "ResizeWaits"
 
 
 async def apply(parts: Parts) -> int:
-    """Bring every seat to its record; how many were. Raises OSError: the rest then keep what they have for now."""
+    """Bring every seat to its record; how many were. Raises the last OSError that kept one from it, all others done."""
     changed = 0
+    cut_short: OSError | None = None
     for seat in tuple(parts.seats):
         pod = parts.pods.get(seat.grant.pod.uid)
         share = pod.share(seat.grant.container) if pod is not None else None
         if pod is None or share is None or not _concerned(seat, pod):
             continue
-        wanted = _wanted(seat, share, parts)
-        if wanted == seat.grant.slices:
+        wanted = _wanted(seat, pod, share, parts)
+        if wanted == seat.grant.slices and not seat.unsettled:
             continue
-        text = _objection(seat, pod, replace(share, slices=wanted), parts)
-        if text is not None:
-            parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {text}")
-            continue
-        await _resize(seat, pod, share, wanted, parts)
-        changed += 1
+        try:
+            changed += await _resize(seat, pod, share, wanted, parts)
+        except OSError as fault:
+            text = f"container {share.name}: its new size waits for the node's disk: {fault}"
+            parts.outcome.told(pod, "Warning", WAITS, text)
+            cut_short = fault
+    if cut_short is not None:
+        raise cut_short
     return changed
 
 
@@ -48,8 +54,16 @@ def _concerned(seat: Seat, pod: BoundPod) -> bool:
     return verified and needs_policy(seat.grant) and pod.problem is None and not pod.over
 
 
-def _wanted(seat: Seat, share: Share, parts: Parts) -> ContainerSlices:
-    return ordered(share.slices, {card.id: card for card in parts.cards.cards()})
+def _wanted(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> ContainerSlices:
+    """What its record gives it, or, where that may not be, what it has; then people are told why."""
+    wanted = ordered(share.slices, {card.id: card for card in parts.cards.cards()})
+    if wanted == seat.grant.slices:
+        return wanted
+    text = _objection(seat, pod, replace(share, slices=wanted), parts)
+    if text is None:
+        return wanted
+    parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {text}")
+    return seat.grant.slices
 
 
 def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | None:
@@ -62,16 +76,19 @@ def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | N
     return overpromise(pod, share, parts.cards.cards(), granted)
 
 
-async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> None:
-    """The file first: what is cut short on the way leaves a seat that differs from its record, and is done again."""
+async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> bool:
+    """The file and the seat together, so that no container start comes between. False: it stays as it is."""
     grant = replace(seat.grant, slices=slices)
     try:
         policy = policy_of(grant, share, parts.cards.cards(), parts.host)
-        await asyncio.to_thread(parts.folders.write, seat.key, policy)
-        await parts.seats.change(put=[replace(seat, grant=grant)])
+        encode(policy)  # what the library would refuse is refused before anything is begun
+        written = await parts.seats.revise(replace(seat, grant=grant), lambda: parts.folders.write(seat.key, policy))
     except Malformed as fault:
         parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {fault}")
-        return
+        return False
+    if not written:
+        return False
     sizes = ", ".join(f"{one.mem_mib} MiB and {one.core_percent} % of {one.card}" for one in slices)
+    log.info("slice resized", extra={"pod": str(pod.ref), "container": share.name, "now": sizes})
     parts.outcome.told(pod, "Normal", RESIZED, f"container {share.name} has {sizes} from now on")
-    parts.seats.on_change()
+    return True

@@ -109,6 +109,27 @@ class Seats:
 
             await self._follow(write, completed, before)
 
+    async def revise(self, seat: Seat, prepare: Callable[[], None]) -> bool:
+        """The two phases of a seat that gets another grant: marked as unsettled, `prepare`, written as `seat`.
+
+        False: there is no such seat any more. Raises what `prepare` or the disk raises; the seat then is as before, or
+        as before and unsettled.
+        """
+        async with self._writing:
+            before = self._seats
+            if seat.key not in before:
+                return False
+            marked = {**before, seat.key: replace(before[seat.key], unsettled=True)}
+            revised = {**before, seat.key: replace(seat, unsettled=False)}
+            await self._follow(lambda: self._save(marked), marked, before)
+
+            def write() -> None:
+                prepare()
+                self._save(revised)
+
+            await self._follow(write, revised, marked)
+            return True
+
     async def keep(self) -> None:
         """Bring what was written to the disk itself, a moment after each change, until cancelled."""
         while True:

@@ -221,6 +221,8 @@ class Verifier:
         """
 
         def write() -> None:
+            if any(self._parts.seats.get(seat.key) != seat for seat in seats):  # resized since it was read
+                raise Unavailable("its grant has changed at this moment; kubelet tries again")
             for seat, policy in zip(seats, policies, strict=True):
                 if policy is not None:
                     library.ensure(seat.grant, self._parts.host.settings)
