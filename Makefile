@@ -37,7 +37,7 @@ fix: setup  ## repair what ruff can
 chaos: setup-lab  ## 100,000 random schedules of lost, doubled, reordered and late events
 	@HAMI_CHAOS_SCHEDULES=100000 $(VENV)/python -m pytest tests/chaos $(ARGS)
 
-MODULE ?= hami.plan.charge
+MODULE ?= hami.plan.exact.charge
 mutants: setup  ## break MODULE in small ways and see whether its tests notice
 	@$(VENV)/python tools/mutants.py $(MODULE) $(ARGS)
 

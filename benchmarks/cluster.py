@@ -12,7 +12,7 @@ from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind,
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
-from hami.plan.charge import charges
+from hami.plan.exact.charge import charges
 from hami.plan.snapshot import CardState
 
 NVIDIA = Family("NVIDIA")

@@ -1,6 +1,6 @@
 """Mutation testing: break the code in small ways, one at a time, and see whether its tests notice.
 
-    make mutants MODULE=hami.plan.charge
+    make mutants MODULE=hami.plan.exact.charge
     python tools/mutants.py hami.plan hami.ledger                 # every module of both
     python tools/mutants.py hami.plan hami.ledger -o markdown     # the table of docs/reference/mutants.md
 
@@ -234,7 +234,7 @@ def modules_of(names: Sequence[str]) -> dict[str, str]:
         elif spec is not None and spec.origin and Path(spec.origin).is_file():
             found[name] = spec.origin
         else:
-            raise SystemExit(f"{name}: no such module; name one like hami.plan.charge")
+            raise SystemExit(f"{name}: no such module; name one like hami.plan.exact.charge")
     return found
 
 
@@ -247,7 +247,7 @@ def explained() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("module", nargs="+", help="modules or packages, like hami.plan.charge or hami.ledger")
+    parser.add_argument("module", nargs="+", help="modules or packages, like hami.plan.exact.charge or hami.ledger")
     parser.add_argument("--tests", nargs="+", default=TESTS, help=f"files or folders of tests ({' '.join(TESTS)})")
     parser.add_argument("--sample", type=int, help="only so many mutants of each module, drawn at random")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")

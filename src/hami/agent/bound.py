@@ -15,7 +15,7 @@ from hami.model.ask import ContainerKind, PodRef
 from hami.model.errors import Malformed
 from hami.model.ids import Family, PodUid
 from hami.model.plan import Charge, ContainerSlices
-from hami.plan.charge import charges
+from hami.plan.exact.charge import charges
 from hami.wire import annotations as keys
 from hami.wire.objects import Container, Metadata, Pod
 

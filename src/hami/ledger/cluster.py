@@ -25,10 +25,10 @@ from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
-from hami.plan import quota, refuse
 from hami.plan.choose import Decision, choose, choose_hosts, fit_as
+from hami.plan.exact import quota, refuse
+from hami.plan.fleet.refusals import Refusals
 from hami.plan.pack import Worth
-from hami.plan.refusals import Refusals
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 
@@ -139,7 +139,7 @@ class Ledger:
             return refuse.UNKNOWN_NODE if row is None else fit_as(ask, self._index, row)
 
     def within_quota(self, ask: Ask) -> Ask:
-        """`ask` with what its namespace may still spend, as if it held nothing: `plan.fit` then keeps to that too."""
+        """`ask` with what its namespace may still spend, as if it held nothing: `exact.fit` then keeps to that too."""
         return quota.bounded(ask, self.quotas.budgets(ask.pod.namespace, ask.pod.uid), grown=True)
 
     def worth(self, ask: Ask, name: NodeName) -> Worth | None:

@@ -10,8 +10,8 @@ from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import Ask, ContainerKind, PodRef
 from hami.model.ids import PodUid
 from hami.model.quota import Limit, Quantum
-from hami.plan.charge import charges
-from hami.plan.quota import spent
+from hami.plan.exact.charge import charges
+from hami.plan.exact.quota import spent
 from hami.wire.snapshot import NodeEntry, PodEntry, QuotaEntry, Snapshot
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from hami.ledger.names import Names
 from hami.model.ids import NodeName
-from hami.plan.columns import ANY_CPU, Columns, Longs
+from hami.plan.fleet.columns import ANY_CPU, Columns, Longs
+from hami.plan.fleet.verdicts import Recall
 from hami.plan.pack import Pack
 from hami.plan.snapshot import NodeState
-from hami.plan.verdicts import Recall
 
 
 class Index:

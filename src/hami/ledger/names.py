@@ -13,7 +13,7 @@ import numpy as np
 
 from hami.ledger.sent import Sent
 from hami.ledger.spelled import Spelled, Words
-from hami.plan.columns import Longs
+from hami.plan.fleet.columns import Longs
 
 FEW = 256
 """Up to this many names the dictionary is as fast."""

@@ -30,10 +30,10 @@ class PodRecord(Struct, frozen=True):
     node: NodeName
     containers: tuple[ContainerSlices, ...] = ()
     charges: tuple[Charge, ...] = ()
-    """From `plan.charge.charges`; smaller once the init containers are done."""
+    """From `plan.exact.charge.charges`; smaller once the init containers are done."""
     priority: int = 0
     """Of its PriorityClass, for preemption."""
     spent: tuple[Spent, ...] = ()
-    """Of its namespace's quota, from `plan.quota.spent`."""
+    """Of its namespace's quota, from `plan.exact.quota.spent`."""
     problem: str | None = None
     """Why its record cannot be read. Nobody knows what it holds, so nothing more is placed on its node."""

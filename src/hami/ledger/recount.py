@@ -9,7 +9,7 @@ from hami.ledger.index import Index
 from hami.ledger.records import PodRecord
 from hami.model.ids import NodeName, PodUid
 from hami.model.reservation import Reservation
-from hami.plan.columns import CELLS
+from hami.plan.fleet.columns import CELLS
 from hami.plan.snapshot import NodeState
 
 

@@ -3,7 +3,7 @@
 A filter names every node anew with every pod, and answers with most of them. Where all names are of one length, as
 those of a cluster mostly are, each is a record of so many bytes: rows are found from the bytes, and those that go back
 are copied as they came. Strings are made of them for whoever reads them as a sequence. The engine knows them as
-`plan.parted.Records`. Knows no numbers of rows.
+`plan.fleet.parted.Records`. Knows no numbers of rows.
 """
 
 import sys
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hami.ledger.spelled import Words
-from hami.plan.columns import Longs
-from hami.plan.parted import Records
+from hami.plan.fleet.columns import Longs
+from hami.plan.fleet.parted import Records
 
 WORD = 8
 """Bytes."""

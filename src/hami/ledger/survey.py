@@ -1,6 +1,6 @@
 """An ask against the whole cluster, explained: where it fits, why not elsewhere, and the nearest change that helps.
 
-The decision is `Ledger.decide` itself; the nodes that matter most are then looked at closely (`plan.explain`),
+The decision is `Ledger.decide` itself; the nodes that matter most are then looked at closely (`plan.advice.explain`),
 step by step, so that a scheduler can serve others meanwhile. Changes nothing.
 """
 
@@ -14,12 +14,12 @@ from hami.model.ask import Ask, CardAsk, NodePolicy, PodRef
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.plan.explain import Explanation, explaining
-from hami.plan.fit import wants
-from hami.plan.fixes import EFFORT, Change, Fix
-from hami.plan.moves import Resident, elsewhere, stand_in
-from hami.plan.preempt import Holder
-from hami.plan.rules import id_accepted, kind_accepted
+from hami.plan.advice.explain import Explanation, explaining
+from hami.plan.advice.fixes import EFFORT, Change, Fix
+from hami.plan.advice.moves import Resident, elsewhere, stand_in
+from hami.plan.exact.fit import wants
+from hami.plan.exact.preempt import Holder
+from hami.plan.exact.rules import id_accepted, kind_accepted
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 from hami.plan.words import spoken

@@ -23,7 +23,7 @@ ContainerSlices = tuple[Slice, ...]
 
 
 class Charge(Struct, frozen=True, omit_defaults=True):
-    """What a pod takes from one card while it runs (`plan.charge` says how it is counted)."""
+    """What a pod takes from one card while it runs (`plan.exact.charge` says how it is counted)."""
 
     card: CardId
     slots: int

@@ -16,15 +16,15 @@ from hami.model.ask import Ask, NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.plan import score
-from hami.plan.columns import Floats, Longs
-from hami.plan.fit import fit
+from hami.plan.exact import score
+from hami.plan.exact.fit import fit
+from hami.plan.fleet.columns import Floats, Longs
+from hami.plan.fleet.parted import parted
+from hami.plan.fleet.refusals import FEASIBLE, Refusals, Words
+from hami.plan.fleet.screen import Screen, Screened
+from hami.plan.fleet.verdicts import Verdicts
 from hami.plan.pack import Pack
-from hami.plan.parted import parted
 from hami.plan.policies import chain
-from hami.plan.refusals import FEASIBLE, Refusals, Words
-from hami.plan.screen import Screen, Screened
-from hami.plan.verdicts import Verdicts
 
 
 class Decision(Struct, frozen=True):

@@ -18,7 +18,7 @@ from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.model.vendor import Vendor
 from hami.plan.choose import Decision
-from hami.plan.refusals import Refusals
+from hami.plan.fleet.refusals import Refusals
 from hami.scheduler import nominate
 from hami.scheduler.gangs import Gangs
 from hami.scheduler.gate import Gate

@@ -1,7 +1,7 @@
 """Preemption for cards: evict the fewest and least important pods, so that an important one that waits fits.
 
 kube-scheduler cannot do this: it knows no cards (their resources are ours alone), finds that evicting helps
-nothing, and never asks. So we look at the nodes it offered in /filter, choose victims with `plan.preempt`, and
+nothing, and never asks. So we look at the nodes it offered in /filter, choose victims with `plan.exact.preempt`, and
 use the Eviction API, which keeps every disruption budget; a dry run first, and where several go a count of what
 their budgets let go together, so that nobody is evicted in vain.
 The room that is being made is nominated to the pod it is made for. Decides by the ledger, changes it nowhere.
@@ -24,8 +24,8 @@ from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
-from hami.plan.fit import fit
-from hami.plan.preempt import Holder, cost, searching
+from hami.plan.exact.fit import fit
+from hami.plan.exact.preempt import Holder, cost, searching
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn

@@ -19,7 +19,7 @@ from hami.model.ids import PodUid
 from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import ReservationState
 from hami.plan.choose import Decision
-from hami.plan.refusals import Refusals
+from hami.plan.fleet.refusals import Refusals
 
 log = logging.getLogger(__name__)
 

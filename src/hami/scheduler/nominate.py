@@ -19,7 +19,7 @@ from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
-from hami.plan.fit import fit
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import NodeState
 from hami.scheduler.waiting import Waiting
 

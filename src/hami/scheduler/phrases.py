@@ -1,6 +1,6 @@
 """Refusals as the texts kube-scheduler gets: made once each, thousands sent a request.
 
-Nodes that fail alike share a number (`plan.refusals`), so a text belongs to a number, and
+Nodes that fail alike share a number (`plan.fleet.refusals`), so a text belongs to a number, and
 nothing here is Python code a node. Knows no HTTP and no ledger.
 """
 
@@ -11,8 +11,8 @@ from operator import not_
 from msgspec import Struct
 
 from hami.model.refusal import Reason, Refusal
-from hami.plan.refusals import NOTHING, Refusals
-from hami.plan.refuse import Form
+from hami.plan.exact.refuse import Form
+from hami.plan.fleet.refusals import NOTHING, Refusals
 
 LASTING = frozenset(
     {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hami.model.ask import Ask
 from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
-from hami.plan.preempt import Holder, searching
+from hami.plan.exact.preempt import Holder, searching
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 from hami.scheduler.engine import Engine

@@ -16,8 +16,8 @@ from hami.model.ids import CardId, NodeName
 from hami.model.plan import ContainerSlices, Slice
 from hami.model.quota import Limit, Quantum
 from hami.model.vendor import Vendor
-from hami.plan.charge import charges
-from hami.plan.quota import spent
+from hami.plan.exact.charge import charges
+from hami.plan.exact.quota import spent
 from hami.vendors.ask import container_kinds, pod_ref
 from hami.wire import annotations as keys
 from hami.wire import mig

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from hami.model.ask import CardRules
 from hami.model.errors import Malformed
 from hami.model.ids import Family, NodeName, PodUid
-from hami.plan.rules import kind_accepted
+from hami.plan.exact.rules import kind_accepted
 from hami.sim.trace import UNKNOWN, Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start

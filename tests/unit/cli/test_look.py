@@ -22,7 +22,7 @@ from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Slice
 from hami.model.quota import Measure
-from hami.plan.explain import CardUse
+from hami.plan.advice.explain import CardUse
 from hami.scheduler.api.answers import Explained
 from hami.scheduler.budgets import DisruptionBudget, budget_entries
 from hami.scheduler.entries import DatedPod

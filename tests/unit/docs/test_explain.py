@@ -15,10 +15,10 @@ from tests.unit.cli.test_look import half_full
 from hami.cli.look.relief import NodeCards, Report
 from hami.cli.main import hami
 from hami.ledger.survey import Refused
-from hami.plan.explain import CardUse, CardVerdict, Explanation
-from hami.plan.fixes import Change, Fix
-from hami.plan.fragmentation import Fragmentation, Room, Stuck
-from hami.plan.moves import Move
+from hami.plan.advice.explain import CardUse, CardVerdict, Explanation
+from hami.plan.advice.fixes import Change, Fix
+from hami.plan.advice.fragmentation import Fragmentation, Room, Stuck
+from hami.plan.advice.moves import Move
 from hami.scheduler.api.answers import Explained, Fragmented
 from hami.wire import snapshot
 

@@ -11,7 +11,7 @@ from hami.model.errors import Bug, Conflict, Retry, StaleGeneration
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Plan, Slice
 from hami.model.reservation import ReservationState
-from hami.plan.refuse import UNKNOWN_NODE
+from hami.plan.exact.refuse import UNKNOWN_NODE
 
 NVIDIA = Family("NVIDIA")
 N1, N2 = NodeName("n1"), NodeName("n2")

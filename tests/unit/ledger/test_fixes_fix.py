@@ -18,7 +18,7 @@ from hami.ledger.survey import NAMED, Survey, survey
 from hami.model.ask import Ask, CardAsk
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
-from hami.plan.fixes import (
+from hami.plan.advice.fixes import (
     Cap,
     Change,
     Fix,

@@ -13,7 +13,7 @@ from hami.model.errors import Bug
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Refusal
-from hami.plan.fixes import Change
+from hami.plan.advice.fixes import Change
 from hami.plan.steps import finish
 
 N = NodeName("n")

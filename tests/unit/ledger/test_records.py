@@ -6,7 +6,7 @@ from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord, PodRecord
 from hami.model.ask import PodRef
 from hami.model.ids import NodeName, PodUid
-from hami.plan.preempt import Holder, victims
+from hami.plan.exact.preempt import Holder, victims
 
 N = NodeName("n")
 

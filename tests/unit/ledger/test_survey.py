@@ -17,8 +17,8 @@ from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
-from hami.plan.fit import fit
-from hami.plan.fixes import Change, Fix
+from hami.plan.advice.fixes import Change, Fix
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, Snapshot, card_entry

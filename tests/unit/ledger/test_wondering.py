@@ -12,7 +12,7 @@ from hami.ledger.survey import survey
 from hami.model.ask import NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
-from hami.plan.refuse import UNKNOWN_NODE
+from hami.plan.exact.refuse import UNKNOWN_NODE
 from hami.plan.steps import finish
 
 NODES = (("a", 4, "A", 32_000.0), ("b", 4, "A", 16_000.0), ("c", 2, "A", 64_000.0))

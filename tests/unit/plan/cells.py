@@ -1,7 +1,7 @@
 """What a row of the columns must say of its node, from the node's cards alone."""
 
-from hami.plan import score
-from hami.plan.columns import ABSENT, CORDONED, NO_SLOT, NO_UNITS, SICK, USED, USED_ALL, Columns
+from hami.plan.exact import score
+from hami.plan.fleet.columns import ABSENT, CORDONED, NO_SLOT, NO_UNITS, SICK, USED, USED_ALL, Columns
 from hami.plan.snapshot import CardState, NodeState
 
 NUMBERS = ("free_slots", "free_mem", "free_core", "mem", "core", "numa")

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardRules
-from hami.plan.fixes import Change, Fix, accepting, each, with_cards, with_cores, with_memory, with_percent
+from hami.plan.advice.fixes import Change, Fix, accepting, each, with_cards, with_cores, with_memory, with_percent
 
 
 def applied(fix: Fix, ask: Ask) -> Ask:  # noqa: PLR0911 - a return a change

@@ -7,8 +7,8 @@ from hami.model.ask import Ask
 from hami.model.card import Card, Instance, MigProfile, Placement
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.plan import mig
-from hami.plan.fit import fit
+from hami.plan.exact import mig
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, card, node, pod, want

@@ -6,7 +6,7 @@ from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind,
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, Plan
-from hami.plan.columns import Columns
+from hami.plan.fleet.columns import Columns
 from hami.plan.pack import Pack
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import Judged

@@ -10,8 +10,8 @@ from random import Random
 from msgspec.structs import replace
 
 from hami.ledger.survey import survey
-from hami.plan.moves import relieve
-from hami.plan.preempt import Holder, victims
+from hami.plan.advice.moves import relieve
+from hami.plan.exact.preempt import Holder, victims
 from hami.plan.steps import finish
 
 from .world import World, random_ask

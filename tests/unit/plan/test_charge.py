@@ -6,7 +6,7 @@ from hami.model.ask import ContainerKind
 from hami.model.card import Instance
 from hami.model.ids import CardId
 from hami.model.plan import Charge, ContainerSlices, Slice
-from hami.plan.charge import charges
+from hami.plan.exact.charge import charges
 
 from .builders import NVIDIA
 

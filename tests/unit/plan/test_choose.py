@@ -11,12 +11,12 @@ from hami.model.ask import Ask, NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
-from hami.plan import screen as screening
 from hami.plan.choose import Decision, choose
-from hami.plan.columns import MAX_CARDS
-from hami.plan.fit import fit
-from hami.plan.refusals import Refusals
-from hami.plan.screen import Screen
+from hami.plan.exact.fit import fit
+from hami.plan.fleet import screen as screening
+from hami.plan.fleet.columns import MAX_CARDS
+from hami.plan.fleet.refusals import Refusals
+from hami.plan.fleet.screen import Screen
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import app, card, init, node, pod, sidecar, used, want
@@ -298,7 +298,7 @@ def test_only_nodes_with_instances_and_the_best_one_are_looked_at_closely(monkey
         looked.append(state.name)
         return fit(ask, state)
 
-    monkeypatch.setattr("hami.plan.screen.fit", noted)
+    monkeypatch.setattr("hami.plan.fleet.screen.fit", noted)
     plain = [node(used(f"d{number}"), name=f"n{number}") for number in range(9)]
     cut = node(CardState(mig_card()), name="cut")
     silent = node(used("d9"), name="silent", problem="gone")

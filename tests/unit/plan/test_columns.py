@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from hami.ledger.index import Index
-from hami.plan.columns import (
+from hami.plan.fleet.columns import (
     ABSENT,
     ANY_CPU,
     CELLS,
@@ -23,7 +23,7 @@ from hami.plan.columns import (
     WRONG_TYPE,
     Columns,
 )
-from hami.plan.tally import MAX_CARDS, REASONS, TALLY_BITS, counts
+from hami.plan.fleet.tally import MAX_CARDS, REASONS, TALLY_BITS, counts
 
 from . import builders as make
 from .builders import NVIDIA, card, node, used

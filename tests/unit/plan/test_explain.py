@@ -11,10 +11,10 @@ from hami.model.ask import Ask, PodRef, Weights
 from hami.model.ids import PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
-from hami.plan.explain import CardVerdict, Explanation, explain
-from hami.plan.fit import fit
-from hami.plan.fixes import Change, Fix, share_of
-from hami.plan.preempt import Holder
+from hami.plan.advice.explain import CardVerdict, Explanation, explain
+from hami.plan.advice.fixes import Change, Fix, share_of
+from hami.plan.exact.fit import fit
+from hami.plan.exact.preempt import Holder
 from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make

@@ -16,8 +16,8 @@ from hami.model.card import Card
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.quota import Limit
-from hami.plan import score
 from hami.plan.choose import Decision
+from hami.plan.exact import score
 
 from . import builders as make
 from . import oracle

@@ -10,15 +10,15 @@ from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Plan, Slice
 from hami.model.refusal import Reason
-from hami.plan.census import Alike
-from hami.plan.fit import fit
-from hami.plan.fragmentation import Stuck, measure, spread
-from hami.plan.moves import stand_in
-from hami.plan.rules import refuse, standing
-from hami.plan.seats import capacity
+from hami.plan.advice.census import Alike
+from hami.plan.advice.fragmentation import Stuck, measure, spread
+from hami.plan.advice.moves import stand_in
+from hami.plan.advice.seats import capacity
+from hami.plan.advice.typical import A_STEP, Typical, learn
+from hami.plan.exact.fit import fit
+from hami.plan.exact.rules import refuse, standing
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
-from hami.plan.typical import A_STEP, Typical, learn
 
 from . import builders as make
 from .builders import NVIDIA, app, node, pod, used, want

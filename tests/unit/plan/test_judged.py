@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
 from hami.model.ids import Family, NodeName, PodUid
-from hami.plan.columns import Columns
+from hami.plan.fleet.columns import Columns
 from hami.plan.pack.chooser import MANY_SEEN
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import ENOUGH, FEW, NO_ROOM, UNWEIGHED, judging

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hami.plan.columns import Columns
+from hami.plan.fleet.columns import Columns
 from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Kept
 
 from .packs import ask, ledger_of

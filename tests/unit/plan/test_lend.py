@@ -8,7 +8,7 @@ import pytest
 from hami.ledger.records import PodRecord
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge
-from hami.plan.columns import Longs
+from hami.plan.fleet.columns import Longs
 from hami.plan.pack import Pack
 from hami.plan.pack.aside import LAST
 from hami.plan.pack.lend import FEW, Lending

@@ -4,11 +4,11 @@ import pytest
 
 from hami.model.ask import Ask
 from hami.model.refusal import Reason
-from hami.plan import seats
-from hami.plan.fragmentation import measure
+from hami.plan.advice import seats
+from hami.plan.advice.fragmentation import measure
+from hami.plan.advice.typical import Typical
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
-from hami.plan.typical import Typical
 
 from .builders import app, init, linked, node, pod, used, want
 

@@ -5,8 +5,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from hami.plan import memo
-from hami.plan.memo import Memo
+from hami.plan.fleet import memo
+from hami.plan.fleet.memo import Memo
 
 
 class Counter:

@@ -13,9 +13,9 @@ from hami.model.card import Instance
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan, Slice
 from hami.model.refusal import Reason, Refusal
-from hami.plan import mig
-from hami.plan.fit import fit
-from hami.plan.rules import refuse
+from hami.plan.exact import mig
+from hami.plan.exact.fit import fit
+from hami.plan.exact.rules import refuse
 from hami.plan.snapshot import CardState
 
 from . import builders as make

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hami.model.ask import CardAsk
 from hami.model.card import Instance, MigProfile
 from hami.model.refusal import Reason
-from hami.plan import mig
+from hami.plan.exact import mig
 from hami.plan.snapshot import CardState
 
 from . import builders as make

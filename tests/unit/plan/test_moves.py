@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hami.model.ask import Ask, CardAsk, PodRef
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Charge, Plan
-from hami.plan.fit import fit
-from hami.plan.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve, stand_in
+from hami.plan.advice.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve, stand_in
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
 

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from hami.model.ask import Ask, NodePolicy
 from hami.model.plan import Plan
-from hami.plan import score
 from hami.plan.choose import choose
-from hami.plan.fit import fit
+from hami.plan.exact import score
+from hami.plan.exact.fit import fit
 
 from . import builders as make
 from . import oracle

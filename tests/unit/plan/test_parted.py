@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hami.ledger.sent import Sent
-from hami.plan import parted as module
-from hami.plan.parted import VERY_FEW, parted
+from hami.plan.fleet import parted as module
+from hami.plan.fleet.parted import VERY_FEW, parted
 
 NAMES = [f"n{place}" for place in range(6 * VERY_FEW)]
 LONG = [f"node-{place:05d}" for place in range(6 * VERY_FEW)]

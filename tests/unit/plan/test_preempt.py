@@ -12,7 +12,7 @@ from hami.ledger.records import PodRecord
 from hami.model.ask import Ask, ContainerAsk, PodRef
 from hami.model.ids import CardId, PodUid
 from hami.model.plan import Charge
-from hami.plan.preempt import LOWEST, Holder, _groups, cost, makes_room, searching, victims
+from hami.plan.exact.preempt import LOWEST, Holder, _groups, cost, makes_room, searching, victims
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
 
@@ -266,7 +266,7 @@ def test_the_search_for_fewer_ends_at_its_bounds_with_what_it_has(
     monkeypatch: pytest.MonkeyPatch, bound: str, most: int, gone: int
 ) -> None:
     """Of single pods the four small ones are looked at first; only the whole one is worth an exact look."""
-    monkeypatch.setattr(f"hami.plan.preempt.{bound}", most)
+    monkeypatch.setattr(f"hami.plan.exact.preempt.{bound}", most)
     state, holders = small_ones_and_a_whole_one()
     assert len(victims(ask(mem=8000), state, holders) or ()) == gone
 
@@ -278,7 +278,7 @@ def test_only_what_promises_to_help_is_looked_at_exactly(monkeypatch: pytest.Mon
         exact.append(len(group))
         return makes_room(asked, state, group)
 
-    monkeypatch.setattr("hami.plan.preempt.makes_room", counted)
+    monkeypatch.setattr("hami.plan.exact.preempt.makes_room", counted)
     state, holders = small_ones_and_a_whole_one()
     victims(ask(mem=8000), state, holders)
     assert exact == [1]
@@ -293,7 +293,7 @@ def test_beside_a_node_where_less_is_lost_nothing_cheaper_is_looked_for(monkeypa
         looked.append(able)
         return _groups(asked, state, able, most)
 
-    monkeypatch.setattr("hami.plan.preempt._groups", groups)
+    monkeypatch.setattr("hami.plan.exact.preempt._groups", groups)
     assert len(finish(searching(asked, state, holders, cost([holder("x", "d0", 1, 1)]))) or ()) == 4
     assert looked == []
     assert uids(finish(searching(asked, state, holders, cost([holder("x", "d0", 1, 2)])))) == ["whole"]

@@ -14,8 +14,8 @@ from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Plan, Slice
 from hami.model.quota import Limit, Measure, Quantum, Spent
 from hami.model.refusal import Reason, Refusal
-from hami.plan import quota
-from hami.plan.fit import fit
+from hami.plan.exact import quota
+from hami.plan.exact.fit import fit
 
 from . import builders as make
 from . import oracle

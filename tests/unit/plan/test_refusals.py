@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hami.model.refusal import Reason, Refusal
-from hami.plan import refuse
-from hami.plan.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct
-from hami.plan.refuse import Form
+from hami.plan.exact import refuse
+from hami.plan.exact.refuse import Form
+from hami.plan.fleet.refusals import FEASIBLE, NOTHING, SAID, SHORT, UNKNOWN, Refusals, Words, distinct
 
 Pair = tuple[int, int]
 
@@ -96,7 +96,7 @@ def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_b
 
 def test_a_few_values_are_told_apart_by_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.array([place % 7 for place in range(SHORT)], np.int64)
-    monkeypatch.setattr("hami.plan.refusals.np.sort", None)
+    monkeypatch.setattr("hami.plan.fleet.refusals.np.sort", None)
     assert distinct(values) == list(range(7))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hami.model.refusal import Reason
-from hami.plan import refuse
+from hami.plan.exact import refuse
 
 from .builders import NVIDIA
 

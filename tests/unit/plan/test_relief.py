@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from hami.model.ask import Ask
 from hami.model.ids import NodeName
 from hami.model.plan import Charge, Plan
-from hami.plan.fit import fit
-from hami.plan.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve
+from hami.plan.advice.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import finish
 

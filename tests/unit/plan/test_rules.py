@@ -3,7 +3,7 @@
 import pytest
 
 from hami.model.refusal import Reason
-from hami.plan.rules import room
+from hami.plan.exact.rules import room
 
 from .builders import card, want
 

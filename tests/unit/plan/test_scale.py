@@ -10,7 +10,7 @@ from hami.ledger.records import NodeRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
-from hami.plan.columns import Columns
+from hami.plan.fleet.columns import Columns
 from hami.plan.pack import worth as module
 from hami.plan.pack.prices import residues
 from hami.plan.pack.worth import A_STEP, PLENTY, Rows, capacities, residue_of, share_of

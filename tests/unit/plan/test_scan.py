@@ -1,4 +1,4 @@
-"""A scan over columns says of every card what `plan.rules` says of it, and counts that node by node."""
+"""A scan over columns says of every card what `plan.exact.rules` says of it, and counts that node by node."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from msgspec.structs import replace
 
 from hami.model.ask import CardAsk
 from hami.model.refusal import Reason
-from hami.plan import rules
-from hami.plan.columns import TOP, Columns
-from hami.plan.cut import Cut
-from hami.plan.need import Needs
-from hami.plan.rules import WHOLE
-from hami.plan.scan import USUAL_NUMAS, Scan, _numbers
-from hami.plan.sieve import Sieves
+from hami.plan.exact import rules
+from hami.plan.exact.rules import WHOLE
+from hami.plan.fleet.columns import TOP, Columns
+from hami.plan.fleet.cut import Cut
+from hami.plan.fleet.need import Needs
+from hami.plan.fleet.scan import USUAL_NUMAS, Scan, _numbers
+from hami.plan.fleet.sieve import Sieves
+from hami.plan.fleet.tally import REASONS, counts
 from hami.plan.snapshot import CardState, NodeState
-from hami.plan.tally import REASONS, counts
 
 from . import builders as make
 from .builders import NVIDIA, node, used, want

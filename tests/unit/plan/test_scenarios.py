@@ -8,9 +8,9 @@ from hami.model.ask import Ask, CardAsk, ContainerAsk, NodePolicy, PodRef, Weigh
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Refusal
-from hami.plan import score
-from hami.plan.charge import charges
-from hami.plan.fit import fit
+from hami.plan.exact import score
+from hami.plan.exact.charge import charges
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import OTHER, app, card, init, node, pod, used, want

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hami.plan.seats import capacity, closed, grouped, seats_on
+from hami.plan.advice.seats import capacity, closed, grouped, seats_on
 from hami.plan.snapshot import CardState
 
 from .builders import app, init, node, pod, used, want
@@ -63,7 +63,7 @@ def test_what_has_no_closed_form_is_planned_up_to_a_bound(monkeypatch: pytest.Mo
     assert capacity(two, node(used("d0"))) == 4
     assert capacity(pod(app(want(4000))), node(CardState(mig_card()))) == 7
     assert capacity(two, node(used("d0"), problem="silent")) == 0
-    monkeypatch.setattr("hami.plan.seats.MOST_TRIED", 3)
+    monkeypatch.setattr("hami.plan.advice.seats.MOST_TRIED", 3)
     assert capacity(two, node(used("d0"))) == 3
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 
 from hami.model.refusal import Reason
-from hami.plan.columns import Columns
-from hami.plan.sieve import NEVER, Sieve, Sieves
-from hami.plan.tally import AFTER_MEMORY, FIRST, LEFT
+from hami.plan.fleet.columns import Columns
+from hami.plan.fleet.sieve import NEVER, Sieve, Sieves
+from hami.plan.fleet.tally import AFTER_MEMORY, FIRST, LEFT
 
 from . import builders as make
 from .builders import node, used, want

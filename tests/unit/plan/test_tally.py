@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from hami.plan.tally import AFTER_MEMORY, FIRST, LACKS_MEMORY, LEFT, MAX_CARDS, counts, tallies
+from hami.plan.fleet.tally import AFTER_MEMORY, FIRST, LACKS_MEMORY, LEFT, MAX_CARDS, counts, tallies
 
 
 @pytest.mark.parametrize("cards", [1, 2, 3, 8, 9, MAX_CARDS])

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 
 from hami.model.ask import Ask, CardAsk, CardRules, ContainerAsk, ContainerKind
 from hami.plan import choose as choosing
-from hami.plan import screen as screening
 from hami.plan.choose import choose
-from hami.plan.fit import fit
+from hami.plan.exact.fit import fit
+from hami.plan.fleet import screen as screening
+from hami.plan.fleet.together import _reached, _reached_by_table
 from hami.plan.snapshot import CardState, NodeState
-from hami.plan.together import _reached, _reached_by_table
 
 from . import builders as make
 from . import oracle

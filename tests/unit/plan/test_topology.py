@@ -11,7 +11,7 @@ from hami.ledger.records import NodeRecord
 from hami.model.ask import NodePolicy
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
-from hami.plan.fit import fit
+from hami.plan.exact.fit import fit
 from hami.plan.policies import topology
 from hami.plan.snapshot import CardState, NodeState
 

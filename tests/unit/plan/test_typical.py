@@ -2,8 +2,8 @@
 
 import pytest
 
+from hami.plan.advice.typical import A_STEP, LEARNED, Typical, learn, learning, standard
 from hami.plan.steps import finish
-from hami.plan.typical import A_STEP, LEARNED, Typical, learn, learning, standard
 
 from .builders import NVIDIA, OTHER, app, init, node, pod, used, want
 

@@ -12,8 +12,8 @@ from hami.model.ask import Ask, NodePolicy, Weights
 from hami.model.ids import NodeName
 from hami.model.quota import Budget, Measure, Quantum
 from hami.plan.choose import Decision, choose
-from hami.plan.refusals import FEASIBLE, NOTHING, UNKNOWN
-from hami.plan.verdicts import Recall
+from hami.plan.fleet.refusals import FEASIBLE, NOTHING, UNKNOWN
+from hami.plan.fleet.verdicts import Recall
 
 from . import builders as make
 from .builders import NVIDIA, OTHER, app, init, node, pod, used, want

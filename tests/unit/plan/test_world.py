@@ -10,7 +10,7 @@ from hami.model.ask import Ask
 from hami.model.plan import Plan
 from hami.model.quota import Measure
 from hami.model.refusal import Reason
-from hami.plan.fit import fit
+from hami.plan.exact.fit import fit
 from hami.plan.steps import finish
 
 from . import builders as make

@@ -17,7 +17,7 @@ from hami.ledger.survey import survey
 from hami.model.errors import Bug
 from hami.model.ids import NodeName
 from hami.model.plan import Plan
-from hami.plan.fixes import Change
+from hami.plan.advice.fixes import Change
 from hami.plan.steps import finish
 from hami.scheduler.api import desk as desks
 from hami.scheduler.api.access import Access, Denied, User, audiences, certified, token_in

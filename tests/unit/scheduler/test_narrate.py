@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from hami.model.refusal import Reason, Refusal
-from hami.plan.refusals import Refusals
-from hami.plan.refuse import Form
+from hami.plan.exact.refuse import Form
+from hami.plan.fleet.refusals import Refusals
 from hami.scheduler.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
 from hami.scheduler.phrases import KEPT, Phrase, Phrases
 from hami.wire.objects import Pod

@@ -20,7 +20,7 @@ from hami.model.ids import CardId, Family, NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
 from hami.model.vendor import Vendor
-from hami.plan.fit import fit
+from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 from hami.vendors.ask import ask_of, completed, container_requests
 from hami.vendors.table import load

@@ -140,6 +140,7 @@ class Look:
         except HamiError as fault:
             log.debug("cards cannot be looked at", extra={"why": str(fault)})
             self.seen_bytes, self.seen_percent = {}, {}
+            self._note_given()
             return
         await self._describe()
         self._judge(shown, loads)
@@ -263,6 +264,7 @@ class Look:
     def _judge_limits(self, shown: Shown) -> None:
         over: dict[tuple[str, str], int] = {}
         self.seen_bytes = {}
+        self._note_given()
         for place in self._broker.places:
             for index, card in enumerate(place.cards):
                 key = place.tenant.key, card.uuid
@@ -270,17 +272,23 @@ class Look:
                 if held is None:
                     continue
                 self.seen_bytes[key] = held
-                if card.mem_mib is not None:
-                    self._lawful.look(key, card.mem_mib << 20, _given(place, index), settled=self._settled())
                 if card.mem_mib is not None and held > (card.mem_mib << 20) + SLACK_BYTES:
                     over[key] = self._over.get(key, 0) + 1
                     if over[key] == PATIENCE:
                         self._report_excess(place, f"{held >> 20} MiB of {card.uuid}, its limit is {card.mem_mib}")
                     if over[key] >= PATIENCE and self._exceeded == "stop":
                         self._stop_taker(place, index, card.mem_mib << 20, shown.get(card.uuid, {}))
-        self._lawful.keep((place.tenant.key, card.uuid) for place in self._broker.places for card in place.cards)
         self._over = over
         self.exceeded = len(over)
+
+    def _note_given(self) -> None:
+        """By the libraries' word, whether NVML answers or not: it may be silent for just so long as we learn."""
+        for place in self._broker.places:
+            for index, card in enumerate(place.cards):
+                if card.mem_mib is not None:
+                    key = place.tenant.key, card.uuid
+                    self._lawful.look(key, card.mem_mib << 20, _given(place, index), settled=self._settled())
+        self._lawful.keep((place.tenant.key, card.uuid) for place in self._broker.places for card in place.cards)
 
     def _stop_taker(self, place: Place, card: int, limit: int, on_card: Mapping[int, int]) -> None:
         """End the process with the most memory that its library does not account for.

@@ -51,7 +51,7 @@ def command(source: Source, most_moves: int, output: str, **wanted: Any) -> None
 def _report(source: Source, limits: dict[str, Any], most: int) -> "Report":
     from hami.cli.look.relief import report
     from hami.ledger.filed import rebuilt
-    from hami.plan.typical import Typical
+    from hami.plan.advice.typical import Typical
     from hami.vendors.trial import trial_ask, trial_pod
 
     if source.snapshot is not None:

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hami.ledger.survey import Survey
-from hami.plan.explain import CardUse, CardVerdict, Explanation
-from hami.plan.fixes import Fix
-from hami.plan.fragmentation import Fragmentation, Room
-from hami.plan.moves import Move
+from hami.plan.advice.explain import CardUse, CardVerdict, Explanation
+from hami.plan.advice.fixes import Fix
+from hami.plan.advice.fragmentation import Fragmentation, Room
+from hami.plan.advice.moves import Move
 from hami.plan.pack import Worth
 
 WIDTH = 140

@@ -9,13 +9,13 @@ from hami.ledger.filed import Filed
 from hami.ledger.survey import residents_on
 from hami.model.ask import Ask
 from hami.model.ids import NodeName, PodUid
-from hami.plan.explain import CardUse, use_of
-from hami.plan.fragmentation import Fragmentation, measure
-from hami.plan.moves import Move, NoRelief, Relief, Resident, relieve
-from hami.plan.seats import capacity
+from hami.plan.advice.explain import CardUse, use_of
+from hami.plan.advice.fragmentation import Fragmentation, measure
+from hami.plan.advice.moves import Move, NoRelief, Relief, Resident, relieve
+from hami.plan.advice.seats import capacity
+from hami.plan.advice.typical import Typical, learn
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
-from hami.plan.typical import Typical, learn
 from hami.wire.snapshot import Snapshot
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import Bools, Columns, Floats, Longs
+from hami.plan.fleet.columns import Bools, Columns, Floats, Longs
 from hami.plan.pack.aside import IN_NEED, lateness, set_aside
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.lend import Lending

@@ -6,7 +6,7 @@ What a card loses depends on its place in the scale's tables alone, so it is wor
 import numpy as np
 
 from hami.model.ask import CardAsk
-from hami.plan.columns import Bools, Floats, Longs
+from hami.plan.fleet.columns import Bools, Floats, Longs
 from hami.plan.pack.aside import LAST
 from hami.plan.pack.worth import LEVELS, Scale
 

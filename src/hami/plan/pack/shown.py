@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from hami.plan.columns import Longs
+from hami.plan.fleet.columns import Longs
 from hami.plan.pack.demand import Shape
 from hami.plan.pack.worth import LEVELS, RESIDUES, Scale
 from hami.plan.words import spoken

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk
 from hami.model.ids import Family
-from hami.plan.columns import FEW_ROWS, Bools, Columns, Longs
+from hami.plan.exact.rules import kind_accepted
+from hami.plan.fleet.columns import FEW_ROWS, Bools, Columns, Longs
 from hami.plan.pack.demand import Demand, Shape, Weighed
 from hami.plan.pack.prices import FULL, pricing
-from hami.plan.rules import kind_accepted
 from hami.plan.steps import Steps
 
 Singles = NDArray[np.float32]

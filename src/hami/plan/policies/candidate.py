@@ -17,7 +17,7 @@ class Candidate(Struct, frozen=True):
     use: Use
     """What is taken of it already, by others and by earlier containers of the pod."""
     score: float
-    """How full the card would be with this ask (`plan.score.card`)."""
+    """How full the card would be with this ask (`exact.score.card`)."""
     loss: int = 0
     """Of a card in MIG mode: MiB by which the largest instance it could still take becomes smaller."""
 

@@ -9,7 +9,7 @@ import logging
 
 from hami.ledger.survey import Survey, survey
 from hami.model.ids import PodUid
-from hami.plan.fixes import Change
+from hami.plan.advice.fixes import Change
 from hami.scheduler.engine import Engine
 from hami.scheduler.unhurried import unhurried
 

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from hami.ledger.survey import Refused, Survey
 from hami.model.refusal import Reason
-from hami.plan.fixes import Change, Fix
-from hami.plan.fragmentation import Fragmentation
+from hami.plan.advice.fixes import Change, Fix
+from hami.plan.advice.fragmentation import Fragmentation
 
 VERSION = 1
 """Of both answers. Fields are only added within one."""

@@ -25,11 +25,11 @@ from hami.ledger.survey import Survey, survey, with_asks
 from hami.model.ask import Ask, PodRef
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.ids import PodUid
-from hami.plan.fixes import Change
-from hami.plan.fragmentation import measure
-from hami.plan.moves import stand_in
+from hami.plan.advice.fixes import Change
+from hami.plan.advice.fragmentation import measure
+from hami.plan.advice.moves import stand_in
+from hami.plan.advice.typical import learning
 from hami.plan.steps import Steps
-from hami.plan.typical import learning
 from hami.scheduler.api.access import Access, Denied, User, certified
 from hami.scheduler.api.answers import OTHERWISE, Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine

@@ -1,7 +1,7 @@
 """How well what is left fits what is asked: how many of each typical ask still fit, what is free and of no use to them.
 
 Cards and nodes that are alike are looked at once and counted, so a large cluster costs little more than its
-variety. What has no closed form (`plan.seats`) is planned, up to a bound on plans for all asks together; an answer
+variety. What has no closed form (`advice.seats`) is planned, up to a bound on plans for all asks together; an answer
 that reached it says on how many nodes it looked. Pure; changes nothing.
 """
 
@@ -14,14 +14,14 @@ from hami.model.ask import Ask, CardAsk
 from hami.model.card import Card
 from hami.model.ids import Family
 from hami.model.refusal import Reason
-from hami.plan.census import Alike, Census, census
-from hami.plan.fit import wants
+from hami.plan.advice.census import Alike, Census, census
+from hami.plan.advice.seats import by_trial, closed, grouped, seats_left
+from hami.plan.advice.typical import A_STEP, Typical
+from hami.plan.exact.fit import wants
+from hami.plan.exact.rules import STANDING, refuse
 from hami.plan.policies import chain
-from hami.plan.rules import STANDING, refuse
-from hami.plan.seats import by_trial, closed, grouped, seats_left
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
-from hami.plan.typical import A_STEP, Typical
 
 TRIALS = 20_000
 """Plans for one measure, of all asks together. About a second of one processor."""

@@ -14,9 +14,9 @@ from msgspec import Struct
 from hami.model.ask import Ask, PodRef
 from hami.model.ids import CardId
 from hami.model.plan import Charge, Plan
-from hami.plan.fit import fit, wants
+from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.rules import room, standing
 from hami.plan.policies import chain
-from hami.plan.rules import room, standing
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
 

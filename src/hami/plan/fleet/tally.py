@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hami.model.refusal import Reason
-from hami.plan.columns import MAX_CARDS, Bytes, Longs
+from hami.plan.fleet.columns import MAX_CARDS, Bytes, Longs
 
 REASONS = (
     Reason.NOT_HEALTHY,

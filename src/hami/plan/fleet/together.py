@@ -2,7 +2,7 @@
 
 Each want alone is a `Scan`. Wants of one family that run at the same time share cards, and a few
 conditions settle most nodes without looking at one exactly: each is either enough for
-the greedy choice of `plan.fit` to run through, or necessary. The rest is for an exact look.
+the greedy choice of `exact.fit` to run through, or necessary. The rest is for an exact look.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.columns import TOP, Bools, Bytes, Ints, Longs
-from hami.plan.cut import Cut
-from hami.plan.fit import Want
-from hami.plan.rules import WHOLE
-from hami.plan.scan import Scan
+from hami.plan.exact.fit import Want
+from hami.plan.exact.rules import WHOLE
+from hami.plan.fleet.columns import TOP, Bools, Bytes, Ints, Longs
+from hami.plan.fleet.cut import Cut
+from hami.plan.fleet.scan import Scan
 
 Pair = tuple[Want, Scan]
 
@@ -69,7 +69,7 @@ def _simple(want: Want) -> bool:
 
 
 class Meeting:
-    """A group's wants on every node's cards. "Greedy" is the first choice `plan.fit` makes for each."""
+    """A group's wants on every node's cards. "Greedy" is the first choice `exact.fit` makes for each."""
 
     def __init__(self, cut: Cut, group: Sequence[Pair], idle_only: bool) -> None:
         self._cut = cut
@@ -89,8 +89,8 @@ class Meeting:
 
     def filled(self, at: Longs) -> Bools:
         """For nodes `at` and wants of one card each that ask for MiB: all find a card if the largest takes first, and
-        each the fullest card that takes it. Then `plan.fit` finds them too (`Search.fill`). A pod of a dozen containers
-        is settled so on nearly every node that has room for it."""
+        each the fullest card that takes it. Then `exact.fit` finds them too (`Search.fill`). A pod of a dozen
+        containers is settled so on nearly every node that has room for it."""
         room = Room(self._cut, at, self._idle_only)
         found = np.ones(len(at), np.bool_)
         for want, scan in sorted(self._group, key=lambda pair: -(pair[0].ask.mem_mib or 0)):

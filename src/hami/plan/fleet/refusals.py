@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk
 from hami.model.refusal import Refusal
-from hami.plan import refuse
-from hami.plan.columns import Ints, Longs
-from hami.plan.memo import Memo
-from hami.plan.refuse import Form
-from hami.plan.tally import counts
+from hami.plan.exact import refuse
+from hami.plan.exact.refuse import Form
+from hami.plan.fleet.columns import Ints, Longs
+from hami.plan.fleet.memo import Memo
+from hami.plan.fleet.tally import counts
 
 T = TypeVar("T")
 

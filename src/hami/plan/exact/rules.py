@@ -7,7 +7,7 @@ left on it (it changes with every pod). The columns follow both, rule for rule.
 from hami.model.ask import CardAsk, CardRules
 from hami.model.card import MIG, Card
 from hami.model.refusal import CardRefusal, Reason
-from hami.plan import mig
+from hami.plan.exact import mig
 from hami.plan.snapshot import CardState, Use
 
 WHOLE = 100

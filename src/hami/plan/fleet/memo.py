@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hami.plan.columns import Ints, Longs
+from hami.plan.fleet.columns import Ints, Longs
 
 _BITS = 13
 _SHIFT = np.uint64(64 - _BITS)

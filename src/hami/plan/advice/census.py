@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from hami.plan.advice.typical import A_STEP
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
-from hami.plan.typical import A_STEP
 
 
 class Alike(Struct, frozen=True):

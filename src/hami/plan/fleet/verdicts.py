@@ -7,9 +7,9 @@ something was placed or ended. So a decision looks anew at few nodes. None of it
 import numpy as np
 
 from hami.model.ask import Ask
-from hami.plan.columns import Columns, Ints, Longs
-from hami.plan.refusals import FEASIBLE, NOTHING, UNKNOWN, Words
-from hami.plan.sieve import Sieves
+from hami.plan.fleet.columns import Columns, Ints, Longs
+from hami.plan.fleet.refusals import FEASIBLE, NOTHING, UNKNOWN, Words
+from hami.plan.fleet.sieve import Sieves
 
 
 class Verdicts:

@@ -1,14 +1,14 @@
 """What an ask makes of cards for what they are: family, model, health, ids. It holds until an inventory changes.
 
-What is used on the cards is the affair of `plan.scan`.
+What is used on the cards is the affair of `fleet.scan`.
 """
 
 import numpy as np
 
 from hami.model.ask import CardAsk, CardRules
 from hami.model.ids import CardId, Family
-from hami.plan.columns import ABSENT, WRONG_ID, WRONG_TYPE, Bytes, Columns, Ints
-from hami.plan.rules import kind_accepted
+from hami.plan.exact.rules import kind_accepted
+from hami.plan.fleet.columns import ABSENT, WRONG_ID, WRONG_TYPE, Bytes, Columns, Ints
 
 
 class Need:

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from hami.model.ask import Ask, CardAsk, CardRules, PodRef
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge, Plan
-from hami.plan.fit import fit, wants
-from hami.plan.preempt import Holder
-from hami.plan.rules import WHOLE, kind_accepted
+from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.preempt import Holder
+from hami.plan.exact.rules import WHOLE, kind_accepted
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 

@@ -9,16 +9,16 @@ import numpy as np
 
 from hami.model.ask import Ask, CardAsk
 from hami.model.refusal import Refusal
-from hami.plan import refuse
-from hami.plan.columns import MAX_CARDS, Bools, Columns, Longs
-from hami.plan.cut import Cut
-from hami.plan.fit import fit, wants
+from hami.plan.exact import refuse
+from hami.plan.exact.fit import fit, wants
+from hami.plan.fleet.columns import MAX_CARDS, Bools, Columns, Longs
+from hami.plan.fleet.cut import Cut
+from hami.plan.fleet.refusals import NOTHING
+from hami.plan.fleet.scan import Scan
+from hami.plan.fleet.together import coupled, settle
+from hami.plan.fleet.verdicts import Recall, Verdicts
 from hami.plan.policies import chain
-from hami.plan.refusals import NOTHING
-from hami.plan.scan import Scan
 from hami.plan.snapshot import NodeState
-from hami.plan.together import coupled, settle
-from hami.plan.verdicts import Recall, Verdicts
 
 
 class Screened(Protocol):

@@ -15,9 +15,9 @@ from msgspec import Struct
 from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, ContainerSlices, Plan
-from hami.plan import score
-from hami.plan.fit import fit, wants
-from hami.plan.rules import WHOLE, standing
+from hami.plan.exact import score
+from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.rules import WHOLE, standing
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 

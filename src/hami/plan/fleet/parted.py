@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hami.plan.columns import Longs
+from hami.plan.fleet.columns import Longs
 
 
 class Records(Sequence[str]):

@@ -16,11 +16,11 @@ from hami.model.card import MIG
 from hami.model.errors import Bug
 from hami.model.plan import ContainerSlices, Plan, Slice
 from hami.model.refusal import CardRefusal, Reason, Refusal
-from hami.plan import mig, quota, refuse, score
-from hami.plan.charge import charges
+from hami.plan.exact import mig, quota, refuse, score
+from hami.plan.exact.charge import charges
+from hami.plan.exact.rules import kind_accepted, room, standing
+from hami.plan.exact.rules import refuse as refuse_card
 from hami.plan.policies import Candidate, Chain, chain
-from hami.plan.rules import kind_accepted, room, standing
-from hami.plan.rules import refuse as refuse_card
 from hami.plan.snapshot import CardState, NodeState, Use
 
 CHOICES = 256

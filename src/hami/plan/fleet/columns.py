@@ -1,6 +1,6 @@
 """Every card of every node as numbers in columns, `[card][node]`: derived, never the truth.
 
-`write` and its kin are the only way in, called by whatever changes a `NodeState`; `plan.scan` reads. One row belongs
+`write` and its kin are the only way in, called by whatever changes a `NodeState`; `fleet.scan` reads. One row belongs
 to one node; card 0 of all nodes lies contiguous in memory, which is what makes a scan fast.
 """
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hami.model.card import MIG
 from hami.model.ids import CardId
-from hami.plan import score
-from hami.plan.rules import WHOLE
+from hami.plan.exact import score
+from hami.plan.exact.rules import WHOLE
 from hami.plan.snapshot import CardState, NodeState
 
 Bools = NDArray[np.bool_]
@@ -33,7 +33,7 @@ NO_SLOT, USED, USED_ALL, NO_UNITS = 8, 16, 32, 64
 percent of those it has."""
 
 MAX_CARDS = 127
-"""Cards of a node that a scan can count (`plan.tally`); a node with more is looked at card by card."""
+"""Cards of a node that a scan can count (`fleet.tally`); a node with more is looked at card by card."""
 
 FEW_ROWS = 512
 """Up to so many are picked rather than all be looked at."""

@@ -2,14 +2,15 @@
 
 Of all that is asked memory differs most, and the rest hardly: a cluster sees hundreds of sizes, and a dozen of
 everything else together. So the rest is looked at once, then only on nodes that have changed, and a decision
-compares one number a card. The rules are those of `plan.rules`, in their order.
+compares one number a card. The rules are those of `exact.rules`, in their order.
 """
 
 import numpy as np
 
 from hami.model.ask import CardAsk
 from hami.model.refusal import Reason
-from hami.plan.columns import (
+from hami.plan.exact.rules import WHOLE
+from hami.plan.fleet.columns import (
     ABSENT,
     CORDONED,
     NO_SLOT,
@@ -25,10 +26,9 @@ from hami.plan.columns import (
     Ints,
     Longs,
 )
-from hami.plan.cut import Cut
-from hami.plan.need import Need, Needs
-from hami.plan.rules import WHOLE
-from hami.plan.tally import AFTER_MEMORY, FIRST, LEFT
+from hami.plan.fleet.cut import Cut
+from hami.plan.fleet.need import Need, Needs
+from hami.plan.fleet.tally import AFTER_MEMORY, FIRST, LEFT
 
 NEVER = np.iinfo(np.int32).min
 """Below every cell (`TOP`) and every ask."""
@@ -52,7 +52,7 @@ _ROOM = (
 
 
 def _first() -> bytes:
-    """For each such byte, the number of what refuses first (`plan.tally`)."""
+    """For each such byte, the number of what refuses first (`fleet.tally`)."""
     table = bytearray(256)
     for found in range(256):
         standing = found & 7
@@ -81,7 +81,7 @@ class Sieve:
         """What of `Columns.room` matters to these asks."""
         self._seen = -1
         self.first: Bytes = np.zeros(columns.standing.shape, np.uint8)
-        """[card][row]: what refuses first (`plan.tally`)."""
+        """[card][row]: what refuses first (`fleet.tally`)."""
         self.free: Ints = np.full(columns.standing.shape, NEVER, np.int32)
         """[card][row]: MiB free where nothing but memory can refuse. Where a share of each card's memory is asked: 0
         where the card accepts. `NEVER` elsewhere."""

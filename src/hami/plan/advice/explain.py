@@ -12,13 +12,13 @@ from hami.model.ask import Ask
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Reason
-from hami.plan import score
-from hami.plan.fit import fit, wants
-from hami.plan.fixes import Fix, fixes
+from hami.plan.advice.fixes import Fix, fixes
+from hami.plan.exact import score
+from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.preempt import Holder
+from hami.plan.exact.rules import refuse
 from hami.plan.pack import Worth
 from hami.plan.policies import chain
-from hami.plan.preempt import Holder
-from hami.plan.rules import refuse
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
 
@@ -29,7 +29,7 @@ class CardVerdict(Struct, frozen=True, omit_defaults=True):
     card: CardId
     container: str
     score: float | None = None
-    """How full the card would be (`plan.score.card`); None where it is refused."""
+    """How full the card would be (`exact.score.card`); None where it is refused."""
     formula: str | None = None
     """The score as a sum one can check by hand."""
     reason: Reason | None = None
@@ -57,7 +57,7 @@ class Explanation(Struct, frozen=True, omit_defaults=True):
 
     node: NodeName
     score: float
-    """How full the node is (`plan.score.node`)."""
+    """How full the node is (`exact.score.node`)."""
     cards: tuple[CardVerdict, ...]
     formula: str = ""
     """The score as a sum one can check by hand."""

@@ -1,4 +1,4 @@
-"""An ask against every row of the columns at once: what `plan.rules` answers for one card, rule for rule and in
+"""An ask against every row of the columns at once: what `exact.rules` answers for one card, rule for rule and in
 the same order, so what a scan counts is what an exact look would count.
 """
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hami.model.ask import CardAsk
-from hami.plan.columns import TOP, Bools, Bytes, Ints, Longs
-from hami.plan.cut import Cut
-from hami.plan.sieve import NEVER, Sieves
-from hami.plan.tally import LACKS_MEMORY, LEFT, tallies
+from hami.plan.fleet.columns import TOP, Bools, Bytes, Ints, Longs
+from hami.plan.fleet.cut import Cut
+from hami.plan.fleet.sieve import NEVER, Sieves
+from hami.plan.fleet.tally import LACKS_MEMORY, LEFT, tallies
 
 
 class Scan:

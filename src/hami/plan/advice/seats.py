@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.plan import Plan
-from hami.plan.fit import fit, wants
+from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.rules import refuse
 from hami.plan.policies import chain
-from hami.plan.rules import refuse
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hami.plan.columns import Columns, Ints, Longs
+from hami.plan.fleet.columns import Columns, Ints, Longs
 
 
 class Cut:
