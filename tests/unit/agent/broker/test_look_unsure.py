@@ -7,7 +7,7 @@ import pytest
 
 from hami.agent.broker import load, usage
 from hami.agent.broker.evader import described
-from hami.agent.broker.look import PATIENCE, Look
+from hami.agent.broker.look import GRACE_S, PATIENCE, Look
 from hami.agent.broker.process import began
 from hami.model.errors import Unavailable
 from hami.vendors.nvidia.nvml import ProcessLoad
@@ -195,3 +195,36 @@ def test_the_wall_clock_decides_nothing_but_which_samples_are_of_now():
     """It may be put at any time. What HAMi's monitor is told carries a date, and NVML's samples do."""
     folder = Path(load.__file__).parent
     assert {file.name for file in folder.glob("*.py") if "time.time" in file.read_text()} == {"load.py", "mirror.py"}
+
+
+@pytest.mark.parametrize("silent", ["the driver", "the card"])
+async def test_a_limit_lowered_before_our_start_is_learnt_of_while_nvml_says_nothing(stage, tmp_path, silent):
+    """For our first half minute; then its memory is shown again. Who was given it by his library is not ended."""
+    stage.grant("a", mem=500)
+    told = Told()
+    made = Look(stage.broker, Card(), Inline(), tell=told, exceeded="stop", proc=tmp_path, clock=lambda: stage.now)
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    client = await stage.joined("a")
+    await told_to_hold(stage, client, 900)
+
+    def lost(_):
+        raise Unavailable("the card is lost")
+
+    made._nvml.processes = lost
+    if silent == "the driver":
+        made._worker = Hung()
+    while stage.now - stage.broker.began < GRACE_S + 3:
+        await made.once()
+        stage.now += 11  # as long as a driver that hangs is waited for
+    made._worker = Inline()
+    made._nvml.processes = lambda _: [type("Shown", (), {"pid": os.getpid(), "mem_bytes": 900 * MIB})]
+    for _ in range(2 * PATIENCE):
+        stage.now += 1
+        await made.once()
+    assert (set(told.reasons), stopped) == ({("pod-a", "SliceExceeded")}, [])
+    await told_to_hold(stage, client, 1200)  # and more than that was never right
+    made._nvml.processes = lambda _: [type("Shown", (), {"pid": os.getpid(), "mem_bytes": 1200 * MIB})]
+    stage.now += 1
+    await made.once()
+    assert stopped == [os.getpid()]
