@@ -10,6 +10,7 @@
 
 #include "hooks.h"
 #include "intercept/intercept.h"
+#include "pay/budget.h"
 #include "price/bulk.h"
 #include "price/gate.h"
 #include "prim/prim.h"
@@ -18,9 +19,34 @@
 
 #define DOOR __attribute__((visibility("default")))
 
+enum { PERCENTS = 101 };
+
 /*
- * Percent of each card from now on; 100: no limit of time. What is measured twice a second, or in a part of the time, is so in the time under a limit:
- * the rest did not pass.
+ * How far behind now the time is up to which a card's launches are paid for, by the limit that it was left with. Without this each slice under a limit
+ * would begin with 20 ms to catch up, which the time without one left unused: 83.6 percent of 200 ms at 80.
+ */
+static int64_t behind_ns[HAMI_MAX_CARDS][PERCENTS];
+
+static int64_t *behind_of(const hami_card *card, int percent)
+{
+    return &behind_ns[card - hami_state.cards][percent < 1 ? 1 : percent < PERCENTS ? percent : PERCENTS - 1];
+}
+
+/* From one limit to another, each of which goes on where it was left; one that has not been begins with nothing to catch up. */
+static void go_on(hami_card *card, int from, int to, int64_t now)
+{
+    _Atomic int64_t *paid = &hami_state.ledger->cards[card->ledger_index].paid_until_ns;
+    if (from < 100)
+        *behind_of(card, from) = now - hami_budget_paid(paid, &card->purse);
+    if (to < 100) {
+        atomic_store(&card->purse.known_ns, now - *behind_of(card, to));
+        atomic_store(paid, now - *behind_of(card, to));
+    }
+}
+
+/*
+ * Percent of each card from now on; 100: no limit of time. What is measured twice a second, or in a part of the time, is so in the time under a limit,
+ * and what may be caught up was left unused under that very limit: the rest did not pass.
  */
 DOOR void hami_inside_percent(int percent)
 {
@@ -33,6 +59,7 @@ DOOR void hami_inside_percent(int percent)
     left_ns = percent < 100 ? 0 : left_ns == 0 ? now : left_ns;
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
+        go_on(card, atomic_load(&card->percent), percent, now);
         atomic_store(&card->percent, percent);
         hami_card_pages(card, card->pacer.page, card->pacer.member, card->pacer.tenant, percent);
     }

@@ -64,6 +64,15 @@ def test_a_program_changes_its_own_limit_between_two_steps_and_goes_past_the_lib
     assert held[1] == pytest.approx(KERNEL_S * 1e9, rel=0.1)
 
 
+def test_a_limit_goes_on_where_it_was_left_with_nothing_to_catch_up_from_the_time_without_one(
+    container: Container, library: Path
+) -> None:
+    """What 20 ms without it had left unused was had at once: 33 % of slices of 30 ms."""
+    (numbers,), _ = told(container, library, "matmul", f"paced matmul NOW 0 0.03 {'0 20 ' * 12}")
+    held = sorted(rate * KERNEL_S for rate in numbers[2::4])
+    assert 0.12 < sum(held[2:10]) / 8 < 0.24
+
+
 def test_kernels_of_one_shape_and_two_lengths_are_held_from_moment_to_moment(
     container: Container, library: Path
 ) -> None:
