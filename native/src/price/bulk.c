@@ -147,7 +147,7 @@ static bool close_gate(const hami_bench *b, CUstream stream)
 void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t price_ns, uint32_t number, int64_t prepaid_ns)
 {
     hami_bench *b = NULL;
-    const bool locked = hami_bench_try();
+    const bool outranked = hami_watch_outranks(), locked = outranked && hami_bench_try();
     if (locked && !hami_bulk_under_way())
         b = hami_bench_now(card);
     if (b != NULL && b->word != NULL) {
@@ -168,6 +168,8 @@ void hami_bulk_begin(hami_card *card, hami_cost *cost, CUstream stream, int64_t 
     } else {
         hami_budget_correct(&card->purse, -prepaid_ns);
     }
+    if (!outranked)
+        atomic_store(&again_ns[kind_of(price_ns)], hami_now_ns() + SELDOM_NS);
     if (locked)
         hami_bench_leave();
 }

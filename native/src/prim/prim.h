@@ -44,6 +44,15 @@ void hami_stayed(int before);
 void hami_undisturbed_begin(sigset_t *before);
 void hami_undisturbed_end(const sigset_t *before);
 
+/* Who this thread is to the kernel. */
+pid_t hami_thread(void);
+
+/* This thread's real-time priority, 1 to 99; 0: it has none. 0.1 us. */
+int hami_realtime(void);
+
+/* Has a thread of this process run at that real-time priority. False: it may not, or there is no such one. */
+bool hami_run_realtime(pid_t thread, int priority);
+
 /* Sleeps while `*word == expected`, until woken or until `timeout_ns` has passed (negative: no limit). */
 void hami_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void hami_futex_wake(_Atomic uint32_t *word);

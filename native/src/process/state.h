@@ -147,4 +147,10 @@ void hami_watch_start(void);
 /* A gate was closed: see that it does not stay so. */
 void hami_watch_gate(void);
 
+/*
+ * True: who opens gates goes before this thread, wherever both have to run, by a real-time priority of its own where this thread has one. False: a gate
+ * that this thread closes and then spins for may stay closed for ever.
+ */
+bool hami_watch_outranks(void);
+
 #endif

@@ -3,7 +3,7 @@
  *
  * Once a second the one sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed the
  * other looks every millisecond that none stays so; otherwise it sleeps. It asks nobody and takes no lock: a call may have one, the driver's or ours,
- * until the card is through, and the card wait for a gate.
+ * until the card is through, and the card wait for a gate. Where a thread that closes one runs in real time, it does so before that.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -20,9 +20,24 @@ enum { ROUND_NS = 1000 * 1000 * 1000, GATE_TICK_NS = 1000 * 1000, GATE_LINGER_NS
 static _Atomic uint32_t wanted;    /* 1: gates are in use */
 static _Atomic int64_t gate_at_ns; /* last time a gate was closed */
 static _Atomic int running_pid;
+static _Atomic pid_t opener;    /* thread that opens gates; 0: it does not run yet */
+static _Atomic int opener_rank; /* its real-time priority, as far as it was given one */
+
+bool hami_watch_outranks(void)
+{
+    const int rank = hami_realtime();
+    const pid_t thread = atomic_load(&opener);
+    if (rank == 0 || rank < atomic_load(&opener_rank))
+        return true;
+    if (thread == 0 || !hami_run_realtime(thread, rank + 1))
+        return false;
+    atomic_store(&opener_rank, rank + 1);
+    return true;
+}
 
 void hami_watch_gate(void)
 {
+    hami_watch_outranks();
     atomic_store_explicit(&gate_at_ns, hami_now_ns(), memory_order_relaxed);
     if (atomic_exchange(&wanted, 1) == 0)
         hami_futex_wake(&wanted);
@@ -76,6 +91,7 @@ static void *watch(void *unused)
 /* Sleeps once no gate has been used for a while. */
 static void *watch_gates(void *unused)
 {
+    atomic_store(&opener, hami_thread());
     for (;;) {
         hami_futex_wait(&wanted, 0, -1);
         while (hami_gate_watch() || hami_now_ns() - atomic_load(&gate_at_ns) < GATE_LINGER_NS)
@@ -95,6 +111,8 @@ void hami_watch_start(void)
     sigset_t all, kept;
     if (atomic_exchange(&running_pid, (int)getpid()) == (int)getpid())
         return;
+    atomic_store(&opener, 0);
+    atomic_store(&opener_rank, 0);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &kept); /* inherited by the thread: the program's handlers never run in it */
     pthread_attr_init(&attributes);
