@@ -21,6 +21,7 @@ from hami.scheduler.gate import Gate
 from hami.scheduler.meters import Meters
 from hami.scheduler.routes import Route
 from hami.scheduler.tls import names_of
+from hami.scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Edge:
         self._answered = answered
         """Called a moment after an answer, or several, have gone out."""
         self._leaving = False
+        self._turns = Turns()
         self._calls = calls
         """Pages that judge method, caller and body themselves (`scheduler.api`)."""
         self._routes = routes
@@ -87,7 +89,8 @@ class Edge:
     async def answer(self, route: Route, body: bytes) -> web.Response:
         """The handler's answer, whatever becomes of it."""
         try:
-            answer = route.handler(body)
+            async with self._turns:
+                answer = route.handler(body)
             if inspect.isawaitable(answer):
                 answer = await answer
         except Malformed as fault:
