@@ -5,8 +5,8 @@
  * memory.c, pool.c, vmm.c and array.c ways to take memory, ipc.c that of another process; queue.c streams, events and their time,
  * launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us ends 5 us after it could
  * start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for
- * the nanoseconds that its first parameter points to, every other for 2 us. FAKE_CUDA_BUSY: says at its end for how long the first
- * card was busy with it. Knows nothing of the library that is tested on it.
+ * the nanoseconds that its first parameter points to, every other for 2 us; power.c may make both longer. FAKE_CUDA_BUSY: says at its
+ * end for how long the first card was busy with it. Knows nothing of the library that is tested on it.
  */
 #ifndef HAMI_FAKE_H
 #define HAMI_FAKE_H
@@ -98,6 +98,9 @@ bool fake_fails(const char *name);
 bool fake_take(int card, int64_t bytes);
 
 int64_t fake_now(void);
+
+/* FAKE_CUDA_POWER: how long a kernel of that length, ready then, takes on a card whose power holds it back. Once a kernel, under the lock. */
+int64_t fake_at_its_clock(int64_t ready_ns, int64_t duration_ns);
 
 /* Memory nodes of graphs: takes what a run needs beyond what the card's graph pool has. Under the lock. */
 bool fake_graph_memory(int card, int64_t bytes);

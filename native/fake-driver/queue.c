@@ -96,6 +96,8 @@ static bool step(stream *s, int64_t now)
     int64_t ready = s->ready_ns > o->submitted_ns ? s->ready_ns : o->submitted_ns;
     if (o->kind == OP_KERNEL) {
         ready += o->work == MOVES && s->last == MOVES ? close_ns() : 0;
+        o->duration_ns = o->held ? o->duration_ns : fake_at_its_clock(ready, o->duration_ns);
+        o->held = true;
         const int64_t start = fake_place(0, ready, o->duration_ns, o->parts, now);
         if (start < 0)
             return false;

@@ -26,7 +26,7 @@ typedef struct {
     uint32_t time; /* of the event's */
     const uint32_t *word;
     uint32_t value;
-    bool held; /* a gate that was found closed */
+    bool held; /* a gate that was found closed; a kernel whose time is known */
     fake_work work;
 } op;
 

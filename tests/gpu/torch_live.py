@@ -5,6 +5,7 @@ its host holds it back. So what is compared is measured in turn, in the same pro
 moment to moment (`inside.c`).
 """
 
+import math
 import os
 import random
 import statistics
@@ -62,10 +63,11 @@ class Live:
 
 @dataclass
 class Slice:
-    """Iterations a second, and the GPU time that was paid for one."""
+    """Iterations a second, the GPU time that was paid for one, and what its launches take in a queue just after it."""
 
     rate: float
     paid_ns: float
+    queued_s: float = math.nan
 
 
 @dataclass
@@ -118,6 +120,12 @@ def paced(
         program.ask("paced", work, at, warm, seconds, *own)
     told = [program.answers() for program, _ in programs]
     return [[Slice(*pair) for pair in zip(each[::2], each[1::2], strict=True)] for each in told]
+
+
+def held(program: Live, work: str, times: tuple[float, float], states: Sequence[int]) -> list[Slice]:
+    """Of a program by itself: slices one after the other, each warm for so long and measured for so long, seconds."""
+    told = program.told("held", work, *times, *states)
+    return [Slice(*told[at : at + 3]) for at in range(0, len(told), 3)]
 
 
 def between(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:

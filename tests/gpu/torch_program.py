@@ -5,6 +5,8 @@ torch_program.py WORK,...    layer, train, decode, matmul, small (torch_work.py)
 queued WORK                             seconds of one iteration's launches queued back to back
 paced WORK BEGIN WARM SECONDS STATE...  slices from CLOCK_MONOTONIC BEGIN on, each for WARM under its state, then for
                                         SECONDS measured: iterations a second, and GPU time paid for one, ns, of each
+held WORK WARM SECONDS STATE...         slices one after the other: iterations a second, GPU time paid for one, ns, and
+                                        what the launches of one take in a queue just after it, seconds, of each
 alternate WORK SECONDS STEPS STATE...   rounds for so long: under each state, in any order, one iteration and then
                                         STEPS measured ones: the seconds that these took
 log LEVEL                               what the library says on stderr from now on
@@ -17,6 +19,7 @@ prices not measured (inside.c).
 
 import ctypes
 import itertools
+import math
 import os
 import random
 import statistics
@@ -29,6 +32,8 @@ from torch_live import PAST, RESTING, RESTING_LIMIT
 from torch_work import queued, rate_of, warmed
 
 Go = Callable[[], object]
+LOOKED_AT = (4, 2, 1)
+"""Iterations that are queued at once, of which the first count that the host is ahead of the card with is taken."""
 
 
 class Inside:
@@ -72,6 +77,29 @@ def paced(inside: Inside, go: Go, times: Sequence[float], states: Sequence[int])
         told += [rate, (inside.paid_ns() - before) / (rate * (time.monotonic() - begun))]
     rate_of(go, warm)  # nobody is measured alone at the end
     return told
+
+
+def held(inside: Inside, go: Go, warm: float, seconds: float, states: Sequence[int]) -> list[float]:
+    """The card is as fast in that queue as in the slice: what its power allows changes more slowly."""
+    host_s = 1.5 / rate_of(go, LOOKED_AT[0] * warm)
+    told = []
+    for state in states:
+        inside.enter(state)
+        rate_of(go, warm)
+        before, begun = inside.paid_ns(), time.monotonic()
+        rate = rate_of(go, seconds)
+        told += [rate, (inside.paid_ns() - before) / (rate * (time.monotonic() - begun))]
+        inside.enter(0)
+        told.append(looked_at(go, host_s))
+    return told
+
+
+def looked_at(go: Go, host_s: float) -> float:
+    """Not a number where its host was away."""
+    try:
+        return queued(go, LOOKED_AT, host_s)
+    except RuntimeError:
+        return math.nan
 
 
 def alternate(inside: Inside, go: Go, seconds: float, steps: int, states: Sequence[int]) -> list[float]:
@@ -119,6 +147,8 @@ def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
         case ["paced", work, begin, warm, seconds, *states]:
             times = [float(each) for each in (begin, warm, seconds)]
             return paced(inside, ready[work], times, [int(each) for each in states])
+        case ["held", work, warm, seconds, *states]:
+            return held(inside, ready[work], float(warm), float(seconds), [int(each) for each in states])
         case ["alternate", work, seconds, steps, *states]:
             return alternate(inside, ready[work], float(seconds), int(steps), [int(each) for each in states])
         case ["steady", work, seconds, state]:

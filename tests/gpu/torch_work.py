@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -131,12 +131,19 @@ def small() -> Callable[[], object]:
     return go
 
 
-def queued(go: Callable[[], object]) -> float:
-    """Seconds of one iteration's launches queued back to back: behind a kernel that runs until the host is through."""
+CYCLES_A_S = 2e9
+"""Of a card's clock, at most."""
+
+
+def queued(go: Callable[[], object], counts: Sequence[int] = (8, 4, 2, 1), each_s: float = 0.01) -> float:
+    """
+    Seconds of one iteration's launches queued back to back: behind a kernel that runs until the host is through, for
+    which it has `each_s` an iteration.
+    """
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    for count in (8, 4, 2, 1):
+    for count in counts:
         torch.cuda.synchronize()
-        torch.cuda._sleep(int(count * 20e6))  # cycles: some 10 ms an iteration
+        torch.cuda._sleep(int(count * each_s * CYCLES_A_S))
         start.record()
         for _ in range(count):
             go()

@@ -1,5 +1,6 @@
 """The door into the library that the scripts of tests/gpu measure through, and what it shows."""
 
+import statistics
 import subprocess
 import sys
 import time
@@ -28,9 +29,9 @@ def library(tools: Tools) -> Path:
     return made
 
 
-def told(container: Container, library: Path, work: str, *lines: str) -> tuple[list[list[float]], str]:
+def told(container: Container, library: Path, work: str, *lines: str, **card: str) -> tuple[list[list[float]], str]:
     """What the program answers to each line, NOW being when it was ready, and what the library said on stderr."""
-    names = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "GPU_CORE_UTILIZATION_POLICY": "force"}
+    names = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "GPU_CORE_UTILIZATION_POLICY": "force", **card}
     command = [sys.executable, str(GPU / "torch_program.py"), work]
     env = container.environment(**names) | {"LD_PRELOAD": str(library), "PYTHONPATH": str(GPU / "standin")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -94,3 +95,16 @@ def test_a_program_that_rests_is_hardly_measured_and_pays_all_the_same(container
     often, (seldom, paid_ns) = measured(99)[0], measured(-2)
     assert (often > 0, seldom) == (True, 0)
     assert paid_ns == pytest.approx(12 * 8_000, rel=0.2)
+
+
+def test_what_a_program_occupies_is_known_though_the_card_is_faster_when_it_rests(
+    container: Container, library: Path
+) -> None:
+    """A product takes 200 us on a card that has rested, and 300 on one that never does."""
+    line = f"held matmul 0.15 0.2 {'0 20 ' * 4}"
+    (numbers,), _ = told(container, library, "matmul", line, FAKE_CUDA_POWER="50")
+    free, rates, held = numbers[2::6][1:], numbers[3::6][1:], numbers[5::6][1:]
+    occupied = max(rate * took for rate, took in zip(rates, held, strict=True))
+    assert 0.12 < occupied < 0.22
+    assert max(held) < min(free)
+    assert max(rates) * statistics.mean(free) > 1.05 * occupied  # what a product takes without a limit says too much

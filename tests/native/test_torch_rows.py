@@ -45,23 +45,34 @@ class Rows:
         self.cost.judge(bench, "train", rounds)
         return [row.ok for row in bench.rows[:2]]
 
-    def single(self, free: list[float], held: list[float], limit: int = 20) -> bool | None:
-        """Rates in turn, one without a limit on each side of one with; 100 a second are a hundredth of the card."""
-        slices = [self._live.Slice(rate, 1e5) for rate in free]
+    def single(self, free: list[float], held: list[float], limit: int = 20, faster: float = 1.0) -> bool | None:
+        """
+        Rates in turn, one without a limit on each side of one with; 100 a second are a hundredth of the card without a
+        limit, and with one, where the card has rested, so many times as many are.
+        """
+        verdict: bool | None = self.single_all(free, held, limit, faster)[0].ok
+        return verdict
+
+    def single_all(self, free: list[float], held: list[float], limit: int, faster: float = 1.0) -> list[Any]:
+        slices = [self._live.Slice(rate, 1e5, 1e-4) for rate in free]
         beside = [
-            self.single_rows.Beside(self._live.Slice(rate, 1e5), (slices[at].rate, slices[at + 1].rate))
+            self.single_rows.Beside(self._live.Slice(rate, 1e5, 1e-4 / faster), (slices[at], slices[at + 1]))
             for at, rate in enumerate(held)
         ]
         bench = self._kept()
-        self.single_rows.judge(bench, "layer", {limit: beside}, 1e-4)
-        (row,) = bench.rows
-        verdict: bool | None = row.ok
-        return verdict
+        self.single_rows.judge(bench, "layer", {limit: beside})
+        return list(bench.rows)
 
-    def turns_of(self, rates: list[float]) -> dict[int, list[tuple[float, tuple[float, float]]]]:
+    def turns_of(self, rates: list[float]) -> dict[int, list[tuple[float, tuple[float, ...]]]]:
         """What `single` compares with what."""
         had = self.single_rows.neighbours([self._live.Slice(rate, 0) for rate in rates])
-        return {limit: [(each.held.rate, each.free) for each in some] for limit, some in had.items()}
+        return {
+            limit: [(each.held.rate, tuple(one.rate for one in each.free)) for each in some]
+            for limit, some in had.items()
+        }
+
+    def slice(self, queued_s: float) -> Any:
+        return self._live.Slice(100.0, 0, queued_s)
 
     def tenants(
         self,
@@ -139,12 +150,39 @@ def test_a_program_near_its_limit_is_held_to_it(rows: Rows) -> None:
     free = [2100.0] * 9
     assert rows.single(free, [2000, 1990, 2010, 2000, 1980, 2020, 2000, 2000]) is True
     assert rows.single(free, [2100, 2110, 2090, 2100, 2100, 2110, 2100, 2090]) is False
-    assert rows.single(free, [1880, 1890, 1900, 1870, 1900, 1880, 1880, 1890]) is False
+    assert rows.single(free, [1940, 1930, 1950, 1940, 1935, 1945, 1940, 1940]) is False
     assert rows.single(free, [2300, 1700, 2250, 1650, 2300, 1700, 2200, 1700]) is None
     assert rows.single(free, [2100, 1600, 2150, 1600, 2100, 1650, 2150, 1600]) is None
+
+
+def test_more_of_the_card_than_one_point_above_the_limit_is_too_much(rows: Rows) -> None:
+    free = [9400.0] * 9
+    assert rows.single(free, [8090, 8080, 8095, 8085, 8090, 8080, 8095, 8085], limit=80) is True
+    assert rows.single(free, [8360, 8350, 8365, 8355, 8360, 8350, 8365, 8355], limit=80) is False
+
+
+def test_a_card_that_is_faster_when_it_may_rest_is_judged_by_its_time_and_not_by_its_speed(rows: Rows) -> None:
+    free = [9400.0] * 9
+    held = [8580.0, 8590, 8570, 8580, 8575, 8585, 8580, 8590]
+    assert rows.single(free, held, limit=80) is False
+    assert rows.single(free, held, limit=80, faster=1.07) is True
+    assert rows.single(free, [7900, 7910, 7890, 7900, 7905, 7895, 7900, 7900], limit=80, faster=1.07) is False
+
+
+def test_a_program_that_nothing_holds_is_found_by_the_same_check(rows: Rows) -> None:
+    held = [8000.0, 7990, 8010, 8000, 8005, 7995, 8000, 8000]
+    found, control = rows.single_all([9400.0] * 9, held, 80)
+    assert (found.ok, control.ok) == (True, True)
+    assert control.name == "control: layer without a limit, judged as at 80"
+    assert len(rows.single_all([5000.0] * 9, [5000.0] * 8, 80)) == 1  # it never comes near the limit
+
+
+def test_a_look_whose_host_was_away_says_nothing_of_what_a_step_takes(rows: Rows) -> None:
+    slices = [rows.slice(1e-4), rows.slice(float("nan")), rows.slice(1.2e-4), rows.slice(1.1e-4)]
+    assert rows.single_rows.typical(slices) == pytest.approx(1.1e-4)
 
 
 def test_a_limit_far_above_what_a_program_needs_takes_nothing_from_it(rows: Rows) -> None:
     free = [2000.0] * 9
     assert rows.single(free, [1990, 2010, 2000, 1995, 2000, 2005, 1990, 2000], limit=80) is True
-    assert rows.single(free, [1880, 1870, 1900, 1880, 1885, 1890, 1880, 1870], limit=80) is False
+    assert rows.single(free, [1930, 1920, 1935, 1925, 1930, 1930, 1925, 1930], limit=80) is False
