@@ -17,9 +17,9 @@ from hami.model.refusal import Refusal
 from hami.plan.advice.explain import Explanation, explaining
 from hami.plan.advice.fixes import EFFORT, Change, Fix
 from hami.plan.advice.moves import Resident, elsewhere, stand_in
-from hami.plan.exact.fit import wants
 from hami.plan.exact.preempt import Holder
 from hami.plan.exact.rules import id_accepted, kind_accepted
+from hami.plan.exact.wants import wants
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 from hami.plan.words import spoken

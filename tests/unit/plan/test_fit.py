@@ -7,7 +7,9 @@ from hami.model.ask import ContainerKind, Weights
 from hami.model.plan import Plan
 from hami.model.refusal import CardRefusal, Reason, Refusal
 from hami.plan.exact import score
-from hami.plan.exact.fit import CHOICES, Search, Want, fit, wants
+from hami.plan.exact.fit import fit
+from hami.plan.exact.search import CHOICES, Search
+from hami.plan.exact.wants import Want, wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 
@@ -248,11 +250,11 @@ def test_no_pod_makes_a_decision_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     state = node(*sizes)
     asked = pod(app(want(1, cores=100)), app(want(1, cores=100, use_ids=("d0",))), cards=("numa",))
     for bound, fits in ((1, False), (2, True), (3, True)):
-        monkeypatch.setattr("hami.plan.exact.fit.CHOICES", bound)
+        monkeypatch.setattr("hami.plan.exact.search.CHOICES", bound)
         found = Search(asked, state).place()
         assert found == fits
     looked = []
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", 4)
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 4)
     place = Search.take
 
     def take(search: Search, number: int, choice: object) -> None:

@@ -51,7 +51,7 @@ def some_node(random: Random, name: str) -> NodeState:
 
 
 def test_of_many_containers_columns_say_of_every_node_what_an_exact_look_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", 24)  # the bound is met often
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 24)  # the bound is met often
     fits = 0
     for seed in range(400):
         random = Random(seed)
@@ -63,12 +63,12 @@ def test_who_finds_no_card_by_trying_finds_one_when_the_largest_takes_first(monk
     """Spread gives the small ones the emptiest card each, so that none is left whole for the large one."""
     cards = [used("d0", mem_mib=11), used("d1", mem_mib=9)]
     ask = pod(init(want(10)), *(app(want(1)) for _ in range(9)), app(want(11)))
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", 3)
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 3)
     plan = fit(ask, node(*cards))
     assert isinstance(plan, Plan)
     assert [[one.card for one in container] for container in plan.containers] == [["d0"], *[["d1"]] * 9, ["d0"]]
     assert isinstance(fit(replace(ask, card_policy=("mutex",)), node(*cards)), Refusal)
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", 2**20)
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 2**20)
     few = pod(*(app(want(6)) for _ in range(2)), app(want(7)), cards=("binpack",))
     refusal = fit(few, node(*cards))
     assert isinstance(refusal, Refusal), "what was tried in full needs no other way"
@@ -77,7 +77,7 @@ def test_who_finds_no_card_by_trying_finds_one_when_the_largest_takes_first(monk
 @pytest.mark.parametrize("bound", [1, 3, 24])
 def test_a_plan_that_was_found_at_the_bound_obeys_every_rule(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where init containers run beside the sidecars before them."""
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", bound)
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", bound)
     found = 0
     for seed in range(1000):
         random = Random(seed)
@@ -92,7 +92,7 @@ def test_a_plan_that_was_found_at_the_bound_obeys_every_rule(bound: int, monkeyp
 
 
 def test_an_init_container_does_not_take_what_a_sidecar_before_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hami.plan.exact.fit.CHOICES", 1)
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 1)
     one = pod(sidecar(want(6)), init(want(6)), app(want(1)))
     assert isinstance(fit(one, node(used("d0", mem_mib=10))), Refusal)
     plan = fit(one, node(used("d0", mem_mib=10), used("d1", mem_mib=10)))

@@ -14,9 +14,10 @@ from hami.model.plan import Plan
 from hami.model.refusal import Reason
 from hami.plan.advice.fixes import Fix, fixes
 from hami.plan.exact import score
-from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.fit import fit
 from hami.plan.exact.preempt import Holder
 from hami.plan.exact.rules import refuse
+from hami.plan.exact.wants import wants
 from hami.plan.pack import Worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState

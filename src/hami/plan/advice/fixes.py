@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, CardRules, PodRef
 from hami.model.ids import CardId, NodeName
-from hami.model.plan import Charge, Plan
-from hami.plan.exact.fit import fit, wants
+from hami.model.plan import Charge
+from hami.plan.exact.fit import fits
 from hami.plan.exact.preempt import Holder
 from hami.plan.exact.rules import WHOLE, kind_accepted
+from hami.plan.exact.wants import wants
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 
@@ -109,10 +110,6 @@ def share_of(charges: Sequence[Charge], node: NodeState) -> float:
             shares.append(charge.mem_mib / own.mem_mib if own.mem_mib else 0.0)
             shares.append(charge.core_percent / own.core_percent if own.core_percent else 0.0)
     return min(1.0, max(shares))
-
-
-def fits(ask: Ask, node: NodeState) -> bool:
-    return isinstance(fit(ask, node), Plan)
 
 
 def _less(ask: Ask, node: NodeState, found: list[Fix]) -> Steps[None]:

@@ -17,8 +17,8 @@ from hami.model.refusal import Reason
 from hami.plan.advice.census import Alike, Census, census
 from hami.plan.advice.seats import by_trial, closed, grouped, seats_left
 from hami.plan.advice.typical import A_STEP, Typical
-from hami.plan.exact.fit import wants
 from hami.plan.exact.rules import STANDING, refuse
+from hami.plan.exact.wants import wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps

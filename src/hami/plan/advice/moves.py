@@ -16,8 +16,9 @@ from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Charge, ContainerSlices, Plan
 from hami.plan.exact import score
-from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.fit import fit, fits
 from hami.plan.exact.rules import WHOLE, standing
+from hami.plan.exact.wants import wants
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps
 
@@ -242,7 +243,7 @@ class _Search:
 
     def _fits(self, node: NodeState) -> bool:
         self.left -= 1
-        return isinstance(fit(self._ask, node), Plan)
+        return fits(self._ask, node)
 
 
 def _fewest(ask: CardAsk, state: CardState, loads: Sequence[Charge]) -> int | None:
@@ -302,6 +303,6 @@ def elsewhere(resident: Resident, nodes: Iterable[NodeState]) -> Steps[NodeName 
         if node.name == resident.node or node.problem is not None or not _roomy(resident.ask, node):
             continue
         yield
-        if isinstance(fit(resident.ask, node), Plan):
+        if fits(resident.ask, node):
             return node.name
     return None

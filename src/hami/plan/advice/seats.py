@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.plan import Plan
-from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.fit import fit
 from hami.plan.exact.rules import refuse
+from hami.plan.exact.wants import wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish

@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from hami.model.ask import Ask, PodRef
 from hami.model.ids import CardId
-from hami.model.plan import Charge, Plan
-from hami.plan.exact.fit import fit, wants
+from hami.model.plan import Charge
+from hami.plan.exact.fit import fits
 from hami.plan.exact.rules import room, standing
+from hami.plan.exact.wants import wants
 from hami.plan.policies import chain
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import Steps, finish
@@ -62,18 +63,18 @@ def searching(
     """`victims`, an exact look a step. What costs more than `most` is of no use: where nothing costs as little, the
     first that makes room is good enough an answer. So it is, none of it superfluous, from when `enough` says that the
     time for anything cheaper is over."""
-    if _fits(ask, node):
+    if fits(ask, node):
         return ()
     lower = [holder for holder in holders if holder.priority < ask.priority and holder.charges]
     free = _without(node, lower)
     yield
-    if not _fits(ask, free):
+    if not fits(ask, free):
         return None
     evicted: list[Holder] = []
     for holder in sorted(lower, key=_importance, reverse=True):
         yield
         back = free.bearing(holder.charges)
-        if _fits(ask, back):
+        if fits(ask, back):
             free = back
         else:
             evicted.append(holder)
@@ -86,7 +87,7 @@ def searching(
 
 def makes_room(ask: Ask, node: NodeState, holders: Iterable[Holder]) -> bool:
     """Whether `ask` fits once all of `holders` have gone."""
-    return _fits(ask, _without(node, holders))
+    return fits(ask, _without(node, holders))
 
 
 def cost(evicted: Collection[Holder]) -> Cost:
@@ -175,7 +176,3 @@ def _without(node: NodeState, holders: Iterable[Holder]) -> NodeState:
     for holder in holders:
         node = node.bearing(holder.charges, -1)
     return node
-
-
-def _fits(ask: Ask, node: NodeState) -> bool:
-    return isinstance(fit(ask, node), Plan)

@@ -10,7 +10,8 @@ import numpy as np
 from hami.model.ask import Ask, CardAsk
 from hami.model.refusal import Refusal
 from hami.plan.exact import refuse
-from hami.plan.exact.fit import fit, wants
+from hami.plan.exact.fit import fit
+from hami.plan.exact.wants import wants
 from hami.plan.fleet.columns import MAX_CARDS, Bools, Columns, Longs
 from hami.plan.fleet.cut import Cut
 from hami.plan.fleet.refusals import NOTHING

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.plan.exact.fit import Want
 from hami.plan.exact.rules import WHOLE
+from hami.plan.exact.wants import Want
 from hami.plan.fleet.columns import TOP, Bools, Bytes, Ints, Longs
 from hami.plan.fleet.cut import Cut
 from hami.plan.fleet.scan import Scan

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hami.model.ask import Ask, CardAsk
 from hami.model.ids import Family
-from hami.plan.exact.fit import Want, wants
+from hami.plan.exact.wants import Want, wants
 from hami.plan.fleet.columns import Columns, Longs
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import NO_ROOM, Judged, Kept, judging

@@ -11,7 +11,7 @@ from msgspec import Struct
 from hami.model.ask import Ask, CardAsk, CardRules
 from hami.model.ids import Family, PodUid
 from hami.model.plan import ContainerSlices
-from hami.plan.exact.fit import wants
+from hami.plan.exact.wants import wants
 from hami.plan.pack.lives import Lives, by_family
 
 MEMORY = 32_768
