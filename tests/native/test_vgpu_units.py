@@ -47,6 +47,13 @@ def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path
     assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
 
 
+def test_who_stands_still_with_the_lock_is_waited_for_until_it_is_killed_and_no_moment_longer(
+    tools: Tools, tmp_path: Path
+) -> None:
+    """There is no other wait in there: what neighbours wait is what the one in front of them lacks a processor."""
+    assert "20 halts" in run(tools.units(), f"halted {tmp_path / 'ledger'}")
+
+
 VECTORS = NATIVE / "tests/broker.vectors"
 
 

@@ -25,5 +25,6 @@ void slots(const char *path);                                  /* ledger.c */
 void loans(const char *path);                                  /* ledger.c */
 void claims(const char *path);                                 /* ledger.c */
 void kills(const char *path, int count);                       /* ledger.c */
+void halted(const char *path);                                 /* halted.c */
 
 #endif
