@@ -109,6 +109,7 @@ API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
         primary_made[device] = false;
     }
     pthread_mutex_unlock(&fake_lock);
+    fake_end_slowly();
     return there ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 

@@ -38,6 +38,8 @@ API CUresult cuCtxFromGreenCtx(CUcontext *out, CUgreenCtx green)
 API CUresult cuGreenCtxDestroy(CUgreenCtx green)
 {
     const CUdevice device = ((fake_green *)green)->inner.device;
+    if (fake_fails("cuGreenCtxDestroy"))
+        return CUDA_ERROR_INVALID_CONTEXT;
     pthread_mutex_lock(&fake_lock);
     ((fake_green *)green)->next = ended;
     ended = (fake_green *)green;

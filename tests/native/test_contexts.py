@@ -13,12 +13,12 @@ __all__ = ["node"]
 
 MIB = 1 << 20
 
-ENDS = """
+UNTIL_MEASURED = """
 import time
 cuda = ctypes.CDLL("libcuda.so.1")
 contexts = start(cuda)
 module, kernel, stream = c_void_p(), c_void_p(), c_void_p()
-if sys.argv[1] == "own":
+if sys.argv[1:] == ["own"]:
     contexts = [c_void_p()]
     assert cuda.cuCtxCreate_v2(byref(contexts[0]), 0, 0) == 0
 cuda.cuModuleLoadData(byref(module), b"code")
@@ -34,6 +34,8 @@ for launches in range(100_000):
     waits = waits + 1 if cuda.cuStreamQuery(stream) != 0 else 0
     if waits == 3:
         break
+"""
+ENDS = """
 ends = {"own": lambda: cuda.cuCtxDestroy_v2(contexts[0]), "reset": lambda: cuda.cuDevicePrimaryCtxReset_v2(0),
         "release": lambda: cuda.cuDevicePrimaryCtxRelease_v2(0)}
 print(ends[sys.argv[1]](), waits, flush=True)
@@ -45,7 +47,34 @@ time.sleep(0.05)
 def test_a_context_may_end_while_its_launches_wait_for_a_gate(container: Container, how: str) -> None:
     """The word that the gate waits for goes with the context: nobody may look at it afterwards."""
     limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
-    assert tried(container, ENDS, how, **limits) == "0 3"
+    assert tried(container, UNTIL_MEASURED + ENDS, how, **limits) == "0 3"
+
+
+BESIDE = """
+import threading
+gone = threading.Thread(target=lambda: (measured.wait(), cuda.cuCtxDestroy_v2(other)))
+measured, other = threading.Event(), c_void_p()
+assert cuda.cuCtxCreate_v2(byref(other), 0, 0) == 0 == cuda.cuCtxSetCurrent(contexts[0])
+gone.start()
+"""
+GOES_ON = """
+measured.set()
+time.sleep(0.05)
+begun = time.monotonic()
+for launches in range(100):
+    assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, stream, None, None) == 0
+took = time.monotonic() - begun
+print(gone.is_alive(), took)
+gone.join()
+"""
+
+
+def test_launches_go_on_while_a_context_of_another_thread_ends(container: Container) -> None:
+    """Which takes the driver a second. Launches are being measured in bulk as it begins, and that has to end."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force", "FAKE_CUDA_SLOW_END_MS": "1000"}
+    head, tail = UNTIL_MEASURED.split("module,", 1)
+    destroying, took = tried(container, head + BESIDE + "module," + tail + GOES_ON, **limits).split()
+    assert (destroying, float(took) < 0.5) == ("True", True)
 
 
 TWO_CARDS = """

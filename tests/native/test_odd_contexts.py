@@ -89,6 +89,65 @@ def test_a_green_context_makes_the_primary_one_and_what_is_taken_in_it_goes_with
     assert tried(container, CONTEXTS + GREEN, **blind) == "0 512 512 0"
 
 
+REFUSED = """
+import os, time
+assert cuda.cuInit(0) == 0
+green, inner, module, kernel = c_void_p(), c_void_p(), c_void_p(), c_void_p()
+assert cuda.cuGreenCtxCreate(byref(green), None, 0, 1) == 0
+assert cuda.cuCtxFromGreenCtx(byref(inner), green) == 0
+assert cuda.cuCtxSetCurrent(inner) == 0
+assert cuda.cuModuleLoadData(byref(module), b"code") == 0
+assert cuda.cuModuleGetFunction(byref(kernel), module, b"short") == 0
+for refused in range(int(sys.argv[1])):
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        assert cuda.cuLaunchKernel(kernel, 1, 1, 1, 32, 1, 1, 0, None, None, None) == 0
+    os.environ["FAKE_CUDA_FAILS"] = "cuGreenCtxDestroy"
+    assert cuda.cuGreenCtxDestroy(green) != 0
+print([cuda.cuEventCreate(byref(c_void_p()), 0) for each in range(300)].count(0))
+"""
+
+
+def test_what_is_measured_with_stays_where_a_green_context_is_not_destroyed(container: Container) -> None:
+    """Of 300 events the library has some 40 for a context."""
+    limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force", "FAKE_CUDA_EVENTS": "300"}
+    left = tried(container, CONTEXTS + REFUSED, 1, **limits)
+    assert left == tried(container, CONTEXTS + REFUSED, 4, **limits)
+    assert 200 < int(left) < 280
+
+
+LAST = """
+import time
+assert cuda.cuInit(0) == 0
+context, own = c_void_p(), create()
+before = used()
+assert cuda.cuDevicePrimaryCtxRetain(byref(context), 0) == 0
+assert cuda.cuCtxSetCurrent(context) == 0
+if len(sys.argv) > 1:
+    take(int(sys.argv[1]))
+cuda.cuCtxSetCurrent(own)
+releasing = threading.Thread(target=cuda.cuDevicePrimaryCtxRelease_v2, args=(0,))
+releasing.start()
+time.sleep(0.2)
+assert cuda.cuDevicePrimaryCtxRetain(byref(context), 0) == 0
+releasing.join()
+print(used() - before, end=" ")
+assert cuda.cuDevicePrimaryCtxRelease_v2(0) == 0
+print(used() - before)
+"""
+
+
+def test_a_primary_context_that_is_wanted_while_its_last_reference_goes_is_another(
+    container: Container, blind: dict[str, str]
+) -> None:
+    """What was taken in the one before has gone with it, though the next is wanted before its thread hears so.
+
+    The size of a context NVML alone shows; that a buffer goes with it the simulated driver does not tell NVML.
+    """
+    assert tried(container, CONTEXTS + LAST, 512, FAKE_CUDA_SLOW_END_MS="500", **blind) == "0 0"
+    assert tried(container, CONTEXTS + LAST, FAKE_CUDA_SLOW_END_MS="500") == "480 0"
+
+
 def test_the_primary_context_that_a_green_one_makes_is_reserved_before_it_is_there(container: Container) -> None:
     code = "assert cuda.cuInit(0) == 0\ncreate()\nprint(cuda.cuGreenCtxCreate(byref(c_void_p()), None, 0, 1))"
     assert tried(container, CONTEXTS + code, CUDA_DEVICE_MEMORY_LIMIT="900m") == "2"

@@ -151,7 +151,7 @@ typedef struct {
     CUcontext context, held; /* `held`: what its memory is called meanwhile */
     hami_card *card;
     hami_entry references; /* in `attached` */
-    bool left;
+    hami_leave leave;
 } ending;
 
 static ending end_of(CUcontext context)
@@ -160,7 +160,7 @@ static ending end_of(CUcontext context)
     hami_burst_context_gone(context);
     e.held = hami_memory_leaves(context);
     hami_map_get(&attached, (uint64_t)(uintptr_t)context, true, &e.references);
-    e.left = hami_context_leaves(context);
+    e.leave = hami_context_leaves(context);
     return e;
 }
 
@@ -168,7 +168,7 @@ static ending end_of(CUcontext context)
 static CUresult ended(CUresult result, const ending *e)
 {
     const bool gone = result == CUDA_SUCCESS;
-    hami_context_left(e->context, e->left, gone);
+    hami_context_left(&e->leave, gone);
     hami_lane_context_gone();
     hami_memory_left(e->context, e->held, gone);
     if (!gone)

@@ -5,6 +5,48 @@
 #include "memory/local.h"
 #include "memory/map.h"
 #include "pay/lane.h"
+#include "prim/prim.h"
+
+/*
+ * A card's: what the driver does to its primary context, and what is noted of that, is one step. Else one thread's last release and another's first
+ * retain end or begin in the notes what they did not on the card.
+ */
+static struct {
+    pthread_mutex_t lock;
+    _Atomic(const void *) owner; /* thread that has it, by something of its own */
+} doors[HAMI_MAX_CARDS] = {[0 ... HAMI_MAX_CARDS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
+
+typedef struct {
+    int card; /* -1: none was entered */
+    int stay; /* of this thread, which is not cancelled meanwhile */
+} passage;
+
+/* NULL: the library is not active, or the card is none of ours. A handler of the program's that interrupted this very thread in there goes on without. */
+static passage enter(const hami_card *card)
+{
+    const int index = card == NULL ? -1 : (int)(card - hami_state.cards);
+    if (index < 0 || atomic_load(&doors[index].owner) == &hami_mine)
+        return (passage){.card = -1};
+    const passage p = {.card = index, .stay = hami_stay()};
+    pthread_mutex_lock(&doors[index].lock);
+    atomic_store(&doors[index].owner, &hami_mine);
+    return p;
+}
+
+static CUresult left(const passage *p, CUresult result)
+{
+    if (p->card < 0)
+        return result;
+    atomic_store(&doors[p->card].owner, NULL);
+    pthread_mutex_unlock(&doors[p->card].lock);
+    hami_stayed(p->stay);
+    return result;
+}
+
+static hami_card *card_of(CUdevice device)
+{
+    return atomic_load(&hami_active) ? hami_card_of(device) : NULL;
+}
 
 /* True: another reference to it takes nothing, or the driver does not say, and will say why. */
 static bool nothing_to_make(CUdevice device)
@@ -15,19 +57,15 @@ static bool nothing_to_make(CUdevice device)
     return result != CUDA_SUCCESS || (active && !atomic_load(&hami_shut));
 }
 
-/* It is there. Of several threads that found none at the same time one has made it, and it is charged once. */
 static void primary_made(const hami_making *m, CUcontext context)
 {
-    CUcontext nobodys = NULL;
     if (m->card == NULL || context == NULL)
         return;
-    if (atomic_compare_exchange_strong(&m->card->primary, &nobodys, context))
-        hami_local_made(context, m->card);
-    else
-        hami_give(m->card, HAMI_CONTEXT, m->estimate);
+    atomic_store(&m->card->primary, context);
+    hami_local_made(context, m->card);
 }
 
-CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+static CUresult retain(CUcontext *out, CUdevice device)
 {
     hami_making m;
     if (nothing_to_make(device))
@@ -44,31 +82,37 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     return hami_making_undone(&m);
 }
 
+CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+{
+    const passage p = enter(card_of(device));
+    return left(&p, retain(out, device));
+}
+
 /* What was noted before a reference to it is given back, of which only the last ends it. */
 typedef struct {
     hami_card *card;
     CUcontext context, held; /* NULL: unknown; what its memory is called meanwhile */
-    bool left;
+    hami_leave leave;
 } ending;
 
 static ending end_of(hami_card *card)
 {
     ending e = {.card = card, .context = atomic_load(&card->primary)};
     e.held = hami_memory_leaves(e.context);
-    e.left = hami_context_leaves(e.context);
+    e.leave = hami_context_leaves(e.context);
     return e;
 }
 
-/* Whoever finds it gone first ends what was charged for it. */
 static CUresult ended(CUresult result, const ending *e, bool gone)
 {
-    CUcontext ours = e->context;
-    hami_context_left(e->context, e->left, gone);
+    hami_context_left(&e->leave, gone);
     hami_memory_left(e->context, e->held, gone);
     if (gone)
         hami_lane_context_gone();
-    if (gone && e->context != NULL && atomic_compare_exchange_strong(&e->card->primary, &ours, NULL))
+    if (gone && e->context != NULL) {
+        atomic_store(&e->card->primary, NULL);
         hami_making_back(e->card);
+    }
     hami_all_due();
     return result;
 }
@@ -77,19 +121,19 @@ static bool is_gone(const ending *e)
 {
     unsigned int flags = 0;
     int active = 1;
-    return USE(cuDevicePrimaryCtxGetState, e->card->device, &flags, &active) == CUDA_SUCCESS && !active &&
-           atomic_load(&e->card->primary) == e->context;
+    return USE(cuDevicePrimaryCtxGetState, e->card->device, &flags, &active) == CUDA_SUCCESS && !active;
 }
 
-#define PRIMARY_END(name, gone)                                                        \
-    CUresult name(CUdevice device)                                                     \
-    {                                                                                  \
-        hami_card *card = atomic_load(&hami_active) ? hami_card_of(device) : NULL;     \
-        if (card == NULL)                                                              \
-            return BEHIND(name, device);                                               \
-        const ending e = end_of(card);                                                 \
-        const CUresult result = BEHIND(name, device);                                  \
-        return ended(result, &e, gone);                                                \
+#define PRIMARY_END(name, gone)                       \
+    CUresult name(CUdevice device)                    \
+    {                                                 \
+        hami_card *card = card_of(device);            \
+        if (card == NULL)                             \
+            return BEHIND(name, device);              \
+        const passage p = enter(card);                \
+        const ending e = end_of(card);                \
+        const CUresult result = BEHIND(name, device); \
+        return left(&p, ended(result, &e, gone));     \
     }
 PRIMARY_END(cuDevicePrimaryCtxRelease, is_gone(&e))
 PRIMARY_END(cuDevicePrimaryCtxRelease_v2, is_gone(&e))
@@ -104,7 +148,7 @@ static hami_map greens = HAMI_MAP_INIT; /* green context -> its card */
 
 static CUresult green_made(CUresult result, const CUgreenCtx *out, CUdevice device)
 {
-    hami_card *card = result == CUDA_SUCCESS && atomic_load(&hami_active) ? hami_card_of(device) : NULL;
+    hami_card *card = result == CUDA_SUCCESS ? card_of(device) : NULL;
     if (card != NULL)
         hami_map_put(&greens, (hami_entry){.key = (uint64_t)(uintptr_t)*out, .card = (int16_t)(card - hami_state.cards)});
     return result;
@@ -120,7 +164,7 @@ static CUcontext primary_of(CUdevice device)
     return context;
 }
 
-CUresult cuGreenCtxCreate(CUgreenCtx *out, void *desc, CUdevice device, unsigned int flags)
+static CUresult create_green(CUgreenCtx *out, void *desc, CUdevice device, unsigned int flags)
 {
     hami_making m;
     if (nothing_to_make(device))
@@ -137,6 +181,12 @@ CUresult cuGreenCtxCreate(CUgreenCtx *out, void *desc, CUdevice device, unsigned
     return hami_making_undone(&m);
 }
 
+CUresult cuGreenCtxCreate(CUgreenCtx *out, void *desc, CUdevice device, unsigned int flags)
+{
+    const passage p = enter(card_of(device));
+    return left(&p, create_green(out, desc, device, flags));
+}
+
 /* Its own context, by which a program may have measured in it. */
 static CUcontext inside(CUgreenCtx green, CUcontext primary)
 {
@@ -151,14 +201,17 @@ CUresult cuGreenCtxDestroy(CUgreenCtx green)
     if (!atomic_load(&hami_active) || !hami_map_get(&greens, (uint64_t)(uintptr_t)green, true, &entry))
         return BEHIND(cuGreenCtxDestroy, green);
     hami_card *card = &hami_state.cards[entry.card];
+    const passage p = enter(card);
     const CUcontext primary = atomic_load(&card->primary), inner = inside(green, primary);
     if (inner != NULL)
         hami_memory_rename(inner, primary);
-    hami_context_left(inner, hami_context_leaves(inner), inner != NULL);
+    const hami_leave leave = hami_context_leaves(inner);
     const ending e = end_of(card);
     const CUresult result = BEHIND(cuGreenCtxDestroy, green);
     if (result != CUDA_SUCCESS)
         hami_map_put(&greens, entry);
     hami_lane_context_gone();
-    return ended(result, &e, is_gone(&e));
+    ended(result, &e, is_gone(&e));
+    hami_context_left(&leave, result == CUDA_SUCCESS);
+    return left(&p, result);
 }

@@ -278,7 +278,7 @@ hami_bench *hami_bench_now(hami_card *card)
         return NULL;
     for (int i = 0; i < HAMI_BENCHES; i++) {
         if (hami_benches[i].context == context)
-            return &hami_benches[i];
+            return hami_benches[i].leaving ? NULL : &hami_benches[i];
         if (hami_benches[i].context == NULL && empty == NULL)
             empty = &hami_benches[i];
     }

@@ -40,6 +40,7 @@ typedef struct hami_sample {
 
 typedef struct hami_bench {
     CUcontext context; /* NULL: free */
+    bool leaving;      /* that is about to end: nothing here may be used */
     uint32_t *word;    /* host memory that gates wait on; NULL: events only */
     CUdeviceptr word_device;
     CUfunction yardstick; /* NULL: no calibration here */
@@ -66,7 +67,7 @@ void hami_bench_leave(void);
 /* Whoever has it takes long: until he leaves no handler runs in his thread, which might not come back to leave. */
 void hami_bench_undisturbed(void);
 
-/* The bench of the current context, made and calibrated at its first use, undisturbed. NULL: none. */
+/* The bench of the current context, made and calibrated at its first use, undisturbed. NULL: none, or the context is about to end. */
 hami_bench *hami_bench_now(hami_card *card);
 
 /* The same for who goes on into a call of the program's, in which its handlers run: so after making it the lock is left and tried anew. False: it is lost. */

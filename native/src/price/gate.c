@@ -69,15 +69,29 @@ bool hami_gate_open(uint32_t *word, uint32_t ticket)
     return atomic_load(&forced_ticket) != ticket;
 }
 
-/* Keeps the lock: a measurement that another thread began meanwhile would be of a context that is not there when it ends. */
-bool hami_context_leaves(CUcontext context)
+/* The bench of a context, whether or not that is the current one; NULL: none. */
+static hami_bench *bench_of(CUcontext context)
 {
-    const bool left = hami_bench_enter();
-    for (int i = 0; left && i < HAMI_BENCHES; i++) {
-        if (context != NULL && hami_benches[i].context == context)
-            hami_bulk_forget(&hami_benches[i]);
+    for (int i = 0; context != NULL && i < HAMI_BENCHES; i++) {
+        if (hami_benches[i].context == context)
+            return &hami_benches[i];
     }
-    return left;
+    return NULL;
+}
+
+/* A measurement is begun and ended under the lock, so none is under way now, and none begins: it would be of a context that is not there when it ends. */
+hami_leave hami_context_leaves(CUcontext context)
+{
+    const hami_leave leave = {.context = context, .stay = hami_stay()};
+    if (!hami_bench_enter())
+        return leave;
+    hami_bench *b = bench_of(context);
+    if (b != NULL) {
+        hami_bulk_forget(b);
+        b->leaving = true;
+    }
+    hami_bench_leave();
+    return leave;
 }
 
 static void forget(hami_bench *b)
@@ -89,16 +103,19 @@ static void forget(hami_bench *b)
     memset(b, 0, sizeof *b);
 }
 
-void hami_context_left(CUcontext context, bool left, bool gone)
+void hami_context_left(const hami_leave *leave, bool gone)
 {
-    for (int i = 0; left && gone && i < HAMI_BENCHES; i++) {
-        if (context != NULL && hami_benches[i].context == context)
-            forget(&hami_benches[i]);
-    }
-    if (left)
+    if (hami_bench_enter()) {
+        hami_bench *b = bench_of(leave->context);
+        if (b != NULL && b->leaving && gone)
+            forget(b);
+        else if (b != NULL)
+            b->leaving = false;
         hami_bench_leave();
-    if (gone && context != NULL)
-        hami_burst_context_gone(context);
+    }
+    if (gone && leave->context != NULL)
+        hami_burst_context_gone(leave->context);
+    hami_stayed(leave->stay);
 }
 
 /*
@@ -197,7 +214,7 @@ void hami_samples_read(void)
     if (hami_capturing() || !hami_bench_try())
         return;
     for (int i = 0; i < HAMI_BENCHES; i++) {
-        if (hami_benches[i].context != NULL)
+        if (hami_benches[i].context != NULL && !hami_benches[i].leaving)
             read_all(&hami_benches[i]);
     }
     hami_bench_leave();

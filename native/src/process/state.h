@@ -132,12 +132,17 @@ CUresult hami_graph_run(CUgraphExec exec, CUstream stream, CUresult (*run)(CUgra
 
 /* ---- compute ---- */
 
+typedef struct {
+    CUcontext context;
+    int stay; /* of this thread, which is not cancelled meanwhile */
+} hami_leave;
+
 /*
- * A context may be about to go, NULL: none: nothing of it waits for a word of ours any longer, and nothing is measured until it has gone, with all
- * events in it, or is there as before; both words are to be handed on.
+ * A context may be about to go, NULL: none: nothing of it waits for a word of ours any longer, and nothing is measured in it until it has gone, with all
+ * events in it, or is there as before. In others all goes on: to end one takes the driver long. One thread at a time for a context.
  */
-bool hami_context_leaves(CUcontext context);
-void hami_context_left(CUcontext context, bool left, bool gone);
+hami_leave hami_context_leaves(CUcontext context);
+void hami_context_left(const hami_leave *leave, bool gone);
 
 /* ---- the watch threads ---- */
 
