@@ -1,9 +1,9 @@
 """Names of nodes as kube-scheduler sends them: a JSON list that stays one, not thousands of strings.
 
-A filter names every node anew with every pod, and answers with most of them. Where all names are of one length, as
-those of a cluster mostly are, each is a record of so many bytes: rows are found from the bytes, and those that go back
-are copied as they came. Strings are made of them for whoever reads them as a sequence. The engine knows them as
-`plan.fleet.parted.Records`. Knows no numbers of rows.
+A filter names every node anew with every pod, and answers with all of them. Where all names are of one length, as
+those of a cluster mostly are, each is a record of so many bytes: rows are found from the bytes, those that go back are
+copied as they came, and those that are refused with what is said of them. Strings are made for whoever reads them as
+a sequence. The engine knows them as `plan.fleet.parted.Records`. Knows no numbers of rows.
 """
 
 import sys
@@ -64,6 +64,15 @@ class Sent(Records):
     def json(self) -> bytes:
         """The list as it is sent."""
         return b"[" + self._records.tobytes()[:-1] + b"]"
+
+    def each(self, said: bytes) -> bytes:
+        """Members of a JSON object that say the same of each name: `"name":said,` and so on. `said` is JSON."""
+        rest = b":" + said + b","
+        step = self._records.itemsize - 1
+        members = np.empty((len(self._records), step + len(rest)), np.uint8)
+        members[:, :step] = self._records.view(np.uint8).reshape(-1, step + 1)[:, :step]
+        members[:, step:] = np.frombuffer(rest, np.uint8)
+        return members.tobytes()
 
     def __len__(self) -> int:
         return len(self._records)

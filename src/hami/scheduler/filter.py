@@ -5,7 +5,7 @@ keep their meaning; the slice on the best one is held for the bind to come.
 """
 
 from hami.model.errors import Malformed
-from hami.scheduler.asked import answered, asked
+from hami.scheduler.asked import answered, asked, told
 from hami.scheduler.engine import Engine
 from hami.wire import extender
 
@@ -29,5 +29,5 @@ def answer(engine: Engine, body: bytes) -> bytes:
     if ask.empty:
         return extender.encode_filter_result(args, answered(names), {}, {})
     decision = engine.decide(ask, names)
-    failed, unresolvable = engine.phrases.spoken(decision.refusals)
-    return extender.encode_filter_result(args, answered(decision.feasible), failed, unresolvable)
+    curable, lasting = engine.phrases.spoken(decision.refusals)
+    return extender.encode_filter_result(args, answered(decision.feasible), told(curable), told(lasting))

@@ -4,9 +4,7 @@ Nodes that fail alike share a number (`plan.fleet.refusals`), so a text belongs 
 nothing here is Python code a node. Knows no HTTP and no ledger.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import compress, tee
-from operator import not_
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -40,6 +38,8 @@ TEXTS = 1000
 
 Texts = dict[str, str]
 """Reason by node."""
+Spoken = tuple[str, Sequence[str]]
+"""A text, and the nodes that it is said of."""
 
 
 class Phrase(Struct):
@@ -68,23 +68,29 @@ class Phrases:
     def __init__(self) -> None:
         self._phrases: dict[int, Phrase] = {}
 
-    def spoken(self, refusals: Refusals) -> tuple[Texts, Texts]:
-        """Reasons by node: those that preemption might cure, and those it cannot."""
-        if not refusals.names:
-            return {}, {}
-        phrases = self._found(refusals)
-        texts = _texts(refusals, phrases)
-        lasting = {number: phrase.lasting for number, phrase in phrases.items()}
-        if not any(lasting.values()):
-            return dict(zip(refusals.names, texts, strict=True)), {}
-        if all(lasting.values()):
-            return {}, dict(zip(refusals.names, texts, strict=True))
-        stays = refusals.by_number(lasting)
-        return _chosen(refusals.names, texts, map(not_, stays)), _chosen(refusals.names, texts, stays)
+    def spoken(self, refusals: Refusals) -> tuple[list[Spoken], list[Spoken]]:
+        """What is said, and of which nodes: reasons that preemption might cure, and those it cannot."""
+        curable: list[Spoken] = []
+        lasting: list[Spoken] = []
+        for phrase, text, names in self._told(refusals):
+            (lasting if phrase.lasting else curable).append((text, names))
+        return curable, lasting
+
+    def _told(self, refusals: Refusals) -> Iterator[tuple[Phrase, str, Sequence[str]]]:
+        """Each text and its nodes: in full while there are few, else without the quantities."""
+        forms, alike = refusals.forms, refusals.alike_by_pair(SPOKEN)
+        if alike is None:
+            for number, names in refusals.alike_by_number():
+                phrase = self._phrase(forms[number])
+                yield phrase, phrase.brief, names
+            return
+        for number, missing, names in alike:
+            phrase = self._phrase(forms[number])
+            yield phrase, phrase.text(missing), names
 
     def reasons(self, refusals: Refusals) -> Texts:
         """The main reason by node, one word each."""
-        words = {number: phrase.reason for number, phrase in self._found(refusals).items()}
+        words = {number: self._phrase(refusals.forms[number]).reason for number in refusals.tally()}
         return dict(zip(refusals.names, refusals.by_number(words), strict=True))
 
     def tally(self, refusals: Refusals) -> dict[str, int]:
@@ -95,10 +101,6 @@ class Phrases:
             counts[reason] = counts.get(reason, 0) + nodes
         return counts
 
-    def _found(self, refusals: Refusals) -> dict[int, Phrase]:
-        """The phrases of a decision, by number."""
-        return {number: self._phrase(refusals.forms[number]) for number in refusals.tally()}
-
     def _phrase(self, form: Form) -> Phrase:
         found = self._phrases.get(id(form))
         if found is None:
@@ -108,19 +110,6 @@ class Phrases:
             refusal = form.say(None)
             found = self._phrases[id(form)] = Phrase(form, brief(refusal), refusal.reason.value, lasting)
         return found
-
-
-def _texts(refusals: Refusals, phrases: dict[int, Phrase]) -> list[str]:
-    """One text a node, in order: in full while they are few, else without the quantities."""
-    pairs = refusals.pairs(SPOKEN)
-    if pairs is not None:
-        return refusals.by_pair({(number, missing): phrases[number].text(missing) for number, missing in pairs})
-    return refusals.by_number({number: phrase.brief for number, phrase in phrases.items()})
-
-
-def _chosen(names: Sequence[str], texts: Sequence[str], marks: Iterable[bool]) -> Texts:
-    one, other = tee(marks)
-    return dict(zip(compress(names, one), compress(texts, other), strict=True))
 
 
 def brief(refusal: Refusal) -> str:

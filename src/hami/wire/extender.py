@@ -99,8 +99,8 @@ class PreemptArgs(Struct, frozen=True):
 class _FilterResult(Struct, frozen=True):
     nodes: dict[str, object] | None = field(name="Nodes")
     node_names: Sequence[str] | Raw | None = field(name="NodeNames")
-    failed: Mapping[str, str] | None = field(name="FailedNodes")
-    unresolvable: Mapping[str, str] | None = field(name="FailedAndUnresolvableNodes")
+    failed: Mapping[str, str] | Raw | None = field(name="FailedNodes")
+    unresolvable: Mapping[str, str] | Raw | None = field(name="FailedAndUnresolvableNodes")
     error: str = field(name="Error")
 
 
@@ -151,13 +151,13 @@ def decode_preempt(body: bytes) -> PreemptArgs:
 def encode_filter_result(
     args: FilterArgs,
     feasible: Collection[str] | Raw,
-    failed: Mapping[str, str],
-    unresolvable: Mapping[str, str] | None = None,
+    failed: Mapping[str, str] | Raw,
+    unresolvable: Mapping[str, str] | Raw | None = None,
 ) -> bytes:
     """Answer of /filter in the form that was asked for: names for names, nodes for nodes.
 
     `feasible` may be a JSON list already, where names were sent. `failed` says why a node is out; `unresolvable` are
-    nodes that no preemption would help.
+    nodes that no preemption would help; each may be a JSON object that is not empty.
     """
     names: list[str] | Raw | None = None
     nodes: dict[str, object] | None = None

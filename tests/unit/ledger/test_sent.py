@@ -52,6 +52,14 @@ def test_plain_names_of_one_length_are_read_and_parted(names: list[str]) -> None
     assert found.at(some).json() == msgspec.json.encode(names[::2])
 
 
+@given(ALIKE, st.text(max_size=5))
+def test_the_same_is_said_of_each_name_without_a_string_a_name(names: list[str], text: str) -> None:
+    found = sent(names)
+    members = found.each(msgspec.json.encode(text)) + found.at(np.arange(1, len(names), 2)).each(b"7")
+    told = msgspec.json.decode(b"{" + members[:-1] + b"}")
+    assert told == dict.fromkeys(names, text) | dict.fromkeys(names[1::2], 7)
+
+
 @pytest.mark.parametrize(
     "listed",
     [

@@ -33,20 +33,26 @@ def of(*pairs: Pair) -> Refusals:
         ([(1, place) for place in range(25)] + [(1, 0)], 2, None),
     ],
 )
-def test_the_different_things_said_are_listed_unless_they_are_too_many(
+def test_the_different_things_said_are_listed_with_whom_they_are_said_of_unless_they_are_too_many(
     pairs: list[Pair], most: int, found: list[Pair] | None
 ) -> None:
-    assert of(*pairs).pairs(most) == found
+    alike = of(*pairs).alike_by_pair(most)
+    assert (None if alike is None else [pair for *pair, _ in alike]) == (found and list(map(list, found)))
+    for number, missing, names in alike or ():
+        assert names == [f"n{place}" for place, pair in enumerate(pairs) if pair == (number, missing)]
 
 
-def test_texts_are_dealt_out_by_number_and_by_pair_in_the_order_of_names() -> None:
-    pairs = [(1, NOTHING), (2, 500), (1, NOTHING), (2, 40), (2, 500)]
-    refusals = of(*pairs)
+def test_texts_are_dealt_out_by_number_in_the_order_of_names() -> None:
+    refusals = of((1, NOTHING), (2, 500), (1, NOTHING), (2, 40), (2, 500))
     assert refusals.by_number({1: "one", 2: "two"}) == ["one", "two", "one", "two", "two"]
-    words = {pair: f"{pair[0]} lacks {pair[1]}" for pair in reversed(pairs)}
-    assert refusals.by_pair(words) == [words[pair] for pair in pairs]
+    assert refusals.alike_by_number() == [(1, ["n0", "n2"]), (2, ["n1", "n3", "n4"])]
     assert refusals.tally() == {1: 2, 2: 3}
     assert refusals.numbers == [1, 2, 1, 2, 2]
+
+
+def test_where_nothing_is_refused_nothing_is_said() -> None:
+    nobody = Refusals.of({})
+    assert (nobody.alike_by_pair(3), nobody.alike_by_number()) == ([], [])
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 3000])
@@ -78,7 +84,8 @@ def test_the_same_of_every_node_and_those_of_other_nodes_are_kept_as_one_by_one(
     assert dict(alike) == {"a": silent, "b": silent}
     assert dict(alike.beside({"c": few, "d": silent})) == {"a": silent, "b": silent, "c": few, "d": silent}
     lacking = of((1, NOTHING), (2, 7)).beside({"z": few})
-    assert (lacking.pairs(3), dict(lacking)["z"]) == ([(1, NOTHING), (2, 7), (3, NOTHING)], few)
+    alike = [(1, NOTHING, ["n0"]), (2, 7, ["n1"]), (3, NOTHING, ["z"])]
+    assert (lacking.alike_by_pair(3), dict(lacking)["z"]) == (alike, few)
 
 
 def test_a_number_means_the_same_for_good_and_what_is_spelled_out_is_forgotten_before_it_is_too_much() -> None:

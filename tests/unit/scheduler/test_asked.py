@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from hami.ledger.sent import Sent
@@ -64,3 +66,15 @@ def test_names_alike_stay_bytes_and_all_others_are_strings(stage: Any) -> None:
     for body, alike in zip(bodies(stage.pod("p"), NAMES), (True, False), strict=True):
         assert isinstance(module.asked(extender.decode_filter(body)), Sent) == alike
     assert module.asked(extender.decode_filter(bodies(stage.pod("p"), ["a", "bc"])[0])) == ["a", "bc"]
+
+
+def test_what_is_said_of_names_alike_stays_bytes_and_of_all_others_is_a_mapping() -> None:
+    names = Sent.of(json.dumps(NAMES, separators=(",", ":")).encode())
+    assert names is not None
+    one, other = names.at(np.array([0, 2])), names.at(np.array([1]))
+    kept = module.told([('too "small"', one), ("é", other)])
+    assert isinstance(kept, msgspec.Raw)
+    said = {NAMES[0]: 'too "small"', NAMES[2]: 'too "small"', NAMES[1]: "é"}
+    assert msgspec.json.decode(kept) == said
+    assert module.told([('too "small"', one), ("é", [NAMES[1]])]) == said
+    assert module.told([]) == {}

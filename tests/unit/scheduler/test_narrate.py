@@ -8,6 +8,7 @@ import pytest
 from hami.model.refusal import Reason, Refusal
 from hami.plan.exact.refuse import Form
 from hami.plan.fleet.refusals import Refusals
+from hami.scheduler.asked import told
 from hami.scheduler.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
 from hami.scheduler.phrases import KEPT, Phrase, Phrases
 from hami.wire.objects import Pod
@@ -49,7 +50,7 @@ def test_good_news_of_thousands_of_pods_is_left_out_and_bad_news_is_not(stage: A
 
 
 def test_preemption_is_offered_where_one_reason_could_be_cured() -> None:
-    failed, lasting = Phrases().spoken(Refusals.of({"a": MEMORY, "b": TYPE, "c": MIXED}))
+    failed, lasting = map(told, Phrases().spoken(Refusals.of({"a": MEMORY, "b": TYPE, "c": MIXED})))
     assert failed == {
         "a": "2/2 CardInsufficientMemory: missing 10 MiB on the best card",
         "c": "1/2 CardInsufficientCore, 1/2 CardTypeMismatch",
@@ -61,11 +62,11 @@ def test_phrases_are_right_again_after_they_were_forgotten() -> None:
     phrases = Phrases()
     many = [Refusal(((Reason.INSUFFICIENT_MEMORY, 1),), 1, f"missing {number} MiB") for number in range(KEPT + 5)]
     failed, _ = phrases.spoken(Refusals.of({f"n{number}": refusal for number, refusal in enumerate(many)}))
-    assert len(failed) == len(many)
-    assert set(failed.values()) == {"1/1 CardInsufficientMemory"}
-    assert phrases.spoken(Refusals.of({"a": many[-1]}))[0] == {
-        "a": f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB"
-    }
+    assert len(told(failed)) == len(many)
+    assert {text for text, _ in failed} == {"1/1 CardInsufficientMemory"}
+    assert phrases.spoken(Refusals.of({"a": many[-1]}))[0] == [
+        (f"1/1 CardInsufficientMemory: missing {KEPT + 4} MiB", ["a"])
+    ]
     assert phrases.reasons(Refusals.of({"a": many[0], "b": TYPE})) == {
         "a": "CardInsufficientMemory",
         "b": "CardTypeMismatch",

@@ -28,6 +28,13 @@ def parted(names: Sequence[str], out: Longs) -> tuple[Sequence[str], Sequence[st
     return every[stays].tolist(), every.take(out).tolist()
 
 
+def at(names: Sequence[str], places: Longs) -> Sequence[str]:
+    """Those at `places`, in that order."""
+    if len(places) == len(names):
+        return names
+    return names.at(places) if isinstance(names, Records) else [names[place] for place in places.tolist()]
+
+
 def _copied(names: Records, out: Longs) -> tuple[Records, Records]:
     """The same without a string."""
     if not len(out):

@@ -6,7 +6,7 @@ A decision keeps two numbers a node; a `Refusal` is made for who looks at one.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from hami.plan.exact import refuse
 from hami.plan.exact.refuse import Form
 from hami.plan.fleet.columns import Ints, Longs
 from hami.plan.fleet.memo import Memo
+from hami.plan.fleet.parted import at
 from hami.plan.fleet.tally import counts
 
 T = TypeVar("T")
@@ -140,13 +141,6 @@ class Refusals(Mapping[str, Refusal]):
         nodes = np.bincount(self._numbers)
         return {number: int(nodes[number]) for number in np.flatnonzero(nodes).tolist()}
 
-    def pairs(self, most: int) -> list[tuple[int, int]] | None:
-        """The different (number, MiB missing; `NOTHING` where none is); None where there are more than `most`."""
-        found = distinct(self._keys[: 10 * most])  # mostly this much tells
-        if len(found) <= most < len(self._keys):
-            found = distinct(self._keys)
-        return None if len(found) > most else list(map(_pair, found))
-
     def by_number(self, said: Mapping[int, T]) -> list[T]:
         """What `said` has for each node's number, in the order of `names`."""
         table = np.empty(len(self._words), object)
@@ -155,14 +149,27 @@ class Refusals(Mapping[str, Refusal]):
         found: list[T] = table[self._numbers].tolist()
         return found
 
-    def by_pair(self, said: Mapping[tuple[int, int], T]) -> list[T]:
-        """What `said` has for each node's number and missing MiB, in the order of `names`."""
-        ordered = sorted(said)
-        table = np.empty(len(ordered), object)
-        table[:] = [said[pair] for pair in ordered]
-        keys = np.array([_key(*pair) for pair in ordered], np.int64)
-        found: list[T] = table[keys.searchsorted(self._keys)].tolist()
-        return found
+    def alike_by_number(self) -> list[tuple[int, Sequence[str]]]:
+        """Each number that is said, in order, and of whom."""
+        return [(int(number), names) for number, names in self._alike(self._numbers)]
+
+    def alike_by_pair(self, most: int) -> list[tuple[int, int, Sequence[str]]] | None:
+        """Each number and MiB missing (`NOTHING` where none is), in order, and of whom; None where there are more than
+        `most`."""
+        if len(distinct(self._keys[: 10 * most])) > most:  # mostly this much tells
+            return None
+        found = self._alike(self._keys)
+        return None if len(found) > most else [(*_pair(int(key)), names) for key, names in found]
+
+    def _alike(self, keys: Ints | Longs) -> list[tuple[np.integer[Any], Sequence[str]]]:
+        """The names by their key, in its order."""
+        if not len(keys):
+            return []
+        order = np.argsort(keys, kind="stable")
+        ordered = keys.take(order)
+        firsts = np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
+        same = (at(self.names, places) for places in np.split(order, firsts[1:]))
+        return list(zip(ordered.take(firsts), same, strict=True))
 
     @cached_property
     def _keys(self) -> Longs:
