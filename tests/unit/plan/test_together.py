@@ -11,7 +11,7 @@ from hami.plan import choose as choosing
 from hami.plan.choose import choose
 from hami.plan.exact.fit import fit
 from hami.plan.fleet import screen as screening
-from hami.plan.fleet.together import _reached, _reached_by_table
+from hami.plan.fleet.sharing import _reached, _reached_by_table
 from hami.plan.snapshot import CardState, NodeState
 
 from . import builders as make

@@ -37,6 +37,10 @@ class Scan:
             np.maximum(most, group, out=most)
         return most
 
+    def mem_at(self, at: Longs) -> Longs | int:
+        """`mem` at positions `at`, wide enough to be added up."""
+        return self.mem if isinstance(self.mem, int) else self.mem.take(at, axis=1).astype(np.int64)
+
     def tallies(self, at: Longs) -> tuple[Longs, Longs]:
         """For positions `at`: the tally of reasons, and the MiB the best card lacks (-1: no card lacks any)."""
         rows = self._cut.rows(at)
