@@ -15,7 +15,7 @@ import uvloop
 from aiohttp import web
 from msgspec import Raw, Struct, field
 
-from hami.scheduler.tls import server_context
+from hami.scheduler.edge.tls import server_context
 
 
 class Asked(Struct):

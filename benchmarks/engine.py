@@ -2,8 +2,8 @@
 
 `python -m benchmarks.engine --nodes 5000 --json` prints `p50_ms`, `p99_ms` and `rss_mb`, of a mix of asks under
 binpack and spread. `--policies` measures the same asks under every policy, one after the other. All is as in a
-scheduler: names are as they were sent, garbage is collected between decisions (`scheduler.between`), so are the steps
-taken in which `pack` makes its prices, and each host has its CPU; `judge_step_ms` is the longest of these steps.
+scheduler: names are as they were sent, garbage is collected between decisions (`scheduler.loop.between`), so are the
+steps in which `pack` makes its prices, and each host has its CPU; `judge_step_ms` is the longest of these steps.
 `first_p99_ms` is of asks of a shape that was not asked before, `again_p99_ms` of the others: of the mix two of five are
 new, of a cluster with controllers few. Beside each figure stands how fast the machine was in that minute: `loop_ms`, of
 a plain Python loop (`benchmarks.report`).
@@ -25,7 +25,7 @@ from benchmarks.report import loop_ms
 from hami.ledger.cluster import Ledger
 from hami.ledger.sent import Sent
 from hami.model.ask import Ask
-from hami.scheduler.between import Between
+from hami.scheduler.loop.between import Between
 
 WARM = 100
 """Asks that are not counted."""
@@ -123,7 +123,7 @@ def measure(
 
 
 def named(names: list[str]) -> Sequence[str]:
-    """As a scheduler has them of a request (`scheduler.asked`)."""
+    """As a scheduler has them of a request (`scheduler.verbs.asked`)."""
     listed = msgspec.json.encode(names)
     return Sent.of(listed) or msgspec.json.decode(listed, type=list[str])
 

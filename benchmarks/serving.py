@@ -21,16 +21,16 @@ from hami.config.schema import DeviceConfig
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Policies
 from hami.observe.metrics import registry
-from hami.scheduler.between import Between
-from hami.scheduler.bind import Binder
+from hami.scheduler.edge.routes import MIB, extender_routes
+from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.tls import server_context
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import NODES, PODS, Gate
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.held.waiting import Waiting
+from hami.scheduler.loop.between import Between
 from hami.scheduler.meters import Meters
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.routes import MIB, extender_routes
-from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
-from hami.scheduler.tls import server_context
-from hami.scheduler.waiting import Waiting
+from hami.scheduler.verbs.bind import Binder
 from hami.vendors.table import load
 
 HOLD = 1.0

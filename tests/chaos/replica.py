@@ -7,14 +7,14 @@ from prometheus_client import CollectorRegistry
 from hami.config.schema import DeviceConfig
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Policies
-from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import Gate
-from hami.scheduler.handshake import Handshakes
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.held.waiting import Waiting
 from hami.scheduler.meters import Meters
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.sync import NodeDoor, PodDoor
-from hami.scheduler.waiting import Waiting
+from hami.scheduler.verbs.bind import Binder
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.sync import NodeDoor, PodDoor
 from hami.sim.apiserver.answer import Desk
 from hami.sim.apiserver.faults import Faults
 from hami.vendors.table import load

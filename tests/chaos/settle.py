@@ -3,8 +3,8 @@
 import msgspec
 
 from hami.ledger.cluster import Ledger
-from hami.scheduler import filter as filtering
-from hami.scheduler.records import node_record
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.watch.records import node_record
 from hami.sim.apiserver.route import Place
 from hami.sim.apiserver.store import Stored
 from hami.vendors.ask import ask_of

@@ -8,7 +8,7 @@ from hami.ledger.records import PodRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, PodUid
 from hami.model.vendor import Vendor
-from hami.scheduler.records import pod_record
+from hami.scheduler.watch.records import pod_record
 from hami.sim.apiserver import Store
 from hami.sim.apiserver.store import Change
 from hami.wire.objects import Pod

@@ -13,8 +13,8 @@ import msgspec
 from hami.model.card import Card
 from hami.model.errors import HamiError
 from hami.model.ids import CardId, Family
-from hami.scheduler import filter as filtering
-from hami.scheduler import prioritize
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.verbs import prioritize
 from hami.sim.apiserver import Faults, Store
 from hami.sim.apiserver.answer import Desk
 from hami.sim.apiserver.faults import Mischief

@@ -14,7 +14,7 @@ from hami.config.schema import DeviceConfig
 from hami.lab import Lab
 from hami.lab.errors import CommandFailed
 from hami.scheduler.manifests import Site
-from hami.scheduler.webhook import WebhookSettings, review
+from hami.scheduler.verbs.webhook import WebhookSettings, review
 from hami.vendors.table import load
 
 GPU, MEM, CORES = "nvidia.com/gpu", "nvidia.com/gpumem", "nvidia.com/gpucores"

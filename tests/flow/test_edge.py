@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hami.scheduler.tls import names_of
+from hami.scheduler.edge.tls import names_of
 
 if TYPE_CHECKING:
     from hami.lab.product import Product

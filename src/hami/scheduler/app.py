@@ -25,30 +25,30 @@ from hami.model.ids import PodUid
 from hami.observe import log as logs
 from hami.observe import memory
 from hami.observe.metrics import registry
-from hami.scheduler import webhook
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
-from hami.scheduler.between import Between
-from hami.scheduler.bind import Binder
+from hami.scheduler.edge.routes import MIB, extender_routes, open_routes
+from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.tls import Certificate
 from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor
 from hami.scheduler.gate import Gate
-from hami.scheduler.handshake import Handshakes
-from hami.scheduler.hosts import Hosts
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.held.waiting import Waiting
+from hami.scheduler.loop.between import Between
+from hami.scheduler.loop.unhurried import unhurried
 from hami.scheduler.meters import Meters
 from hami.scheduler.metrics import MetricsPage
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.replicas import Leadership, LeaseWatcher, elect
 from hami.scheduler.requeue import Waker
-from hami.scheduler.routes import MIB, extender_routes, open_routes
-from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
 from hami.scheduler.settings import Settings, address
-from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
-from hami.scheduler.tls import Certificate
-from hami.scheduler.unhurried import unhurried
-from hami.scheduler.waiting import Waiting
-from hami.scheduler.watches import Watches
+from hami.scheduler.verbs import webhook
+from hami.scheduler.verbs.bind import Binder
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.hosts import Hosts
+from hami.scheduler.watch.replicas import Leadership, LeaseWatcher, elect
+from hami.scheduler.watch.sync import NodeDoor, PodDoor, QuotaDoor
+from hami.scheduler.watch.watches import Watches
 from hami.vendors.policies import CARD_POLICIES
 from hami.vendors.table import load
 from hami.wire.annotations import words

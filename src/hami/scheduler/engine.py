@@ -19,14 +19,14 @@ from hami.model.reservation import Reservation, ReservationState
 from hami.model.vendor import Vendor
 from hami.plan.choose import Decision
 from hami.plan.fleet.refusals import Refusals
-from hami.scheduler import nominate
-from hami.scheduler.gangs import Gangs
 from hami.scheduler.gate import Gate
+from hami.scheduler.held import nominate
+from hami.scheduler.held.gangs import Gangs
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.held.nominate import Nominations
+from hami.scheduler.held.phrases import Phrases
+from hami.scheduler.held.waiting import Waiting
 from hami.scheduler.meters import Meters
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.nominate import Nominations
-from hami.scheduler.phrases import Phrases
-from hami.scheduler.waiting import Waiting
 from hami.vendors.ask import ask_of, pod_ref
 from hami.vendors.gang import gang_of
 from hami.wire.annotations import NOMINATED

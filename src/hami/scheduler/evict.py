@@ -30,10 +30,10 @@ from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 from hami.scheduler.budgets import DisruptionBudget, budget_entries, costs, overdrawn
 from hami.scheduler.engine import Engine
-from hami.scheduler.nominate import Nomination, note
-from hami.scheduler.shares import Shares
-from hami.scheduler.unhurried import unhurried
-from hami.scheduler.waiting import Waiter
+from hami.scheduler.held.nominate import Nomination, note
+from hami.scheduler.held.waiting import Waiter
+from hami.scheduler.loop.shares import Shares
+from hami.scheduler.loop.unhurried import unhurried
 from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
 from hami.wire.snapshot import BudgetEntry

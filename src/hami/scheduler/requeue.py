@@ -18,7 +18,7 @@ from hami.kube.errors import NotFound
 from hami.model.errors import HamiError
 from hami.model.ids import PodUid
 from hami.scheduler.engine import Engine
-from hami.scheduler.waiting import Waiter
+from hami.scheduler.held.waiting import Waiter
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from hami.model.quota import Measure
 from hami.plan.advice.explain import CardUse
 from hami.scheduler.api.answers import Explained
 from hami.scheduler.budgets import DisruptionBudget, budget_entries
-from hami.scheduler.entries import DatedPod
+from hami.scheduler.watch.entries import DatedPod
 from hami.vendors.table import load
 from hami.wire import record, snapshot
 from hami.wire.objects import Node

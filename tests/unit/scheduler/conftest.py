@@ -15,14 +15,14 @@ from hami.ledger.records import NodeRecord
 from hami.model.ask import Policies
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName
-from hami.scheduler import filter as filtering
-from hami.scheduler import prioritize
-from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import Gate
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.held.waiting import Waiting
 from hami.scheduler.meters import Meters
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.waiting import Waiting
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.verbs import prioritize
+from hami.scheduler.verbs.bind import Binder
 from hami.vendors.table import load
 from hami.wire.objects import Pod
 

@@ -8,7 +8,7 @@ import msgspec
 
 from hami.kube.errors import NotFound, TooMany
 from hami.scheduler.evict import Evictor
-from hami.scheduler.records import pod_record
+from hami.scheduler.watch.records import pod_record
 from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
 

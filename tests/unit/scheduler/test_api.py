@@ -24,8 +24,8 @@ from hami.scheduler.api.access import Access, Denied, User, audiences, certified
 from hami.scheduler.api.advise import Adviser, advice
 from hami.scheduler.api.answers import OTHERWISE, discreet, own, whole
 from hami.scheduler.api.desk import Desk
-from hami.scheduler.narrate import Narrator
-from hami.scheduler.unhurried import unhurried
+from hami.scheduler.held.narrate import Narrator
+from hami.scheduler.loop.unhurried import unhurried
 
 
 class FakeKube:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hami.ledger.sent import Sent
-from hami.scheduler import asked as module
-from hami.scheduler import filter as filtering
-from hami.scheduler import prioritize, shelter
+from hami.scheduler.verbs import asked as module
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.verbs import prioritize, shelter
 from hami.wire import extender
 
 NAMES = ["gpu-node-01", "gpu-node-02", "gpu-node-03", "gpu-node-04"]

@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from hami.ledger.cluster import Ledger
-from hami.scheduler.between import MIDDLE, NET, OLD, READING, SELDOM, SELDOM_AT_WORK, YOUNG, Between
+from hami.scheduler.edge.routes import Route
+from hami.scheduler.edge.serve import Edge
+from hami.scheduler.loop.between import MIDDLE, NET, OLD, READING, SELDOM, SELDOM_AT_WORK, YOUNG, Between
 from hami.scheduler.meters import Meters
-from hami.scheduler.routes import Route
-from hami.scheduler.serve import Edge
 
 
 class Knot:

@@ -12,9 +12,9 @@ from hami.kube.errors import Forbidden
 from hami.model.ask import Ask
 from hami.model.errors import Bug
 from hami.model.ids import PodUid
-from hami.scheduler import preempt
 from hami.scheduler.evict import BUDGET_AGAIN, CHOOSING_S, ROUND_S
-from hami.scheduler.records import quota_record
+from hami.scheduler.verbs import preempt
+from hami.scheduler.watch.records import quota_record
 from hami.wire.objects import Pod, ResourceQuota
 
 from .evictions import Scene
@@ -239,7 +239,7 @@ async def test_the_search_for_victims_gives_way_to_other_requests_every_millisec
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in slices of no time at all: each step is then one."""
-    monkeypatch.setattr("hami.scheduler.unhurried.SLICE_S", 0.0)
+    monkeypatch.setattr("hami.scheduler.loop.unhurried.SLICE_S", 0.0)
     turns = 0
 
     async def others() -> None:

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from hami.model.errors import Conflict
-from hami.scheduler import filter as filtering
-from hami.scheduler.records import pod_record
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.watch.records import pod_record
 from hami.wire.objects import Pod
 
 

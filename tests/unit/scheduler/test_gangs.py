@@ -14,7 +14,7 @@ from hami.model.ids import PodUid
 from hami.scheduler.app import Scheduler
 from hami.scheduler.requeue import Waker
 from hami.scheduler.settings import Settings
-from hami.scheduler.sync import PodDoor
+from hami.scheduler.watch.sync import PodDoor
 from hami.vendors.gang import doubts, gang_of
 from hami.wire.objects import Metadata, Pod
 

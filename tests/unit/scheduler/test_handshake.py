@@ -1,6 +1,6 @@
 """Agents that fall silent are noticed, whatever their clocks say."""
 
-from hami.scheduler.handshake import Handshakes, reported
+from hami.scheduler.watch.handshake import Handshakes, reported
 
 WALL = 1_800_000_000.0
 FRESH = "Reported_2027-01-15 08:00:00"  # == WALL

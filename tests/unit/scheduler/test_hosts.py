@@ -4,7 +4,7 @@ from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
 from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.scheduler.hosts import Hosts
+from hami.scheduler.watch.hosts import Hosts
 from hami.vendors.ask import cpu_milli
 from hami.wire.objects import Container, Metadata, Node, NodeStatus, Pod, PodSpec, Quantities
 

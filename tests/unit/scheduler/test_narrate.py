@@ -8,9 +8,9 @@ import pytest
 from hami.model.refusal import Reason, Refusal
 from hami.plan.exact.refuse import Form
 from hami.plan.fleet.refusals import Refusals
-from hami.scheduler.asked import told
-from hami.scheduler.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
-from hami.scheduler.phrases import KEPT, Phrase, Phrases
+from hami.scheduler.held.narrate import GOOD_NEWS_AT_ONCE, Narrator, by_reason
+from hami.scheduler.held.phrases import KEPT, Phrase, Phrases
+from hami.scheduler.verbs.asked import told
 from hami.wire.objects import Pod
 
 MEMORY = Refusal(((Reason.INSUFFICIENT_MEMORY, 2),), 2, "missing 10 MiB on the best card")
@@ -79,7 +79,7 @@ def _pod(stage: Any) -> Any:
 
 
 def test_texts_with_an_amount_each_are_kept_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hami.scheduler.phrases.TEXTS", 10)
+    monkeypatch.setattr("hami.scheduler.held.phrases.TEXTS", 10)
     phrase = Phrase(Form((), 1, "", "best"), "", "", lasting=False)
     for missing in range(1, 36):
         assert f"missing {missing} MiB" in phrase.text(missing)

@@ -10,7 +10,7 @@ import pytest
 from hami.model.ask import Ask
 from hami.plan.choose import Decision
 from hami.scheduler.engine import BESIDE
-from hami.scheduler.nominate import LASTS
+from hami.scheduler.held.nominate import LASTS
 from hami.wire.annotations import NOMINATED
 from hami.wire.objects import Pod
 

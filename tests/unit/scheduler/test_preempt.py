@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from hami.model.errors import Malformed
-from hami.scheduler import preempt
-from hami.scheduler.records import pod_record, quota_record
+from hami.scheduler.verbs import preempt
+from hami.scheduler.watch.records import pod_record, quota_record
 from hami.wire.objects import Pod, ResourceQuota
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hami.model.errors import Malformed
-from hami.scheduler import prioritize
+from hami.scheduler.verbs import prioritize
 
 
 def test_ten_points_go_to_the_node_that_holds_the_slice_and_none_to_the_others(stage: Any) -> None:

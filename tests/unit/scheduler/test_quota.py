@@ -11,13 +11,13 @@ from hami.kube.reflector import Added, Deleted, Modified, Synced
 from hami.model.errors import Malformed
 from hami.observe.exposition import Sheet
 from hami.scheduler.gate import Gate
-from hami.scheduler.handshake import Handshakes
 from hami.scheduler.metrics import QUOTA_LIMIT, QUOTA_USED, quota_samples
-from hami.scheduler.records import quota_record
 from hami.scheduler.requeue import Waker
-from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
-from hami.scheduler.watches import Watches
-from hami.scheduler.webhook import WebhookSettings, review
+from hami.scheduler.verbs.webhook import WebhookSettings, review
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.records import quota_record
+from hami.scheduler.watch.sync import NodeDoor, PodDoor, QuotaDoor
+from hami.scheduler.watch.watches import Watches
 from hami.sim.apiserver import MemoryKube, Store
 from hami.wire.objects import Pod, ResourceQuota
 

@@ -10,7 +10,7 @@ from hami.model.card import Instance
 from hami.model.ids import Family
 from hami.model.plan import Charge
 from hami.model.quota import Spent
-from hami.scheduler.records import node_record, pod_record
+from hami.scheduler.watch.records import node_record, pod_record
 from hami.vendors.table import load
 from hami.wire import register
 from hami.wire.objects import Node, Pod

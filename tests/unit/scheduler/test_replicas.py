@@ -8,7 +8,7 @@ import pytest
 from hami.kube.errors import NotFound, Unreachable
 from hami.kube.lease import Elector, Lease, LeaseSpec
 from hami.scheduler.gate import NODES, PODS, Gate
-from hami.scheduler.replicas import Leadership, LeaseWatcher, elect
+from hami.scheduler.watch.replicas import Leadership, LeaseWatcher, elect
 from hami.sim.apiserver import MemoryKube, Store
 from hami.wire.objects import Metadata
 

@@ -21,9 +21,9 @@ from hami.model.quota import Measure, Quantum
 from hami.model.vendor import ContainerChange, ContainerRequest, PodChange, Vendor
 from hami.observe.exposition import Sheet
 from hami.scheduler.metrics import QUOTA_LIMIT, QUOTA_USED, quota_samples
-from hami.scheduler.records import node_record, pod_record
-from hami.scheduler.sync import QuotaDoor
-from hami.scheduler.webhook import WebhookSettings, review
+from hami.scheduler.verbs.webhook import WebhookSettings, review
+from hami.scheduler.watch.records import node_record, pod_record
+from hami.scheduler.watch.sync import QuotaDoor
 from hami.wire import annotations as keys
 from hami.wire import register
 from hami.wire.objects import Node, Pod, ResourceQuota

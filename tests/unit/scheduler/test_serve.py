@@ -14,10 +14,10 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hami.scheduler.routes import MIB, Route, extender_routes, open_routes
-from hami.scheduler.serve import BoundedServer, Edge, health_pages, limits_of
-from hami.scheduler.tls import server_context
-from hami.scheduler.webhook import WebhookSettings, review
+from hami.scheduler.edge.routes import MIB, Route, extender_routes, open_routes
+from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.tls import server_context
+from hami.scheduler.verbs.webhook import WebhookSettings, review
 
 EXTENDER = ("/filter", "/prioritize", "/shelter", "/bind", "/preempt")
 

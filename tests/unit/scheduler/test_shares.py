@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hami.scheduler.shares import Shares
+from hami.scheduler.loop.shares import Shares
 
 
 class Clock:

@@ -7,7 +7,7 @@ import pytest
 
 from hami.model.errors import Malformed
 from hami.model.ids import NodeName
-from hami.scheduler import shelter
+from hami.scheduler.verbs import shelter
 
 PACK = {"hami.io/node-scheduler-policy": "pack"}
 

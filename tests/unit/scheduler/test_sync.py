@@ -7,8 +7,8 @@ import pytest
 
 from hami.kube.reflector import Added, Broken, Deleted, Modified, Synced
 from hami.scheduler.gate import Gate
-from hami.scheduler.handshake import Handshakes
-from hami.scheduler.sync import NodeDoor, PodDoor
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.sync import NodeDoor, PodDoor
 from hami.wire import register
 from hami.wire.objects import Metadata, Node, Pod
 

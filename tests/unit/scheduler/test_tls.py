@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from hami.scheduler.tls import Certificate, names_of
+from hami.scheduler.edge.tls import Certificate, names_of
 
 
 @pytest.fixture

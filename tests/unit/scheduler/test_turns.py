@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from hami.scheduler.turns import Turns
+from hami.scheduler.loop.turns import Turns
 
 
 class Counter:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from hami.scheduler.gate import Gate
-from hami.scheduler.handshake import Handshakes
-from hami.scheduler.sync import NodeDoor, PodDoor
-from hami.scheduler.watches import Watches
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.sync import NodeDoor, PodDoor
+from hami.scheduler.watch.watches import Watches
 from hami.sim.apiserver import MemoryKube, Store
 from hami.sim.nodes import Shape, node_object
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hami.config.load import device_config
-from hami.scheduler.webhook import WebhookSettings, review
+from hami.scheduler.verbs.webhook import WebhookSettings, review
 from hami.vendors.table import load
 
 GPU, MEM, PERCENT, CORES = "nvidia.com/gpu", "nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpucores"

@@ -3,7 +3,7 @@
 import msgspec
 
 from hami.config.schema import DeviceConfig
-from hami.scheduler.records import node_record
+from hami.scheduler.watch.records import node_record
 from hami.sim.nodes import TO_ALLOCATE, Shape, cards_of, granted, node_object, running
 from hami.vendors.table import load
 from hami.wire.objects import Node, Pod

@@ -16,7 +16,7 @@ from hami.model.card import Card
 from hami.model.ids import CardId
 from hami.model.plan import Slice
 from hami.model.vendor import Vendor
-from hami.scheduler.records import node_record, pod_record
+from hami.scheduler.watch.records import node_record, pod_record
 from hami.vendors.ask import container_kinds
 from hami.wire import annotations as keys
 from hami.wire.objects import Node, Pod

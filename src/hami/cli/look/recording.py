@@ -17,9 +17,9 @@ from hami.model.ask import Policies
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
 from hami.scheduler.budgets import DisruptionBudget, budget_entries
-from hami.scheduler.entries import DatedPod, node_entry, pod_entry, quota_entry
-from hami.scheduler.handshake import Handshakes
-from hami.scheduler.records import quota_record
+from hami.scheduler.watch.entries import DatedPod, node_entry, pod_entry, quota_entry
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.records import quota_record
 from hami.wire import annotations as keys
 from hami.wire import record
 from hami.wire.objects import Node, ResourceQuota

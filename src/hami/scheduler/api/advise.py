@@ -11,7 +11,7 @@ from hami.ledger.survey import Survey, survey
 from hami.model.ids import PodUid
 from hami.plan.advice.fixes import Change
 from hami.scheduler.engine import Engine
-from hami.scheduler.unhurried import unhurried
+from hami.scheduler.loop.unhurried import unhurried
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from hami.plan.steps import Steps
 from hami.scheduler.api.access import Access, Denied, User, certified
 from hami.scheduler.api.answers import OTHERWISE, Explained, Fragmented, discreet, namespaces, own, whole
 from hami.scheduler.engine import Engine
-from hami.scheduler.unhurried import unhurried
+from hami.scheduler.loop.unhurried import unhurried
 from hami.vendors.trial import trial_ask, trial_notes, trial_pod
 from hami.wire.faults import decoded
 from hami.wire.objects import Pod

@@ -21,7 +21,7 @@ from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.exact.fit import fit
 from hami.plan.snapshot import NodeState
-from hami.scheduler.waiting import Waiting
+from hami.scheduler.held.waiting import Waiting
 
 log = logging.getLogger(__name__)
 

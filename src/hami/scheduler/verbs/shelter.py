@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from hami.model.ask import NodePolicy
 from hami.model.errors import Malformed
-from hami.scheduler.asked import asked
 from hami.scheduler.engine import Engine
-from hami.scheduler.prioritize import MOST
+from hami.scheduler.verbs.asked import asked
+from hami.scheduler.verbs.prioritize import MOST
 from hami.wire import extender
 
 

@@ -15,7 +15,7 @@ from hami.model.errors import Malformed
 from hami.model.quota import Budget
 from hami.model.vendor import ContainerRequest, Vendor
 from hami.plan.exact import quota
-from hami.scheduler.patch import pod_patch
+from hami.scheduler.verbs.patch import pod_patch
 from hami.vendors import gang, policies
 from hami.vendors.ask import ask_of, completed, container_requests
 from hami.vendors.refused import forged, unholdable

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from hami.ledger.sent import Sent
-from hami.scheduler.phrases import Spoken
+from hami.scheduler.held.phrases import Spoken
 from hami.wire.extender import FilterArgs
 
 

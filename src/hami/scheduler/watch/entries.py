@@ -14,7 +14,7 @@ from hami.model.ask import ContainerKind, Policies
 from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
-from hami.scheduler.records import init_done, node_record, pod_record
+from hami.scheduler.watch.records import init_done, node_record, pod_record
 from hami.vendors.ask import ask_of, container_kinds
 from hami.wire import annotations as keys
 from hami.wire.objects import Metadata, Node, Pod

@@ -7,7 +7,7 @@ from hami.kube.client import Kube
 from hami.kube.reflector import Event, Synced
 from hami.kube.watch import Contact, follow
 from hami.scheduler.gate import Gate
-from hami.scheduler.sync import NodeDoor, PodDoor, QuotaDoor
+from hami.scheduler.watch.sync import NodeDoor, PodDoor, QuotaDoor
 from hami.wire.objects import Node, Pod, ResourceQuota
 
 

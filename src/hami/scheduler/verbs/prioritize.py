@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from hami.model.errors import Malformed
 from hami.model.ids import PodUid
-from hami.scheduler.asked import asked
 from hami.scheduler.engine import Engine
+from hami.scheduler.verbs.asked import asked
 from hami.wire import extender
 
 MOST = 10

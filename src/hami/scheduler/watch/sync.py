@@ -15,9 +15,9 @@ from hami.model.errors import Malformed
 from hami.model.ids import NodeName, PodUid
 from hami.model.vendor import Vendor
 from hami.scheduler.gate import NODES, PODS, Gate
-from hami.scheduler.handshake import Handshakes
-from hami.scheduler.records import node_record, pod_record, quota_record
-from hami.scheduler.waiting import Waiting
+from hami.scheduler.held.waiting import Waiting
+from hami.scheduler.watch.handshake import Handshakes
+from hami.scheduler.watch.records import node_record, pod_record, quota_record
 from hami.wire import annotations as keys
 from hami.wire.objects import Metadata, Node, Pod, ResourceQuota
 

@@ -5,8 +5,8 @@ keep their meaning; the slice on the best one is held for the bind to come.
 """
 
 from hami.model.errors import Malformed
-from hami.scheduler.asked import answered, asked, told
 from hami.scheduler.engine import Engine
+from hami.scheduler.verbs.asked import answered, asked, told
 from hami.wire import extender
 
 

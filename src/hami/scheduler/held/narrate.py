@@ -11,7 +11,7 @@ from hami.kube.events import EventKind, Regarding, of_node
 from hami.kube.pace import Bucket
 from hami.model.ask import PodRef
 from hami.plan.choose import Decision
-from hami.scheduler.waiting import Waiter
+from hami.scheduler.held.waiting import Waiter
 
 SPOKEN_NODES = 10
 """Node names an event names; the rest are counted."""

@@ -15,8 +15,8 @@ from hami.plan.exact.preempt import Holder, searching
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 from hami.scheduler.engine import Engine
-from hami.scheduler.shares import Shares
-from hami.scheduler.unhurried import unhurried
+from hami.scheduler.loop.shares import Shares
+from hami.scheduler.loop.unhurried import unhurried
 from hami.wire import extender
 from hami.wire.extender import MetaPod, MetaVictims
 

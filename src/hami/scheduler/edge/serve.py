@@ -17,11 +17,11 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from hami.model.errors import HamiError, Malformed
+from hami.scheduler.edge.routes import Route
+from hami.scheduler.edge.tls import names_of
 from hami.scheduler.gate import Gate
+from hami.scheduler.loop.turns import Turns
 from hami.scheduler.meters import Meters
-from hami.scheduler.routes import Route
-from hami.scheduler.tls import names_of
-from hami.scheduler.turns import Turns
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hami import __version__
-from hami.scheduler import filter as filtering
-from hami.scheduler import preempt, prioritize, shelter
-from hami.scheduler.bind import Binder
 from hami.scheduler.engine import Engine
+from hami.scheduler.verbs import filter as filtering
+from hami.scheduler.verbs import preempt, prioritize, shelter
+from hami.scheduler.verbs.bind import Binder
 from hami.wire import extender
 
 MIB = 1 << 20
