@@ -114,6 +114,13 @@ def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     assert told == run(tools.part("turns", sources, SANITIZERS["plain"]), case)
 
 
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Tools, sanitizer: str) -> None:
+    """A handler may keep the thread; the time after which others take its place is over, and they have had a turn."""
+    sources = ["src/pay/turns.c", "src/pay/budget.c"]
+    assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
+
+
 def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
     """Of drivers, of the headers of CUDA 12 and 13, and those that HAMi-core hooks."""
     lists = sorted((NATIVE / "src/intercept/drivers").glob("*.txt"))

@@ -50,9 +50,9 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
     const int64_t over_ns = hami_now_ns();
     card->pacer.had.drains++;
     card->pacer.had.drained_ns += over_ns - begun_ns;
-    hami_turn_over(&card->pacer, over_ns);
+    if (hami_lease_end(&card->drain_until_ns, lease)) /* else the turn we have now is a later one, with work on the card */
+        hami_turn_over(&card->pacer, over_ns);
     pthread_mutex_unlock(&card->pacing);
-    hami_lease_end(&card->drain_until_ns, lease);
 }
 
 /* Looks out for a hand-over without sleeping. */

@@ -6,6 +6,7 @@
 #define HAMI_LEASE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Takes it for so long; what gives it back. 0: another has it. */
@@ -16,10 +17,10 @@ static inline int64_t hami_lease_take(_Atomic int64_t *until_ns, int64_t now_ns,
     return there <= now_ns && atomic_compare_exchange_strong(until_ns, &there, ours) ? ours : 0;
 }
 
-/* Gives it back, unless it has run out and is another's by now. */
-static inline void hami_lease_end(_Atomic int64_t *until_ns, int64_t ours)
+/* Gives it back. False: it has run out, and another has had it since. */
+static inline bool hami_lease_end(_Atomic int64_t *until_ns, int64_t ours)
 {
-    atomic_compare_exchange_strong(until_ns, &ours, 0);
+    return atomic_compare_exchange_strong(until_ns, &ours, 0);
 }
 
 #endif
