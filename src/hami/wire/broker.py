@@ -19,6 +19,8 @@ HEADER = struct.Struct("<HHI")
 UNLIMITED = (1 << 63) - 1
 MOST_BYTES = 1 << 50
 """No card has a pebibyte: more is a lie or a fault."""
+MOST_PID = (1 << 31) - 1
+"""As the kernel's type has it."""
 MEMBERS = 256
 """Processes that can take turns on one card."""
 TENANTS = 64
@@ -215,7 +217,7 @@ def decode(packet: bytes, *, from_library: bool) -> Message:
 def _hello(packet: bytes) -> Hello:
     _, _, _, pid, spare, space, start, program = _HELLO.unpack(packet)
     _zero(spare)
-    return Hello(pid, space, start, _text(program, "$.program"))
+    return Hello(_within(pid, "$.pid", 0, MOST_PID), space, start, _text(program, "$.program"))
 
 
 def _usage(packet: bytes) -> Usage:

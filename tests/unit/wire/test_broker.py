@@ -52,10 +52,11 @@ GOLDEN: dict[str, Message] = {
 
 words = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=31)
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+pids = st.integers(0, 2**31 - 1)
 positive = st.integers(0, 2**63 - 1)
 held = st.tuples(*[st.integers(0, 1 << 47)] * 7)
 from_library = st.one_of(
-    st.builds(Hello, u32, u64, u64, words),
+    st.builds(Hello, pids, u64, u64, words),
     st.builds(Usage, st.integers(0, 15), held, positive, positive, positive, u64),
 )
 from_broker = st.one_of(
@@ -105,6 +106,13 @@ def test_what_the_broker_says_is_read_back(message: Message) -> None:
 def test_garbage_is_refused_and_nothing_worse(packet: bytes, side: bool) -> None:
     with pytest.raises(Malformed):
         decode(packet, from_library=side)
+
+
+def test_a_pid_that_no_kernel_gives_is_refused() -> None:
+    packet = bytearray(encode(GOLDEN["hello"]))
+    packet[8:12] = (2**31).to_bytes(4, "little")
+    with pytest.raises(Malformed, match=r"\$\.pid"):
+        decode(bytes(packet), from_library=True)
 
 
 @given(st.one_of(from_library, from_broker), st.integers(0, 160))
