@@ -216,7 +216,7 @@ class Agent:
         if settings.broker:
             duties += [self.broker.run(), self.look.run()]
         if settings.broker and settings.monitor_mirror:
-            duties.append(Mirror(self.broker, Path(settings.hook_path) / "vgpu/containers").run())
+            duties.append(Mirror(self.broker, self.look, Path(settings.hook_path) / "vgpu/containers").run())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_duty(duty)) for duty in duties]

@@ -10,13 +10,14 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hami.agent.broker import share
+from hami.agent.broker.look import Look
 from hami.agent.broker.place import Place
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
-from hami.agent.broker.usage import STALE_S
 from hami.wire.broker import KINDS
 from hami.wire.region import BYTES, PROCESSES, PROCESSES_AT, TAIL_AT, Region, RegionCard, RegionProcess, RegionUse
 
@@ -34,11 +35,12 @@ class Mirror:
     def __init__(
         self,
         broker: Broker,
+        look: Look,
         root: Path,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._broker, self._root, self._clock, self._wall = broker, root, clock, wall
+        self._broker, self._look, self._root, self._clock, self._wall = broker, look, root, clock, wall
         self._slots: dict[str, int] = {}
         """Of each folder how many slots are filled."""
         self._failing: set[str] = set()
@@ -90,29 +92,36 @@ class Mirror:
             (folder / NAME).unlink()
             folder.rmdir()
 
+    def _processes(self, place: Place, sessions: Sequence[Session], now: float) -> tuple[RegionProcess, ...]:
+        """The monitor adds up the time of processes: where NVML alone knows of the container's, the first has all."""
+        times = [
+            [100 * min(share.charged(one, index, now), 1.0) for index in range(len(place.cards))] for one in sessions
+        ]
+        for index in range(len(place.cards)):
+            had = share.of_place(place, index, self._look, now)
+            if had is not None and not had.charged and times:
+                times[0][index] = had.percent
+        return tuple(_process(one, own) for one, own in zip(sessions, times, strict=True))
+
     def _region(self, place: Place) -> Region:
         cards, now = place.cards, self._clock()
         sessions = list(place.known())
         last = max((usage.launched_ns for one in sessions for usage in one.usage.values()), default=0) / 1e9
         return Region(
             cards=tuple(RegionCard(card.uuid, (card.mem_mib or 0) << 20, card.core_percent or 100) for card in cards),
-            processes=tuple(_process(one, len(cards), now) for one in sessions),
+            processes=self._processes(place, sessions, now),
             priority=place.file.policy.priority if place.file.policy is not None else 1,
             active=last > 0 and now - last < ACTIVE_S,
             last_kernel_s=int(self._wall() - (now - last)) if last > 0 else 0,
         )
 
 
-def _process(session: Session, cards: int, now: float) -> RegionProcess:
-    uses = tuple(_use(session, index, now) for index in range(cards))
+def _process(session: Session, times: Sequence[float]) -> RegionProcess:
+    uses = tuple(_use(session, index, round(percent)) for index, percent in enumerate(times))
     return RegionProcess(session.hello.pid if session.hello is not None else 0, session.peer.pid, uses)
 
 
-def _use(session: Session, index: int, now: float) -> RegionUse:
-    usage = session.usage.get(index)
-    if usage is None:
-        return RegionUse()
-    context, module = usage.held_bytes[_CONTEXT], usage.held_bytes[_MODULE]
-    heard = now - session.heard[index] < STALE_S
-    percent = round(100 * min(session.rates.get(index, 0.0), 1.0)) if heard else 0
-    return RegionUse(context, module, sum(usage.held_bytes) - context - module, percent)
+def _use(session: Session, index: int, percent: int) -> RegionUse:
+    held = session.usage[index].held_bytes if index in session.usage else (0,) * len(KINDS)
+    context, module = held[_CONTEXT], held[_MODULE]
+    return RegionUse(context, module, sum(held) - context - module, percent)

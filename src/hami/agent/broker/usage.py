@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hami.agent.broker.load import always_charged
+from hami.agent.broker import share
 from hami.agent.broker.look import Look
 from hami.agent.broker.place import Place
 from hami.agent.broker.server import Broker
@@ -11,8 +11,6 @@ from hami.observe.exposition import Family, Sample
 from hami.wire.broker import KINDS
 
 ZONE = (("zone", "vGPU"),)
-STALE_S = 2.5
-"""The library tells once a second while something changes: silence for longer is idleness."""
 
 
 def _family(name: str, text: str) -> Family:
@@ -108,13 +106,10 @@ def _of_place(place: Place, look: Look, now: float) -> Iterator[Sample]:
         if card.mem_mib is not None:
             yield LIMIT, labels, card.mem_mib << 20
         yield CORE_LIMIT, labels, card.core_percent or 100
-        charged = sum(session.rates.get(index, 0.0) for session, _ in told if now - session.heard[index] < STALE_S)
-        if charged > 0 or always_charged(place, card):
-            yield UTILISATION, labels, round(100 * min(charged, 1.0), 2)
-            yield CHARGED, labels, 1
-        elif (seen := look.seen_percent.get((tenant.key, card.uuid))) is not None:
-            yield UTILISATION, labels, round(seen, 2)
-            yield CHARGED, labels, 0
+        had = share.of_place(place, index, look, now)
+        if had is not None:
+            yield UTILISATION, labels, round(had.percent, 2)
+            yield CHARGED, labels, int(had.charged)
         last = max((usage.launched_ns for _, usage in told), default=0)
         if last > 0:
             yield LAST_KERNEL, labels, max(0.0, round(now - last / 1e9, 3))

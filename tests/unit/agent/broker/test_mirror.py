@@ -1,14 +1,28 @@
 """HAMi-core's region as its monitor reads it: decoded by the layout that HAMi's documents give."""
 
-import ctypes
 import os
+import struct
+from pathlib import Path
+from types import SimpleNamespace
 
-from tests.unit.wire.region_layout import Region, Slot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.unit.wire.region_layout import Region
 
+from hami.agent.broker import usage
+from hami.agent.broker.door import Peer
 from hami.agent.broker.mirror import Mirror
-from hami.wire.broker import Usage
+from hami.agent.broker.session import Session
+from hami.agent.broker.tenants import Tenant
+from hami.model.ask import PodRef
+from hami.wire import region as wire
+from hami.wire.broker import Refused, Usage, encode
+from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy
+from hami.wire.region import RegionCard, RegionProcess, RegionUse
 
-from .conftest import CARD, OTHER, UID
+from .conftest import CARD, HELLO, OTHER, UID
+from .looking import look
 
 MIB = 1 << 20
 
@@ -17,7 +31,8 @@ WALL = 1_700_000_000
 
 
 def mirror(stage, tmp_path):
-    return Mirror(stage.broker, tmp_path / "containers", clock=lambda: stage.now, wall=lambda: WALL)
+    seen, _ = look(stage, tmp_path)
+    return Mirror(stage.broker, seen, tmp_path / "containers", clock=lambda: stage.now, wall=lambda: WALL)
 
 
 def read(tmp_path, number=0):
@@ -175,50 +190,139 @@ async def test_a_folder_that_fails_again_is_told_again(stage, tmp_path, caplog):
     assert "HAMi's monitor" in told[0].message
 
 
-class MonitorSlot(ctypes.Structure):
-    """As HAMi's vGPUmonitor declares it for itself (pkg/monitor/nvidia/v1), not as HAMi-core does."""
+async def test_a_process_that_gives_itself_a_pid_that_cannot_be_is_dismissed_and_does_not_end_the_agent(
+    stage, tmp_path
+):
+    stage.grant("a")
+    made = mirror(stage, tmp_path)
+    await stage.joined("a")
+    stranger = stage.client("a").send(replace(HELLO, pid=2**31))
+    assert isinstance(await stranger.read(), Refused)
+    made.round()
+    assert read(tmp_path).proc_num == 1
 
-    _fields_ = (
-        ("pid", ctypes.c_int32),
-        ("host_pid", ctypes.c_int32),
-        ("used", ctypes.c_uint64 * 8 * 16),
-        ("monitor_used", ctypes.c_uint64 * 16),
-        ("device_util", ctypes.c_uint64 * 6 * 16),
-        ("status", ctypes.c_int32),
-        ("unused", ctypes.c_uint64 * 3),
+
+NUMBERS = st.integers(0, 2**63 - 1)
+WORDS = st.builds(
+    Usage,
+    card=st.integers(0, 15),
+    held_bytes=st.tuples(*[st.integers(0, 2**47)] * 7),
+    busy_ns=NUMBERS,
+    launched_ns=NUMBERS,
+    waited_ns=NUMBERS,
+    refused=st.integers(0, 2**64 - 1),
+)
+
+
+@given(
+    hello=st.builds(replace, st.just(HELLO), pid=st.integers(0, 2**31 - 1), start_ticks=st.integers(0, 2**64 - 1)),
+    words=st.lists(st.tuples(WORDS, st.floats(0, 40)), max_size=6),
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_client_may_say_can_be_shown(hello, words):
+    """It is a tenant's word: the broker takes it, so nothing that is made of it may fail."""
+    session = Session("a", Peer(5, 0), lambda *_: True, 1000.0)
+    session.receive(encode(hello), 1000.0)
+    now = 1000.0
+    for word, pause in words:
+        now += pause
+        session.receive(encode(word), now)
+    place = SimpleNamespace(
+        tenant=Tenant("a", PodRef("default", "a", UID.format(0)), "main"),
+        cards=tuple(CardLimit(f"GPU-{index}", 8000, 30) for index in range(16)),
+        known=lambda: iter([session]),
+        file=SimpleNamespace(policy=LibraryPolicy("a/main", (CardLimit("GPU-0", 8000, 30),))),
     )
+    seen = SimpleNamespace(seen_percent={}, seen_bytes={})
+    made = Mirror(None, seen, Path("/none"), clock=lambda: now, wall=lambda: WALL)._region(place)
+    assert len(made.head() + made.slots() + made.tail()) == 2_008_952
+    place.file.policy = LibraryPolicy("a/main", place.cards)
+    for _, labels, value in usage._of_place(place, seen, now):
+        assert labels
+        assert value >= 0
 
 
-class MonitorRegion(ctypes.Structure):
-    _fields_ = (
-        ("magic", ctypes.c_int32),
-        ("major", ctypes.c_int32),
-        ("minor", ctypes.c_int32),
-        ("sm_init_flag", ctypes.c_int32),
-        ("owner_pid", ctypes.c_uint32),
-        ("semaphore", ctypes.c_uint8 * 32),
-        ("device_num", ctypes.c_uint64),
-        ("uuids", ctypes.c_uint8 * 96 * 16),
-        ("limit", ctypes.c_uint64 * 16),
-        ("sm_limit", ctypes.c_uint64 * 16),
-        ("procs", MonitorSlot * 1024),
-        ("proc_num", ctypes.c_int32),
-        ("utilization_switch", ctypes.c_int32),
-        ("recent_kernel", ctypes.c_int32),
-        ("priority", ctypes.c_int32),
-        ("last_kernel_time", ctypes.c_int64),
-        ("unused", ctypes.c_uint64 * 4),
+# As HAMi's documents have it for its monitor: the layout "v1", little-endian, natural alignment, by hand.
+
+REGION = {
+    "magic": (0, "<i"), "major": (4, "<i"), "minor": (8, "<i"), "sm_init_flag": (12, "<i"), "owner": (16, "<Q"),
+    "devices": (56, "<Q"), "uuids": (64, "1536s"), "limit": (1600, "<16Q"), "sm_limit": (1728, "<16Q"),
+    "count": (2_008_896, "<i"), "switch": (2_008_900, "<i"), "recent": (2_008_904, "<i"), "priority": (2_008_908, "<i"),
+    "last": (2_008_912, "<q"),
+}  # fmt: skip
+SLOTS_AT, SLOT_BYTES = 1856, 1960
+SLOT = {
+    "pid": (0, "<i"),
+    "host_pid": (4, "<i"),
+    "shown": (1032, "<16Q"),
+    "status": (1928, "<i"),
+    "spare": (1936, "<3Q"),
+}
+MEMORY_AT, MEMORY_BYTES = 8, 64  # context, module, buffer, offset, total, three spare
+TIME_AT, TIME_BYTES = 1160, 48  # decode, encode, sm, three spare
+
+
+def test_each_field_is_where_the_monitor_reads_it(tmp_path):
+    """Every field has a value of its own, so that none is taken for another."""
+    cards = tuple(RegionCard(f"GPU-{index:036d}", 1000 + index, 20 + index) for index in range(16))
+    processes = tuple(
+        RegionProcess(
+            10_000 + one,
+            20_000 + one,
+            tuple(RegionUse(10**6 + 16 * one + c, 2 * 10**6 + c, 3 * 10**6 + c, (one + c) % 100) for c in range(16)),
+        )
+        for one in (*range(1024), 1024)  # and one more than there is room for
     )
+    made = wire.Region(cards, processes, priority=0, active=True, last_kernel_s=WALL)
+    text = made.head() + made.slots() + made.tail()
+    assert len(text) == 2_008_952
+
+    def at(fields, name, base=0):
+        offset, form = fields[name]
+        return struct.unpack_from(form, text, base + offset)
+
+    alone = (
+        "magic",
+        "major",
+        "minor",
+        "sm_init_flag",
+        "owner",
+        "devices",
+        "count",
+        "switch",
+        "recent",
+        "priority",
+        "last",
+    )
+    values = (19920718, 1, 2, 0, 0, 16, 1024, 1, 2, 0, WALL)
+    assert tuple(at(REGION, name)[0] for name in alone) == values
+    uuids = at(REGION, "uuids")[0]
+    assert [uuids[96 * c : 96 * c + 96].rstrip(b"\0").decode() for c in range(16)] == [card.uuid for card in cards]
+    assert at(REGION, "limit") == tuple(1000 + c for c in range(16))
+    assert at(REGION, "sm_limit") == tuple(20 + c for c in range(16))
+    for one in (0, 1, 511, 1023):
+        base = SLOTS_AT + one * SLOT_BYTES
+        assert (at(SLOT, "pid", base), at(SLOT, "host_pid", base)) == ((10_000 + one,), (20_000 + one,))
+        assert (at(SLOT, "status", base), at(SLOT, "spare", base)) == ((1,), (0, 0, 0))
+        assert at(SLOT, "shown", base) == (0,) * 16
+        for c in (0, 7, 15):
+            context, module, buffer = 10**6 + 16 * one + c, 2 * 10**6 + c, 3 * 10**6 + c
+            held = struct.unpack_from("<8Q", text, base + MEMORY_AT + c * MEMORY_BYTES)
+            assert held == (context, module, buffer, 0, context + module + buffer, 0, 0, 0)
+            assert struct.unpack_from("<6Q", text, base + TIME_AT + c * TIME_BYTES) == (0, 0, (one + c) % 100, 0, 0, 0)
 
 
-def test_the_file_is_as_hamis_monitor_declares_it():
-    """It leaves other room for two fields that it does not read: what it reads is in the same places."""
-
-    def places(structure):
-        return {name: getattr(structure, name).offset for name, _ in structure._fields_}
-
-    for theirs, ours in ((MonitorRegion, Region), (MonitorSlot, Slot)):
-        assert ctypes.sizeof(theirs) == ctypes.sizeof(ours)
-        known = places(ours)
-        read = {name: at for name, at in places(theirs).items() if name not in ("semaphore", "unused")}
-        assert read == {name: known[name] for name in read}
+async def test_time_that_nothing_is_charged_for_is_shown_as_nvml_has_it(stage, tmp_path):
+    """Alone on its card under policy default: HAMi's own library has NVML's word for everybody."""
+    stage.grant("a", cores=30)
+    seen, _ = look(stage, tmp_path)
+    made = Mirror(stage.broker, seen, tmp_path / "containers", clock=lambda: stage.now, wall=lambda: WALL)
+    for _ in range(2):
+        await stage.joined("a")
+    seen.seen_percent = {("a", CARD): 73.4}
+    made.round()
+    region = read(tmp_path)
+    assert sum(slot.device_util[0].sm for slot in region.procs[: region.proc_num]) == 73
+    stage.grant("a", cores=30, core_policy=CorePolicy.FORCE)  # now its launches are charged, and it has none
+    made.round()
+    assert [slot.device_util[0].sm for slot in read(tmp_path).procs[:2]] == [0, 0]
