@@ -14,13 +14,20 @@ from hami.agent.files import replace_file
 from hami.agent.grant import BROKER_FOLDER, Host
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
+from hami.model.errors import Malformed
 from hami.model.grant import Grant
 from hami.model.plan import Slice
-from hami.wire.policy import BROKER_PATH, POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
+from hami.wire.policy import BROKER_PATH, MAX_CARDS, POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
 
 
 def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], host: Host) -> LibraryPolicy:
-    """What the container is held to. Limits are found by card id, never by position."""
+    """What the container is held to. Limits are found by card id, never by position.
+
+    Raises Malformed where it has slices of more cards than the library can hold.
+    """
+    if len(grant.slices) > MAX_CARDS:
+        allowed = f"slices of at most {MAX_CARDS} cards: ask for fewer, or for whole cards"
+        raise Malformed("its cards", len(grant.slices), allowed)
     config = host.config
     full = {card.id: card.mem_mib for card in cards}
     return LibraryPolicy(
