@@ -15,6 +15,9 @@
 #include "process/nvml.h"
 #include "prim/prim.h"
 
+/* The agent's look, and its word: within two seconds, and some of it for a busy machine. */
+#define UNSURE_NS ((int64_t)2500 * 1000 * 1000)
+
 hami_state_t hami_state;
 _Atomic bool hami_active;
 _Atomic bool hami_shut;
@@ -42,16 +45,28 @@ hami_card *hami_card_now(void)
     return USE(cuCtxGetDevice, &device) == CUDA_SUCCESS ? hami_card_of(device) : NULL;
 }
 
+/*
+ * At the start nobody has looked for others: in a container NVML shows none of them, and the agent, who sees them, looks once a second. Who took himself for alone
+ * meanwhile had what the card's time slices left him, whatever his limit: 46 percent of it for up to a second.
+ */
+static bool alone(hami_card *card)
+{
+    return atomic_load(&card->alone) && hami_now_ns() >= atomic_load(&card->unsure_until_ns);
+}
+
+bool hami_card_pays(hami_card *card)
+{
+    const int policy = atomic_load(&hami_state.core_policy);
+    return atomic_load(&card->percent) < 100 && policy != HAMI_CORE_DISABLE && (policy == HAMI_CORE_FORCE || !alone(card));
+}
+
 void hami_throttle_update(void)
 {
     int count = 0;
     bool mixed = false;
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
-        const int policy = atomic_load(&hami_state.core_policy);
-        const bool limited = atomic_load(&card->percent) < 100 && policy != HAMI_CORE_DISABLE &&
-                             (policy == HAMI_CORE_FORCE || !atomic_load(&card->alone));
-        count += limited || atomic_load(&card->mixed);
+        count += hami_card_pays(card) || atomic_load(&card->mixed);
         mixed |= atomic_load(&card->mixed);
     }
     hami_lanes_open(!mixed);
@@ -61,6 +76,8 @@ void hami_throttle_update(void)
 
 void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight)
 {
+    if (page != NULL && atomic_load(&card->unsure_until_ns) == 0)
+        atomic_store(&card->unsure_until_ns, hami_now_ns() + UNSURE_NS);
     pthread_mutex_lock(&card->pacing);
     card->pacer.weight = weight;
     if (card->pacer.page != page || card->pacer.member != member)
@@ -183,7 +200,7 @@ static bool add_cards(void)
 {
     int count = 0;
     if (USE(cuDeviceGetCount, &count) != CUDA_SUCCESS)
-        count = 0; /* the driver's own answer tells the program */
+        return say_once("the cards cannot be counted", "cuDeviceGetCount failed");
     if (count > HAMI_MAX_CARDS)
         return say_once("too many cards", "this container shows more than 16");
     for (int i = 0; i < count; i++) {

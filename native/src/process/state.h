@@ -31,6 +31,7 @@ typedef struct {
     _Atomic int64_t limit;           /* bytes; may change at run time through the broker */
     _Atomic int percent;             /* 1 to 100 */
     _Atomic bool alone;              /* no process of others was seen on the card at the last look */
+    _Atomic int64_t unsure_until_ns; /* before that nobody has looked, so `alone` is not believed; 0: there is no broker who looks */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
     _Atomic unsigned int changes;    /* goes up with each take and give of this process */
@@ -85,6 +86,9 @@ hami_card *hami_card_of(CUdevice device);
 
 /* Works out again which cards are throttled, after a change of policy, limit or neighbours. */
 void hami_throttle_update(void);
+
+/* Launches on it are paid for now: there is a limit of time, and somebody else on the card or a policy that asks nobody. */
+bool hami_card_pays(hami_card *card);
 
 /* The page on which a card's tenants take turns, and our place on it; NULL: none. */
 void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight);

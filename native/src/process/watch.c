@@ -53,14 +53,20 @@ static void say_turns(hami_card *card)
                  (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances, had.bound);
 }
 
-/* A tenant without a compute limit pays for nothing, so what it launches is not seen: it counts as using the card all the time. */
-static void speak_for_the_unlimited(hami_card *card)
+/*
+ * Who pays for nothing, having no limit of time or the card to himself, is not seen to launch: he counts as using the card all the time. Then one that comes
+ * does not take it for idle.
+ */
+static void speak_for_the_unpaid(hami_card *card)
 {
-    if (atomic_load(&card->percent) < 100 && atomic_load(&hami_state.core_policy) != HAMI_CORE_DISABLE)
-        return;
+    static bool spoke[HAMI_MAX_CARDS];
+    bool *before = &spoke[card - hami_state.cards];
+    const bool speaks = !hami_card_pays(card);
     pthread_mutex_lock(&card->pacing);
-    hami_turn_used(&card->pacer, 2 * (int64_t)ROUND_NS, hami_now_ns());
+    if (speaks || *before) /* what was said is taken back */
+        hami_turn_used(&card->pacer, speaks ? 2 * (int64_t)ROUND_NS : 0, hami_now_ns());
     pthread_mutex_unlock(&card->pacing);
+    *before = speaks;
 }
 
 static void round_of_looks(void)
@@ -68,7 +74,7 @@ static void round_of_looks(void)
     hami_ledger_reap(hami_state.ledger);
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_reconcile(&hami_state.cards[i]);
-        speak_for_the_unlimited(&hami_state.cards[i]);
+        speak_for_the_unpaid(&hami_state.cards[i]);
         if (hami_log_level >= HAMI_LOG_DECISION)
             say_turns(&hami_state.cards[i]);
     }
