@@ -61,7 +61,7 @@ static void read_cards(const char *path)
         fake_card *card = fake_card_count == 0 ? NULL : &fake_cards[fake_card_count - 1];
         long long total = 0, kept = 0;
         if (strcmp(line, "card\n") == 0 || strncmp(line, "card ", 5) == 0)
-            fake_card_count++;
+            fake_cards[fake_card_count].at = fake_card_count, fake_card_count++;
         else if (card != NULL && strncmp(line, "uuid ", 5) == 0)
             sscanf(line + 5, "%95s", card->uuid);
         else if (card != NULL && sscanf(line, "memory %lld %lld", &total, &kept) == 2)
@@ -75,6 +75,7 @@ static void read_cards(const char *path)
         for (int i = 0; i < fake_card_count; i++) {
             snprintf(fake_cards[i].uuid, sizeof fake_cards[i].uuid, "GPU-00000000-0000-0000-0000-%012d", i + 1);
             fake_cards[i].total = 81559 * MIB;
+            fake_cards[i].at = i;
         }
     }
 }
@@ -158,8 +159,9 @@ API CUresult cuInit(unsigned int flags)
     if (!started && result == CUDA_SUCCESS) {
         const char *cards = getenv("HAMI_SIM_CARDS");
         read_cards(cards);
-        started = map_live(cards) && enter_self();
-        result = started ? CUDA_SUCCESS : 999;
+        fake_choose_cards();
+        started = fake_card_count > 0 && map_live(cards) && enter_self();
+        result = started ? CUDA_SUCCESS : fake_card_count == 0 ? 100 : 999;
         atexit(leave);
         if (__register_atfork != NULL)
             __register_atfork(NULL, NULL, in_child, NULL);
@@ -173,7 +175,7 @@ static int64_t held(int card)
 {
     int64_t sum = 0;
     for (int i = 0; i < SIM_LIVE_PROCESSES; i++) {
-        const int64_t has = atomic_load_explicit(&fake_live->processes[i].bytes[card], memory_order_relaxed);
+        const int64_t has = atomic_load_explicit(&fake_live->processes[i].bytes[fake_cards[card].at], memory_order_relaxed);
         if (has != 0 && sim_live_pid(live_fd, fake_live, i) != SIM_LIVE_NOBODY)
             sum += has;
     }
@@ -184,7 +186,7 @@ bool fake_take(int card, int64_t bytes)
 {
     if (bytes > 0 && bytes > fake_cards[card].total - held(card))
         return false;
-    atomic_fetch_add(&self->bytes[card], bytes);
+    atomic_fetch_add(&self->bytes[fake_cards[card].at], bytes);
     return true;
 }
 
@@ -200,6 +202,8 @@ API CUresult cuDriverGetVersion(int *version)
 API CUresult cuDeviceGetCount(int *count)
 {
     NEED_START;
+    if (fake_fails("cuDeviceGetCount"))
+        return 999;
     *count = fake_card_count;
     return CUDA_SUCCESS;
 }
@@ -218,11 +222,11 @@ API CUresult cuDeviceGetName(char *name, int length, CUdevice device)
     return CUDA_SUCCESS;
 }
 
-API CUresult cuDeviceGetUuid(CUuuid *out, CUdevice device)
+/* Behind `GPU-` or `MIG-`. */
+static CUresult read_uuid(CUuuid *out, const char *uuid)
 {
-    NEED_CARD(device);
+    const char *at = uuid + 4;
     unsigned int byte;
-    const char *at = fake_cards[device].uuid + 4;
     for (int i = 0; i < 16; i++, at += 2) {
         at += *at == '-';
         if (sscanf(at, "%2x", &byte) != 1)
@@ -232,9 +236,17 @@ API CUresult cuDeviceGetUuid(CUuuid *out, CUdevice device)
     return CUDA_SUCCESS;
 }
 
+API CUresult cuDeviceGetUuid(CUuuid *out, CUdevice device)
+{
+    NEED_CARD(device);
+    const fake_card *card = &fake_cards[device];
+    return read_uuid(out, card->card_uuid[0] != '\0' ? card->card_uuid : card->uuid);
+}
+
 API CUresult cuDeviceGetUuid_v2(CUuuid *out, CUdevice device)
 {
-    return cuDeviceGetUuid(out, device);
+    NEED_CARD(device);
+    return read_uuid(out, fake_cards[device].uuid);
 }
 
 API CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)

@@ -1,7 +1,7 @@
 /*
  * A simulated CUDA driver: libcuda.so.1 for machines without a card.
  *
- * device.c has cards, context.c contexts, module.c modules, libraries and functions, green.c parts of contexts, lookup.c lookups;
+ * device.c has cards, visible.c which of them a program sees, context.c contexts, module.c modules, libraries and functions, green.c parts of contexts, lookup.c lookups;
  * memory.c, pool.c, vmm.c and array.c ways to take memory, ipc.c that of another process; queue.c streams, events and their time,
  * launch.c what runs, place.c what runs beside what, graph.c graphs. Time is real time: a kernel of 5 us ends 5 us after it could
  * start, computed, not slept, and cards are shared between processes in turns of 2 ms. Kernels are known by name: `spin` runs for
@@ -38,7 +38,9 @@ int fake_stub(const char *name);
 
 typedef struct {
     char uuid[96];
-    int64_t total; /* bytes */
+    char card_uuid[96]; /* of a MIG device: that of the card it is a part of */
+    int64_t total;      /* bytes */
+    int at;             /* among all cards of the description */
 } fake_card;
 
 typedef struct CUctx_st {
@@ -55,6 +57,7 @@ extern fake_card fake_cards[SIM_LIVE_CARDS];
 extern int fake_card_count;
 extern sim_live *fake_live;
 
+void fake_choose_cards(void); /* those that the program may see */
 bool fake_ready(void); /* cuInit was called in this process */
 sim_live_process *fake_self(void);
 fake_context *fake_current(void);

@@ -60,8 +60,9 @@ static int choose(const int64_t *free_ns, int64_t ready_ns, int parts)
 int64_t fake_place(int card, int64_t ready_ns, int64_t duration_ns, int parts, int64_t now_ns)
 {
     place *p = &places[card];
+    const int at = fake_cards[card].at;
     parts = parts < 1 ? 1 : parts;
-    int64_t free_at = atomic_load(&fake_live->free_at_ns[card]), start, end;
+    int64_t free_at = atomic_load(&fake_live->free_at_ns[at]), start, end;
     int from;
     do {
         wait_for_others(p, free_at);
@@ -71,12 +72,12 @@ int64_t fake_place(int card, int64_t ready_ns, int64_t duration_ns, int parts, i
         if (start > now_ns + SLICE_NS)
             return -1;
         end = start + duration_ns > free_at ? start + duration_ns : free_at;
-    } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[card], &free_at, end));
+    } while (!atomic_compare_exchange_weak(&fake_live->free_at_ns[at], &free_at, end));
     for (int i = 0; i < parts; i++)
         p->free_ns[from + i] = start + duration_ns;
     p->held_until_ns = end;
     const int64_t fresh = start > free_at ? start : free_at;
-    atomic_fetch_add(&fake_self()->busy_ns[card], end > fresh ? end - fresh : 0);
-    atomic_store(&fake_self()->turn_ns[card], end);
+    atomic_fetch_add(&fake_self()->busy_ns[at], end > fresh ? end - fresh : 0);
+    atomic_store(&fake_self()->turn_ns[at], end);
     return start;
 }

@@ -76,14 +76,14 @@ def test_a_program_with_a_sanitizer_of_its_own_starts_with_the_library_preloaded
 
 
 MIB = 1 << 20
-PROCESS = struct.Struct("<i12x48q")
-"""Of the simulated card (`native/include/hami/sim_live.h`): a pid and where it counts, bytes on 16 cards, times."""
+PROCESS = struct.Struct("<i12x60q")
+"""Of the simulated card (`native/include/hami/sim_live.h`): a pid and where it counts, bytes on 20 cards, times."""
 
 
 def on_card(container: Container) -> int:
     """MiB that live processes hold of the first card, by the driver's own account."""
     try:
-        entries = PROCESS.iter_unpack(container.bench.path.with_name("cards.live").read_bytes()[136:])
+        entries = PROCESS.iter_unpack(container.bench.path.with_name("cards.live").read_bytes()[168:])
         return sum(held[0] for pid, *held in entries if pid and os.path.exists(f"/proc/{pid}")) // MIB  # noqa: PTH110
     except FileNotFoundError:
         return 0

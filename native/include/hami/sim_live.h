@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-enum { SIM_LIVE_PROCESSES = 512, SIM_LIVE_CARDS = 16, SIM_LIVE_MAGIC = 0x53494d33 };
+enum { SIM_LIVE_PROCESSES = 512, SIM_LIVE_CARDS = 20, SIM_LIVE_MAGIC = 0x53494d34 };
 
 typedef struct {
     _Atomic int32_t pid; /* in its own namespace; 0: free */
