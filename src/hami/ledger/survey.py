@@ -16,7 +16,7 @@ from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan.advice.explain import Explanation, explaining
 from hami.plan.advice.fixes import EFFORT, Change, Fix
-from hami.plan.advice.moves import Resident, elsewhere, stand_in
+from hami.plan.advice.residents import Resident, elsewhere, stand_in
 from hami.plan.exact.preempt import Holder
 from hami.plan.exact.rules import id_accepted, kind_accepted
 from hami.plan.exact.wants import wants

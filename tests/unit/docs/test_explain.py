@@ -17,7 +17,8 @@ from hami.cli.main import hami
 from hami.ledger.survey import Refused
 from hami.plan.advice.explain import CardUse, CardVerdict, Explanation
 from hami.plan.advice.fixes import Change, Fix
-from hami.plan.advice.fragmentation import Fragmentation, Room, Stuck
+from hami.plan.advice.fragmentation import Fragmentation, Room
+from hami.plan.advice.free import Stuck
 from hami.plan.advice.moves import Move
 from hami.scheduler.api.answers import Explained, Fragmented
 from hami.wire import snapshot

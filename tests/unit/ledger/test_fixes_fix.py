@@ -18,17 +18,8 @@ from hami.ledger.survey import NAMED, Survey, survey
 from hami.model.ask import Ask, CardAsk
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
-from hami.plan.advice.fixes import (
-    Cap,
-    Change,
-    Fix,
-    each,
-    largest,
-    with_cards,
-    with_cores,
-    with_memory,
-    with_percent,
-)
+from hami.plan.advice.changes import Cap, each, largest, with_cards, with_cores, with_memory, with_percent
+from hami.plan.advice.fixes import Change, Fix
 from hami.plan.steps import finish
 
 

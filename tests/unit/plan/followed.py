@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardRules
-from hami.plan.advice.fixes import Change, Fix, accepting, each, with_cards, with_cores, with_memory, with_percent
+from hami.plan.advice.changes import accepting, each, with_cards, with_cores, with_memory, with_percent
+from hami.plan.advice.fixes import Change, Fix
 
 
 def applied(fix: Fix, ask: Ask) -> Ask:  # noqa: PLR0911 - a return a change

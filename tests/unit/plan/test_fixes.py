@@ -1,7 +1,8 @@
 """Fixes for pods of several containers, which ask unlike each other."""
 
 from hami.model.ask import Ask
-from hami.plan.advice.fixes import EFFORT, Change, Fix, fits, fixes
+from hami.plan.advice.fixes import EFFORT, Change, Fix, fixes
+from hami.plan.exact.fit import fits
 from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 

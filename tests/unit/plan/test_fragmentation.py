@@ -11,8 +11,9 @@ from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Plan, Slice
 from hami.model.refusal import Reason
 from hami.plan.advice.census import Alike
-from hami.plan.advice.fragmentation import Stuck, measure, spread
-from hami.plan.advice.moves import stand_in
+from hami.plan.advice.fragmentation import measure, spread
+from hami.plan.advice.free import Stuck
+from hami.plan.advice.residents import stand_in
 from hami.plan.advice.seats import capacity
 from hami.plan.advice.typical import A_STEP, Typical, learn
 from hami.plan.exact.fit import fit

@@ -10,7 +10,9 @@ from hypothesis import example, given, settings
 from hami.model.ask import Ask, CardAsk, PodRef
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Charge, Plan
-from hami.plan.advice.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve, stand_in
+from hami.plan.advice.leaving import fewest
+from hami.plan.advice.moves import NoRelief, Relief, relieve
+from hami.plan.advice.residents import Resident, elsewhere, stand_in
 from hami.plan.exact.fit import fit
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import finish
@@ -263,20 +265,20 @@ def test_so_many_must_leave_a_card_at_least(
     state = node(used("d0"))
     for charge in charges:
         state = state.bearing((charge,))
-    assert _fewest(asked, state.cards[0], charges) == least
+    assert fewest(asked, state.cards[0], charges) == least
 
 
 def test_of_a_card_that_counts_no_cores_nobody_lacks_any() -> None:
     charge = Charge(CardId("d0"), 1, 3000, 0)
     state = node(used("d0", core_percent=0)).bearing((charge,)).cards[0]
-    assert (_fewest(want(1000), state, [charge]), _fewest(want(8000), state, [charge])) == (0, 1)
+    assert (fewest(want(1000), state, [charge]), fewest(want(8000), state, [charge])) == (0, 1)
 
 
 def test_who_is_not_named_may_stand_in_the_way_for_good() -> None:
     """A card alone is asked, and somebody is on it who is never moved."""
     charge = Charge(CardId("d0"), 1, 10, 0)
     state = node(used("d0", slots=1)).bearing((charge,))
-    assert _fewest(want(100, cores=100), state.cards[0], [charge]) is None
+    assert fewest(want(100, cores=100), state.cards[0], [charge]) is None
 
 
 def test_the_last_slot_of_a_card_and_a_full_one_take_who_needs_no_more() -> None:

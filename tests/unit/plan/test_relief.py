@@ -6,7 +6,9 @@ from msgspec.structs import replace
 from hami.model.ask import Ask
 from hami.model.ids import NodeName
 from hami.model.plan import Charge, Plan
-from hami.plan.advice.moves import NoRelief, Relief, Resident, _fewest, elsewhere, relieve
+from hami.plan.advice.leaving import fewest
+from hami.plan.advice.moves import NoRelief, Relief, relieve
+from hami.plan.advice.residents import Resident, elsewhere
 from hami.plan.exact.fit import fit
 from hami.plan.snapshot import CardState, NodeState
 from hami.plan.steps import finish
@@ -139,7 +141,7 @@ def test_the_least_that_must_leave_a_card_is_exact_where_all_are_alike(
     state = node(used("d0"))
     for charge in charges:
         state = state.bearing((charge,))
-    assert _fewest(want(mem), state.cards[0], charges) == least
+    assert fewest(want(mem), state.cards[0], charges) == least
 
 
 def test_one_card_with_room_among_full_ones_is_enough_to_go_to() -> None:

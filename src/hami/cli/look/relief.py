@@ -11,7 +11,8 @@ from hami.model.ask import Ask
 from hami.model.ids import NodeName, PodUid
 from hami.plan.advice.explain import CardUse, use_of
 from hami.plan.advice.fragmentation import Fragmentation, measure
-from hami.plan.advice.moves import Move, NoRelief, Relief, Resident, relieve
+from hami.plan.advice.moves import Move, NoRelief, Relief, relieve
+from hami.plan.advice.residents import Resident
 from hami.plan.advice.seats import capacity
 from hami.plan.advice.typical import Typical, learn
 from hami.plan.snapshot import NodeState

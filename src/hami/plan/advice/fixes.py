@@ -3,15 +3,26 @@
 What the asker can do (ask less, accept other cards), then what others can (uncordon a card, move a pod).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hami.model.ask import Ask, CardAsk, CardRules, PodRef
+from hami.model.ask import Ask, CardRules, PodRef
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge
+from hami.plan.advice.changes import (
+    Cap,
+    accepting,
+    capped,
+    each,
+    largest,
+    with_cards,
+    with_cores,
+    with_memory,
+    with_percent,
+)
 from hami.plan.exact.fit import fits
 from hami.plan.exact.preempt import Holder
 from hami.plan.exact.rules import WHOLE, kind_accepted
@@ -77,27 +88,106 @@ the largest share of a card that it holds."""
 
 _ORDER = {change: place for place, change in enumerate(Change)}
 
-Cap = Callable[[CardAsk, int], CardAsk]
-
 
 def fixes(ask: Ask, node: NodeState, holders: Sequence[Holder] = ()) -> Steps[list[Fix]]:
     """Changes that make `ask` fit on `node`, the nearest first. Each step is one trial."""
+    found = yield from _less(ask, node)
+    found += yield from _freer(ask, node)
+    found += yield from _uncordon(ask, node)
+    found += yield from _move(ask, node, holders)
+    return sorted(found)
+
+
+def _less(ask: Ask, node: NodeState) -> Steps[list[Fix]]:
+    """The same, only smaller: the most of each quantity that fits, the others as they are."""
+    mem_asked = largest(ask, lambda one: one.mem_mib or 0)
+    percent_asked = largest(ask, lambda one: one.mem_percent or 0)
+    cores_asked = largest(ask, lambda one: one.core_percent)
+    cards_asked = largest(ask, lambda one: one.cards)
     found: list[Fix] = []
-    yield from _less(ask, node, found)
-    yield from _freer(ask, node, found)
+    mem = yield from _most(mem_asked, ask, node, with_memory)
+    if mem is not None:
+        found.append(_smaller(Change.LESS_MEMORY, f"ask at most {mem} MiB a card", mem, mem_asked))
+    percent = yield from _most(percent_asked, ask, node, with_percent)
+    if percent is not None:
+        text = f"ask at most {percent} % of a card's memory"
+        found.append(_smaller(Change.LESS_MEMORY, text, percent, percent_asked))
+    cores = yield from _most(cores_asked, ask, node, with_cores)
+    if cores is not None:
+        found.append(_smaller(Change.LESS_CORES, f"ask at most {cores} % of a card's cores", cores, cores_asked))
+    if not found:
+        found = yield from _less_of_both(ask, node)
+    cards = yield from _most(cards_asked, ask, node, with_cards)
+    if cards is not None:
+        text = f"ask at most {cards} card{'s' if cards > 1 else ''}"
+        found.append(_smaller(Change.FEWER_CARDS, text, cards, cards_asked))
+    return found
+
+
+def _less_of_both(ask: Ask, node: NodeState) -> Steps[list[Fix]]:
+    """Where neither memory nor cores alone helps: for each amount of cores that some card has, the most memory. The
+    nearest of all."""
+    asked = largest(ask, lambda one: one.core_percent)
+    mem_asked = largest(ask, lambda one: one.mem_mib or 0)
+    percent_asked = largest(ask, lambda one: one.mem_percent or 0)
+    found: list[Fix] = []
+    levels = {state.free_core_percent for state in node.cards} | ({WHOLE - 1} if asked == WHOLE else set())
+    for cores in sorted((level for level in levels if 0 < level < asked), reverse=True):
+        fewer = capped(ask, with_cores, cores)
+        for whole, cap, unit in ((mem_asked, with_memory, "MiB"), (percent_asked, with_percent, "% of its memory")):
+            most = yield from _most(whole, fewer, node, cap)
+            if most is None:
+                continue
+            effort = (1 - most / whole) + (1 - cores / asked)
+            text = f"ask at most {most} {unit} and {cores} % of the cores a card"
+            found.append(Fix(Change.LESS_OF_BOTH, text, most, cores=cores, effort=effort))
+    return sorted(found)[:1]
+
+
+def _freer(ask: Ask, node: NodeState) -> Steps[list[Fix]]:
+    """The same, only with fewer rules on the cards."""
+    rules = [want.ask.rules for want in wants(ask)]
+    found: list[Fix] = []
+    if any(one.numa_bind for one in rules):
+        yield
+        if fits(each(ask, lambda one: replace(one, rules=replace(one.rules, numa_bind=False))), node):
+            found.append(Fix(Change.ANY_NUMA, "drop the NUMA binding", effort=EFFORT[Change.ANY_NUMA]))
+    for model in dict.fromkeys(state.card.model for state in node.cards):
+        if all(kind_accepted(one, model, one.modes[0] if one.modes else "") for one in rules):
+            continue
+        yield
+        if fits(accepting(ask, model), node):
+            text = f"accept cards of type {model}"
+            found.append(Fix(Change.OTHER_TYPE, text, model=model, effort=EFFORT[Change.OTHER_TYPE]))
+            return found
+    free = each(ask, lambda one: replace(one, rules=CardRules(numa_bind=one.rules.numa_bind)))
+    yield
+    if free != ask and fits(free, node):
+        text = "drop the rules on card types, uuids and modes"
+        found.append(Fix(Change.NO_RULES, text, effort=EFFORT[Change.NO_RULES]))
+    return found
+
+
+def _uncordon(ask: Ask, node: NodeState) -> Steps[list[Fix]]:
+    found: list[Fix] = []
     for state in node.cards:
         if state.cordoned:
             yield
             if fits(ask, _uncordoned(node, state)):
                 text = f"uncordon card {state.card.id}"
                 found.append(Fix(Change.UNCORDON, text, card=state.card.id, effort=EFFORT[Change.UNCORDON]))
+    return found
+
+
+def _move(ask: Ask, node: NodeState, holders: Sequence[Holder]) -> Steps[list[Fix]]:
+    found: list[Fix] = []
     for holder in holders:
         yield
         if fits(ask, node.bearing(holder.charges, -1)):
             text = f"move pod {holder.pod} to another node"
             effort = EFFORT[Change.MOVE_POD] + share_of(holder.charges, node)
             found.append(Fix(Change.MOVE_POD, text, pod=holder.pod, effort=effort))
-    return sorted(found)
+    return found
 
 
 def share_of(charges: Sequence[Charge], node: NodeState) -> float:
@@ -112,82 +202,16 @@ def share_of(charges: Sequence[Charge], node: NodeState) -> float:
     return min(1.0, max(shares))
 
 
-def _less(ask: Ask, node: NodeState, found: list[Fix]) -> Steps[None]:
-    """The same, only smaller: the most of each quantity that fits, the others as they are."""
-    mem_asked = largest(ask, lambda one: one.mem_mib or 0)
-    percent_asked = largest(ask, lambda one: one.mem_percent or 0)
-    cores_asked = largest(ask, lambda one: one.core_percent)
-    mem = yield from _most(mem_asked, ask, node, with_memory)
-    if mem is not None:
-        found.append(_smaller(Change.LESS_MEMORY, f"ask at most {mem} MiB a card", mem, mem_asked))
-    percent = yield from _most(percent_asked, ask, node, with_percent)
-    if percent is not None:
-        text = f"ask at most {percent} % of a card's memory"
-        found.append(_smaller(Change.LESS_MEMORY, text, percent, percent_asked))
-    cores = yield from _most(cores_asked, ask, node, with_cores)
-    if cores is not None:
-        found.append(_smaller(Change.LESS_CORES, f"ask at most {cores} % of a card's cores", cores, cores_asked))
-    if not found:
-        yield from _less_of_both(ask, node, found)
-    cards_asked = largest(ask, lambda one: one.cards)
-    cards = yield from _most(cards_asked, ask, node, with_cards)
-    if cards is not None:
-        text = f"ask at most {cards} card{'s' if cards > 1 else ''}"
-        found.append(_smaller(Change.FEWER_CARDS, text, cards, cards_asked))
-
-
-def _less_of_both(ask: Ask, node: NodeState, found: list[Fix]) -> Steps[None]:
-    """Where neither memory nor cores alone helps: for each amount of cores that some card has, the most memory."""
-    asked = largest(ask, lambda one: one.core_percent)
-    mem_asked = largest(ask, lambda one: one.mem_mib or 0)
-    percent_asked = largest(ask, lambda one: one.mem_percent or 0)
-    best: Fix | None = None
-    levels = {state.free_core_percent for state in node.cards} | ({WHOLE - 1} if asked == WHOLE else set())
-    for cores in sorted((level for level in levels if 0 < level < asked), reverse=True):
-        fewer = each(ask, lambda one, most=cores: with_cores(one, most))  # type: ignore[misc]
-        for whole, cap, unit in ((mem_asked, with_memory, "MiB"), (percent_asked, with_percent, "% of its memory")):
-            most = yield from _most(whole, fewer, node, cap)
-            if most is None:
-                continue
-            effort = (1 - most / whole) + (1 - cores / asked)
-            text = f"ask at most {most} {unit} and {cores} % of the cores a card"
-            one = Fix(Change.LESS_OF_BOTH, text, most, cores=cores, effort=effort)
-            best = one if best is None else min(best, one)
-    if best is not None:
-        found.append(best)
-
-
-def _freer(ask: Ask, node: NodeState, found: list[Fix]) -> Steps[None]:
-    rules = [want.ask.rules for want in wants(ask)]
-    if any(one.numa_bind for one in rules):
-        yield
-        if fits(each(ask, lambda one: replace(one, rules=replace(one.rules, numa_bind=False))), node):
-            found.append(Fix(Change.ANY_NUMA, "drop the NUMA binding", effort=EFFORT[Change.ANY_NUMA]))
-    for model in dict.fromkeys(state.card.model for state in node.cards):
-        if all(kind_accepted(one, model, one.modes[0] if one.modes else "") for one in rules):
-            continue
-        yield
-        if fits(accepting(ask, model), node):
-            text = f"accept cards of type {model}"
-            found.append(Fix(Change.OTHER_TYPE, text, model=model, effort=EFFORT[Change.OTHER_TYPE]))
-            return
-    free = each(ask, lambda one: replace(one, rules=CardRules(numa_bind=one.rules.numa_bind)))
-    yield
-    if free != ask and fits(free, node):
-        text = "drop the rules on card types, uuids and modes"
-        found.append(Fix(Change.NO_RULES, text, effort=EFFORT[Change.NO_RULES]))
-
-
 def _most(asked: int, ask: Ask, node: NodeState, cap: Cap) -> Steps[int | None]:
     """The largest cap, at least 1 and below `asked`, with which it fits. Less never fits worse, so halving finds it."""
     low, high = 1, asked - 1
     yield
-    if high < low or not fits(each(ask, lambda one: cap(one, low)), node):
+    if high < low or not fits(capped(ask, cap, low), node):
         return None
     while low < high:
         middle = (low + high + 1) // 2
         yield
-        if fits(each(ask, lambda one, most=middle: cap(one, most)), node):  # type: ignore[misc]
+        if fits(capped(ask, cap, middle), node):
             low = middle
         else:
             high = middle - 1
@@ -196,50 +220,6 @@ def _most(asked: int, ask: Ask, node: NodeState, cap: Cap) -> Steps[int | None]:
 
 def _smaller(change: Change, text: str, value: int, asked: int) -> Fix:
     return Fix(change, text, value, effort=1 - value / asked)
-
-
-def accepting(ask: Ask, model: str) -> Ask:
-    """The ask with its type rules widened by one model."""
-    name = model.casefold()
-
-    def wider(one: CardAsk) -> CardAsk:
-        rules = one.rules
-        use = (*rules.use_types, model) if rules.use_types else ()
-        nouse = tuple(word for word in rules.nouse_types if word.casefold() not in name)
-        return replace(one, rules=replace(rules, use_types=use, nouse_types=nouse))
-
-    return each(ask, wider)
-
-
-def with_memory(ask: CardAsk, most: int) -> CardAsk:
-    return ask if ask.mem_mib is None else replace(ask, mem_mib=min(ask.mem_mib, most))
-
-
-def with_percent(ask: CardAsk, most: int) -> CardAsk:
-    return ask if ask.mem_percent is None else replace(ask, mem_percent=min(ask.mem_percent, most))
-
-
-def with_cores(ask: CardAsk, most: int) -> CardAsk:
-    return replace(ask, core_percent=min(ask.core_percent, most))
-
-
-def with_cards(ask: CardAsk, most: int) -> CardAsk:
-    return replace(ask, cards=min(ask.cards, most))
-
-
-def each(ask: Ask, change: Callable[[CardAsk], CardAsk]) -> Ask:
-    """`ask` with every container's share changed."""
-    return replace(
-        ask, containers=tuple(replace(one, cards=tuple(change(cards) for cards in one.cards)) for one in ask.containers)
-    )
-
-
-def largest(ask: Ask, amount: Callable[[CardAsk], int]) -> int:
-    return max((amount(one) for one in _asks(ask)), default=0)
-
-
-def _asks(ask: Ask) -> Iterator[CardAsk]:
-    return (want.ask for want in wants(ask))
 
 
 def _uncordoned(node: NodeState, card: CardState) -> NodeState:

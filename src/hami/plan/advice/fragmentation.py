@@ -13,27 +13,17 @@ from msgspec import Struct
 from hami.model.ask import Ask, CardAsk
 from hami.model.card import Card
 from hami.model.ids import Family
-from hami.model.refusal import Reason
 from hami.plan.advice.census import Alike, Census, census
-from hami.plan.advice.seats import by_trial, closed, grouped, seats_left
+from hami.plan.advice.free import Look, Stuck, free_on
+from hami.plan.advice.seats import by_trial, closed, grouped
 from hami.plan.advice.typical import A_STEP, Typical
-from hami.plan.exact.rules import STANDING, refuse
 from hami.plan.exact.wants import wants
 from hami.plan.policies import chain
-from hami.plan.snapshot import CardState, NodeState
+from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 
 TRIALS = 20_000
 """Plans for one measure, of all asks together. About a second of one processor."""
-
-
-class Stuck(Struct, frozen=True):
-    """Cards that cannot serve an ask, for one reason, and what is free on them all the same."""
-
-    reason: Reason
-    cards: int
-    free_mem_mib: int
-    free_core_percent: int
 
 
 class Room(Struct, frozen=True):
@@ -104,7 +94,7 @@ class _Count:
         """Plans made."""
 
     def room(self, typical: Typical) -> Steps[Room]:
-        looks = {one: _Look(one, self._idle_only) for one in self._asks}
+        looks = {one: Look(one, self._idle_only) for one in self._asks}
         for number, state in enumerate(self._census.cards):
             if number % A_STEP == 0:
                 yield
@@ -125,11 +115,11 @@ class _Count:
             sum(one.count for one in self._census.nodes),
         )
 
-    def _shares(self, looks: Mapping[CardAsk, "_Look"], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    def _shares(self, looks: Mapping[CardAsk, Look], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Of each family memory, then cores: free on cards that any of its containers accepts, and taken by one."""
         for family in dict.fromkeys(one.family for one in self._asks):
             asks = [one for one in self._asks if one.family == family]
-            free = _free([looks[one] for one in dict.fromkeys(asks)], counts)
+            free = free_on([looks[one] for one in dict.fromkeys(asks)], counts)
             yield free.mem, sum(one.mem_on(free.mean_mem) * one.cards for one in asks)
             yield free.cores, sum(one.core_percent * one.cards for one in asks)
 
@@ -173,60 +163,6 @@ def spread(nodes: Sequence[Alike]) -> Iterator[Alike]:
     stride = max(1, len(ordered) // 16)
     for first in range(stride):
         yield from islice(ordered, first, None, stride)
-
-
-class _Free(Struct, frozen=True):
-    """What is free on some cards, added up."""
-
-    mem: int
-    cores: int
-    mean_mem: int
-    """MiB of a card, taken or not: what a percentage is of."""
-
-
-class _Look:
-    """One card ask and each kind of card."""
-
-    def __init__(self, ask: CardAsk, idle_only: bool) -> None:
-        self._ask, self._idle_only = ask, idle_only
-        self.seats: list[int] = []
-        self.found: list[tuple[int, int, int, Reason | None] | None] = []
-        """MiB free, percent free, MiB in all, and why the card takes none; None for a card that is out anyway."""
-
-    def at(self, state: CardState) -> None:
-        refusal = refuse(self._ask, state, self._idle_only) if state.card.family == self._ask.family else None
-        if state.card.family != self._ask.family or (refusal is not None and refusal.reason in STANDING):
-            self.seats.append(0)
-            self.found.append(None)
-            return
-        self.seats.append(0 if refusal is not None else seats_left(self._ask, state, self._idle_only))
-        mem, cores = max(0, state.free_mem_mib), max(0, state.free_core_percent)
-        self.found.append((mem, cores, state.card.mem_mib, refusal.reason if refusal is not None else None))
-
-    def stuck(self, counts: Sequence[int]) -> tuple[Stuck, ...]:
-        """With so many cards of each kind."""
-        entries: dict[Reason, list[int]] = {}
-        for found, count in zip(self.found, counts, strict=True):
-            mem, cores, _, reason = found or (0, 0, 0, None)
-            if reason is not None and count and (mem or cores):
-                entry = entries.setdefault(reason, [0, 0, 0])
-                for place, more in enumerate((1, mem, cores)):
-                    entry[place] += more * count
-        told = (Stuck(reason, *entry) for reason, entry in entries.items())
-        return tuple(sorted(told, key=lambda one: (-one.free_mem_mib, one.reason.value)))
-
-
-def _free(looks: Sequence[_Look], counts: Sequence[int]) -> _Free:
-    """On the cards that any of the asks accepts, so many of each kind."""
-    cards = whole = mem = cores = 0
-    for place, count in enumerate(counts):
-        found = next((one for look in looks if (one := look.found[place]) is not None), None)
-        if found is not None:
-            cards += count
-            mem += found[0] * count
-            cores += found[1] * count
-            whole += found[2] * count
-    return _Free(mem, cores, whole // cards if cards else 0)
 
 
 def _at_best(shares: Sequence[tuple[int, int]], fits: int) -> tuple[int, float]:

@@ -6,20 +6,19 @@ exact up to a bound on trials, and says whether it reached it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 
 from msgspec import Struct
 
-from hami.model.ask import Ask, CardAsk, ContainerAsk, ContainerKind, PodRef
-from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.model.plan import Charge, ContainerSlices, Plan
+from hami.model.ask import Ask, PodRef
+from hami.model.ids import NodeName, PodUid
+from hami.model.plan import Plan
+from hami.plan.advice.leaving import Field, field
+from hami.plan.advice.residents import Resident, roomy
 from hami.plan.exact import score
 from hami.plan.exact.fit import fit, fits
-from hami.plan.exact.rules import WHOLE, standing
-from hami.plan.exact.wants import wants
-from hami.plan.snapshot import CardState, NodeState
+from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps
 
 MOST_MOVES = 4
@@ -27,19 +26,6 @@ TRIALS = 20_000
 """Exact looks at one node. About two seconds of one processor."""
 
 Nodes = Mapping[NodeName, NodeState]
-
-
-class Resident(Struct, frozen=True):
-    """A bound pod, what it holds, and what it would ask elsewhere."""
-
-    pod: PodRef
-    node: NodeName
-    charges: tuple[Charge, ...]
-    ask: Ask
-    budgets: tuple[str, ...] = ()
-    """Disruption budgets it counts against."""
-    fixed: bool = False
-    """Never to be named: a pod that is only held, or whose record cannot be read."""
 
 
 class Move(Struct, frozen=True):
@@ -91,25 +77,15 @@ def relieve(
     search = _Search(ask, nodes, residents, allowed, trials)
     fields = yield from search.fields()
     for count in range(1, most + 1):
-        for field in fields:
-            if field.least > count:
+        for place in fields:
+            if place.least > count:
                 break  # those that follow need as many
-            found = yield from search.on(field, count)
+            found = yield from search.on(place, count)
             if found is not None:
                 return found
             if search.left <= 0:
                 return NoRelief(searched_all=False)
     return NoRelief(searched_all=True)
-
-
-class _Field(Struct, frozen=True):
-    """A node where it might work, and a bound below which it certainly does not."""
-
-    node: NodeState
-    movable: tuple[Resident, ...]
-    least: int
-    on_card: Mapping[CardId, int]
-    """For an ask of one container: cards that could serve, and how many pods at least must leave each."""
 
 
 class _Search:
@@ -130,7 +106,7 @@ class _Search:
         )
         """The fullest first: what moves should not break into what is still whole."""
 
-    def fields(self) -> Steps[list[_Field]]:
+    def fields(self) -> Steps[list[Field]]:
         """Nodes where the ask would fit if everybody who can leave did, the most promising first."""
         found = []
         for name, movable in self._residents.items():
@@ -143,23 +119,13 @@ class _Search:
                 free = free.bearing(one.charges, -1)
             if not self._fits(free):
                 continue
-            on_card = self._on_card(node, movable)
-            found.append(_Field(node, tuple(movable), self._least(node, on_card, movable), on_card))
-        return sorted(found, key=lambda field: (field.least, field.node.name))
+            found.append(field(self._ask, node, movable))
+        return sorted(found, key=lambda one: (one.least, one.node.name))
 
-    def _least(self, node: NodeState, on_card: Mapping[CardId, int], movable: Sequence[Resident]) -> int:
-        """Not below 1: the ask does not fit as things are. Each card of the ask has to be left by some, and who leaves
-        leaves no more cards than he is on."""
-        if node.mig or not on_card:  # a card in MIG mode can serve an ask for several
-            return 1
-        lowest = sorted(on_card.values())[: wants(self._ask)[0].ask.cards]
-        most_cards = max(len(one.charges) for one in movable)
-        return max(1, lowest[-1], -(-sum(lowest) // most_cards))
-
-    def on(self, field: _Field, count: int) -> Steps[Relief | None]:
+    def on(self, place: Field, count: int) -> Steps[Relief | None]:
         """Exactly `count` moves away from one node."""
         seen: set[frozenset[PodUid]] = set()
-        for group in self._pools(field, count):
+        for group in place.pools(count):
             for leaving in combinations(group, count):
                 key = frozenset(one.pod.uid for one in leaving)
                 if key in seen or not self._may_leave(leaving):
@@ -168,7 +134,7 @@ class _Search:
                 if self.left <= 0:
                     return None
                 yield
-                node = field.node
+                node = place.node
                 for one in leaving:
                     node = node.bearing(one.charges, -1)
                 self.left -= 1
@@ -178,30 +144,6 @@ class _Search:
                     if moves is not None:
                         return Relief(plan, moves)
         return None
-
-    def _pools(self, field: _Field, count: int) -> Iterator[list[Resident]]:
-        """Who might leave: those on one choice of cards, where the ask is of one container."""
-        want = wants(self._ask)
-        if len(want) != 1:
-            yield list(field.movable)
-            return
-        cheap = sorted(card for card, least in field.on_card.items() if least <= count)
-        for chosen in combinations(cheap, min(want[0].ask.cards, len(cheap))):
-            yield [one for one in field.movable if not {charge.card for charge in one.charges}.isdisjoint(chosen)]
-
-    def _on_card(self, node: NodeState, movable: Sequence[Resident]) -> dict[CardId, int]:
-        want = wants(self._ask)
-        if len(want) != 1:
-            return {}
-        asked = want[0].ask
-        found = {}
-        for state in node.of(asked.family):
-            if standing(asked.rules, state) is None:
-                loads = [charge for one in movable for charge in one.charges if charge.card == state.card.id]
-                least = _fewest(asked, state, loads)
-                if least is not None:
-                    found[state.card.id] = least
-        return found
 
     def _may_leave(self, leaving: Sequence[Resident]) -> bool:
         taken = Counter(budget for one in leaving for budget in one.budgets)
@@ -229,7 +171,7 @@ class _Search:
             if self.left <= 0:
                 return None
             state = changed.get(node.name, node)
-            if not _roomy(first.ask, state):
+            if not roomy(first.ask, state):
                 continue
             self.left -= 1
             yield
@@ -244,65 +186,3 @@ class _Search:
     def _fits(self, node: NodeState) -> bool:
         self.left -= 1
         return fits(self._ask, node)
-
-
-def _fewest(ask: CardAsk, state: CardState, loads: Sequence[Charge]) -> int | None:
-    """A lower bound on the pods that must leave this card before it accepts; None where all leaving is not enough."""
-    if ask.core_percent == WHOLE == state.card.core_percent and state.used_slots:
-        return len(loads) if sum(one.slots for one in loads) >= state.used_slots else None
-    lacks = (
-        (1 - state.free_slots, [one.slots for one in loads]),
-        (ask.mem_on(state.card.mem_mib) - state.free_mem_mib, [one.mem_mib for one in loads]),
-        (max(ask.core_percent, 1 if state.card.core_percent else 0) - state.free_core_percent,
-         [one.core_percent for one in loads]),
-    )  # fmt: skip
-    counts = [_largest_first(lack, given) for lack, given in lacks]
-    return None if None in counts else max(count for count in counts if count is not None)
-
-
-def _largest_first(lack: int, given: Sequence[int]) -> int | None:
-    count = 0
-    for amount in sorted(given, reverse=True):
-        if lack <= 0:
-            break
-        lack -= amount
-        count += 1
-    return count if lack <= 0 else None
-
-
-def _roomy(ask: Ask, node: NodeState) -> bool:
-    """A cheap look: some card has memory enough for the largest want."""
-    largest = max((want.ask.mem_mib or 0 for want in wants(ask)), default=0)
-    return any(state.free_mem_mib >= largest and state.free_slots > 0 for state in node.cards)
-
-
-def stand_in(pod: PodRef, containers: Sequence[ContainerSlices]) -> Ask:
-    """What a pod asks as far as its slices tell: sizes, no rules on cards. For a pod whose own ask is not at hand."""
-    asks = tuple(
-        ContainerAsk(
-            "", ContainerKind.APP, tuple(_asked(slices, family) for family in sorted({one.family for one in slices}))
-        )
-        for slices in containers
-    )
-    return Ask(pod, asks, card_policy=("binpack",))
-
-
-def _asked(slices: ContainerSlices, family: str) -> CardAsk:
-    own = [one for one in slices if one.family == family]
-    return _sized(own[0].family, len(own), max(one.core_percent for one in own), max(one.mem_mib for one in own))
-
-
-@lru_cache(maxsize=4096)  # a cluster has many pods and few sizes
-def _sized(family: Family, cards: int, cores: int, mem_mib: int) -> CardAsk:
-    return CardAsk(family, cards, cores, mem_mib=mem_mib)
-
-
-def elsewhere(resident: Resident, nodes: Iterable[NodeState]) -> Steps[NodeName | None]:
-    """Another node that would take the pod now."""
-    for node in nodes:
-        if node.name == resident.node or node.problem is not None or not _roomy(resident.ask, node):
-            continue
-        yield
-        if fits(resident.ask, node):
-            return node.name
-    return None

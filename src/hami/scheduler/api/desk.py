@@ -27,7 +27,7 @@ from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.ids import PodUid
 from hami.plan.advice.fixes import Change
 from hami.plan.advice.fragmentation import measure
-from hami.plan.advice.moves import stand_in
+from hami.plan.advice.residents import stand_in
 from hami.plan.advice.typical import learning
 from hami.plan.steps import Steps
 from hami.scheduler.api.access import Access, Denied, User, certified
