@@ -196,8 +196,7 @@ class Agent:
         """1. take over what was granted, 2. serve pages, 3. cards, pods, kubelet, 4. until told to stop."""
         settings = self.settings
         logs.started("agent", node=settings.node_name, resource=self.resource)
-        self.parts.seats.load()
-        await recover.undo_unfinished(self.parts)
+        recover.take_over(self.parts)
         runner = await self._serve_pages(ready)
         duties: list[Awaitable[None]] = [
             self.scout.run(),

@@ -177,8 +177,7 @@ class Node:
         self.task = None
 
     async def start(self) -> "Node":
-        self.parts.seats.load()
-        await recover.undo_unfinished(self.parts)
+        recover.take_over(self.parts)
         self.task = asyncio.create_task(self.registration.run())
         await self.kubelet.registered(RESOURCE)
         return self

@@ -37,12 +37,10 @@ def seat(kept: Kept, pod: BoundPod, share: Share, parts: Parts) -> Seat | None:
     return Seat(key, grant, State.COMPLETED)
 
 
-async def undo_unfinished(parts: Parts) -> None:
-    """Started and not completed: kubelet never had an answer."""
-    unfinished = parts.seats.unfinished()
-    for one in unfinished:
-        parts.folders.remove(one.key)
-    await parts.seats.change(drop=[one.key for one in unfinished])
+def take_over(parts: Parts) -> None:
+    """What an agent before us has granted. What it had only started is undone: kubelet never had an answer."""
+    for key in parts.seats.load():
+        parts.folders.remove(key)
 
 
 async def rebuild(parts: Parts) -> int:

@@ -39,15 +39,25 @@ class Seats:
     def __len__(self) -> int:
         return len(self._seats)
 
-    def load(self) -> bool:
-        """Take over what was saved. False if the file was damaged: it is set aside, and nothing is known."""
+    def load(self) -> tuple[str, ...]:
+        """Take over what was saved; the keys of seats that were started and never answered, of which no more is known.
+
+        Those leave the file with the next change: nothing need be written to start, on a full disk either. A damaged
+        file is set aside, and nothing is known.
+        """
         try:
             loaded = self._checkpoint.load()
         except Unreadable as fault:
-            log.error("checkpoint is damaged", extra={"fault": str(fault), "kept": str(self._checkpoint.set_aside())})
-            return False
-        self._seats = self._on_disk = {seat.key: seat for seat in loaded}
-        return True
+            log.error("checkpoint is damaged", extra={"fault": str(fault), "kept": self._set_aside()})
+            return ()
+        self._seats = self._on_disk = {seat.key: seat for seat in loaded if seat.state is State.COMPLETED}
+        return tuple(seat.key for seat in loaded if seat.state is State.STARTED)
+
+    def _set_aside(self) -> str:
+        try:
+            return str(self._checkpoint.set_aside())
+        except OSError as fault:
+            return f"no copy of it: {fault}"
 
     def get(self, key: str) -> Seat | None:
         return self._seats.get(key)
@@ -58,14 +68,6 @@ class Seats:
 
     def of_pod(self, uid: PodUid) -> list[Seat]:
         return [seat for seat in self._seats.values() if seat.grant.pod.uid == uid]
-
-    def unfinished(self) -> list[Seat]:
-        """Seats whose answer was never given, because the agent died on the way."""
-        return [seat for seat in self._seats.values() if seat.state is State.STARTED]
-
-    def ids(self) -> frozenset[str]:
-        """Every device id that some seat has."""
-        return frozenset(one for seat in self._seats.values() for one in seat.grant.kubelet_ids)
 
     async def change(
         self,
