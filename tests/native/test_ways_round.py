@@ -68,7 +68,25 @@ def way(container: Container, *words: object, **env: str) -> dict[str, object]:
     return answer
 
 
-# ---- another file, another copy, another name space ----
+# ---- another file, another copy, another name space, none any more ----
+
+CLOSES = """
+import _ctypes, time
+cuda, nvml = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL("libnvidia-ml.so.1")
+start(cuda)
+allocate = cuda.cuMemAlloc_v2
+for library in [cuda, nvml] * int(sys.argv[1]):
+    _ctypes.dlclose(library._handle)
+time.sleep(1.6)
+print(linear(ctypes.CDLL("libcuda.so.1")), allocate(byref(c_uint64()), c_size_t(256 * MIB)))
+"""
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_driver_that_a_program_closes_stays_and_is_held(container: Container, times: int) -> None:
+    """However often it does. The library looks at both each second, and what a program has of them goes on."""
+    assert tried(container, CLOSES, times) == "3584 2"
+
 
 BY_NAME = """
 cuda = ctypes.CDLL(sys.argv[1])

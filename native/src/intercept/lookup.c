@@ -164,7 +164,7 @@ static int driver_of(const hami_elf_object *object)
     return driver >= 0 ? driver : driver_named(object->file);
 }
 
-/* Reads a driver's entry points. `handle` stays open: the addresses are used as long as the process lives. */
+/* Reads a driver's entry points: they are used as long as the process lives. */
 static bool learn(int driver, void *handle)
 {
     static const char *const probes[] = {"cuInit", "nvmlInit_v2"};
@@ -195,7 +195,8 @@ static bool load(int driver, bool only_if_there)
     const int kept = errno;
     pthread_mutex_lock(&loading);
     if (!atomic_load_explicit(&loaded[driver], memory_order_relaxed)) {
-        void *handle = hami_dlopen(files[driver], RTLD_LAZY | RTLD_LOCAL | (only_if_there ? RTLD_NOLOAD : 0));
+        /* For good: who closes it as often as it is open, or once more, takes nothing away. */
+        void *handle = hami_dlopen(files[driver], RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE | (only_if_there ? RTLD_NOLOAD : 0));
         if (handle != NULL && learn(driver, handle)) {
             handles[driver] = handle;
             atomic_store_explicit(&loaded[driver], 1, memory_order_release);
