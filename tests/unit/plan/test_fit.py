@@ -251,7 +251,7 @@ def test_no_pod_makes_a_decision_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = pod(app(want(1, cores=100)), app(want(1, cores=100, use_ids=("d0",))), cards=("numa",))
     for bound, fits in ((1, False), (2, True), (3, True)):
         monkeypatch.setattr("hami.plan.exact.search.CHOICES", bound)
-        found = Search(asked, state).place()
+        found = Search(asked, state).place(range(2))
         assert found == fits
     looked = []
     monkeypatch.setattr("hami.plan.exact.search.CHOICES", 4)
@@ -263,7 +263,7 @@ def test_no_pod_makes_a_decision_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Search, "take", take)
     never = pod(app(want(1, cores=100)), app(want(1, cores=100)), app(want(9000)), cards=("numa",))
-    assert not Search(never, state).place()
+    assert not Search(never, state).place(range(3))
     assert len(looked) <= 4 + 2
 
 
@@ -271,7 +271,7 @@ def test_cards_that_are_alike_are_tried_once() -> None:
     """Twelve equal cards in pairs: without that, 66 choices of the first container would be tried."""
     state = node(*(used(f"d{number}", core_percent=100) for number in range(12)))
     search = Search(pod(app(want(8000, cards=2)), app(want(9000))), state)
-    assert not search.place()
+    assert not search.place(range(2))
     assert search._left == CHOICES - 1
 
 

@@ -1,28 +1,31 @@
 """Places for a pod's containers on the cards of one node, found one after the other.
 
-Containers are served in spec order. Each takes the cards its policy prefers; where that
-leaves a later one without, other choices are tried, up to a bound. Init containers
-run alone, so they are tested beside the sidecars before them and then forgotten.
+No card is of two families, so each family is searched by itself. Containers are served in spec order. Each takes the
+cards its policy prefers; where that leaves a later one without, other choices are tried, up to a bound; behind it are
+two ways that try less, and that for a few containers misses nothing. Init containers run alone, so they are tested
+beside the sidecars before them and then forgotten.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import chain as concatenated
+from itertools import dropwhile
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
-from hami.model.card import MIG
+from hami.model.card import MIG, Card
 from hami.model.errors import Bug
 from hami.model.ids import Family
 from hami.model.plan import ContainerSlices, Slice
 from hami.model.refusal import Refusal
 from hami.plan.exact import mig, quota, score
 from hami.plan.exact.rules import room, standing
+from hami.plan.exact.sharing import MOST_WANTS, shared_out, simple
 from hami.plan.exact.wants import Want, wants
 from hami.plan.policies import Candidate, Chain, chain
 from hami.plan.snapshot import CardState, NodeState, Use
 
 CHOICES = 256
-"""Placements tried for the containers of one pod on one node before giving up: a bound, so that
-no pod can make a decision slow. Mostly the first one or two succeed."""
+"""Placements tried for the containers of one pod on the cards of one family of one node before giving up: a bound, so
+that no pod can make a decision slow. Mostly the first one or two succeed."""
 
 
 class Search:
@@ -47,12 +50,27 @@ class Search:
 
     def found(self) -> bool:
         """Find cards for everything."""
-        return self.place() or self.fill()
+        return all(map(self._found, self._families()))
 
-    def place(self, number: int = 0) -> bool:
-        """Find cards for the wants from `number` on."""
-        if number == len(self.wants):
+    def _families(self) -> list[list[int]]:
+        """The numbers of the wants of each family, in spec order."""
+        numbers: dict[Family, list[int]] = {}
+        for number, want in enumerate(self.wants):
+            numbers.setdefault(want.ask.family, []).append(number)
+        return list(numbers.values())
+
+    def _found(self, numbers: Sequence[int]) -> bool:
+        self._left = CHOICES
+        found = self.place(numbers) or self._squeezed(numbers)
+        if found:
+            self.dear = None
+        return found
+
+    def place(self, numbers: Sequence[int]) -> bool:
+        """Find cards for these wants of one family."""
+        if not numbers:
             return self._affordable()
+        number, *others = numbers
         want = self.wants[number]
         before, pending = self._use.copy(), self._pending.copy()
         failed: Sequence[int] | None = None
@@ -65,24 +83,29 @@ class Search:
             failed = choice
             self._left -= 1
             self.take(number, choice)
-            if self.place(number + 1):
+            if self.place(others):
                 return True
             self._use[:], self._pending = before, pending.copy()
             if self._left <= 0 or (want.kind is ContainerKind.INIT and not (self.ask.budgets or self._mig)):
                 break  # an init container leaves nothing behind, so another choice changes nothing
         return False
 
-    def fill(self) -> bool:
-        """One more way where `place` has ended at its bound: the largest want first, each on the fullest card that
-        takes it. For pods of many containers."""
+    def _squeezed(self, numbers: Sequence[int]) -> bool:
+        """Two more ways where `place` has ended at its bound."""
         if self._left > 0 or self._mig or self.ask.budgets:
             return False
+        return self.fill(numbers) or self.share(numbers)
+
+    def fill(self, numbers: Sequence[int]) -> bool:
+        """The largest want first, each on the fullest card that takes it. For pods of many containers."""
         before = self._use.copy()
-        lasting = [number for number, want in enumerate(self.wants) if want.kind is not ContainerKind.INIT]
-        if not all(self._fill_one(number) for number in sorted(lasting, key=self._size, reverse=True)):
-            return False
+        lasting = [number for number in numbers if self.wants[number].kind is not ContainerKind.INIT]
+        filled = all(self._fill_one(number) for number in sorted(lasting, key=self._size, reverse=True))
         self._use[:] = before
-        return all(map(self._fill_again, range(len(self.wants))))
+        found = filled and all(map(self._fill_again, numbers))
+        if not found:
+            self._use[:] = before
+        return found
 
     def _fill_again(self, number: int) -> bool:
         """The same in spec order, by which the rules are meant: an init container runs beside the sidecars before it,
@@ -105,6 +128,32 @@ class Search:
         if choice is not None:
             self.take(number, choice)
         return choice is not None
+
+    def share(self, numbers: Sequence[int]) -> bool:
+        """Every way to give a few wants a card each, beside those of init containers that run before all others."""
+        lasting = list(dropwhile(lambda number: self.wants[number].kind is ContainerKind.INIT, numbers))
+        if len(lasting) > MOST_WANTS or not all(simple(self.wants[number]) for number in lasting):
+            return False
+        if not all(map(self._fill_one, numbers[: len(numbers) - len(lasting)])):
+            return False
+        places = shared_out([self._sets(position, lasting) for position in range(len(self._use))], len(lasting))
+        if places is None:
+            return False
+        for number, position in zip(lasting, places, strict=True):
+            self.take(number, (position,))
+        return True
+
+    def _sets(self, position: int, numbers: Sequence[int]) -> list[int]:
+        """The sets of these wants, a bit each, that a card takes one after the other."""
+        card, uses = self._node.cards[position].card, {0: self._use[position]}
+        for place, number in enumerate(numbers):
+            ask = self.wants[number].ask
+            if position not in self._accepted[ask]:
+                continue
+            for chosen, use in list(uses.items()):
+                if room(ask, card, use, self.idle_only) is None:
+                    uses[chosen | 1 << place] = _after(ask, card, use)
+        return list(uses)[1:]
 
     def _size(self, number: int) -> int:
         return self.wants[number].ask.mem_mib or 0
@@ -167,8 +216,7 @@ class Search:
                 self._pending[position] = (*self._pending.get(position, ()), mig.need(want.ask, card))
             elif want.kind is ContainerKind.INIT:
                 continue
-            slots, mem, cores = self._use[position]
-            self._use[position] = (slots + 1, mem + want.ask.mem_on(card.mem_mib), cores + want.ask.core_percent)
+            self._use[position] = _after(want.ask, card, self._use[position])
 
     def slices(self) -> tuple[ContainerSlices, ...]:
         """What was taken, one entry a container of the ask, cards by index."""
@@ -211,6 +259,12 @@ class Search:
         accepts = (position in accepted for accepted in self._accepted.values())
         own = position if card.mode == MIG else -1  # what is free of it has a place, which differs
         return (card.mem_mib, card.core_percent, card.slots, card.numa, own, *accepts)
+
+
+def _after(ask: CardAsk, card: Card, use: Use) -> Use:
+    """What a card bears with `ask` on it."""
+    slots, mem, cores = use
+    return slots + 1, mem + ask.mem_on(card.mem_mib), cores + ask.core_percent
 
 
 def _left(candidate: Candidate) -> int:

@@ -1,6 +1,7 @@
 """Some way to share a few wants of one card each out over a node's cards: exact, for thousands of nodes at once.
 
-Sets of wants are numbers, a bit a want; what a node's cards can serve is a word with a bit for each set.
+Sets of wants are numbers, a bit a want; what a node's cards can serve is a word with a bit for each set: of
+`exact.sharing.MOST_WANTS`, 2 ** 5 bits.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 
 from hami.plan.fleet.columns import Bools, Bytes
 
-MOST_WANTS = 5
-"""2 ** 5 sets fit in a word."""
 TABLED_WANTS = 3
 """Up to which a table says what two cards serve together: 64 KB for three."""
 

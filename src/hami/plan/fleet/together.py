@@ -13,12 +13,13 @@ import numpy as np
 from hami.model.ask import CardAsk, ContainerKind
 from hami.model.ids import Family
 from hami.plan.exact.rules import WHOLE
+from hami.plan.exact.sharing import MOST_WANTS, simple
 from hami.plan.exact.wants import Want
 from hami.plan.fleet.columns import Bools, Longs
 from hami.plan.fleet.cut import Cut
 from hami.plan.fleet.room import Pair, Room, everywhere
 from hami.plan.fleet.scan import Scan
-from hami.plan.fleet.sharing import MOST_WANTS, shared_out
+from hami.plan.fleet.sharing import shared_out
 
 
 def coupled(wants: Iterable[Want]) -> list[list[Want]]:
@@ -43,20 +44,16 @@ def settle(cut: Cut, group: Sequence[Pair], idle_only: bool) -> tuple[Bools, Boo
     meeting = Meeting(cut, group, idle_only)
     fits, may = alone & meeting.apart(), np.zeros_like(alone)
     left = np.flatnonzero(alone & ~fits)
-    if len(group) <= MOST_WANTS and all(_simple(want) for want, _ in group):
+    if len(group) <= MOST_WANTS and all(simple(want) for want, _ in group):
         fits[left] = meeting.shared_out(left)
         return fits, may
     fits[left] = meeting.stacked(left)
     left = left[~fits[left]]
-    if not idle_only and all(_simple(want) and want.ask.mem_mib is not None for want, _ in group):
+    if not idle_only and all(simple(want) and want.ask.mem_mib is not None for want, _ in group):
         fits[left] = meeting.filled(left)
         left = left[~fits[left]]
     may[left] = meeting.possible(left)
     return fits, may
-
-
-def _simple(want: Want) -> bool:
-    return want.kind is not ContainerKind.INIT and want.ask.cards == 1
 
 
 class Meeting:
