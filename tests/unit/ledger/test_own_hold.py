@@ -2,13 +2,12 @@
 
 import pytest
 from msgspec.structs import replace
-from tests.unit.plan.builders import app, card, node, pod, used, want
+from tests.unit.plan.builders import app, card, pod, want
 from tests.unit.plan.migs import mig_card
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.records import NodeRecord
-from hami.ledger.survey import distance, survey
-from hami.model.ask import CardAsk
+from hami.ledger.survey import survey
 from hami.model.errors import Bug
 from hami.model.ids import CardId, NodeName
 from hami.model.plan import Charge, Plan
@@ -66,15 +65,6 @@ def test_a_plan_for_an_instance_that_another_has_is_a_bug() -> None:
     words = "the plan of ns/pod-b has no places of its own on card d0 of n$"
     with pytest.raises(Bug, match=words):
         ledger.reserve(second, replace(again, charges=plan.charges), 0, 30)
-
-
-@pytest.mark.parametrize(
-    ("near", "far"),
-    [(want(0), 0), (want(0, cores=10), 0), (want(1000), 0), (want(9000), 1 / 9), (want(0, cores=200), 0.5)],
-)
-def test_a_node_with_one_slot_left_lacks_no_slot(near: CardAsk, far: float) -> None:
-    assert distance(pod(app(near)), node(used("d0", slots=9))) == pytest.approx(far)
-    assert distance(pod(app(near)), node(used("d0", slots=10))) == pytest.approx(far + 1)
 
 
 def test_a_change_that_helps_on_several_nodes_is_told_once_and_hides_no_other() -> None:

@@ -2,24 +2,22 @@
 
 from random import Random
 
-import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from tests.unit.plan import builders as make
-from tests.unit.plan.builders import app, card, node, pod, used, want
+from tests.unit.plan.builders import app, card, pod, want
 from tests.unit.plan.followed import applied
 
 from hami.ledger.cluster import Ledger
 from hami.ledger.filed import rebuilt
 from hami.ledger.records import NodeRecord, PodRecord
-from hami.ledger.survey import Refused, Survey, distance, grouped, residents_on, said, survey, with_asks
+from hami.ledger.survey import Refused, Survey, grouped, residents_on, said, survey, with_asks
 from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Charge, Plan
 from hami.model.refusal import Reason, Refusal
 from hami.plan.advice.fixes import Change, Fix
 from hami.plan.exact.fit import fit
-from hami.plan.snapshot import CardState
 from hami.plan.steps import finish
 from hami.wire.snapshot import AskEntry, NodeEntry, PodEntry, Snapshot, card_entry
 
@@ -193,35 +191,6 @@ def test_a_snapshot_file_is_decided_on_as_the_cluster_was() -> None:
 
 def without_generation(found: Survey) -> Survey:
     return replace(found, plan=None, nodes=tuple(replace(one, plan=None) for one in found.nodes))
-
-
-@pytest.mark.parametrize(
-    ("near", "far"),
-    [
-        (used("d0", mem=2000), used("d0", mem=4000)),
-        (used("d0", cores=60), used("d0", cores=90)),
-        (used("d0", cores=60), used("d0", cordoned=True)),
-        (used("d0", mem=2000), used("d0", mem=2000, cores=60)),
-        (used("d0", model="NVIDIA-V100"), used("d0", cordoned=True)),
-        (used("d0", cordoned=True), used("d0", healthy=False)),
-        (used("d0", slots=10), used("d0", slots=10, mem=7000)),
-        (used("d0", mem_mib=4000), used("d0", mem_mib=1000)),
-    ],
-)
-def test_a_node_that_lacks_less_is_nearer(near: CardState, far: CardState) -> None:
-    ask = pod(app(want(8000, cores=50, use_types=("A100",))))
-    assert 0 < distance(ask, node(near)) < distance(ask, node(far))
-
-
-def test_distance_counts_the_best_cards_and_those_that_are_not_there() -> None:
-    two = pod(app(want(8000, cards=2)))
-    assert distance(two, node(used("d0"), used("d1"), used("d2", mem=8000))) == 0
-    assert distance(two, node(used("d0"), used("d1", mem=4000))) == 0.5
-    assert distance(two, node(used("d0"))) == 2
-    assert distance(two, node(used("d0"), used("d1", healthy=False))) == 4
-    assert distance(two, node(used("d0"), used("d1", family=make.OTHER))) == 2
-    assert distance(two, node(used("d0"), used("d1"), problem="silent")) > distance(two, node())
-    assert distance(pod(app(want(8000)), app(want(8000, use_ids=("d9",)))), node(used("d0"))) == 0.75
 
 
 def test_reasons_are_told_the_most_frequent_first_and_named_in_order() -> None:
