@@ -4,6 +4,8 @@
 # The first interpreter that runs and is new enough; the name alone proves nothing where version managers leave shims.
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  echo 'setup: $(PYTHON) is no Python 3.11 or newer; install one, or name it: make $(MAKECMDGOALS) PYTHON=/where/it/is' >&2; exit 1; }
 VENV   := .venv/bin
 ARGS   ?=
 
@@ -14,9 +16,11 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup:  ## install everything into .venv and build the native parts
+	@$(NEW_ENOUGH)
 	@$(PYTHON) tools/setup.py
 
 setup-lab:
+	@$(NEW_ENOUGH)
 	@$(PYTHON) tools/setup.py --lab
 
 demo: setup-lab  ## a real Kubernetes places slices on cards; ARGS="--help" for more

@@ -6,8 +6,11 @@ nothing twice: each step has a stamp made from what it depends on. `--lab` also
 builds the lab's Kubernetes, which takes minutes the first time on a machine.
 """
 
+from __future__ import annotations  # an older Python gets as far as being told that it is too old
+
 import argparse
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +30,11 @@ STAMPS = ROOT / "build" / "setup"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hami"
 OLDEST = (3, 11)
 LOCK = ROOT / "requirements.lock"
+NOISE = ("Ignoring ", "WARNING: Retrying", "Collecting ", "  Downloading ", "     ━")
+"""How lines of pip begin that tell nothing of why it failed."""
+
+HELD: list[int] = []
+"""The descriptor of the lock, while it is held."""
 
 
 class Failed(Exception):
@@ -48,11 +57,16 @@ def main() -> int:
     try:
         require_python()
         require_compiler()
-        for step in steps():
-            perform(step)
+        if any(not done(step) for step in steps()):
+            with alone():
+                for step in steps():
+                    perform(step)
     except Failed as failure:
         print(f"setup: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("setup: stopped; the next one goes on from here", file=sys.stderr)
+        return 130
     except OSError as error:  # our own files: a full disk, a tree that cannot be written
         print(f"setup: {error}; {full(STAMPS) or 'this checkout must be writable'}", file=sys.stderr)
         return 1
@@ -130,12 +144,33 @@ def native_inputs() -> str:
 # -- running a step ----------------------------------------------------------------------
 
 
-def perform(step: Step) -> None:
-    stamp = STAMPS / step.name
-    wanted = step.inputs()
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return
+@contextmanager
+def alone() -> Iterator[None]:
+    """One set-up of a checkout at a time: the next waits, then finds everything done. Its programs hold the lock as
+    well, so one that outlives a killed set-up is waited for."""
     STAMPS.mkdir(parents=True, exist_ok=True)
+    with (STAMPS / ".lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: another one is at work on this checkout: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        HELD.append(held.fileno())
+        try:
+            yield
+        finally:
+            HELD.clear()
+
+
+def done(step: Step) -> bool:
+    stamp = STAMPS / step.name
+    return PYTHON.exists() and stamp.exists() and stamp.read_text() == step.inputs()
+
+
+def perform(step: Step) -> None:
+    if done(step):
+        return
+    wanted = step.inputs()
     log = STAMPS / f"{step.name}.log"
     log.write_bytes(b"")
     started = time.monotonic()
@@ -143,13 +178,14 @@ def perform(step: Step) -> None:
     with bar:
         step.run(log)
     remember(step.name, time.monotonic() - started)
-    stamp.write_text(wanted)
+    (STAMPS / step.name).write_text(wanted)
 
 
 def call(command: Iterable[object], log: Path, *, environment: dict[str, str] | None = None, hint: str) -> None:
     """Run a command into the log, keeping the bar alive; its end is shown only when it fails."""
     with log.open("ab") as sink:
-        process = subprocess.Popen([str(part) for part in command], stdout=sink, stderr=sink, env=environment)
+        words = [str(part) for part in command]
+        process = subprocess.Popen(words, stdout=sink, stderr=sink, env=environment, pass_fds=HELD)
         try:
             while process.poll() is None:
                 Bar.tick()
@@ -159,12 +195,18 @@ def call(command: Iterable[object], log: Path, *, environment: dict[str, str] | 
                 process.terminate()
                 process.wait()
     if process.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        tail = ending(log.read_text(errors="replace"))
         if os.strerror(errno.ENOSPC) in tail:
             hint = full(log) or "the folder for temporary files is full; name another one with TMPDIR="
         elif not tail:  # perhaps there was no room to say so
             hint = full(log) or hint
-        raise Failed(f"exit status {process.returncode}; {hint}.\n{tail}\nWhole log: {log}")
+        raise Failed(f"the end of {log}:\n{tail}\nsetup: exit status {process.returncode}; {hint}")
+
+
+def ending(text: str) -> str:
+    """The last lines that tell something: pip says the same thing five times before it gives up."""
+    told = [line[:300] for line in text.splitlines() if line.strip() and not line.startswith(NOISE)]
+    return "\n".join(told[-15:])
 
 
 def full(place: Path) -> str:
@@ -177,7 +219,7 @@ def full(place: Path) -> str:
 class Bar:
     """One line that fills while a step runs, by the time it took last; plain lines where there is no terminal."""
 
-    current: "Bar | None" = None
+    current: Bar | None = None
 
     def __init__(self, title: str, last: float | None) -> None:
         self.title = title
