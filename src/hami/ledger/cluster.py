@@ -27,6 +27,7 @@ from hami.model.refusal import Refusal
 from hami.model.reservation import Reservation, ReservationState
 from hami.plan.choose import Decision, choose, choose_hosts, fit_as
 from hami.plan.exact import quota, refuse
+from hami.plan.exact.charge import parts_of
 from hami.plan.fleet.refusals import Refusals
 from hami.plan.pack import Worth
 from hami.plan.snapshot import NodeState
@@ -202,9 +203,7 @@ class Ledger:
         if hold is not None and hold.plan.node != plan.node:
             self._post(hold.plan.node, uid, None)
         self._holds[uid] = reservation
-        kinds = (one.kind for one in ask.containers)
-        spent = quota.spent(zip(kinds, plan.containers, strict=True))
-        self.quotas.spend(uid, plan.pod.namespace, spent)
+        self.quotas.spend(uid, plan.pod.namespace, quota.spent(parts_of(ask, plan.containers)))
         self._post(plan.node, uid, plan.charges)
         return reservation
 
@@ -273,8 +272,7 @@ class Ledger:
         """Differences between the records and everything derived from them; must be empty."""
         due = {uid: (record.ref.namespace, record.spent) for uid, record in self._pods.items()}
         for uid, hold in self._holds.items():
-            kinds = (one.kind for one in hold.ask.containers)
-            due[uid] = (hold.plan.pod.namespace, quota.spent(zip(kinds, hold.plan.containers, strict=True)))
+            due[uid] = (hold.plan.pod.namespace, quota.spent(parts_of(hold.ask, hold.plan.containers)))
         return [
             *differences(self._accounts, self._pods, self._holds, self._index),
             *self.quotas.differences(due),

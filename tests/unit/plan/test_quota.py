@@ -15,6 +15,7 @@ from hami.model.plan import Plan, Slice
 from hami.model.quota import Limit, Measure, Quantum, Spent
 from hami.model.refusal import Reason, Refusal
 from hami.plan.exact import quota
+from hami.plan.exact.charge import parts_of
 from hami.plan.exact.fit import fit
 
 from . import builders as make
@@ -75,8 +76,7 @@ def test_what_is_asked_is_what_a_plan_spends_and_at_most_bounds_it(seed: int) ->
     plan = fit(ask, state)
     if not isinstance(plan, Plan):
         return
-    kinds = [one.kind for one in ask.containers]
-    spent = quota.spent(zip(kinds, plan.containers, strict=True))
+    spent = quota.spent(parts_of(ask, plan.containers))
     low, high = quota.asked(ask), quota.at_most(ask, 12, grown=False)
     if all(one.mem_mib is not None for container in ask.containers for one in container.cards):
         assert spent == low == high

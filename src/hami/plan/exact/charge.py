@@ -5,11 +5,14 @@ starts after them, app containers run together. So a card must hold the larger o
 the highest init phase and the sum of all that keeps running.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from hami.model.ask import ContainerKind
+from hami.model.ask import Ask, ContainerKind
 from hami.model.ids import CardId
 from hami.model.plan import Charge, ContainerSlices, Slice
+
+Parts = Sequence[tuple[ContainerKind, ContainerSlices]]
+"""What each container was given, in spec order, init containers first."""
 
 _Load = tuple[int, int, int]
 """Slots, MiB, percent."""
@@ -17,12 +20,16 @@ _Load = tuple[int, int, int]
 _NOTHING: _Load = (0, 0, 0)
 
 
-def charges(containers: Sequence[tuple[ContainerKind, ContainerSlices]], init_done: bool = False) -> tuple[Charge, ...]:
+def parts_of(ask: Ask, containers: Iterable[ContainerSlices]) -> Parts:
+    """What the containers of `ask` were given."""
+    return tuple(zip((one.kind for one in ask.containers), containers, strict=True))
+
+
+def charges(containers: Parts, init_done: bool = False) -> tuple[Charge, ...]:
     """A pod's charge on each card it uses, sorted by card id.
 
-    `containers` stand in spec order, init containers first. A slot is one container
-    on the card. With `init_done` only sidecars and app containers count. MIG instances are all made
-    when kubelet admits the pod and stay as long as it does, so each counts, whatever its container.
+    A slot is one container on the card. With `init_done` only sidecars and app containers count. MIG instances are
+    all made when kubelet admits the pod and stay as long as it does, so each counts, whatever its container.
     """
     made: dict[CardId, list[Slice]] = {}
     for _, slices in containers:

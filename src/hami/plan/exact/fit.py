@@ -4,7 +4,7 @@ from hami.model.ask import Ask
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan.exact import quota, refuse, score
-from hami.plan.exact.charge import charges
+from hami.plan.exact.charge import charges, parts_of
 from hami.plan.exact.lacks import why
 from hami.plan.exact.search import Search
 from hami.plan.snapshot import NodeState
@@ -19,12 +19,11 @@ def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
     if not search.found():
         return search.dear or why(ask, node)
     containers = search.slices()
-    kinds = (container.kind for container in ask.containers)
     return Plan(
         pod=ask.pod,
         node=node.name,
         containers=containers,
-        charges=charges(tuple(zip(kinds, containers, strict=True))),
+        charges=charges(parts_of(ask, containers)),
         generation=node.generation,
         score=score.node(node.cards),
     )

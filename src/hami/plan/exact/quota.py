@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from hami.model.ask import Ask, CardAsk, ContainerKind
 from hami.model.ids import Family
-from hami.model.plan import ContainerSlices
 from hami.model.quota import Budget, Measure, Spent
 from hami.model.refusal import Reason, Refusal
+from hami.plan.exact.charge import Parts
 
 _Load = tuple[int, int, int]
 """Cards, MiB, percent."""
@@ -23,7 +23,7 @@ WHOLE = 100
 """Percent of a card that an instance has at most."""
 
 
-def spent(containers: Iterable[tuple[ContainerKind, ContainerSlices]], init_done: bool = False) -> tuple[Spent, ...]:
+def spent(containers: Parts, init_done: bool = False) -> tuple[Spent, ...]:
     """What a pod with these slices spends, a family each. With `init_done` only sidecars and app containers count."""
     return _count(
         (

@@ -17,6 +17,7 @@ from hami.model.ids import Family
 from hami.model.plan import ContainerSlices, Slice
 from hami.model.refusal import Refusal
 from hami.plan.exact import mig, quota, score
+from hami.plan.exact.charge import parts_of
 from hami.plan.exact.rules import room, standing
 from hami.plan.exact.sharing import MOST_WANTS, shared_out, simple
 from hami.plan.exact.wants import Want, wants
@@ -162,8 +163,7 @@ class Search:
         """Whether what was taken stays within the namespace's quota."""
         if not self.ask.budgets:
             return True
-        kinds = (container.kind for container in self.ask.containers)
-        breach = quota.breach(self.ask.budgets, quota.spent(zip(kinds, self.slices(), strict=True)))
+        breach = quota.breach(self.ask.budgets, quota.spent(parts_of(self.ask, self.slices())))
         if breach is not None:
             self.dear = quota.refusal(breach)
         return breach is None
