@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -56,6 +55,7 @@ from hami.observe import log as logs
 from hami.observe.exposition import Sheet
 from hami.observe.health import Health
 from hami.observe.metrics import page
+from hami.observe.running import until_stopped
 from hami.vendors.nvidia import Nvidia, files
 from hami.vendors.nvidia.driver import Driver, find_library
 from hami.vendors.nvidia.worker import Worker
@@ -217,11 +217,7 @@ class Agent:
         if settings.broker and settings.monitor_mirror:
             duties.append(Mirror(self.broker, self.look, Path(settings.hook_path) / "vgpu/containers").run())
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(_duty(duty)) for duty in duties]
-                await _told_to_stop()
-                for task in tasks:
-                    task.cancel()
+            await until_stopped(duties)
         finally:
             await self.recorder_drained()
             await self.pod_resources.close()
@@ -349,16 +345,3 @@ class Agent:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-async def _duty(duty: Awaitable[None]) -> None:
-    await duty
-
-
-async def _told_to_stop() -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
-    log.info("stopping")

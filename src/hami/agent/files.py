@@ -1,5 +1,6 @@
 """Files that are replaced as a whole, so that a reader, after any crash, finds the old state or the new one."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ def replace_file(path: Path, text: bytes, mode: int, *, durable: bool) -> None:
     """Replace a file so that every reader sees all of the old or all of the new.
 
     `durable`: also after a power cut. That waits for the disk twice, milliseconds each while
-    images are unpacked; without it only the kernel must live on.
+    images are unpacked; without it only the kernel must live on. Raises OSError, which names the file.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -19,9 +20,10 @@ def replace_file(path: Path, text: bytes, mode: int, *, durable: bool) -> None:
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(fault.errno, fault.strerror, str(path)) from fault  # a full disk's own error says not which disk
     if durable:
         sync_folder(path.parent)
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from hami.agent.grants.checkpoint import State
-from hami.sim.kubelet import NotStarted, Rejected
+from hami.sim.kubelet import Rejected
 from hami.wire import annotations as keys
 
 from .conftest import RESOURCE, ask, one, plain, uuid
@@ -244,71 +244,6 @@ async def test_a_full_disk_fails_the_allocation_cleanly(node):
     node.checkpoint.save = save
     assert [seat.grant.pod.name for seat in node.parts.seats] == ["first"]
     assert (await node.run(first)).envs["NVIDIA_VISIBLE_DEVICES"] == uuid(1)
-
-
-async def test_an_agent_that_died_before_it_answered_starts_again_on_a_full_disk(node, monkeypatch):
-    """It had only begun; to undo that nothing need be written."""
-    first, pod = node.pod("first", ask(slices=one(1))), node.pod("a", ask(slices=one(2)))
-    await node.kubelet.admit(first)
-    await node.run(first)
-    node.parts.folders.write = lambda key, policy: (_ for _ in ()).throw(SystemError("killed"))
-    with pytest.raises(Rejected):
-        await node.kubelet.admit(pod)
-
-    def full(seats, **how):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(node.checkpoint, "save", full)
-        await node.restart_agent()
-        assert [seat.grant.pod.name for seat in node.parts.seats] == ["first"]
-        assert (await node.run(first)).envs["NVIDIA_VISIBLE_DEVICES"] == uuid(1)
-    await node.kubelet.admit(pod)
-    assert [seat.state for seat in node.checkpoint.load()] == [State.COMPLETED] * 2
-
-
-async def test_a_damaged_checkpoint_that_cannot_be_set_aside_does_not_keep_the_agent_from_starting(
-    node, monkeypatch, caplog
-):
-    """The disk is read-only."""
-    node.checkpoint.path.parent.mkdir()
-    node.checkpoint.path.write_bytes(b"{")
-    monkeypatch.setattr(
-        node.checkpoint, "set_aside", lambda: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
-    )
-    await node.restart_agent()
-    (told,) = [one for one in caplog.records if one.message == "checkpoint is damaged"]
-    assert told.kept == "no copy of it: [Errno 30] Read-only file system"
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"version":1,"checksum":"0","seats":[]}', b"\xff" * 100])
-async def test_a_damaged_checkpoint_is_rebuilt_from_kubelet_and_the_records(node, damage):
-    from hami.agent.grants import recover
-
-    pods = [node.pod(f"p{i}", ask(slices=one(i)), inits=[ask("warm", slices=one(i))]) for i in range(3)]
-    for pod in pods:
-        await node.kubelet.admit(pod)
-    before = {seat.key: seat.grant for seat in node.parts.seats}
-    node.checkpoint.path.write_bytes(damage)
-    await node.restart_agent()
-    assert len(node.parts.seats) == 0
-    assert node.checkpoint.path.with_name("checkpoint.json.damaged").exists()
-    assert await recover.rebuild(node.parts) == 6
-    assert {seat.key: seat.grant for seat in node.parts.seats} == before
-    for pod in pods:
-        await node.run(pod, "warm")
-        await node.run(pod)
-
-
-async def test_with_the_checkpoint_lost_a_container_is_not_started_on_another_record_than_it_was_given(node):
-    pod = node.pod("a", ask(slices=one(1)))
-    await node.kubelet.admit(pod)
-    node.checkpoint.path.write_bytes(b"{")
-    # The author has raised its own record meanwhile.
-    node.update(pod, **{"hami.io/vgpu-devices-allocated": f"{uuid(1)},NVIDIA,40000,100:;"})
-    await node.restart_agent()
-    with pytest.raises(NotStarted, match="what it was given is lost"):
-        await node.run(pod)
 
 
 async def test_a_tampered_annotation_does_not_change_a_grant(node):

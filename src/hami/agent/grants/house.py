@@ -57,8 +57,9 @@ class House:
             found = await recover.rebuild(self._parts)
             if found:
                 log.warning("grants rebuilt from what kubelet keeps", extra={"count": found})
-            recover.sweep(self._parts)
-            self._rebuilt = True
+            if found is not None:
+                recover.sweep(self._parts)
+                self._rebuilt = True
         await recover.forget(self._parts)
         await resize.apply(self._parts)
         self.tell_granted()

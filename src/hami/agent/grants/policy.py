@@ -65,17 +65,22 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def write(self, key: str, policy: LibraryPolicy) -> None:
-        """Make the folder, or bring it up to date. Raises OSError (disk full) and Malformed."""
+    def write(self, key: str, policy: LibraryPolicy) -> bool:
+        """Make the folder, or bring it up to date. True: the policy was another one, or none.
+
+        Raises OSError (disk full) and Malformed.
+        """
         text = encode(policy).encode()
         folder = self.root / key
         (folder / "broker").mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "policy"
-        if not _same(path, text):
+        changed = not _same(path, text)
+        if changed:
             replace_file(path, text, 0o444, durable=False)
         ledger = folder / "ledger"
         if not ledger.exists():
             replace_file(ledger, b"", 0o666, durable=False)  # any user of the container may run CUDA
+        return changed
 
     def remove(self, key: str) -> None:
         """A container that still runs keeps what it has mounted."""

@@ -1,21 +1,24 @@
 """After a restart, or with the checkpoint lost: seats from what kubelet and the API server still know.
 
-A broken checkpoint never grants more: a seat is rebuilt only where kubelet's own file shows
-the answer it keeps, and where that answer is what the pod's record gives. The rest stays
-unknown, and its containers do not start again until their pods are made anew.
+A broken checkpoint never grants more: a seat is rebuilt only where kubelet's own file shows the answer it keeps, with
+the sizes of that answer, and where it is otherwise what the pod's record gives. If the container was resized since, its
+record is judged anew (`resize`). The rest stays unknown: its containers do not start again until their pods are made anew.
 """
 
 import logging
+from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from hami.agent.bound import BoundPod, Share
-from hami.agent.grant import ALLOCATION, build, fixed_part
+from hami.agent.grant import ALLOCATION, build, fixed_part, ordered
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import fixed_part_of
 from hami.agent.grants.checkpoint import Seat, State
 from hami.agent.kubelet.podresources import Kept
 from hami.model.ids import PodUid
+from hami.model.plan import ContainerSlices
 from hami.wire.proto import deviceplugin_pb2 as messages
 
 log = logging.getLogger(__name__)
@@ -31,10 +34,30 @@ def seat(kept: Kept, pod: BoundPod, share: Share, parts: Parts) -> Seat | None:
     key = answer.annotations.get(ALLOCATION, "")
     if parts.seats.get(key) is not None:
         return None  # two containers with one folder: one of them has the other's
-    grant = build(pod.ref, share, ids, key=key, cards=parts.cards.cards(), host=parts.host)
+    cards = parts.cards.cards()
+    given = replace(share, slices=given_by(answer.envs, ordered(share.slices, {card.id: card for card in cards})))
+    grant = build(pod.ref, given, ids, key=key, cards=cards, host=parts.host)
     if not share.slices or fixed_part(grant) != fixed_part_of(answer):
         return None
-    return Seat(key, grant, State.COMPLETED)
+    return Seat(key, grant, State.COMPLETED, verified=True, unsettled=True)
+
+
+def given_by(env: Mapping[str, str], slices: ContainerSlices) -> ContainerSlices:
+    """The slices with the sizes that a container's environment was given at its start; of whole cards it says none."""
+    return tuple(
+        replace(
+            one,
+            mem_mib=_number(env.get(f"CUDA_DEVICE_MEMORY_LIMIT_{index}", "").removesuffix("m"), one.mem_mib),
+            core_percent=_number(
+                env.get(f"CUDA_DEVICE_SM_LIMIT_{index}", env.get("CUDA_DEVICE_SM_LIMIT", "")), one.core_percent
+            ),
+        )
+        for index, one in enumerate(slices)
+    )
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else otherwise
 
 
 def take_over(parts: Parts) -> None:
@@ -43,11 +66,14 @@ def take_over(parts: Parts) -> None:
         parts.folders.remove(key)
 
 
-async def rebuild(parts: Parts) -> int:
-    """Seats for all that kubelet keeps and we do not know of; how many were found."""
+async def rebuild(parts: Parts) -> int | None:
+    """Seats for all that kubelet keeps and we do not know of; how many were found. None: what it keeps is not known."""
+    keeps = parts.kept()
+    if keeps is None:
+        return None
     known = {(one.grant.pod.uid, one.grant.container, one.ids) for one in parts.seats}
     found = []
-    for kept in parts.kept() or ():
+    for kept in keeps:
         pod = parts.pods.get(PodUid(kept.uid))
         share = pod.share(kept.container) if pod is not None else None
         if pod is None or share is None or (pod.ref.uid, kept.container, kept.ids) in known:

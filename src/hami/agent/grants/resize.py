@@ -77,16 +77,22 @@ def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | N
 
 
 async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> bool:
-    """The file and the seat together, so that no container start comes between. False: it stays as it is."""
+    """The file and the seat together, so that no container start comes between. False: it has what it had."""
     grant = replace(seat.grant, slices=slices)
+    changed = slices != seat.grant.slices
     try:
         policy = policy_of(grant, share, parts.cards.cards(), parts.host)
         encode(policy)  # what the library would refuse is refused before anything is begun
-        written = await parts.seats.revise(replace(seat, grant=grant), lambda: parts.folders.write(seat.key, policy))
+
+        def write() -> None:
+            nonlocal changed
+            changed = parts.folders.write(seat.key, policy) or changed
+
+        there = await parts.seats.revise(replace(seat, grant=grant), write)
     except Malformed as fault:
         parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {fault}")
         return False
-    if not written:
+    if not there or not changed:
         return False
     sizes = ", ".join(f"{one.mem_mib} MiB and {one.core_percent} % of {one.card}" for one in slices)
     log.info("slice resized", extra={"pod": str(pod.ref), "container": share.name, "now": sizes})
