@@ -2,7 +2,7 @@
 
 A broken checkpoint never grants more: a seat is rebuilt only where kubelet's own file shows the answer it keeps, with
 the sizes of that answer, and where it is otherwise what the pod's record gives. If the container was resized since, its
-record is judged anew (`resize`). The rest stays unknown: its containers do not start again until their pods are made anew.
+record is judged anew (`resize`). The rest stays unknown: its containers do not start again until their pods are new.
 """
 
 import logging
