@@ -1,8 +1,6 @@
 """`hami scheduler`: the parts put together in one event loop. Wiring only; nothing is decided here."""
 
 import asyncio
-import logging
-import signal
 import socket
 import ssl
 import time
@@ -25,6 +23,7 @@ from hami.model.ids import PodUid
 from hami.observe import log as logs
 from hami.observe import memory
 from hami.observe.metrics import registry
+from hami.observe.running import until_stopped
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
@@ -53,8 +52,6 @@ from hami.vendors.policies import CARD_POLICIES
 from hami.vendors.table import load
 from hami.wire.annotations import words
 from hami.wire.objects import Pod
-
-log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 1.0
 """Seconds between looks at what only time changes."""
@@ -192,24 +189,20 @@ class Scheduler:
         runners = [await self.listen(certificate.context if certificate else None, ready), await self.listen_metrics()]
         self.between.begin()
         try:
-            async with asyncio.TaskGroup() as group:
-                duties: list[Awaitable[None]] = [
-                    self.watches.run(),
-                    self.lead(),
-                    self.waker.run(),
-                    self.evictor.run(),
-                    self.recorder.run(),
-                    self.keep_house(),
-                    Adviser(self.engine).run(),
-                ]
-                if self.hosts:
-                    duties.append(self.judge())
-                if certificate:
-                    duties.append(certificate.follow())
-                tasks = [group.create_task(self._duty(duty)) for duty in duties]
-                await self._told_to_stop()
-                for task in tasks:
-                    task.cancel()
+            duties: list[Awaitable[None]] = [
+                self.watches.run(),
+                self.lead(),
+                self.waker.run(),
+                self.evictor.run(),
+                self.recorder.run(),
+                self.keep_house(),
+                Adviser(self.engine).run(),
+            ]
+            if self.hosts:
+                duties.append(self.judge())
+            if certificate:
+                duties.append(certificate.follow())
+            await until_stopped(duties)
         finally:
             for runner in runners:
                 if runner is not None:
@@ -335,19 +328,6 @@ class Scheduler:
             await asyncio.sleep(JUDGING)
             if self.watches.synced:
                 await unhurried(self.engine.ledger.judge_anew())
-
-    @staticmethod
-    async def _duty(duty: Awaitable[None]) -> None:
-        await duty
-
-    @staticmethod
-    async def _told_to_stop() -> None:
-        told = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told.set)
-        await told.wait()
-        log.info("stopping")
 
 
 def bind_timeout(settings: Settings) -> float:

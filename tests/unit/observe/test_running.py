@@ -1,0 +1,48 @@
+"""A program runs until it is told to stop, or until one of its duties fails."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from hami.observe.running import until_stopped
+
+
+class Duty:
+    """Works for ever, and notes how it ended."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.ended = False
+
+    async def work(self) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_every_duty_and_nothing_is_raised(number: signal.Signals) -> None:
+    duties = [Duty(), Duty()]
+    running = asyncio.ensure_future(until_stopped(duty.work() for duty in duties))
+    for duty in duties:
+        await duty.begun.wait()
+    os.kill(os.getpid(), number)
+    await asyncio.wait_for(running, 5)
+    assert [duty.ended for duty in duties] == [True, True]
+
+
+async def test_a_duty_that_fails_ends_the_others_and_is_told_of() -> None:
+    duty = Duty()
+
+    async def fail() -> None:
+        await duty.begun.wait()
+        raise OSError("no disk")
+
+    with pytest.raises(ExceptionGroup) as told:
+        await until_stopped([duty.work(), fail()])
+    assert [str(one) for one in told.value.exceptions] == ["no disk"]
+    assert duty.ended
