@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -31,18 +30,6 @@ from hami.sim.apiserver.faults import Fault
 from hami.wire.objects import Node, Pod
 
 POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ApiServer]:
-    async with ApiServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def kube(server: ApiServer, tmp_path: Path) -> AsyncIterator[Kube]:
-    async with await Kube.connect(server.kubeconfig(tmp_path / "config")) as connected:
-        yield connected
 
 
 async def test_an_object_goes_through_its_life(kube: Kube) -> None:

@@ -74,18 +74,6 @@ def truth(store: Store) -> dict[str, str]:
     return {metadata["name"]: metadata["resourceVersion"] for metadata in found}
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ApiServer]:
-    async with ApiServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def kube(server: ApiServer, tmp_path: Path) -> AsyncIterator[Kube]:
-    async with await Kube.connect(server.kubeconfig(tmp_path / "config")) as connected:
-        yield connected
-
-
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_changes_arrive_and_a_cut_costs_no_list(server: ApiServer, kube: Kube, *, streaming: bool) -> None:
     put(server.store, "a")
