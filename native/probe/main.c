@@ -14,6 +14,7 @@
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them
  *   probe run WORK SECONDS NS [HOST_NS]    runs WORK, kernels of NS; launches by window, of 0.1 s or PROBE_WINDOW_MS
+ *   probe returns NS TIMES WORK_MS REST_MS  works for so long, so many times, with rests between: what was through by 10 ms of each
  *   probe threads COUNT SECONDS NS         so many threads that launch kernels of NS, each for 0.1 s, then another in its place
  *   probe cards SECONDS NS [unseen]        one launch on the first card, three on the second; `unseen`: changed past all hooks
  *   probe streams THREADS EACH SECONDS NS BLOCKS [PHASE_MS]
@@ -48,6 +49,7 @@ static void do_watch(int count, char **words) { (void)count, watch(atof(words[0]
 static void do_forks(int count, char **words) { (void)count, forks(atoi(words[0])); }
 static void do_closes(int count, char **words) { (void)count, closes(atoi(words[0])); }
 static void do_run(int count, char **words) { run(words[0], atof(words[1]), atoll(words[2]), count > 3 ? atoll(words[3]) : 0); }
+static void do_returns(int count, char **words) { (void)count, returns(atoll(words[0]), atoi(words[1]), atoll(words[2]), atoll(words[3])); }
 static void do_threads(int count, char **words) { (void)count, threads(atoi(words[0]), atof(words[1]), atoll(words[2])); }
 static void do_cards(int count, char **words) { cards(atof(words[0]), atoll(words[1]), count > 2); }
 static void do_strangers(int count, char **words) { (void)count, strangers(atoi(words[0]), atof(words[1]), atoll(words[2])); }
@@ -78,7 +80,7 @@ static const struct {
     {"launches", 1, do_launches}, {"allocs", 1, do_allocs}, {"symbols", 1, do_symbols}, {"nvml", 0, do_nvml},
     {"module", 3, do_module},   {"lend", 4, do_lend},     {"borrow", 3, do_borrow},
     {"storm", 2, do_storm},     {"kills", 1, do_kills},   {"defects", 0, do_defects},   {"cards", 2, do_cards},
-    {"share", 2, do_share},
+    {"share", 2, do_share},     {"returns", 4, do_returns},
 };
 
 int main(int count, char **words)

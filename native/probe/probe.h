@@ -160,6 +160,7 @@ void module(const char *kind, size_t mib, double seconds);                      
 void lend(const char *kind, size_t mib, const char *after, double seconds);          /* lend.c */
 void borrow(const char *token, double seconds, double then);                         /* lend.c */
 void run(const char *work, double seconds, int64_t ns, int64_t host_ns);             /* run.c */
+void returns(int64_t ns, int times, int64_t work_ms, int64_t rest_ms);               /* returns.c */
 void threads(int count, double seconds, int64_t ns);                                 /* threads.c */
 void cards(double seconds, int64_t ns, bool unseen);                                 /* cards.c */
 void streams(int threads, int each, double seconds, int64_t ns, unsigned int blocks, int64_t phase_ns); /* streams.c */

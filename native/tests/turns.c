@@ -1,7 +1,7 @@
 /*
  * Tenants taking turns: the library's own turns.c and budget.c on the simulated card of turns/sim.h, the same result each run.
  *
- *   turns shares | bound | hostile | deaths | idle     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | bound | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -215,6 +215,23 @@ static void idle(void)
     failed += !near(between(0, 1000, 3000), 30, 0.5);
 }
 
+/*
+ * Who was taken out of turns, its host having been slow for some seconds, takes them again once it is not. It cannot be seen by what it has queued, as
+ * reckoned from prices: beside another's slices that takes longer, and is through, by reckoning, as soon as it is launched.
+ */
+static void again(void)
+{
+    for (int ahead = 0; ahead <= 320; ahead += 80) {
+        const tenant slow = {.percent = 70, .kernel_ns = 100 * US, .ahead = ahead, .slow_ns = 150 * US, .slow_until_ns = 3 * SECOND};
+        tenants_are(2, (tenant[]){{.percent = 30, .kernel_ns = 100 * US, .ahead = ahead}, slow});
+        simulate(19, true, NULL);
+        const double first = between(0, 12000, 19000), second = between(1, 12000, 19000), out = between(1, 1000, 3000);
+        printf("%s %d ahead: %.1f and %.1f, the second %.1f while slow, %u times out of turns\n", near(first, 30, 1.5) && near(second, 70, 1.5) ? "ok" : "NO",
+               ahead, first, second, out, tenants[1].pacer.had.bound);
+        failed += !(near(first, 30, 1.5) && near(second, 70, 1.5) && tenants[1].pacer.had.bound > 0);
+    }
+}
+
 int main(int words, char **word)
 {
     const char *what = words > 1 ? word[1] : "";
@@ -228,6 +245,8 @@ int main(int words, char **word)
         deaths();
     else if (strcmp(what, "idle") == 0)
         idle();
+    else if (strcmp(what, "again") == 0)
+        again();
     else
         return 2;
     return failed != 0;

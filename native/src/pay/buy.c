@@ -93,10 +93,14 @@ typedef struct {
     int64_t spare_ns, debt_ns;
 } purchase;
 
-/* In our turn, when what was bought should be through: is it? Prices may be too low. */
-static bool ran_dry(const hami_pacer *p, CUstream stream)
+/* What was bought should be through: is it? Prices may be too low, and beside others' time slices everything takes longer. */
+static void look_at_queue(hami_pacer *p, CUstream stream)
 {
-    return hami_turn_ours(p) && hami_now_ns() > p->queue_end_ns && !hami_capturing() && USE(cuStreamQuery, stream) == CUDA_SUCCESS;
+    p->dry = p->busy = false;
+    if (!hami_turn_looks(p, hami_now_ns()) || hami_capturing())
+        return;
+    p->dry = USE(cuStreamQuery, stream) == CUDA_SUCCESS;
+    p->busy = !p->dry;
 }
 
 /* One try to buy. What was bought, 0: nothing. */
@@ -109,7 +113,7 @@ static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, 
     const uint32_t handed = p->page == NULL ? 0 : atomic_load(&p->page->handed);
     p->spare_ns = of->spare_ns;
     p->debt_ns = of->debt_ns;
-    p->dry = ran_dry(p, stream);
+    look_at_queue(p, stream);
     p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
     const int64_t wish = p->waiting_ns, bought = step == HAMI_GO ? p->bought_ns : 0;

@@ -25,6 +25,7 @@ enum {
     HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
+    HAMI_NEVER_DRY_NS = 40 * 1000 * 1000,  /* so does a queue that is never found empty for so long: many slices of others */
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
     HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
@@ -51,7 +52,8 @@ typedef struct {
     int64_t queue_end_ns;  /* when all that was bought is through, as reckoned from prices */
     int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
     int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
-    bool dry;              /* nothing of ours is left on the card: looked at where `queue_end_ns` has passed; likewise */
+    bool dry, busy;        /* nothing of ours is left on the card, or something is; neither: not looked at (hami_turn_looks); likewise */
+    int64_t emptied_ns;    /* when nothing was, last */
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
@@ -86,6 +88,9 @@ void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);
 
 /* The queue is drained, or the process leaves: hand the turn on. */
 void hami_turn_over(hami_pacer *pacer, int64_t now_ns);
+
+/* True where it is worth a look whether what was queued is through: it should be, and in our turn or beside others it matters. */
+bool hami_turn_looks(const hami_pacer *pacer, int64_t now_ns);
 
 /* True while it is our turn, and so nobody else's slices are in what we measure. */
 bool hami_turn_ours(const hami_pacer *pacer);

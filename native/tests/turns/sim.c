@@ -93,7 +93,9 @@ static int64_t price_of(const tenant *t)
 static void pace(tenant *t)
 {
     int64_t until = 0;
-    t->pacer.dry = t->queued == 0;
+    const bool looks = hami_turn_looks(&t->pacer, now);
+    t->pacer.dry = looks && t->queued == 0;
+    t->pacer.busy = looks && t->queued > 0;
     const hami_step step = hami_pace(&t->pacer, &t->paid, &t->purse, t->need, t->percent, now, &until);
     t->waits_for_turn = false;
     if (step == HAMI_GO) {
@@ -138,7 +140,7 @@ static void step_thread(tenant *t)
         }
         break;
     case ROOM:
-        if (t->queued >= DEPTH) {
+        if (t->queued >= (t->ahead > 0 ? t->ahead : DEPTH)) {
             t->wake_ns = now + 20000;
             break;
         }
@@ -147,7 +149,7 @@ static void step_thread(tenant *t)
         push(t);
         t->launched++;
         t->at = t->sync || (t->every > 0 && t->launched % t->every == 0) ? SYNC : LAUNCH;
-        t->wake_ns = now + LAUNCH_NS + t->host_ns;
+        t->wake_ns = now + LAUNCH_NS + t->host_ns + (now < BOOT + t->slow_until_ns ? t->slow_ns : 0);
         break;
     case SYNC:
         t->wake_ns = now + POLL_NS;

@@ -30,6 +30,8 @@ typedef struct {
     bool sync;
     int64_t late_ns; /* that its host comes back after some of the waits */
     int late_every;  /* after how many launches that is; 0: never */
+    int64_t slow_ns, slow_until_ns; /* until so long after BOOT its host takes so much more for each launch */
+    int ahead;       /* launches that it leaves unfinished at most; 0: as many as the card takes */
     bool borrows;
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */
