@@ -65,14 +65,14 @@ class Sent(Records):
         """The list as it is sent."""
         return b"[" + self._records.tobytes()[:-1] + b"]"
 
-    def each(self, said: bytes) -> bytes:
+    def each(self, said: bytes) -> bytearray:
         """Members of a JSON object that say the same of each name: `"name":said,` and so on. `said` is JSON."""
-        rest = b":" + said + b","
-        step = self._records.itemsize - 1
-        members = np.empty((len(self._records), step + len(rest)), np.uint8)
-        members[:, :step] = self._records.view(np.uint8).reshape(-1, step + 1)[:, :step]
-        members[:, step:] = np.frombuffer(rest, np.uint8)
-        return members.tobytes()
+        count, quoted, rest = len(self._records), self._records.itemsize - 1, b":" + said + b","
+        members = bytearray(bytes(quoted) + rest) * count
+        kind = np.dtype((np.void, quoted))
+        names = np.ndarray((count,), kind, self._records, 0, self._records.strides)
+        np.ndarray((count,), kind, members, 0, (quoted + len(rest),))[...] = names
+        return members
 
     def __len__(self) -> int:
         return len(self._records)

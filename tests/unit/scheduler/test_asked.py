@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hami.ledger.sent import Sent
+from hami.plan.fleet import refusals
 from hami.scheduler.verbs import asked as module
 from hami.scheduler.verbs import filter as filtering
 from hami.scheduler.verbs import prioritize, shelter
@@ -37,9 +38,13 @@ PODS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize("few", [0, refusals.FEW])
 @pytest.mark.parametrize("wanted", PODS)
 @pytest.mark.parametrize("names", [NAMES, NAMES[1:3], ["gpu-node-02", "longer-gpu-node"], ["gpu-node-02"], []])
-def test_both_ways_of_writing_a_request_get_the_same_answers(stage: Any, wanted: str, names: list[str]) -> None:
+def test_both_ways_of_writing_a_request_get_the_same_answers(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, wanted: str, names: list[str], few: int
+) -> None:
+    monkeypatch.setattr(refusals, "FEW", few)
     cluster(stage)
     short, spaced = bodies(PODS[wanted](stage), names)
     for verb in (filtering, prioritize, shelter):

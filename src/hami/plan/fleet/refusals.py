@@ -168,7 +168,8 @@ class Refusals(Mapping[str, Refusal]):
         order = np.argsort(keys, kind="stable")
         ordered = keys.take(order)
         firsts = np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
-        same = (at(self.names, places) for places in np.split(order, firsts[1:]))
+        names = self.names if len(keys) > FEW else list(self.names)
+        same = (at(names, places) for places in np.split(order, firsts[1:]))
         return list(zip(ordered.take(firsts), same, strict=True))
 
     @cached_property
@@ -205,6 +206,8 @@ def distinct(values: Longs) -> list[int]:
 
 SHORT = 256
 """Up to this many values a set is faster than numpy's way."""
+FEW = 100
+"""Up to this many names strings are made of all at once; of more, those that are kept otherwise stay so."""
 
 
 def _key(number: int, missing: int) -> int:

@@ -23,7 +23,7 @@ def answered(names: Sequence[str]) -> Sequence[str] | Raw:
 
 
 def told(spoken: Sequence[Spoken]) -> Mapping[str, str] | Raw:
-    """What is said of each node, for the answer: thousands of names stay bytes here, too."""
+    """What is said of each node, for the answer: names that are bytes stay so here, too."""
     members = [names.each(msgspec.json.encode(text)) for text, names in spoken if isinstance(names, Sent)]
     if members and len(members) == len(spoken):
         return Raw(b"{" + b"".join(members)[:-1] + b"}")
