@@ -11,7 +11,7 @@ from hami.plan.pack import Pack
 from hami.plan.pack.demand import Demand
 from hami.plan.pack.judged import Judged
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import RESIDUES, SEVERAL, Scale, capacities, residue_of
+from hami.plan.pack.scale import RESIDUES, SEVERAL, Scale, capacities, residue_of
 from hami.plan.steps import finish
 
 GPU = Family("GPU")

@@ -10,7 +10,8 @@ from hami.model.ids import Family, NodeName, PodUid
 from hami.plan.fleet.columns import Columns
 from hami.plan.pack.chooser import MANY_SEEN
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import ENOUGH, FEW, NO_ROOM, UNWEIGHED, judging
+from hami.plan.pack.judged import ENOUGH, FEW, judging
+from hami.plan.pack.kept import NO_ROOM, UNWEIGHED
 from hami.plan.steps import finish
 
 from .packs import GPU, ask, bind, came_and_went, card, decided, judged, ledger_of, pack_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hami.plan.fleet.columns import Columns
-from hami.plan.pack.judged import NO_ROOM, UNWEIGHED, Kept
+from hami.plan.pack.kept import NO_ROOM, UNWEIGHED, Kept
 
 from .packs import ask, ledger_of
 
@@ -50,7 +50,7 @@ def test_the_first_ask_of_a_shape_weighs_all_rows_without_a_look_at_what_has_cha
 def test_those_that_wait_have_their_turn_after_so_many_decisions_and_are_waited_for_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hami.plan.pack.judged.PATIENCE", 3)
+    monkeypatch.setattr("hami.plan.pack.kept.PATIENCE", 3)
     cluster = columns(3)
     kept = known(cluster, -1, 0, 0)
     kept.put_off(rows(1, 2), np.array([True, False]))
@@ -69,7 +69,7 @@ def test_those_that_wait_have_their_turn_at_once_where_nobody_else_has_room() ->
 def test_who_was_not_asked_about_when_the_others_had_their_turn_waits_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hami.plan.pack.judged.PATIENCE", 2)
+    monkeypatch.setattr("hami.plan.pack.kept.PATIENCE", 2)
     cluster = columns(4)
     kept = known(cluster, -1, 0, 0, 0)
     kept.put_off(rows(1, 2, 3), np.array([True, True, True]))
@@ -84,7 +84,7 @@ def test_who_was_not_asked_about_when_the_others_had_their_turn_waits_for_the_ne
 def test_a_node_that_was_not_asked_about_for_a_while_is_weighed_like_all_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, number in (("chooser.WHOLE", 2), ("chooser.AT_ONCE", 2), ("judged.PATIENCE", 2)):
+    for name, number in (("chooser.WHOLE", 2), ("chooser.AT_ONCE", 2), ("kept.PATIENCE", 2)):
         monkeypatch.setattr(f"hami.plan.pack.{name}", number)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(4)])
     index, every = ledger._index, [f"n{number}" for number in range(4)]

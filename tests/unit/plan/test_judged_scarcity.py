@@ -44,7 +44,7 @@ def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
 ) -> None:
     """The mix stays as it was, so that nothing is judged anew; what is used and who leaves moves."""
     monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
-    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", (0.5, 2.0)[seed % 2])  # scarce
+    monkeypatch.setattr("hami.plan.pack.scale.ENOUGH_ROOM", (0.5, 2.0)[seed % 2])  # scarce
     random = Random(seed)
     ledger = ledger_of(
         *[(f"n{place}", random.choice((1, 2, 4)), "A", random.choice((9e3, 64e3))) for place in range(12)]
@@ -84,7 +84,7 @@ def test_what_is_scarce_is_seen_anew_at_old_prices_as_a_newcomer_would_see_it(
 def test_what_is_placed_while_a_family_is_being_judged_counts_where_seats_are_scarce(
     when: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", 2.0)
+    monkeypatch.setattr("hami.plan.pack.scale.ENOUGH_ROOM", 2.0)
     ledger = ledger_of(("n", 4, "A", 1e9), ("other", 2, "A", 1e9))
     demand, columns = pack_of(ledger).demand, ledger._index.columns
     for number in range(10):
@@ -104,7 +104,7 @@ def test_the_card_that_is_taken_follows_what_has_become_scarce(monkeypatch: pyte
     """An ask for 200 costs the first card its seat for 810, the second its seat for 470; the parts that are left are
     worth the same. The seat for 470 is the cheaper one, until no other node has the CPU for it."""
     monkeypatch.setattr("hami.plan.pack.judged.ENOUGH", 1)
-    monkeypatch.setattr("hami.plan.pack.worth.ENOUGH_ROOM", 0.2)
+    monkeypatch.setattr("hami.plan.pack.scale.ENOUGH_ROOM", 0.2)
     ledger = ledger_of(("n", 2, "A", 1e9), *[(f"other{number:02}", 2, "A", 1e9) for number in range(20)])
     for place, mem in ((0, 190), (1, 400)):
         ledger.set_pod(PodRecord(ask(f"old{place}", 1).pod, NodeName("n"), charges=(charge(place, mem),)))

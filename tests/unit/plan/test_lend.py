@@ -12,7 +12,7 @@ from hami.plan.fleet.columns import Longs
 from hami.plan.pack import Pack
 from hami.plan.pack.aside import LAST
 from hami.plan.pack.lend import FEW, Lending
-from hami.plan.pack.worth import LEVELS, Scale
+from hami.plan.pack.scale import LEVELS, Scale
 
 from .builders import want
 from .packs import GPU, ask, card, demand_of, ledger_of, scale_of

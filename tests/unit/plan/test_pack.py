@@ -15,7 +15,7 @@ from hami.model.ask import Ask, NodePolicy
 from hami.model.ids import CardId, NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.pack.demand import MEMORY, Demand
-from hami.plan.pack.judged import UNWEIGHED
+from hami.plan.pack.kept import UNWEIGHED
 from hami.plan.pack.prices import residues
 from hami.plan.steps import finish
 
@@ -303,7 +303,7 @@ def test_where_nodes_are_many_those_that_lose_least_are_weighed_first_and_the_ot
 ) -> None:
     monkeypatch.setattr("hami.plan.pack.chooser.AT_ONCE", 2)
     monkeypatch.setattr("hami.plan.pack.chooser.WHOLE", 2)
-    monkeypatch.setattr("hami.plan.pack.judged.PATIENCE", 3)
+    monkeypatch.setattr("hami.plan.pack.kept.PATIENCE", 3)
     ledger = ledger_of(*[(f"n{number}", 1, "A", 1e9) for number in range(6)])
     for number in range(30):
         ledger.decide(ask(f"s{number}", 500 if number % 3 else 300))

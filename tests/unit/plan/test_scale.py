@@ -13,7 +13,8 @@ from hami.model.plan import Plan
 from hami.plan.fleet.columns import Columns
 from hami.plan.pack import worth as module
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import A_STEP, PLENTY, Rows, capacities, residue_of, share_of
+from hami.plan.pack.scale import A_STEP, PLENTY, capacities, residue_of, share_of
+from hami.plan.pack.worth import Rows
 from hami.plan.steps import Steps, finish
 
 from .builders import node, used, want
@@ -239,7 +240,7 @@ def test_by_itself_a_card_is_worth_its_seats_for_one_and_six_times_its_residue()
 
 def test_what_asks_take_is_remembered_of_so_many_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prices may hold for ever, and each pod ask for another amount."""
-    monkeypatch.setattr("hami.plan.pack.worth.MOST_SHARES", 10)
+    monkeypatch.setattr("hami.plan.pack.scale.MOST_SHARES", 10)
     scale = scale_of(demand_of((500, 1, 0, 1)), card("n", 0))
     for mem in range(1, 36):
         assert scale.shares(want(mem)).tolist() == [0, mem]

@@ -19,7 +19,7 @@ from hami.plan.pack import worth as module
 from hami.plan.pack.chooser import leading
 from hami.plan.pack.judged import judging
 from hami.plan.pack.prices import residues
-from hami.plan.pack.worth import RESIDUES, SEVERAL, share_of
+from hami.plan.pack.scale import RESIDUES, SEVERAL, share_of
 from hami.plan.policies import chain
 from hami.plan.steps import finish
 
@@ -343,7 +343,7 @@ def test_what_asks_take_is_remembered_of_so_many_and_no_more(monkeypatch: pytest
     one, other = want(10, family=GPU), want(20, family=GPU)
     first, _ = scale.shares(one), scale.shares(other)
     assert scale.shares(one) is first
-    monkeypatch.setattr(module, "MOST_SHARES", 3)
+    monkeypatch.setattr("hami.plan.pack.scale.MOST_SHARES", 3)
     for size in range(1, 9):
         found = scale.shares(want(size, family=GPU))
         assert scale.shares(want(size, family=GPU)) is found

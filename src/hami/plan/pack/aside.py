@@ -16,7 +16,7 @@ from hami.plan.exact.rules import kind_accepted
 from hami.plan.fleet.columns import Bools, Columns, Floats, Longs
 from hami.plan.pack.demand import MOST_WIDE, Demand, Shape
 from hami.plan.pack.prices import FULL
-from hami.plan.pack.worth import capacities, share_of
+from hami.plan.pack.scale import capacities, share_of
 
 LAST = 1e9
 """What it costs to go where a node is set aside for others: more than any gain, less than to have no room."""

@@ -16,10 +16,12 @@ from hami.model.ids import Family
 from hami.plan.exact.wants import Want, wants
 from hami.plan.fleet.columns import Columns, Longs
 from hami.plan.pack.demand import Demand
-from hami.plan.pack.judged import NO_ROOM, Judged, Kept, judging
+from hami.plan.pack.judged import Judged, judging
+from hami.plan.pack.kept import NO_ROOM, Kept
 from hami.plan.pack.lend import Lending
+from hami.plan.pack.scale import RESIDUES, Scale, Singles
 from hami.plan.pack.shown import Aside, Worth, shown
-from hami.plan.pack.worth import RESIDUES, Scale, Singles, worth
+from hami.plan.pack.worth import worth
 from hami.plan.policies import chain
 from hami.plan.snapshot import NodeState
 from hami.plan.steps import Steps, finish

@@ -8,7 +8,7 @@ import numpy as np
 from hami.model.ask import CardAsk
 from hami.plan.fleet.columns import Bools, Floats, Longs
 from hami.plan.pack.aside import LAST
-from hami.plan.pack.worth import LEVELS, Scale
+from hami.plan.pack.scale import LEVELS, Scale
 
 _NEVER = 1 << 62
 _LATE = 1 << 60

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hami.plan.fleet.columns import Longs
 from hami.plan.pack.demand import Shape
-from hami.plan.pack.worth import LEVELS, RESIDUES, Scale
+from hami.plan.pack.scale import LEVELS, RESIDUES, Scale
 from hami.plan.words import spoken
 
 Sides = tuple[NDArray[np.float32], float]
