@@ -12,7 +12,7 @@
 #include "intercept/intercept.h"
 #include "pay/budget.h"
 #include "price/bulk.h"
-#include "price/gate.h"
+#include "price/sample.h"
 #include "prim/prim.h"
 #include "process/log.h"
 #include "process/state.h"

@@ -6,7 +6,8 @@
 
 #include "pay/capture.h"
 #include "pay/lease.h"
-#include "price/gate.h"
+#include "price/fence.h"
+#include "price/sample.h"
 #include "prim/prim.h"
 
 enum {

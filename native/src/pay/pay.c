@@ -9,7 +9,7 @@
 #include "pay/buy.h"
 #include "pay/capture.h"
 #include "price/cost.h"
-#include "price/gate.h"
+#include "price/sample.h"
 #include "pay/lane.h"
 #include "prim/prim.h"
 #include "pay/yield.h"

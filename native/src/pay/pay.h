@@ -2,7 +2,7 @@
  * Paying for what runs on the card, before it goes on.
  *
  * Unlimited, a hook is one load and a jump. Limited and not blocked, a kernel's is a look into the thread's own lane
- * (lane.h) and a subtraction. The rest is here: a price, the purse, now and then a purchase (buy.h) and a measurement (gate.h).
+ * (lane.h) and a subtraction. The rest is here: a price, the purse, now and then a purchase (buy.h) and a measurement (sample.h).
  */
 #ifndef HAMI_PAY_H
 #define HAMI_PAY_H

@@ -3,7 +3,7 @@
 
 #include "pay/capture.h"
 #include "pay/lease.h"
-#include "price/gate.h"
+#include "price/fence.h"
 #include "prim/prim.h"
 
 enum {

@@ -29,7 +29,8 @@ typedef struct hami_sample {
     int64_t begun_ns;   /* when the host began with it */
     int64_t host_ns; /* not gated: host time between the events, which may be inside the pair; while open, its start */
     uint32_t number; /* of the launch, by its key */
-    uint32_t ticket; /* value that opens the gate; 0: not gated */
+    uint32_t *word;  /* of the gate */
+    uint32_t ticket; /* value that opens it; 0: not gated */
     bool pending;    /* end is recorded, not read yet */
     bool ours;       /* it was our turn on the card */
     bool held;       /* its end is waited for, and nothing of ours launched meanwhile */

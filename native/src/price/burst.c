@@ -1,6 +1,4 @@
-/* See burst.h. Hooks of what ends a stream. */
-#include "memory/graph.h"
-#include "price/bulk.h"
+/* See burst.h. */
 #include "price/burst.h"
 
 #include "pay/buy.h"
@@ -370,8 +368,7 @@ void hami_burst_forget(void)
         bursts[i] = (burst){.lock = PTHREAD_MUTEX_INITIALIZER};
 }
 
-/* Marks the end of what the stream has in a burst while that can still be done. */
-static void stream_gone(CUstream stream)
+void hami_burst_stream_gone(CUstream stream)
 {
     for (int i = 0; i < hami_state.card_count; i++) {
         burst *b = &bursts[i];
@@ -380,18 +377,4 @@ static void stream_gone(CUstream stream)
             hami_strands_gone(&b->strands, stream);
         pthread_mutex_unlock(&b->lock);
     }
-    hami_bulk_stream_gone(stream);
-    hami_graph_stream_gone(stream);
-}
-
-CUresult cuStreamDestroy(CUstream stream)
-{
-    stream_gone(stream);
-    return BEHIND(cuStreamDestroy, stream);
-}
-
-CUresult cuStreamDestroy_v2(CUstream stream)
-{
-    stream_gone(stream);
-    return BEHIND(cuStreamDestroy_v2, stream);
 }

@@ -35,6 +35,9 @@ void hami_burst_pause(void);
 /* A context has gone, and all events in it. */
 void hami_burst_context_gone(CUcontext context);
 
+/* A stream is about to be destroyed: the end of what it has in a burst is marked while that can still be done. */
+void hami_burst_stream_gone(CUstream stream);
+
 /* In a forked child. */
 void hami_burst_forget(void);
 
