@@ -7,12 +7,14 @@ command lives in a module of its own that imports what it needs when it runs.
 import errno
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 from hami import __version__
+from hami.cli import plain
 from hami.model.errors import HamiError, Malformed, Retry
 
 COMMANDS = ("agent", "demo", "explain", "fit", "frag", "lab", "limits", "record", "scheduler", "simulate", "version")
@@ -33,6 +35,14 @@ class Lazy(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+            close = get_close_matches(words[0], COMMANDS, n=1)
+            context.fail(f"There is no command {words[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
+        return super().resolve_command(context, words)
+
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="hami %(version)s")
@@ -48,6 +58,7 @@ def hami() -> None:
 def main() -> None:
     if sys.stdout is None:  # closed by who called us: the exit status is the answer
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  it is kept for good
+    plain.prepare()
     try:
         try:
             status = hami.main(standalone_mode=False)
@@ -60,7 +71,7 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except HamiError as fault:
-        click.echo(f"hami: {fault}", err=True)
+        click.echo(f"hami: {fault}{way_out(fault)}", err=True)
         sys.exit(exit_status(fault))
     except OSError as fault:
         if fault.errno not in UNWRITABLE:
@@ -76,3 +87,14 @@ def exit_status(fault: HamiError) -> int:
     if isinstance(fault, Malformed):
         return EXIT_USAGE
     return EXIT_FAILED if fault.retry is Retry.NEVER else EXIT_UNAVAILABLE
+
+
+def way_out(fault: HamiError) -> str:
+    """What a person can do about a server's answer, which does not say so itself."""
+    from hami.kube.errors import Unauthorized, Unreachable
+
+    if isinstance(fault, Unauthorized):
+        return "\nThe kubeconfig's token or certificate is not, or no longer, accepted: log in again, or try --context."
+    if isinstance(fault, Unreachable):
+        return "\nIs the cluster up, and is it the one you mean? See `kubectl config view --minify`."
+    return ""

@@ -5,6 +5,7 @@ it knows no resource but by path (`kube.paths`) and type (the caller's Struct).
 """
 
 import asyncio
+import os
 import platform
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -313,8 +314,20 @@ def _seconds(text: str | None) -> float | None:
 def _network_fault(fault: Exception, path: str) -> Unreachable | Unanswered:
     if isinstance(fault, aiohttp.ClientPayloadError):
         text = f"API server, {path}: the connection broke in the middle of an answer"
+    elif isinstance(fault, aiohttp.ClientConnectorError):
+        text = f"API server at {fault.host}:{fault.port}: {_why_not(fault)}"
     else:
         text = f"API server, {path}: {str(fault) or type(fault).__name__}"
     if isinstance(fault, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Unreachable(errors.cut(text))
     return Unanswered(errors.cut(text))
+
+
+def _why_not(fault: aiohttp.ClientConnectorError) -> str:
+    """Why there is no connection; asyncio says which call failed in place of the reason."""
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        return str(fault.certificate_error)
+    number = fault.os_error.errno
+    if number is not None and number > 0 and not isinstance(fault, aiohttp.ClientSSLError):
+        return os.strerror(number)
+    return fault.os_error.strerror or str(fault.os_error)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from hami.lab import binaries, toolchain, versions
 from hami.lab.binaries import Binaries
@@ -85,8 +86,7 @@ def _target(module: Module, source: Path, cache: Path) -> Path:
 @contextmanager
 def _alone(cache: Path, notice: Notice) -> Iterator[None]:
     """Hold the cache's lock; leftovers of a build that was cut short go."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("w") as held:
+    with _lock_file(cache) as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,6 +95,15 @@ def _alone(cache: Path, notice: Notice) -> Iterator[None]:
         for partial in cache.glob(".partial-*"):
             shutil.rmtree(partial, ignore_errors=True)
         yield
+
+
+def _lock_file(cache: Path) -> IO[str]:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return (cache / ".lock").open("w")
+    except OSError as fault:
+        way_out = f"set XDG_CACHE_HOME to a folder with 5 GB, or {binaries.BIN_VARIABLE} to finished programs"
+        raise LabError(f"what is built is kept in {cache}: {fault.strerror}; {way_out}") from fault
 
 
 def _check_compiler(modules: Iterable[Module]) -> None:

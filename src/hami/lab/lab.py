@@ -165,8 +165,12 @@ class Lab:
                 raise LabError(f"{self.folder} has files that are not a lab's; name an empty or a new folder")
             with sweep.alive(mark.read_text().strip()) or _in_use(self.folder):
                 shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(self.id)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            mark.write_text(self.id)
+        except OSError as fault:
+            place = "TMPDIR" if self._temporary else "--folder"
+            raise LabError(f"{self.folder}: {fault.strerror}; name another place with {place}") from fault
 
     def stop(self) -> None:
         """End everything and remove what is not in `folder`; a temporary folder goes too. Twice does no harm."""

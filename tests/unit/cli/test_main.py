@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import hami
-from hami.cli.main import COMMANDS, exit_status
-from hami.model.errors import Bug, Malformed, Unavailable
+from hami.cli.main import COMMANDS, exit_status, way_out
+from hami.kube.errors import Forbidden, Unauthorized, Unreachable
+from hami.model.errors import Bug, HamiError, Malformed, Unavailable
 from hami.scheduler.settings import Settings
 
 
@@ -35,7 +36,8 @@ def test_help_lists_every_command_with_a_sentence() -> None:
 def test_an_unknown_command_is_wrong_use() -> None:
     done = call("frobnicate")
     assert done.returncode == 2
-    assert "frobnicate" in done.stderr
+    assert "There is no command 'frobnicate'." in done.stderr
+    assert "did you mean 'explain'?" in call("explian").stderr
 
 
 def test_the_time_kube_scheduler_waits_is_printed_as_told() -> None:
@@ -56,6 +58,32 @@ def test_kube_scheduler_is_told_to_ask_about_pods_without_cards_only_on_request(
 )
 def test_exit_statuses_tell_bad_input_from_trouble(fault: Exception, status: int) -> None:
     assert exit_status(fault) == status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Unauthorized(401, "Unauthorized", "Unauthorized"), "log in again, or try --context"),
+        (Unreachable("API server at 127.0.0.1:1: Connection refused"), "Is the cluster up"),
+        (Forbidden(403, "Forbidden", "pods is forbidden"), ""),
+    ],
+)
+def test_who_cannot_get_in_is_told_what_to_do(fault: HamiError, said: str) -> None:
+    assert said in way_out(fault)
+    assert bool(way_out(fault)) == bool(said)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x92\x13(\xc1", b"-----BEGIN CERTIFICATE-----\nnone\n"])
+def test_a_file_without_a_certificate_is_no_authority_of_the_webhook(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ca.crt").write_bytes(content)
+    done = call("scheduler", "config", "--ca-file", str(tmp_path / "ca.crt"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a file with a certificate in PEM form" in done.stderr
+
+
+def test_a_namespace_that_kubernetes_would_refuse_is_refused_here() -> None:
+    done = call("scheduler", "config", "--namespace", "Bad NS")
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_who_closes_our_output_gets_the_exit_status_alone() -> None:

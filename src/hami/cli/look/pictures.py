@@ -1,6 +1,7 @@
 """Explanations and fragmentation, drawn: tables, and a bar a card. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -24,6 +25,8 @@ NODES = 50
 NUMBERS = ("nodes", "effort", "seen", "fit now", "after", "at best", "free, of no use")
 SEATS = 5
 """Lines of seats shown of a node."""
+Told = tuple[tuple[RenderableType, ...], list[Text]]
+"""What is shown of a card beside its index, and what is said of it."""
 UNITS = {"CardInsufficientMemory": "MiB", "CardInsufficientCore": "%", "CardTimeSlicingExhausted": "slices"}
 
 
@@ -36,7 +39,7 @@ def console(json: bool = False) -> Console:
 
 def explained(survey: Survey, detail: bool, width: int = WIDTH) -> RenderableType:
     """The answer, the reasons, what would help, and the cards of the nodes that were looked at, in so many columns."""
-    parts: list[RenderableType] = [_verdict(survey)]
+    parts: list[RenderableType] = [_verdict(survey), Text()]
     if survey.refused:
         parts.append(_reasons(survey))
     if survey.fixes:
@@ -82,14 +85,24 @@ def _node(node: Explanation, width: int) -> RenderableType:
     table, below = _table((*heads, "verdict") if wide else heads), list[RenderableType]()
     taken = {one.card for slices in node.plan.containers for one in slices} if node.plan else set()
     alone = len({one.container for one in node.cards}) == 1
+    rows: list[tuple[int, Told]] = []
     for use in node.use:
         verdicts = [one for one in node.cards if one.card == use.card]
         said = [_said(one, use.card in taken, "" if alone else f"{one.container}: ") for one in verdicts]
-        table.add_row(*_card(use, wide), *([Group(*said)] if wide else []))
-        below += [] if wide else [Text(f" {use.index}: ") + one for one in said]
+        rows.append((use.index, (_card(use, wide), said)))
+    for which, (cells, said) in _alike(rows):
+        table.add_row(which, *cells, *([Group(*said)] if wide else []))
+        below += [] if wide else [Text(f" {which}: ") + one for one in said]
     if node.pack is not None:
         below.append(Text(_packed(node.pack), style="italic"))
     return Group(_titled(f"{node.node}: {mark}; score {node.score:.2f} = {node.formula}", table), *below, Text())
+
+
+def _alike(rows: Iterable[tuple[int, Told]]) -> Iterator[tuple[str, Told]]:
+    """Cards in a row of which the same is said, as one: ``0-7``."""
+    for what, cards in groupby(rows, key=lambda row: row[1]):
+        first, *others = [index for index, _ in cards]
+        yield f"{first}-{others[-1]}" if others else str(first), what
 
 
 def _packed(worth: Worth) -> str:
@@ -110,7 +123,6 @@ def _packed(worth: Worth) -> str:
 
 def _card(use: CardUse, wide: bool) -> tuple[RenderableType, ...]:
     return (
-        str(use.index),
         use.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
         *((bar(use.used_mem_mib, use.mem_mib),) if wide else ()),
         f"{use.mem_mib - use.used_mem_mib} of {use.mem_mib}",
@@ -150,11 +162,16 @@ def cards(nodes: Sequence[tuple[str, Sequence[CardUse]]]) -> RenderableType:
     return _titled("Cards (█ used, ░ free)", table)
 
 
+def heading(before: Fragmentation, after: Fragmentation | None = None) -> Text:
+    """The number, and what it is a number of."""
+    head = Text(f"Fragmentation {before.percent:.1f} %", style="bold")
+    if after is not None:
+        head.append(f", {after.percent:.1f} % after the moves")
+    return head.append(": so much of what is free is of no use to what is asked here", style="not bold")
+
+
 def fragmented(before: Fragmentation, after: Fragmentation | None = None) -> Group:
     """How many of each typical ask still fit, with what the moves would make of it; and what blocks."""
-    head = f"Fragmentation {before.percent:.1f} %"
-    if after is not None:
-        head += f", {after.percent:.1f} % after the moves"
     table = _table(("typical ask", "seen", "fit now", *(("after",) if after else ()), "at best", "free, of no use"))
     later = {room.name: room.fits for room in after.rooms} if after else {}
     for room in before.rooms:
@@ -162,7 +179,7 @@ def fragmented(before: Fragmentation, after: Fragmentation | None = None) -> Gro
         table.add_row(room.name, str(room.seen or ""), *counts, str(room.at_best), f"{room.unusable_percent:.0f} %")
     blocked = [room for room in before.rooms if room.stuck]
     parts = [_blocking(blocked)] if blocked else []
-    return Group(Text(head, style="bold"), table, *parts, *_partly(before))
+    return Group(table, *parts, *_partly(before))
 
 
 def _blocking(rooms: Sequence[Room]) -> RenderableType:

@@ -34,6 +34,8 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_S = 600
+RECORD = b'{"event":'
+"""How a record begins, as `hami record` writes it without --snapshot."""
 
 
 class Unanswerable(Malformed):
@@ -66,7 +68,11 @@ class Source(Struct, frozen=True, kw_only=True):
     def filed(self) -> tuple[Snapshot, Filed]:
         """The cluster in the file. Raises `Malformed`."""
         assert self.snapshot is not None
-        found = decode(read(self.snapshot, CLUSTERS), str(self.snapshot))
+        body = read(self.snapshot, CLUSTERS)
+        if body.startswith(RECORD):
+            allowed = "one moment, of `hami record --snapshot`; this is a record"
+            raise Malformed("--snapshot", str(self.snapshot), allowed)
+        found = decode(body, str(self.snapshot))
         return found, rebuilt(found)
 
     def kube(self) -> Kube:
