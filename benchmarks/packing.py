@@ -30,9 +30,9 @@ from rich.table import Table
 from benchmarks.paired import compared
 from benchmarks.report import console
 from hami.cli.commands.simulate import range_of
-from hami.sim import experiment, files
-from hami.sim.steady import Load
-from hami.sim.trace import Machine
+from hami.sim.traces import experiment, files
+from hami.sim.traces.steady import Load
+from hami.sim.traces.trace import Machine
 
 NODES, PODS, PUBLISHED = "openb_node_list_gpu_node.csv", "openb_pod_list_{}.csv", "published_gpu_allocation.csv"
 COLUMNS = {

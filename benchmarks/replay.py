@@ -18,11 +18,11 @@ from msgspec import Struct
 
 from benchmarks.report import Figure, console, show
 from hami.model.ask import NodePolicy
-from hami.sim import files
-from hami.sim.cluster import Cluster
-from hami.sim.fragments import Fragments
-from hami.sim.placers import ENGINE, BaselinePlacer, EnginePlacer, Placer, Refused
-from hami.sim.steady import Load, arrivals
+from hami.sim.traces import files
+from hami.sim.traces.cluster import Cluster
+from hami.sim.traces.fragments import Fragments
+from hami.sim.traces.placers import ENGINE, BaselinePlacer, EnginePlacer, Placer, Refused
+from hami.sim.traces.steady import Load, arrivals
 
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 STOPS = 20

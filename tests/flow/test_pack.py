@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from hami.lab.front import Front, own_address
 from hami.model.ask import NodePolicy
-from hami.sim.cluster import Cluster as Simulated
-from hami.sim.placers import EnginePlacer, Refused
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.cluster import Cluster as Simulated
+from hami.sim.traces.placers import EnginePlacer, Refused
+from hami.sim.traces.trace import Job, Machine
 from hami.wire.annotations import decode_devices
 
 from .test_explain import answer, hami, person

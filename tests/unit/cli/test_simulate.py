@@ -15,8 +15,8 @@ from hami.cli.look import replays
 from hami.cli.look.replays import shown
 from hami.cli.main import hami
 from hami.model.errors import Malformed
-from hami.sim import charts, experiment
-from hami.sim.replay import Outcome, Point, Waits
+from hami.sim.traces import charts, experiment
+from hami.sim.traces.replay import Outcome, Point, Waits
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,64000,262144,2,T4\nn2,96000,400000,8,G2\n"
 HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"

@@ -2,7 +2,7 @@
 
 from benchmarks.packing import Run, against_pack, quarter, run_of
 
-from hami.sim.trace import Machine
+from hami.sim.traces.trace import Machine
 
 
 def _machines() -> list[Machine]:

@@ -7,8 +7,8 @@ import pytest
 
 from hami.model.errors import Malformed
 from hami.model.ids import CardId, Family, NodeName, PodUid
-from hami.sim import experiment, files, trace
-from hami.sim.trace import UNKNOWN, Job, Machine, Trace
+from hami.sim.traces import experiment, files, trace
+from hami.sim.traces.trace import UNKNOWN, Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start, Synced
 from hami.wire.snapshot import (

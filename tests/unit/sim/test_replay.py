@@ -11,16 +11,16 @@ from tests.unit.sim.traces import MACHINES, random_jobs, share, whole
 
 from hami.model.ask import NodePolicy
 from hami.model.errors import Malformed
-from hami.sim import charts, experiment, files, report
-from hami.sim.baselines import View, gpu_clustering
-from hami.sim.cluster import Cluster
-from hami.sim.experiment import Setting
-from hami.sim.fragments import Fragments, typical
-from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Refused
-from hami.sim.queue import Queue, Waiting
-from hami.sim.replay import Outcome, Waits, departures, inflation
-from hami.sim.steady import Load, steady
-from hami.sim.trace import Job, Machine
+from hami.sim.traces import charts, experiment, files, report
+from hami.sim.traces.baselines import View, gpu_clustering
+from hami.sim.traces.cluster import Cluster
+from hami.sim.traces.experiment import Setting
+from hami.sim.traces.fragments import Fragments, typical
+from hami.sim.traces.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Refused
+from hami.sim.traces.queue import Queue, Waiting
+from hami.sim.traces.replay import Outcome, Waits, departures, inflation
+from hami.sim.traces.steady import Load, steady
+from hami.sim.traces.trace import Job, Machine
 
 
 def placer_of(cluster: Cluster, policy: str, fragments: Fragments) -> EnginePlacer | BaselinePlacer:

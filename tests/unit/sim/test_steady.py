@@ -4,8 +4,8 @@ import pytest
 from tests.unit.sim.traces import MACHINES, share, whole
 
 from hami.model.errors import Malformed
-from hami.sim.steady import Load, lifetime, steady
-from hami.sim.trace import Job
+from hami.sim.traces.steady import Load, lifetime, steady
+from hami.sim.traces.trace import Job
 
 JOBS = (
     share("s", 500, arrives=5.0, leaves=105.0),

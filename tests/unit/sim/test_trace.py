@@ -2,9 +2,9 @@ import pytest
 from tests.unit.sim.traces import MACHINES, share, whole
 
 from hami.model.errors import Malformed
-from hami.sim import mapping, trace
-from hami.sim.inflate import inflate
-from hami.sim.trace import UNKNOWN, Job, Machine, Trace
+from hami.sim.traces import mapping, trace
+from hami.sim.traces.inflate import inflate
+from hami.sim.traces.trace import UNKNOWN, Job, Machine, Trace
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn1,64000,262144,2,P100\nn2,96000,1000,8,G2\n"
 PODS = (
@@ -153,7 +153,7 @@ def test_a_table_that_cannot_be_used_is_named_to_the_cell(text: str, path: str) 
 
 
 def test_jobs_that_ask_for_no_part_of_a_card_are_not_drawn_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hami.sim.inflate.random.Random.choice", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr("hami.sim.traces.inflate.random.Random.choice", lambda *_: pytest.fail("drawn"))
     jobs = [Job("a", cards=1), Job("b", cpu_milli=1)]
     assert sorted(job.name for job in inflate(jobs, MACHINES, 1.3, seed=1)) == ["a", "b"]
 

@@ -5,10 +5,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from hami.sim.cluster import Cluster
-from hami.sim.fragments import Fragments
-from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer, Refused
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.cluster import Cluster
+from hami.sim.traces.fragments import Fragments
+from hami.sim.traces.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer, Refused
+from hami.sim.traces.trace import Job, Machine
 
 SIZES = {"L40S": 46_068, "A100": 40_960, "T4": 15_360}
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.trace import Job, Machine
 
 MACHINES = (
     Machine("a1", 16_000, 64_000, 2, "A100"),

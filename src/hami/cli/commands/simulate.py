@@ -11,8 +11,8 @@ import click
 from hami.cli.numbers import Number
 
 if TYPE_CHECKING:
-    from hami.sim.experiment import Setting
-    from hami.sim.replay import Outcome
+    from hami.sim.traces.experiment import Setting
+    from hami.sim.traces.replay import Outcome
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 MOST_HOURS = 100_000
@@ -36,7 +36,7 @@ WITHOUT = {
 
 def list_policies(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
     if asked:
-        from hami.sim.placers import POLICIES
+        from hami.sim.traces.placers import POLICIES
 
         click.echo("\n".join(POLICIES))
         context.exit()
@@ -151,8 +151,8 @@ def command(
     after Ctrl-C or a kill (what was done so far is shown).
     """
     from hami.cli.look.replays import reading
-    from hami.sim import experiment, files
-    from hami.sim.steady import Load
+    from hami.sim.traces import experiment, files
+    from hami.sim.traces.steady import Load
 
     refuse_what_would_not_count(click.get_current_context())
     with interrupted_by_a_kill(), reading(f"{nodes.name} and {pods.name}"):
@@ -189,7 +189,7 @@ def replayed(setting: "Setting", runs: list[tuple[str, int]]) -> "tuple[list[Out
     """An outcome for each run, or those that there were before Ctrl-C or SIGTERM, which others than people send. Raises
     `Malformed` before any has begun."""
     from hami.cli.look.replays import Bar
-    from hami.sim import experiment
+    from hami.sim.traces import experiment
 
     for policy in {policy for policy, _ in runs}:
         experiment.check(setting, policy)
@@ -227,7 +227,7 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
     """One object for one run, else ``{"runs": [...], "policies": [...]}``."""
     import msgspec
 
-    from hami.sim.report import rows
+    from hami.sim.traces.report import rows
 
     runs: list[dict[str, Any]] = [msgspec.to_builtins(outcome) for outcome in outcomes]
     for run in runs:
@@ -239,7 +239,7 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
 
 def draw(path: Path, outcomes: "list[Outcome]", title: str, *, over_time: bool) -> None:
     from hami.config.files import write
-    from hami.sim.charts import HOURS, LOAD, svg
+    from hami.sim.traces.charts import HOURS, LOAD, svg
 
     first: dict[str, Any] = {}
     for outcome in outcomes:

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hami.sim.replay import Outcome
-from hami.sim.report import Row, rows
+from hami.sim.traces.replay import Outcome
+from hami.sim.traces.report import Row, rows
 
 BESIDE_BAR = 56
 """Columns that the longest words and times beside the bar take."""

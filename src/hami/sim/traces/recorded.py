@@ -13,7 +13,7 @@ from hami.model.ask import CardRules
 from hami.model.errors import Malformed
 from hami.model.ids import Family, NodeName, PodUid
 from hami.plan.exact.rules import kind_accepted
-from hami.sim.trace import UNKNOWN, Job, Machine, Trace
+from hami.sim.traces.trace import UNKNOWN, Job, Machine, Trace
 from hami.wire import record, snapshot
 from hami.wire.record import NodeSeen, PodArrived, PodBound, PodLeft, Start
 from hami.wire.snapshot import CardAskEntry, NodeEntry, PodEntry

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from hami.model.errors import Malformed
-from hami.sim.trace import MOST, UNKNOWN, Job, Machine, checked_job, checked_machine, one_of_each_name
+from hami.sim.traces.trace import MOST, UNKNOWN, Job, Machine, checked_job, checked_machine, one_of_each_name
 
 T = TypeVar("T", bound=Struct)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct, field
 
-from hami.sim.cluster import Cluster
-from hami.sim.fragments import Fragments
-from hami.sim.placers import Placer, Refused
-from hami.sim.queue import Queue
-from hami.sim.steady import lifetime
-from hami.sim.trace import Job, sorted_by_arrival
+from hami.sim.traces.cluster import Cluster
+from hami.sim.traces.fragments import Fragments
+from hami.sim.traces.placers import Placer, Refused
+from hami.sim.traces.queue import Queue
+from hami.sim.traces.steady import lifetime
+from hami.sim.traces.trace import Job, sorted_by_arrival
 
 Progress = Callable[[int, int], None]
 """Jobs done, jobs in all."""

@@ -10,7 +10,7 @@ from math import floor, log10
 
 from msgspec import Struct
 
-from hami.sim.replay import Point
+from hami.sim.traces.replay import Point
 
 WIDTH, LEFT, TOP, GAP = 920, 56, 58, 70
 PANEL = (WIDTH - 2 * LEFT - GAP) / 2

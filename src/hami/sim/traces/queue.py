@@ -10,8 +10,8 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 
-from hami.sim.placers import Placer, Refused
-from hami.sim.trace import Job
+from hami.sim.traces.placers import Placer, Refused
+from hami.sim.traces.trace import Job
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 10.0
 """kube-scheduler's podInitialBackoffSeconds and podMaxBackoffSeconds."""

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from hami.config.files import CLUSTERS, decoded, read, text
 from hami.model.errors import Malformed
-from hami.sim import mapping, recorded, trace
-from hami.sim.trace import Job, Machine, Trace
+from hami.sim.traces import mapping, recorded, trace
+from hami.sim.traces.trace import Job, Machine, Trace
 
 JSON = (".json", ".jsonl", ".ndjson")
 

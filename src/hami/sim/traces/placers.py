@@ -19,10 +19,10 @@ from hami.model.ids import NodeName
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan.choose import Decision
-from hami.sim.baselines import BASELINES, Answer, View
-from hami.sim.cluster import FULL, Cluster
-from hami.sim.fragments import Fragments, accepts
-from hami.sim.trace import Job
+from hami.sim.traces.baselines import BASELINES, Answer, View
+from hami.sim.traces.cluster import FULL, Cluster
+from hami.sim.traces.fragments import Fragments, accepts
+from hami.sim.traces.trace import Job
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

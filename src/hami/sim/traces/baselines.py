@@ -12,9 +12,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from hami.sim.cluster import FULL, WITHOUT, Cluster
-from hami.sim.fragments import Fragments
-from hami.sim.trace import Job
+from hami.sim.traces.cluster import FULL, WITHOUT, Cluster
+from hami.sim.traces.fragments import Fragments
+from hami.sim.traces.trace import Job
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

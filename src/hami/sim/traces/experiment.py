@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from hami.model.ask import NodePolicy
 from hami.model.errors import Malformed
-from hami.sim.cluster import Cluster
-from hami.sim.fragments import Fragments
-from hami.sim.inflate import inflate
-from hami.sim.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer
-from hami.sim.queue import Queue
-from hami.sim.replay import Outcome, Progress, departures, inflation, waits
-from hami.sim.steady import Load, steady
-from hami.sim.trace import Job, Machine, one_of_each_name
+from hami.sim.traces.cluster import Cluster
+from hami.sim.traces.fragments import Fragments
+from hami.sim.traces.inflate import inflate
+from hami.sim.traces.placers import ENGINE, POLICIES, BaselinePlacer, EnginePlacer, Placer
+from hami.sim.traces.queue import Queue
+from hami.sim.traces.replay import Outcome, Progress, departures, inflation, waits
+from hami.sim.traces.steady import Load, steady
+from hami.sim.traces.trace import Job, Machine, one_of_each_name
 
 
 class Setting(Struct, frozen=True):

@@ -18,8 +18,8 @@ from hami.model.card import Card
 from hami.model.ids import CardId, Family, NodeName, PodUid
 from hami.model.plan import Plan
 from hami.plan.snapshot import CardState
-from hami.sim.inflate import cards_worth, largest_card
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.inflate import cards_worth, largest_card
+from hami.sim.traces.trace import Job, Machine
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 from msgspec import Struct
 
-from hami.sim.replay import Outcome
+from hami.sim.traces.replay import Outcome
 
 
 class Row(Struct, frozen=True):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hami.sim.cluster import FULL, Cluster
-from hami.sim.trace import Job
+from hami.sim.traces.cluster import FULL, Cluster
+from hami.sim.traces.trace import Job
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

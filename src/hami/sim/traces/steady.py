@@ -15,8 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hami.model.errors import Malformed
-from hami.sim.inflate import cards_worth, largest_card
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.inflate import cards_worth, largest_card
+from hami.sim.traces.trace import Job, Machine
 
 
 class Load(Struct, frozen=True):

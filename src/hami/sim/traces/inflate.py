@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from hami.sim.trace import Job, Machine
+from hami.sim.traces.trace import Job, Machine
 
 
 def inflate(jobs: Sequence[Job], machines: Sequence[Machine], ratio: float, seed: int) -> list[Job]:
