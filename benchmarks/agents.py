@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from hami.kube.client import Kube
-from hami.sim.nodes import Agents
+from hami.sim.agents import Agents
 
 
 @click.command()

@@ -32,8 +32,9 @@ from hami.lab.agents import start_agent
 from hami.lab.images import TOOLS
 from hami.lab.process import Process
 from hami.lab.product import Product
+from hami.sim.agents import Agents
 from hami.sim.cards import Bench, parse
-from hami.sim.nodes import Agents, Shape, create_nodes, each
+from hami.sim.nodes import Shape, create_nodes, each
 from hami.wire import annotations as keys
 from hami.wire.objects import Pod
 

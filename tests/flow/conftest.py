@@ -11,7 +11,8 @@ import pytest
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.errors import NotFound
-from hami.sim.nodes import Agents, Shape, create_nodes
+from hami.sim.agents import Agents
+from hami.sim.nodes import Shape, create_nodes
 
 if TYPE_CHECKING:
     from hami.lab import Lab

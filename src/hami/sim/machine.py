@@ -19,7 +19,8 @@ from hami.kube.reflector import Added, Deleted, Event, Modified
 from hami.kube.watch import follow
 from hami.model.errors import HamiError
 from hami.sim.kubelet import NotStarted, Rejected, SimKubelet, containers
-from hami.sim.nodes import Shape, node_object, renew, running
+from hami.sim.nodes import Shape, node_object
+from hami.sim.reports import renew, running
 from hami.wire.objects import Pod
 from hami.wire.proto import deviceplugin_pb2 as messages
 

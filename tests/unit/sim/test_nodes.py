@@ -4,7 +4,9 @@ import msgspec
 
 from hami.config.schema import DeviceConfig
 from hami.scheduler.watch.records import node_record
-from hami.sim.nodes import TO_ALLOCATE, Shape, cards_of, granted, node_object, running
+from hami.sim.agents import TO_ALLOCATE, granted
+from hami.sim.nodes import Shape, cards_of, node_object
+from hami.sim.reports import running
 from hami.vendors.table import load
 from hami.wire.objects import Node, Pod
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from hami.kube.client import Kube
-from hami.sim.nodes import Agents, Shape, create_nodes
+from hami.sim.agents import Agents
+from hami.sim.nodes import Shape, create_nodes
 
 
 class SimulatedNodes:
