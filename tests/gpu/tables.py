@@ -26,6 +26,7 @@ TITLES = {
     "streams": "Time: a stream for each of four threads",
     "turns": "Time: two tenants, under a broker, taking turns",
     "idle": "Time: beside a neighbour that is idle, and when it comes back",
+    "returning": "Time: who rested, and comes back beside a busy one",
     "priority": "Time: priorities",
     "tenants": "Time: two tenants without a broker, so without turns",
     "overhead": "Overhead",

@@ -198,12 +198,13 @@ def result_line(process: "subprocess.Popen[str]", seconds: float = 30.0) -> str:
 
 
 def test_time_that_nobody_charges_is_seen_as_nvml_shows_it(node: Node) -> None:
-    """Alone under policy default, its launches go straight on; from when a neighbour comes they are charged."""
+    """Alone under policy default, and seen to be so, its launches go straight on until a neighbour comes."""
     name, alone = "hami_container_device_utilization_ratio", {"pod": "a", "vdevice_index": "0"}
     policy, other = (node.grant(key, mem=None, cores=40) for key in ("a", "b"))
     node.start_agent(nvml=True)
-    process = node.start(policy, "probe", "run", "sync", 12, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
+    process = node.start(policy, "probe", "run", "sync", 16, 2_000_000, 3_000_000, PROBE_ROUNDS_A_NS="1")
     node.until(lambda: node.value(name, **alone) > 0, "its time")
+    node.until(lambda: node.value("hami_vgpu_time_charged", **alone) == 0, "an end of its charges", 6)
     time.sleep(1)
     since, shown = time.monotonic(), []
     for _ in range(4):
