@@ -19,7 +19,7 @@ from hami.model.ask import Ask, PodRef
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Reason, Refusal
-from hami.plan.exact.fit import fit
+from hami.plan.exact.fit import fits
 from hami.plan.snapshot import NodeState
 from hami.scheduler.held.waiting import Waiting
 
@@ -107,7 +107,7 @@ class Nominations:
             if one.node != plan.node or one.ask.pod.uid == ask.pod.uid or one.ask.priority < ask.priority:
                 continue
             state = self._then(one, ask.pod.uid)
-            if state is not None and _fits(one.ask, state) and not _fits(one.ask, state.bearing(plan.charges)):
+            if state is not None and fits(one.ask, state) and not fits(one.ask, state.bearing(plan.charges)):
                 return one.ask.pod
         return None
 
@@ -132,7 +132,3 @@ def refusal(pod: PodRef) -> Refusal:
 def made_on(node: NodeName) -> Refusal:
     """Of every other node, once there is room for the pod where it was made."""
     return Refusal(((Reason.NOMINATED, 1),), 0, f"room was made for it on {node}")
-
-
-def _fits(ask: Ask, state: NodeState) -> bool:
-    return isinstance(fit(ask, state), Plan)
