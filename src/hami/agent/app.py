@@ -27,7 +27,7 @@ from hami.agent.cards.nodeconfig import NodeConfig
 from hami.agent.cards.scout import Scout
 from hami.agent.cluster.publish import Publisher
 from hami.agent.cluster.register import Registrar
-from hami.agent.endpoint import address, pages, serve
+from hami.agent.endpoint import pages, serve
 from hami.agent.grant import Host
 from hami.agent.grants import recover, timeout
 from hami.agent.grants.allocate import Allocator, Parts
@@ -44,6 +44,7 @@ from hami.agent.plugin.registration import Registration
 from hami.agent.plugin.service import Plugin
 from hami.agent.priority import take_precedence
 from hami.agent.settings import Settings
+from hami.config.address import address
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.events import Recorder, of_node
@@ -312,7 +313,7 @@ class Agent:
     async def _serve_pages(self, ready: Callable[[int], None] | None) -> web.AppRunner | None:
         if not self.settings.metrics_bind_address:
             return None
-        host, port = address(self.settings.metrics_bind_address)
+        host, port = address("--metrics-bind-address", self.settings.metrics_bind_address)
         runner, bound = await serve(pages(self.health, self._metrics, self._judge), host, port)
         if ready is not None:
             ready(bound)

@@ -1,10 +1,11 @@
 """The agent's HTTP pages: /metrics, /healthz, /readyz. Plain, read only, nothing of any tenant."""
 
+import os
 from collections.abc import Callable
 
 from aiohttp import web
 
-from hami.model.errors import Malformed
+from hami.model.errors import Unavailable
 from hami.observe.health import Health
 from hami.observe.metrics import CONTENT_TYPE
 
@@ -30,18 +31,17 @@ def pages(health: Health, metrics: Callable[[], bytes], judge: Callable[[], None
 
 
 async def serve(application: web.Application, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Serve it; the port, which the system chooses where 0 was asked. Raises OSError."""
+    """Serve it; the port, which the system chooses where 0 was asked. Raises Unavailable where it cannot be had."""
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as fault:
+        await runner.cleanup()
+        raise Unavailable(
+            f"cannot listen at {host}:{port}: {os.strerror(fault.errno) if fault.errno else fault}. "
+            "--metrics-bind-address names another address; where it is empty there are no pages"
+        ) from fault
     address = runner.addresses[0]
     return runner, int(address[1])
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``:port``; ``[::1]:80`` for IPv6. Raises Malformed."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
-        raise Malformed("--metrics-bind-address", text, "host:port or :port")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":port" means everywhere

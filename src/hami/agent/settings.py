@@ -8,6 +8,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+from hami.config.address import address
+from hami.model.errors import Malformed
+
 Strategy = Literal["envvar", "volume-mounts", "cdi-annotations", "cdi-cri"]
 
 
@@ -17,15 +20,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     node_name: str
     """The Node object this process stands for, usually from NODE_NAME."""
     kubeconfig: str | None = None
-    """None: in-cluster credentials, else the usual kubeconfig search."""
+    """Unset: in-cluster credentials, else the usual kubeconfig search."""
     context: str | None = None
+    """Of the kubeconfig. Unset: its current one."""
 
     device_config_file: str | None = None
-    """device-config.yaml, shared with the scheduler; None is every default."""
+    """device-config.yaml, shared with the scheduler. Unset: every default."""
     node_config_file: str | None = None
     """config.json with per-node overrides."""
     nvml_library: str | None = None
-    """Path of libnvidia-ml.so.1; None looks below the driver root, then asks the loader."""
+    """Path of libnvidia-ml.so.1. Unset: below the driver root, else where the loader finds it."""
     scan_interval: float = 30.0
     """How often cards are looked for anew."""
     recovery_quiet: float = 60.0
@@ -33,9 +37,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     register_interval: float = 30.0
     """How often the scheduler is told that this agent lives; its own limit is 150 s by default."""
     sysfs: str = "/sys"
+    """Where the cards' NUMA nodes are read."""
 
     device_plugin_dir: str = "/var/lib/kubelet/device-plugins"
+    """kubelet's folder of device plugins: its socket and its checkpoint are there, and ours is made there."""
     pod_resources_socket: str = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    """Where kubelet tells which container has which devices."""
     kubelet_poll: float = 0.25
     """How often kubelet's socket is looked at. A kubelet that restarts refuses GPU pods until we have registered."""
 
@@ -48,18 +55,24 @@ class Settings(Struct, frozen=True, kw_only=True):
     hook_path: str = "/usr/local"
     """Folder whose ``vgpu`` holds the library and the policies; the same path on the host and for this process."""
     library_file: str | None = None
-    """The libvgpu.so to hand out; None is the one that is built into this installation."""
+    """The libvgpu.so to hand out. Unset: the one that is built into this installation."""
     state_dir: str = "/var/lib/hami"
     """Where the checkpoint is kept. Must outlive a restart of this process."""
     cdi_dir: str = "/var/run/cdi"
+    """Where runtimes look for CDI specs; ours is written there with a cdi-* strategy."""
 
     device_list_strategy: tuple[Strategy, ...] = ("envvar",)
+    """How a container is told its cards; may be given several times. cdi-cri needs nothing of NVIDIA's on the node."""
     cdi_annotation_prefix: str = "cdi.k8s.io/"
+    """Of the annotation that names a container's cards, with cdi-annotations."""
     pass_device_specs: bool = False
     """Hand out /dev/nvidia* ourselves, for runtimes without NVIDIA's hook."""
     gdrcopy_enabled: bool = False
+    """Hand out GDRCopy's devices, too, by NVIDIA's runtime."""
     gds_enabled: bool = False
+    """Likewise GPUDirect Storage's."""
     mofed_enabled: bool = False
+    """Likewise Mellanox's (InfiniBand)."""
 
     broker: bool = True
     """Whether the library in each container registers with us: limits change live, usage is seen, turns are taken."""
@@ -81,12 +94,45 @@ class Settings(Struct, frozen=True, kw_only=True):
     allocate_timeout: float = 300.0
     """A bound pod that kubelet has not asked cards for within this time is failed and its slice released."""
     conflict_interval: float = 10.0
+    """How often other device plugins that offer our cards are looked for."""
 
     niceness: int = -10
     """The process's nice value: kubelet waits for it. Below 0 it needs CAP_SYS_NICE; 0 leaves it as it is."""
     metrics_bind_address: str = "0.0.0.0:9394"
     """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
     kube_qps: float | None = None
+    """Calls a second to the API server. Unset: as many as there are."""
     event_qps: float = 5.0
+    """Events a second; five times as many at once."""
     log_format: Literal["text", "json"] = "json"
+    """Of the log on stderr: text for people."""
     log_level: str = "info"
+    """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        """Raises Malformed, which names the option: before anything is done with any of them."""
+        if not self.node_name.strip():
+            raise Malformed("--node-name", self.node_name, "the name of this node's Node object")
+        for name in TIMES:
+            value = getattr(self, name)
+            if not 0 < value <= LONGEST_S:  # NaN neither
+                raise Malformed(f"--{name.replace('_', '-')}", value, f"seconds, above 0 and at most {LONGEST_S}")
+        for name in ("kube_qps", "event_qps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= MOST_QPS:
+                raise Malformed(f"--{name.replace('_', '-')}", value, f"calls a second, above 0 and at most {MOST_QPS}")
+        if not -20 <= self.niceness <= 19:
+            raise Malformed("--niceness", self.niceness, "-20 to 19")
+        if self.log_level.lower() not in LEVELS:
+            raise Malformed("--log-level", self.log_level, " or ".join(LEVELS))
+        if self.metrics_bind_address:
+            address("--metrics-bind-address", self.metrics_bind_address)
+
+
+LEVELS = ("debug", "info", "warning", "error")
+LONGEST_S = 86400
+MOST_QPS = 100_000
+TIMES = (
+    "scan_interval", "recovery_quiet", "register_interval", "kubelet_poll", "allocate_wait", "verify_wait",
+    "allocate_timeout", "conflict_interval",
+)  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from hami.config.address import address
 from hami.config.files import text
 from hami.config.load import device_config
 from hami.config.schema import DeviceConfig
@@ -40,7 +41,7 @@ from hami.scheduler.loop.unhurried import unhurried
 from hami.scheduler.meters import Meters
 from hami.scheduler.metrics import MetricsPage
 from hami.scheduler.requeue import Waker
-from hami.scheduler.settings import Settings, address
+from hami.scheduler.settings import Settings
 from hami.scheduler.verbs import webhook
 from hami.scheduler.verbs.bind import Binder
 from hami.scheduler.watch.handshake import Handshakes
@@ -88,10 +89,7 @@ def check(settings: Settings) -> None:
     for flag in ("http_bind", "metrics_bind_address"):
         text = getattr(settings, flag)
         if text or flag == "http_bind":
-            try:
-                address(text)
-            except ValueError:
-                raise Malformed(f"--{flag.replace('_', '-')}", text, "host:port or :port") from None
+            address(f"--{flag.replace('_', '-')}", text)
     if not settings.retry_period < settings.renew_deadline < settings.lease_duration:
         raise Malformed("--renew-deadline", settings.renew_deadline, "between --retry-period and --lease-duration")
     most = settings.extender_timeout - settings.bind_timeout
@@ -251,7 +249,7 @@ class Scheduler:
             handle_signals=False,
         )
         await runner.setup()
-        site = web.TCPSite(runner, *address(settings.http_bind), ssl_context=context, backlog=1024)
+        site = web.TCPSite(runner, *address("--http-bind", settings.http_bind), ssl_context=context, backlog=1024)
         await site.start()
         if ready:
             ready(runner.addresses[0][1])
@@ -268,7 +266,7 @@ class Scheduler:
         accepted = self.engine.meters.connections.labels("metrics").inc
         runner = web.ServerRunner(BoundedServer(edge, limits_of({}), 64, accepted), handle_signals=False)
         await runner.setup()
-        await web.TCPSite(runner, *address(self.settings.metrics_bind_address)).start()
+        await web.TCPSite(runner, *address("--metrics-bind-address", self.settings.metrics_bind_address)).start()
         return runner
 
     async def lead(self) -> None:

@@ -87,12 +87,3 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     log_format: Literal["text", "json"] = "json"
     log_level: str = "info"
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``:port``; ``[::1]:80`` for IPv6. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
-        msg = f"{text!r} is not host:port"
-        raise ValueError(msg)
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  - what ":port" means everywhere

@@ -1,5 +1,6 @@
 """The node's pods as the agent knows them, the library on the host, and the pages."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ from msgspec.structs import replace
 
 from hami.agent import library
 from hami.agent.bound import BoundPods
-from hami.agent.endpoint import address, pages, serve
+from hami.agent.endpoint import pages, serve
 from hami.agent.settings import Settings
-from hami.model.errors import Malformed
+from hami.model.errors import Malformed, Unavailable
 from hami.observe.health import Health
 from hami.wire import annotations as keys
 
@@ -139,7 +140,8 @@ async def test_the_pages_say_what_is_missing():
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("text", ["9394", "host:", "host:x"])
-def test_an_address_that_is_none_is_named(text):
-    with pytest.raises(Malformed, match="--metrics-bind-address"):
-        address(text)
+async def test_an_address_that_another_program_has_is_told_with_the_way_out():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"cannot listen at 127.0.0.1:{port}: Address already in use.*another"):
+            await serve(pages(Health(()), lambda: b""), "127.0.0.1", port)

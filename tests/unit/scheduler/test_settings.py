@@ -6,7 +6,7 @@ from hami.model.ask import Ask, NodePolicy, PodRef, Policies
 from hami.model.errors import Malformed
 from hami.model.ids import PodUid
 from hami.scheduler.app import bind_timeout, check, read_config
-from hami.scheduler.settings import Settings, address
+from hami.scheduler.settings import Settings
 
 
 def test_mutual_tls_is_the_default_and_wants_its_files() -> None:
@@ -44,12 +44,6 @@ def test_nodes_are_packed_and_cards_spread_by_default() -> None:  # 6.5
     assert Policies() == Policies(node=NodePolicy.BINPACK, card=("spread",))
     plain = Ask(PodRef("ns", "p", PodUid("u")), ())
     assert (plain.node_policy, plain.card_policy) == (NodePolicy.BINPACK, ("spread",))
-
-
-def test_addresses() -> None:
-    assert address("127.0.0.1:80") == ("127.0.0.1", 80)
-    assert address(":9395") == ("0.0.0.0", 9395)
-    assert address("[::1]:443") == ("::1", 443)
 
 
 def test_a_config_file_that_is_not_there_is_named() -> None:

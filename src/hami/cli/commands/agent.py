@@ -11,7 +11,18 @@ from hami.cli.options import from_settings
 @from_settings(Settings, names={"node_name": "--node"})
 @click.command()
 def command(**fields: Any) -> None:
-    """Run the node agent: registers the node's cards and serves kubelet's device plugin API."""
+    """Run the node agent: registers the node's cards and serves kubelet's device plugin API.
+
+    It runs until SIGTERM or Ctrl-C, as root, once on each node with cards; containers go on without it. Each option is
+    an environment variable, too: HAMI_ and its name. Times are seconds. Whether it is well says
+    http://NODE:9394/readyz; what it has granted, /metrics and `hami limits top`.
+
+    \b
+    hami agent --node "$(hostname)" --kubeconfig /etc/kubernetes/kubelet.conf --log-format text
+
+    Exit status: 0 told to stop, 1 a fault, 2 wrong use, 3 something needed is not to be had: another agent has the
+    state folder, the address of the pages is taken, the driver was replaced (start it again).
+    """
     from hami.agent import app
 
     app.run(Settings(**fields))
