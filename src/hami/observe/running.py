@@ -5,16 +5,33 @@ import logging
 import signal
 from collections.abc import Awaitable, Iterable
 
+from hami.model.errors import HamiError
+
 log = logging.getLogger(__name__)
 
 
 async def until_stopped(duties: Iterable[Awaitable[None]]) -> None:
-    """Returns when SIGTERM or SIGINT has come and every duty has ended; raises what a duty raised, in a group."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_duty(duty)) for duty in duties]
-        await _told_to_stop()
-        for task in tasks:
-            task.cancel()
+    """Returns when SIGTERM or SIGINT has come and every duty has ended.
+
+    Raises what a duty raised, in a group; a fault that says itself what is wrong, as it is.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_duty(duty)) for duty in duties]
+            await _told_to_stop()
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as faults:
+        known, others = faults.split(HamiError)
+        if known is None or others is not None:
+            raise
+        raise _first(known) from faults
+
+
+def _first(faults: ExceptionGroup[HamiError]) -> HamiError:
+    """Duties may have groups of their own."""
+    first = faults.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _duty(duty: Awaitable[None]) -> None:

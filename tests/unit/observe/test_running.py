@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from hami.model.errors import Unavailable
 from hami.observe.running import until_stopped
 
 
@@ -46,3 +47,24 @@ async def test_a_duty_that_fails_ends_the_others_and_is_told_of() -> None:
         await until_stopped([duty.work(), fail()])
     assert [str(one) for one in told.value.exceptions] == ["no disk"]
     assert duty.ended
+
+
+async def test_a_fault_that_says_what_is_wrong_is_told_as_it_is_from_however_deep() -> None:
+    async def fail() -> None:
+        raise Unavailable("the driver was replaced")
+
+    async def inner() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    with pytest.raises(Unavailable, match=r"^the driver was replaced$"):
+        await until_stopped([Duty().work(), inner()])
+
+
+async def test_beside_a_fault_of_another_kind_nothing_is_left_out() -> None:
+    async def fail(fault: Exception) -> None:
+        raise fault
+
+    with pytest.raises(ExceptionGroup) as told:
+        await until_stopped([fail(Unavailable("no driver")), fail(OSError("no disk"))])
+    assert sorted(str(one) for one in told.value.exceptions) == ["no disk", "no driver"]
