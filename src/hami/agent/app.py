@@ -205,7 +205,6 @@ class Agent:
             self.registrar.run(),
             self._follow_pods(),
             self._serve_kubelet(),
-            self._write_cdi(),
             self.house.run(),
             self.parts.seats.keep(),
             self.publisher.run(),
@@ -213,6 +212,8 @@ class Agent:
             self.conflicts.run(),
             timeout.watch(self.parts, settings.allocate_timeout),
         ]
+        if any(strategy.startswith("cdi") for strategy in settings.device_list_strategy):
+            duties.append(cdi.keep(self.inventory, self._cdi_spec, settings.cdi_dir))
         if settings.broker:
             duties += [self.broker.run(), self.look.run()]
         if settings.broker and settings.monitor_mirror:
@@ -295,18 +296,12 @@ class Agent:
             return None
         return node.status.allocatable.get(self.resource)
 
-    async def _write_cdi(self) -> None:
-        """Keep the CDI spec as the cards are, where a strategy uses it."""
-        if not any(strategy.startswith("cdi") for strategy in self.settings.device_list_strategy):
-            return
-        host = self.parts.host
-        async for _ in self.inventory.changes():
-            if self.inventory.scanned:
-                driver = files.find(Path(self.settings.driver_root), self.settings.host_driver_root)
-                if driver is None:
-                    log.warning("containers get no driver: none is found", extra={"below": self.settings.driver_root})
-                text = cdi.spec(self.inventory.cards(), host.minor, host.has_node, self.settings.dev_root, driver)
-                cdi.write(self.settings.cdi_dir, text)
+    def _cdi_spec(self) -> bytes:
+        settings, host = self.settings, self.parts.host
+        driver = files.find(Path(settings.driver_root), settings.host_driver_root)
+        if driver is None:
+            log.warning("containers get no driver: none is found", extra={"below": settings.driver_root})
+        return cdi.spec(self.inventory.cards(), host.minor, host.has_node, settings.dev_root, driver)
 
     # pages
 

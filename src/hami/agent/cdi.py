@@ -4,24 +4,30 @@ The names are NVIDIA's plugin's, ``k8s.device-plugin.nvidia.com/gpu=<uuid>``. Th
 driver's files, and no hooks: whatever runtime reads it needs nothing of NVIDIA's (docs/adr/0009-driver-by-cdi.md).
 """
 
+import asyncio
+import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from hami.agent.cards.inventory import Inventory
 from hami.agent.files import write_durably
 from hami.agent.grant import CDI_KIND, CONTROL_NODES
 from hami.model.card import Card
 from hami.model.ids import CardId
 from hami.vendors.nvidia.files import DriverFiles
 
+log = logging.getLogger(__name__)
 VERSION = "0.6.0"
 FILE_NAME = f"{CDI_KIND.replace('/', '-')}.json"
 LIBRARY_FOLDERS = (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64")
 """Where loaders look without being told: Debian's and its kin's, and all others'. One of the two is for nobody."""
 PROGRAM_FOLDER = "/usr/bin"
 READ_ONLY = ("ro", "nosuid", "nodev", "rbind", "rprivate")
+AGAIN_S = 5.0
+"""After a spec that a full or read-only disk did not take."""
 
 
 def spec(
@@ -67,3 +73,20 @@ def write(folder: str, text: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     write_durably(path, text, 0o644)
     return path
+
+
+async def keep(inventory: Inventory, text: Callable[[], bytes], folder: str) -> None:
+    """Keep the spec as the cards are, until cancelled. `text` makes it, of the cards there are by then."""
+    told = ""
+    async for _ in inventory.changes():
+        while inventory.scanned:
+            try:
+                write(folder, text())
+            except OSError as fault:  # what runs needs it no more, and what starts has that of before
+                if str(fault) != told:
+                    log.error("the CDI spec cannot be written", extra={"why": str(fault)})
+                told = str(fault)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                told = ""
+                break

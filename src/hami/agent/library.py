@@ -73,7 +73,10 @@ def _install(origin: Path, settings: Settings) -> str:
     folder = Path(settings.hook_path) / "vgpu"
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     target = folder / f"libvgpu.so.{__version__}"
-    text = origin.read_bytes()
+    try:
+        text = origin.read_bytes()
+    except OSError as fault:
+        raise Malformed("--library-file", str(origin), f"a file this process may read: {fault.strerror}") from fault
     if not _same(target, text):
         write_durably(target, text, 0o755)
         log.info("library installed", extra={"path": str(target), "from": str(origin)})

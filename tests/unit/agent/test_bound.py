@@ -140,6 +140,12 @@ async def test_the_pages_say_what_is_missing():
     await runner.cleanup()
 
 
+def test_a_library_that_cannot_be_read_is_named_and_not_the_folder_it_was_for(tmp_path):
+    settings = Settings(node_name="n", hook_path=str(tmp_path), library_file=str(tmp_path / "none.so"))
+    with pytest.raises(Malformed, match=r"^--library-file: .*none.so.*No such file"):
+        library.install(settings)
+
+
 async def test_an_address_that_another_program_has_is_told_with_the_way_out():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -71,6 +71,18 @@ async def test_a_socket_that_is_removed_comes_back(node):
     await node.kubelet.admit(node.pod("a", ask(slices=one(1))))
 
 
+async def test_what_stands_in_the_sockets_place_and_cannot_be_removed_is_told_and_ends_nothing(node):
+    """A folder made by hand; the disk may be read-only just as well."""
+    node.registration.socket.unlink()
+    node.registration.socket.mkdir()
+    told = []
+    node.registration._on_state = lambda registered, why: told.append((registered, why))
+    await until(lambda: any("cannot serve" in why for _, why in told))
+    assert not node.task.done()
+    node.registration.socket.rmdir()
+    await until(lambda: told[-1] == (True, ""))
+
+
 async def test_registration_waits_for_a_kubelet_that_is_not_there_yet(make_node):
     node = await make_node(start=False)
     await node.kubelet.stop()

@@ -135,7 +135,8 @@ def _loaded(file: Path, read: Callable[[str, str], T]) -> T:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
-        raise Malformed(str(file), str(fault), "a text file this process may read") from fault
+        why = fault.strerror if isinstance(fault, OSError) else "it is no UTF-8"
+        raise Malformed("configuration", str(file), f"a text file this process may read: {why}") from fault
     return read(text, file.name)
 
 

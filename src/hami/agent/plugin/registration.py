@@ -5,6 +5,7 @@ they are back it fails the pods that need them. So its socket is looked at sever
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -107,8 +108,8 @@ class Registration:
 
     async def _serve(self) -> bool:
         await self._stop()
-        self.socket.unlink(missing_ok=True)
         try:
+            self.socket.unlink(missing_ok=True)
             server = rpc.server(self._plugin.handlers(), str(self.socket))
             await server.start()
         except (RuntimeError, OSError) as fault:
@@ -147,4 +148,5 @@ class Registration:
         self._plugin.hang_up()
         await server.stop(grace=1.0)  # an Allocate on its way may end
         if ours:
-            self.socket.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # read-only by now: kubelet removes what it finds there when it starts
+                self.socket.unlink(missing_ok=True)
