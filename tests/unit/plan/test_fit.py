@@ -7,6 +7,7 @@ from hami.model.ask import ContainerKind, Weights
 from hami.model.plan import Plan
 from hami.model.refusal import CardRefusal, Reason, Refusal
 from hami.plan.exact import score
+from hami.plan.exact.draft import Draft
 from hami.plan.exact.fit import fit
 from hami.plan.exact.search import CHOICES, Search
 from hami.plan.exact.wants import Want, wants
@@ -251,26 +252,26 @@ def test_no_pod_makes_a_decision_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = pod(app(want(1, cores=100)), app(want(1, cores=100, use_ids=("d0",))), cards=("numa",))
     for bound, fits in ((1, False), (2, True), (3, True)):
         monkeypatch.setattr("hami.plan.exact.search.CHOICES", bound)
-        found = Search(asked, state).place(range(2))
+        found = Search(Draft(asked, state)).place(range(2))
         assert found == fits
     looked = []
     monkeypatch.setattr("hami.plan.exact.search.CHOICES", 4)
-    place = Search.take
+    place = Draft.take
 
-    def take(search: Search, number: int, choice: object) -> None:
+    def take(draft: Draft, number: int, choice: object) -> None:
         looked.append(number)
-        place(search, number, choice)  # type: ignore[arg-type]
+        place(draft, number, choice)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Search, "take", take)
+    monkeypatch.setattr(Draft, "take", take)
     never = pod(app(want(1, cores=100)), app(want(1, cores=100)), app(want(9000)), cards=("numa",))
-    assert not Search(never, state).place(range(3))
+    assert not Search(Draft(never, state)).place(range(3))
     assert len(looked) <= 4 + 2
 
 
 def test_cards_that_are_alike_are_tried_once() -> None:
     """Twelve equal cards in pairs: without that, 66 choices of the first container would be tried."""
     state = node(*(used(f"d{number}", core_percent=100) for number in range(12)))
-    search = Search(pod(app(want(8000, cards=2)), app(want(9000))), state)
+    search = Search(Draft(pod(app(want(8000, cards=2)), app(want(9000))), state))
     assert not search.place(range(2))
     assert search._left == CHOICES - 1
 

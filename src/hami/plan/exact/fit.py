@@ -5,6 +5,7 @@ from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.plan.exact import quota, refuse, score
 from hami.plan.exact.charge import charges, parts_of
+from hami.plan.exact.draft import Draft
 from hami.plan.exact.lacks import why
 from hami.plan.exact.search import Search
 from hami.plan.snapshot import NodeState
@@ -15,10 +16,11 @@ def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
     refusal = _barred(ask, node)
     if refusal is not None:
         return refusal
-    search = Search(ask, node)
-    if not search.found():
+    draft = Draft(ask, node)
+    search = Search(draft)
+    if not search.run():
         return search.dear or why(ask, node)
-    containers = search.slices()
+    containers = draft.slices()
     return Plan(
         pod=ask.pod,
         node=node.name,
@@ -31,7 +33,7 @@ def fit(ask: Ask, node: NodeState) -> Plan | Refusal:
 
 def fits(ask: Ask, node: NodeState) -> bool:
     """Whether there is a plan, for who needs neither the plan nor the reason."""
-    return _barred(ask, node) is None and Search(ask, node).found()
+    return _barred(ask, node) is None and Search(Draft(ask, node)).run()
 
 
 def _barred(ask: Ask, node: NodeState) -> Refusal | None:

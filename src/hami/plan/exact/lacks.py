@@ -10,41 +10,41 @@ from hami.model.card import MIG
 from hami.model.errors import Bug
 from hami.model.refusal import CardRefusal, Reason, Refusal
 from hami.plan.exact import mig, refuse
+from hami.plan.exact.draft import Draft
 from hami.plan.exact.rules import kind_accepted
 from hami.plan.exact.rules import refuse as refuse_card
-from hami.plan.exact.search import Search
 from hami.plan.exact.wants import Want
 from hami.plan.snapshot import CardState, NodeState
 
 
 def why(ask: Ask, node: NodeState) -> Refusal:
     """Why `ask` does not fit: a container that cannot even run there alone, else that they meet."""
-    search = Search(ask, node)
-    for want in search.wants:
-        refusal = shortfall(search, want)
+    draft = Draft(ask, node)
+    for want in draft.wants:
+        refusal = shortfall(draft, want)
         if refusal is not None:
             return refusal
-    for place, want in enumerate(search.wants):
-        refusal = shortfall(search, want)
+    for place, want in enumerate(draft.wants):
+        refusal = shortfall(draft, want)
         if refusal is not None:
             return replace(refuse.NOT_TOGETHER, cards=refusal.cards)
-        search.take(place, next(search.choices(want)))
+        draft.take(place, next(draft.choices(want)))
     raise Bug(f"no container of {ask.pod} lacks cards on {node.name}, and yet there is no plan")
 
 
-def shortfall(search: Search, want: Want) -> Refusal | None:
-    """Why `want` alone has too few cards as the search has left them, None if it has enough."""
-    ask, states = want.ask, search.states(want.ask.family)
+def shortfall(draft: Draft, want: Want) -> Refusal | None:
+    """Why `want` alone has too few cards as the draft has left them, None if it has enough."""
+    ask, states = want.ask, draft.states(want.ask.family)
     if not states:
         return refuse.no_family(ask.family)
     if len(states) < ask.cards and not any(_divisible(ask, state) for state in states):
         return refuse.too_few(ask.cards, len(states))
-    able = Counter(one.card.numa for one in search.candidates(want))
+    able = Counter(one.card.numa for one in draft.candidates(want))
     accepted = able.total()
     together = max(able.values(), default=0) if ask.rules.numa_bind else accepted
     if together >= ask.cards:
         return None
-    refused = _refused(ask, states, search.idle_only, enough=accepted >= ask.cards)
+    refused = _refused(ask, states, draft.idle_only, enough=accepted >= ask.cards)
     counts = Counter(one.reason for one in refused)
     form = refuse.by_cards(counts, total=len(states), asked=ask.cards, accepted=accepted, together=together)
     return _with_places(form.say(_missing(refused), refused), ask, states)
