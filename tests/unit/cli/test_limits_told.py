@@ -113,3 +113,21 @@ def test_who_ends_the_command_leaves_no_program_behind(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         finish(process)
     assert process.returncode == -9
+
+
+def test_what_a_launch_costs_is_absent_where_it_was_not_measured(tmp_path: Path) -> None:
+    """It is no number then, and JSON has none for that."""
+    silent = tmp_path / "probe"
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+    row = check.launch(Program(silent, Path("/none"), tmp_path), "launch", {}, 10)
+    assert (row.measured, row.ok, row.why) == (None, False, "exit 1")
+
+
+def test_a_container_without_a_folder_to_write_to_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+    with pytest.raises(Unavailable, match=r"set TMPDIR to one that can be written \(No usable temporary"):
+        CliRunner().invoke(command, ["check"], standalone_mode=False, catch_exceptions=False)

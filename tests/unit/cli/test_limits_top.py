@@ -5,6 +5,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -105,6 +106,33 @@ def test_what_is_no_agent_is_told_and_is_no_node_without_slices(answer: bytes) -
         thread.join()
     assert isinstance(done.exception, Unavailable)
     assert "agent" in str(done.exception)
+
+
+def test_the_address_of_the_metrics_themselves_will_do_and_no_proxy_is_asked(
+    agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent is on this node, or behind a forwarded port: a proxy knows of neither."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    for url in (agent, f"{agent}/", f"{agent}/metrics"):
+        assert len(json.loads(CliRunner().invoke(command, ["top", "--agent", url, "-o", "json"]).stdout)["slices"]) == 2
+
+
+def test_who_watches_goes_on_when_the_agent_restarts_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter((TEXT, Unavailable("no agent answers"), Unavailable("no agent answers"), TEXT, KeyboardInterrupt()))
+
+    def asked(_: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("hami.cli.limits.top.asked", asked)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    done = CliRunner().invoke(command, ["top", "--watch", "1", "-o", "json"])
+    assert [len(json.loads(line)["slices"]) for line in done.stdout.splitlines() if line] == [2, 2]
+    assert done.stderr.count("no agent answers") == 1
+    assert next(answers, None) is None
 
 
 def test_addresses_and_spans_that_cannot_be_used_are_named() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,7 @@ def command() -> None:
     """Limits of slices: `check` measures whether they hold here, `top` shows what is used."""
 
 
-@command.command("check")
+@command.command("check", short_help="Measure whether limits hold on the card here.")
 @click.option(
     "--memory",
     "mem_mib",
@@ -95,7 +96,7 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
     from hami.cli.limits.program import Program
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
-    with tempfile.TemporaryDirectory(prefix="hami-limits-") as folder:
+    with _folder() as folder:
         program = Program(native.library(native.PROBE), Path("/none"), Path(folder))
         as_started = dict(os.environ)
         first = checks.here(program, as_started, card if isinstance(card, int) else 0)
@@ -127,6 +128,13 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
     else:
         _draw_check(f"{title}, driver {first.driver}", rows)
     sys.exit(1 if any(row.ok is False for row in rows) else 0)
+
+
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="hami-limits-")
+    except OSError as fault:  # a container whose root is read-only
+        raise Unavailable(f"no folder for ledgers: set TMPDIR to one that can be written ({fault.strerror})") from fault
 
 
 def _numbers(card: int | str | None, first: "Here") -> "Sequence[int]":
@@ -220,7 +228,7 @@ def _number(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:g} {unit}"
 
 
-@command.command("top")
+@command.command("top", short_help="Show a node's live slices, what they use and may.")
 @click.option(
     "--agent", "url", default="http://127.0.0.1:9394", show_default=True, help="Where an agent tells its metrics."
 )
@@ -241,19 +249,33 @@ def top(url: str, watch: float | None, output: str) -> None:
 
     Exit status: 0 done, 2 wrong use, 3 no agent answers there.
     """
-    import time
-
     from hami.cli.limits import top as slices
 
+    text = slices.asked(url)
     while True:
-        found = slices.slices(slices.asked(url))
+        found = slices.slices(text)
         if output == "json":
             click.echo(json.dumps({"slices": [slices.as_json(each) for each in found]}, indent=None if watch else 2))
         else:
             _draw_top(found, clear=watch is not None and sys.stdout.isatty())
         if watch is None:
             return
+        text = _next(url, watch)
+
+
+def _next(url: str, watch: float) -> str:
+    """After a pause, and after more of them while the agent restarts: that is no reason to stop watching."""
+    from hami.cli.limits import top as slices
+
+    told = ""
+    while True:
         time.sleep(watch)
+        try:
+            return slices.asked(url)
+        except Unavailable as fault:
+            if str(fault) != told:
+                _note(f"{fault}. Asking again, until Ctrl-C.")
+            told = str(fault)
 
 
 CARD_LETTERS = 12

@@ -246,8 +246,8 @@ def memory(program: Program, route: str, mem_mib: int, env: dict[str, str]) -> R
 def launch(program: Program, name: str, env: dict[str, str], most_ns: int) -> Row:
     """Host time that the library adds to a launch, which is read past it from the driver's own symbols."""
     got = program.probe("launches", 200_000, env=env)
-    added = got.get("added_ns", float("nan"))
-    return Row(name, most_ns, added, "error" not in got and added <= most_ns, "ns", fault(got))
+    added = got.get("added_ns")
+    return Row(name, most_ns, added, "error" not in got and added is not None and added <= most_ns, "ns", fault(got))
 
 
 def within(part: float, percent: int, got: Answer) -> bool:

@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ OURS = "hami_broker_clients "
 """What every agent with a broker tells."""
 CHARGED = "hami_vgpu_time_charged"
 WAITED, REFUSED = "hami_vgpu_throttled_seconds_total", "hami_vgpu_memory_refused_total"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""An agent is on this node, or behind a forwarded port: no proxy that the environment names knows of either."""
 _SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -46,12 +49,14 @@ def asked(url: str) -> str:
     """The agent's metrics. Raises Unavailable, saying how to reach one, and Malformed for what is no such address."""
     if not url.startswith(("http://", "https://")):
         raise Malformed("--agent", url, "an http address, such as http://127.0.0.1:9394")
+    page = f"{url.rstrip('/').removesuffix('/metrics')}/metrics"
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310  http alone, see above
+        with _DIRECT.open(page, timeout=TIMEOUT_S) as answer:
             text = str(answer.read(MOST_BYTES).decode())
     except (OSError, ValueError, http.client.HTTPException) as fault:
+        why = fault.reason if isinstance(fault, urllib.error.URLError) else fault
         raise Unavailable(
-            f"no agent answers at {url} ({fault}). Run this on a node with `hami agent`, or reach one first: "
+            f"no agent answers at {url} ({why}). Run this on a node with `hami agent`, or reach one first: "
             "kubectl -n hami-system port-forward ds/hami-agent 9394"
         ) from fault
     if OURS not in text:
