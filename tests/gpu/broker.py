@@ -27,6 +27,7 @@ from grants import Node
 from return_rows import returning
 from torch_cost import paired
 from torch_live import Pool
+from torch_path import path
 from torch_rows import without_torch
 from torch_single import single
 from torch_tenants import serve, torch
@@ -279,7 +280,7 @@ def pytorch(node: Node, names: Sequence[str], most_s: float) -> None:
 SECTIONS = {
     each.__name__: each for each in (turns, hostbound, idle, returning, priority, live, cost, kills, serve, exceeded)
 }
-POOLED = {"paired": (paired, 7), "single": (single, 3), "torch": (torch, 5)}
+POOLED = {"paired": (paired, 7), "path": (path, 2), "single": (single, 3), "torch": (torch, 5)}
 """And their parts of the time."""
 
 

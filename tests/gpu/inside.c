@@ -18,6 +18,7 @@
 #include "process/state.h"
 
 #define DOOR __attribute__((visibility("default")))
+#define HOUR_NS ((int64_t)3600 * 1000 * 1000 * 1000)
 
 enum { PERCENTS = 101 };
 
@@ -73,12 +74,26 @@ DOOR void hami_inside_percent(int percent)
 DOOR void hami_inside_rest(bool rests)
 {
     static bool resting;
-    const int64_t hour_ns = (int64_t)3600 * 1000 * 1000 * 1000;
     if (rests == resting)
         return;
-    hami_sample_later(rests ? hour_ns : -hour_ns);
-    hami_bulk_later(rests ? hour_ns : -hour_ns);
+    hami_sample_later(rests ? HOUR_NS : -HOUR_NS);
+    hami_bulk_later(rests ? HOUR_NS : -HOUR_NS);
     resting = rests;
+}
+
+/* True: from now on all that is launched has been bought, so nothing is looked up in the budget or on the page of turns. False: as before that. */
+DOOR void hami_inside_rich(bool rich)
+{
+    static int64_t kept_ns[HAMI_MAX_CARDS];
+    static bool was;
+    for (int i = 0; rich != was && i < hami_state.card_count; i++) {
+        _Atomic int64_t *credit = &hami_state.cards[i].purse.credit_ns;
+        if (rich)
+            kept_ns[i] = atomic_exchange(credit, HOUR_NS);
+        else
+            atomic_store(credit, kept_ns[i]);
+    }
+    was = rich;
 }
 
 /* What is written to stderr from now on: a log level of the library's (process/log.h). */

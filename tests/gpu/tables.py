@@ -37,6 +37,7 @@ TITLES = {
     "live": "Limits that change",
     "torch": "PyTorch 2.11",
     "paired": "PyTorch 2.11: what the library costs where it holds nothing back",
+    "path": "PyTorch 2.11: where on a step's host time that goes",
     "exceeded": "A program that takes memory past the library",
     "cards": "Two cards in one container",
     "serve": "PyTorch: requests beside training",

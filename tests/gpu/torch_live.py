@@ -20,8 +20,8 @@ from bench import HERE
 from grants import SEATS, Node
 
 WORKS = ("train", "decode", "layer", "matmul", "small")
-PAST, RESTING = -1, -2
-"""States of a program: past the library; under RESTING_LIMIT, and hardly measured (torch_program.py)."""
+PAST, RESTING, RICH = -1, -2, -3
+"""States of a program: past the library; under RESTING_LIMIT, and hardly measured; and all of it bought before."""
 RESTING_LIMIT = 99
 
 

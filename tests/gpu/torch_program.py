@@ -9,12 +9,14 @@ held WORK WARM SECONDS STATE...         slices one after the other: iterations a
                                         what the launches of one take in a queue just after it, seconds, of each
 alternate WORK SECONDS STEPS STATE...   rounds for so long: under each state, in any order, one iteration and then
                                         STEPS measured ones: the seconds that these took
+hosts WORK SECONDS STATE...             rounds for so long: under each state, in any order, the seconds that the host
+                                        takes to launch one iteration, the card being kept from running it meanwhile
 log LEVEL                               what the library says on stderr from now on
 steady WORK SECONDS STATE               runs on for so long under that state, then for as long measured: iterations a
                                         second, and the seconds that a call takes on the card
 
 A state is a limit in percent; 0: none; -1: past the library, as good as without it; -2: 99, and launches of known
-prices not measured (inside.c).
+prices not measured; -3: the same, and nothing has to be bought (inside.c).
 """
 
 import ctypes
@@ -28,8 +30,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch_live import PAST, RESTING, RESTING_LIMIT
-from torch_work import queued, rate_of, warmed
+from torch_live import PAST, RESTING, RESTING_LIMIT, RICH
+from torch_work import CYCLES_A_S, queued, rate_of, warmed
 
 Go = Callable[[], object]
 LOOKED_AT = (4, 2, 1)
@@ -46,6 +48,7 @@ class Inside:
             self._library.hami_inside_paid_ns.restype = ctypes.c_int64
             self._library.hami_inside_bypass.argtypes = [ctypes.c_bool]
             self._library.hami_inside_rest.argtypes = [ctypes.c_bool]
+            self._library.hami_inside_rich.argtypes = [ctypes.c_bool]
 
     def enter(self, state: int) -> None:
         """Nothing of this process may be launching."""
@@ -53,8 +56,10 @@ class Inside:
             return
         if self._library.hami_inside_bypass(state == PAST) <= 0:
             raise RuntimeError("the library cannot be gone past")
-        self._library.hami_inside_percent(state if state > 0 else RESTING_LIMIT if state == RESTING else 100)
-        self._library.hami_inside_rest(state == RESTING)
+        rests = state in (RESTING, RICH)
+        self._library.hami_inside_percent(state if state > 0 else RESTING_LIMIT if rests else 100)
+        self._library.hami_inside_rest(rests)
+        self._library.hami_inside_rich(state == RICH)
 
     def log(self, level: int) -> None:
         if self._library is not None:
@@ -120,6 +125,25 @@ def alternate(inside: Inside, go: Go, seconds: float, steps: int, states: Sequen
     return told
 
 
+def hosts(inside: Inside, go: Go, seconds: float, states: Sequence[int]) -> list[float]:
+    """A state lasts until the card is through, so nothing has to wait for its budget."""
+    kept_s = 3.0 / rate_of(go, 0.3)
+    told: list[float] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        took = [0.0] * len(states)
+        for place in random.sample(range(len(states)), len(states)):
+            torch.cuda.synchronize()
+            inside.enter(0)
+            torch.cuda._sleep(int(kept_s * CYCLES_A_S))
+            inside.enter(states[place])
+            begun = time.perf_counter()
+            go()
+            took[place] = time.perf_counter() - begun
+        told += took
+    return told
+
+
 def steady(go: Go, seconds: float) -> list[float]:
     """A call takes what is between the ends of two where its host did not wait: then the card went on at once."""
     rate_of(go, seconds)
@@ -141,24 +165,27 @@ def steady(go: Go, seconds: float) -> list[float]:
 
 
 def obey(inside: Inside, ready: dict[str, Go], words: list[str]) -> list[float]:
+    told: list[float] = [0]
     match words:
         case ["queued", work]:
-            return [statistics.median(queued(ready[work]) for _ in range(5))]
+            told = [statistics.median(queued(ready[work]) for _ in range(5))]
         case ["paced", work, begin, warm, seconds, *states]:
             times = [float(each) for each in (begin, warm, seconds)]
-            return paced(inside, ready[work], times, [int(each) for each in states])
+            told = paced(inside, ready[work], times, [int(each) for each in states])
         case ["held", work, warm, seconds, *states]:
-            return held(inside, ready[work], float(warm), float(seconds), [int(each) for each in states])
+            told = held(inside, ready[work], float(warm), float(seconds), [int(each) for each in states])
         case ["alternate", work, seconds, steps, *states]:
-            return alternate(inside, ready[work], float(seconds), int(steps), [int(each) for each in states])
+            told = alternate(inside, ready[work], float(seconds), int(steps), [int(each) for each in states])
+        case ["hosts", work, seconds, *states]:
+            told = hosts(inside, ready[work], float(seconds), [int(each) for each in states])
         case ["steady", work, seconds, state]:
             inside.enter(int(state))
-            return steady(ready[work], float(seconds))
+            told = steady(ready[work], float(seconds))
         case ["log", level]:
             inside.log(int(level))
-            return [0]
         case _:
             raise ValueError(f"nothing that can be done: {words}")
+    return told
 
 
 def main(words: list[str]) -> int:
