@@ -280,7 +280,7 @@ def pytorch(node: Node, names: Sequence[str], most_s: float) -> None:
 SECTIONS = {
     each.__name__: each for each in (turns, hostbound, idle, returning, priority, live, cost, kills, serve, exceeded)
 }
-POOLED = {"paired": (paired, 7), "path": (path, 2), "single": (single, 3), "torch": (torch, 5)}
+POOLED = {"paired": (paired, 6), "path": (path, 1), "single": (single, 6), "torch": (torch, 5)}
 """And their parts of the time."""
 
 

@@ -9,7 +9,7 @@ from grants import Node
 
 NS = 100_000
 CAP = 50
-TIMES, WORK_MS, REST_MS = 24, 240, 260
+TIMES, CONTROL_TIMES, WORK_MS, REST_MS = 24, 8, 240, 260
 WINDOW_S = 0.01
 FROM, TO = 2, 14
 """Windows: from 20 ms after its first launch on, three times two turns."""
@@ -20,12 +20,15 @@ WORST, MIDDLE = 45.0, 48.5
 def returning(node: Node) -> None:
     """Its share from 20 ms on, of many returns. The control is one that is capped at less than it is judged by."""
     solo = unlimited(node.bench, "spin", NS)
-    for name, cap in (("who comes back, from 20 to 140 ms on", CAP), ("control: the same, capped at 20", 20)):
+    for name, cap, times in (
+        ("who comes back, from 20 to 140 ms on", CAP, TIMES),
+        ("control: the same, capped at 20", 20, CONTROL_TIMES),
+    ):
         node.grant(f"free-{cap}", cores=CAP, core_policy="default")
         node.grant(f"guest-{cap}", cores=cap)
-        busy = node.start(f"free-{cap}", "run", "spin", TIMES * (WORK_MS + 1.3 * REST_MS) / 1000 + 6, NS)
+        busy = node.start(f"free-{cap}", "run", "spin", times * (WORK_MS + 1.3 * REST_MS) / 1000 + 6, NS)
         time.sleep(2)
-        got = node.run(f"guest-{cap}", "returns", NS, TIMES, WORK_MS, REST_MS)
+        got = node.run(f"guest-{cap}", "returns", NS, times, WORK_MS, REST_MS)
         busy.kill()
         finish(busy)
         had = shares(got["returns"], solo)

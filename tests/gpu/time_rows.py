@@ -7,7 +7,6 @@ from bench import Bench, finish, spread, steady, unlimited
 
 SHORT = (2_000, 10_000)
 QUEUED = (
-    *(("spin", ns) for ns in SHORT),
     ("spin", 100_000),
     ("spin", 1_000_000),
     ("spin", 20_000_000),
@@ -78,28 +77,23 @@ def shares(bench: Bench) -> None:
         if not chosen:
             continue
         solo = unlimited(bench, work, ns)
-        seconds = 11 if ns >= 20_000_000 and work == "spin" else bench.seconds
         for limit in chosen:
+            long = work == "spin" and ns >= 20_000_000
+            seconds = max(bench.seconds, 11 if limit < 50 else 6) if long else bench.seconds
             got = bench.probe("run", work, seconds, ns, env=bench.environment(limit))
             share = steady(got, 1.0) / solo * 100 if solo else 0.0
             first = sum(got.get("tenths", [])[:10]) / solo * 100 if solo else 0.0
             detail = {"first_second": round(first, 1), "cv": round(spread(got, 1.0), 2), "solo": round(solo, 1)}
             if "error" in got:
                 detail |= {"error": got}
-            name = (
-                f"{work} {ns / 1000:g} us at {limit}"
-                if work not in ("memset", "copy")
-                else f"{work} 256 MiB at {limit}"
-            )
-            compared = work == "spin" and ns in SHORT
             most = most_uneven(work, ns, share * solo / 100)
             settled = most is None or (detail["cv"] <= most and abs(first - limit) <= 10)
             bench.add(
                 "shares",
-                f"for comparison, by another process's queue: {name}" if compared else name,
+                f"{work} 256 MiB at {limit}" if work in ("memset", "copy") else f"{work} {ns / 1000:g} us at {limit}",
                 f"{share:.2f} (1st s {first:.0f}, cv {detail['cv']})",
-                "" if compared else f"{limit} +- 1" + (f", 1st s +- 10, cv <= {most:.0f}" if most is not None else ""),
-                None if compared else abs(share - limit) <= 1 and settled,
+                f"{limit} +- 1" + (f", 1st s +- 10, cv <= {most:.0f}" if most is not None else ""),
+                abs(share - limit) <= 1 and settled,
                 **detail,
             )
     broken = bench.probe(
