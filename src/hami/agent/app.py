@@ -188,7 +188,7 @@ class Agent:
             ),
             vendor=self.vendor,
             rules=Rules(settings.scheduler_names, guard_environment="envvar" in settings.device_list_strategy),
-            folders=Folders(Path(settings.hook_path) / "vgpu/allocations"),
+            folders=Folders(Path(settings.hook_path) / "vgpu/allocations", _path(settings.ledger_dir)),
             outcome=self.publisher,
             resource=self.resource,
         )

@@ -55,6 +55,11 @@ class Host(Struct, frozen=True):
         """The host folder of one allocation."""
         return f"{self.vgpu}/allocations/{key}"
 
+    def ledger(self, key: str) -> str:
+        """The host file of its ledger."""
+        ledgers = self.settings.ledger_dir.rstrip("/")
+        return f"{ledgers}/{key}" if ledgers else f"{self.folder(key)}/ledger"
+
 
 def key_of(pod: PodRef, container: str, kubelet_ids: tuple[str, ...]) -> str:
     """Name of an allocation: the same ask has the same one, no two asks share one."""
@@ -157,7 +162,7 @@ def _library_mounts(share: Share, key: str, host: Host) -> tuple[Mount, ...]:
     mounts: tuple[Mount, ...] = (
         Mount(LIBRARY_PATH, host.library),
         Mount(POLICY_PATH, f"{folder}/policy"),
-        Mount(LEDGER_PATH, f"{folder}/ledger", read_only=False),
+        Mount(LEDGER_PATH, host.ledger(key), read_only=False),
     )
     if host.settings.broker:
         # The folder, not the socket: a restarted agent makes a new one. A read-only mount lets sockets be connected to.

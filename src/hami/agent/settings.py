@@ -54,6 +54,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Root on the host below which ``dev/nvidia0`` is; its paths go to kubelet."""
     hook_path: str = "/usr/local"
     """Folder whose ``vgpu`` holds the library and the policies; the same path on the host and for this process."""
+    ledger_dir: str = ""
+    """Folder for the containers' ledgers, the same path on the host and for this process. On a tmpfs, as /run/hami, no
+    program of a slice waits for a disk that stands still. Empty: beside the policies, below --hook-path."""
     library_file: str | None = None
     """The libvgpu.so to hand out. Unset: the one that is built into this installation."""
     state_dir: str = "/var/lib/hami"

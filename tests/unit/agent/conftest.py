@@ -164,7 +164,10 @@ class Node:
             host=host,
             vendor=lambda: Nvidia(self.config),
             rules=Rules(self.settings.scheduler_names),
-            folders=Folders(self.root / "hook/vgpu/allocations"),
+            folders=Folders(
+                self.root / "hook/vgpu/allocations",
+                Path(self.settings.ledger_dir) if self.settings.ledger_dir else None,
+            ),
             outcome=self.told,
             resource=RESOURCE,
         )

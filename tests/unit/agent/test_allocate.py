@@ -218,7 +218,7 @@ async def test_an_agent_restart_between_allocate_and_start_changes_nothing(node)
 
 async def test_an_agent_that_dies_before_it_answers_leaves_nothing(node):
     pod = node.pod("a", ask(slices=one(1)))
-    node.parts.folders.write = lambda key, policy: (_ for _ in ()).throw(SystemError("killed"))
+    node.parts.folders.write = lambda *_: (_ for _ in ()).throw(SystemError("killed"))
     with pytest.raises(Rejected):
         await node.kubelet.admit(pod)
     [seat] = node.checkpoint.load()

@@ -16,7 +16,7 @@ async def test_an_agent_that_died_before_it_answered_starts_again_on_a_full_disk
     first, pod = node.pod("first", ask(slices=one(1))), node.pod("a", ask(slices=one(2)))
     await node.kubelet.admit(first)
     await node.run(first)
-    node.parts.folders.write = lambda key, policy: (_ for _ in ()).throw(SystemError("killed"))
+    node.parts.folders.write = lambda *_: (_ for _ in ()).throw(SystemError("killed"))
     with pytest.raises(Rejected):
         await node.kubelet.admit(pod)
 

@@ -166,10 +166,10 @@ async def test_one_slice_that_waits_for_the_disk_keeps_no_other_from_its_size(no
     node.update(other, **record(one(2, 2000, 10)))
     real, first = node.parts.folders.write, next(iter(node.parts.seats)).key
 
-    def write(key, policy):
+    def write(key, policy, ledger):
         if key == first:
             raise OSError(28, "No space left on device")
-        real(key, policy)
+        return real(key, policy, ledger)
 
     monkeypatch.setattr(node.parts.folders, "write", write)
     with pytest.raises(OSError, match="No space left"):

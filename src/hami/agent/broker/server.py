@@ -18,6 +18,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from hami.agent.broker import ledgers
 from hami.agent.broker.allowance import Allowance
 from hami.agent.broker.door import Peer
 from hami.agent.broker.place import MOST_SESSIONS, Place
@@ -129,6 +130,10 @@ class Broker:
             self._tell_limits(place, place.known())
         if self._porter.attend(place):
             place.file.show()
+        if tenant.ledger and (size := ledgers.cut(tenant.ledger)) and place.told.take(self._clock()):
+            log.warning(
+                "a ledger was written to by its tenant, and is cut", extra={"pod": str(tenant.pod), "bytes": size}
+            )
 
     def _shut(self, place: Place) -> None:
         self._porter.shut(place)

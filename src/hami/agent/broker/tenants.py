@@ -14,7 +14,7 @@ from msgspec import Struct
 from hami.agent.broker.door import FOLDER
 from hami.agent.files import replace_file
 from hami.agent.grants.checkpoint import State
-from hami.agent.grants.policy import needs_policy
+from hami.agent.grants.policy import ledger_of, needs_policy
 from hami.agent.grants.seats import Seats
 from hami.model.ask import PodRef
 from hami.model.errors import Malformed
@@ -31,13 +31,15 @@ class Tenant(Struct, frozen=True):
     key: str
     pod: PodRef
     container: str
+    ledger: str = ""
+    """Its file on the host; empty: not to be looked at."""
 
 
 def of_seats(seats: Seats) -> Iterator[Tenant]:
     """Every grant whose container has, or may come to have, the library."""
     for seat in seats:
         if seat.state is State.COMPLETED and needs_policy(seat.grant):
-            yield Tenant(seat.key, seat.grant.pod, seat.grant.container)
+            yield Tenant(seat.key, seat.grant.pod, seat.grant.container, str(ledger_of(seat.grant) or ""))
 
 
 class PolicyFile:

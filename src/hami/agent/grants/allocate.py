@@ -19,7 +19,7 @@ from hami.agent.grant import Host, build, key_of
 from hami.agent.grants.checkpoint import Seat, State
 from hami.agent.grants.match import Match, Refused, explain, find, next_share, reused, still_held
 from hami.agent.grants.objection import Rules, objection
-from hami.agent.grants.policy import Folders, needs_policy, policy_of
+from hami.agent.grants.policy import Folders, ledger_of, needs_policy, policy_of
 from hami.agent.grants.seats import Seats
 from hami.agent.kubelet.sight import Kubelet, ReadKept, Sight, look
 from hami.model.card import Card
@@ -215,7 +215,7 @@ class Allocator:
 
         def prepare() -> None:
             if policy is not None:
-                parts.folders.write(key, policy)
+                parts.folders.write(key, policy, ledger_of(grant))
 
         known = parts.seats.get(key)
         try:

@@ -5,6 +5,7 @@ container runs; the ledger is made once and then belongs to the library. Neither
 disk: after a power cut every container starts anew, and `verify` brings its folder up to date first.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,16 @@ from hami.model.card import Card
 from hami.model.errors import Malformed
 from hami.model.grant import Grant
 from hami.model.plan import Slice
-from hami.wire.policy import BROKER_PATH, MAX_CARDS, POLICY_PATH, CardLimit, CorePolicy, LibraryPolicy, encode
+from hami.wire.policy import (
+    BROKER_PATH,
+    LEDGER_PATH,
+    MAX_CARDS,
+    POLICY_PATH,
+    CardLimit,
+    CorePolicy,
+    LibraryPolicy,
+    encode,
+)
 
 
 def policy_of(grant: Grant, share: Share, cards: tuple[Card, ...], host: Host) -> LibraryPolicy:
@@ -59,14 +69,23 @@ def needs_policy(grant: Grant) -> bool:
     return any(mount.container_path == POLICY_PATH for mount in grant.mounts)
 
 
+def ledger_of(grant: Grant) -> Path | None:
+    """Where its ledger is: as was told when it was granted, wherever ledgers are made now."""
+    return next((Path(mount.host_path) for mount in grant.mounts if mount.container_path == LEDGER_PATH), None)
+
+
 class Folders:
-    """The folders of all allocations, below ``<hook>/vgpu/allocations`` as this process sees it."""
+    """The folders of all allocations, below ``<hook>/vgpu/allocations`` as this process sees it.
 
-    def __init__(self, root: Path) -> None:
+    `ledgers`: where ledgers are made, if not in them.
+    """
+
+    def __init__(self, root: Path, ledgers: Path | None = None) -> None:
         self.root = root
+        self._ledgers = ledgers
 
-    def write(self, key: str, policy: LibraryPolicy) -> bool:
-        """Make the folder, or bring it up to date. True: the policy was another one, or none.
+    def write(self, key: str, policy: LibraryPolicy, ledger: Path | None) -> bool:
+        """Make the folder and the ledger, or bring them up to date. True: the policy was another one, or none.
 
         Raises OSError (disk full) and Malformed.
         """
@@ -77,13 +96,16 @@ class Folders:
         changed = not _same(path, text)
         if changed:
             replace_file(path, text, 0o444, durable=False)
-        ledger = folder / "ledger"
-        if not ledger.exists():
+        if ledger is not None and not ledger.exists():
+            ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             replace_file(ledger, b"", 0o666, durable=False)  # any user of the container may run CUDA
         return changed
 
     def remove(self, key: str) -> None:
         """A container that still runs keeps what it has mounted."""
+        if self._ledgers is not None:
+            with contextlib.suppress(OSError):
+                (self._ledgers / key).unlink()
         shutil.rmtree(self.root / key, ignore_errors=True)
 
     def keys(self) -> set[str]:

@@ -16,7 +16,7 @@ from hami.agent.grant import ordered
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.checkpoint import Seat, State
 from hami.agent.grants.objection import overpromise
-from hami.agent.grants.policy import has_broker, needs_policy, policy_of
+from hami.agent.grants.policy import has_broker, ledger_of, needs_policy, policy_of
 from hami.model.errors import Malformed
 from hami.model.plan import ContainerSlices
 from hami.wire.policy import encode
@@ -86,7 +86,7 @@ async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlic
 
         def write() -> None:
             nonlocal changed
-            changed = parts.folders.write(seat.key, policy) or changed
+            changed = parts.folders.write(seat.key, policy, ledger_of(grant)) or changed
 
         there = await parts.seats.revise(replace(seat, grant=grant), write)
     except Malformed as fault:

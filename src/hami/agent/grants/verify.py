@@ -21,7 +21,7 @@ from hami.agent.grants import recover
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import allocation_of
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.policy import needs_policy, policy_of
+from hami.agent.grants.policy import ledger_of, needs_policy, policy_of
 from hami.agent.kubelet.podresources import Kept
 from hami.agent.kubelet.sight import Sight, look
 from hami.model.ask import ContainerKind
@@ -226,7 +226,7 @@ class Verifier:
             for seat, policy in zip(seats, policies, strict=True):
                 if policy is not None:
                     library.ensure(seat.grant, self._parts.host.settings)
-                    self._parts.folders.write(seat.key, policy)
+                    self._parts.folders.write(seat.key, policy, ledger_of(seat.grant))
 
         keys = {seat.key for seat in seats}
         stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys]
