@@ -47,7 +47,7 @@ async def test_after_the_machine_has_started_anew_a_ledger_is_there_before_its_c
 
 
 async def test_a_container_keeps_its_ledger_where_it_was_told_when_others_get_theirs_elsewhere(apart):
-    node, place = apart
+    node, _ = apart
     pod = node.pod("a", ask(slices=one(1)))
     await node.kubelet.admit(pod)
     path = ledger(await node.run(pod))

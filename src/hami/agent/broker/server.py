@@ -131,9 +131,8 @@ class Broker:
         if self._porter.attend(place):
             place.file.show()
         if tenant.ledger and (size := ledgers.cut(tenant.ledger)) and place.told.take(self._clock()):
-            log.warning(
-                "a ledger was written to by its tenant, and is cut", extra={"pod": str(tenant.pod), "bytes": size}
-            )
+            told = {"pod": str(tenant.pod), "container": tenant.container, "bytes": size}
+            log.warning("a tenant has written into its ledger: it is cut", extra=told)
 
     def _shut(self, place: Place) -> None:
         self._porter.shut(place)
