@@ -158,7 +158,7 @@ class Ledger:
             return refuse.UNKNOWN_NODE, None
         host = self._index.host_of(record.node)
         try:
-            self._index.use(state.bearing(record.charges, -1))
+            self._index.use(state.without(record.charges))
             self._index.host(record.node, host + ask.cpu_milli)
             return self.fit(ask, record.node), self.worth(ask, record.node)
         finally:
@@ -198,7 +198,7 @@ class Ledger:
         if state is None or state.generation != plan.generation:
             raise StaleGeneration(f"node {plan.node} has changed since {plan.pod} was planned on it; plan again")
         held_here = hold.plan.charges if hold is not None and hold.plan.node == plan.node else ()
-        _must_hold(plan, state.bearing(held_here, -1))
+        _must_hold(plan, state.without(held_here))
         reservation = Reservation(ask, plan, ReservationState.HELD, now + ttl)
         if hold is not None and hold.plan.node != plan.node:
             self._post(hold.plan.node, uid, None)
@@ -319,7 +319,7 @@ class Ledger:
     def _recharge(self, account: Account, before: Charges, after: Charges) -> None:
         state = self._index.find(account.name)
         if state is not None:
-            state = state.bearing(before, -1) if before else state
+            state = state.without(before) if before else state
             state = state.bearing(after) if after else state
             self._index.use(replace(state, generation=self._next()))
 
@@ -331,7 +331,7 @@ class Ledger:
         if hold is None or state is None:
             yield
             return
-        self._index.use(state.bearing(hold.plan.charges, -1))
+        self._index.use(state.without(hold.plan.charges))
         try:
             yield
         finally:

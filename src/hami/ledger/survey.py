@@ -143,7 +143,7 @@ def _of_bound(ledger: Ledger, ask: Ask, name: NodeName) -> Steps[Survey]:
     state, record = ledger.node(name), ledger.pod(ask.pod.uid)
     if state is None or record is None:
         return Survey(ask.pod, said(ask), False, 0, 0, bound=name)
-    found = yield from explaining(ask, state.bearing(record.charges, -1))
+    found = yield from explaining(ask, state.without(record.charges))
     fits = found.plan is not None
     if fits and ask.node_policy is NodePolicy.PACK:
         plan, worth = ledger.refit(ask)
@@ -164,7 +164,7 @@ def _without_own(ledger: Ledger, ask: Ask, name: NodeName) -> NodeState | None:
     """The node as the decision saw it: a slice held for the asker itself is free."""
     state, hold = ledger.node(name), ledger.reservation(ask.pod.uid)
     if state is not None and hold is not None and hold.plan.node == name:
-        return state.bearing(hold.plan.charges, -1)
+        return state.without(hold.plan.charges)
     return state
 
 

@@ -4,7 +4,7 @@ The ledger replaces a `NodeState` whenever something on the node changes, so a
 snapshot is just a reference, and a what-if is one more value.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 
 from msgspec import Struct
@@ -58,24 +58,29 @@ class CardState(Struct, frozen=True):
     def free_core_percent(self) -> int:
         return self.card.core_percent - self.used_core_percent
 
-    def bearing(self, charge: Charge, sign: int = 1) -> "CardState":
-        """This card with `charge` more on it; with `sign` -1, less."""
+    def bearing(self, charge: Charge) -> "CardState":
+        """This card with `charge` on it too."""
+        instances = tuple(sorted((*self.instances, *charge.instances))) if charge.instances else self.instances
+        return self._used(charge, 1, instances)
+
+    def without(self, charge: Charge) -> "CardState":
+        """This card with `charge` gone from it."""
+        if not charge.instances:
+            return self._used(charge, -1, self.instances)
+        left = list(self.instances)
+        for one in charge.instances:
+            left.remove(one)
+        return self._used(charge, -1, tuple(left))
+
+    def _used(self, charge: Charge, times: int, instances: tuple[Instance, ...]) -> "CardState":
         return CardState(
             self.card,
-            self.used_slots + sign * charge.slots,
-            self.used_mem_mib + sign * charge.mem_mib,
-            self.used_core_percent + sign * charge.core_percent,
+            self.used_slots + times * charge.slots,
+            self.used_mem_mib + times * charge.mem_mib,
+            self.used_core_percent + times * charge.core_percent,
             self.cordoned,
-            self._instances(charge.instances, sign) if charge.instances else self.instances,
+            instances,
         )
-
-    def _instances(self, other: tuple[Instance, ...], sign: int) -> tuple[Instance, ...]:
-        if sign > 0:
-            return tuple(sorted((*self.instances, *other)))
-        left = list(self.instances)
-        for one in other:
-            left.remove(one)
-        return tuple(left)
 
 
 def _start(one: Instance) -> int:
@@ -101,10 +106,17 @@ class NodeState(Struct, frozen=True):
         """The cards of one family."""
         return tuple(state for state in self.cards if state.card.family == family)
 
-    def bearing(self, charges: Iterable[Charge], sign: int = 1) -> "NodeState":
-        """This node with `charges` more on its cards; a charge on a card it lacks is left out."""
+    def bearing(self, charges: Iterable[Charge]) -> "NodeState":
+        """This node with `charges` on its cards too; a charge on a card it lacks is left out."""
+        return self._each(charges, CardState.bearing)
+
+    def without(self, charges: Iterable[Charge]) -> "NodeState":
+        """This node with `charges` gone from its cards."""
+        return self._each(charges, CardState.without)
+
+    def _each(self, charges: Iterable[Charge], change: Callable[[CardState, Charge], CardState]) -> "NodeState":
         by_card = {charge.card: charge for charge in charges}
         cards = tuple(
-            state.bearing(by_card[state.card.id], sign) if state.card.id in by_card else state for state in self.cards
+            change(state, by_card[state.card.id]) if state.card.id in by_card else state for state in self.cards
         )
         return replace(self, cards=cards)

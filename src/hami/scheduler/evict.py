@@ -190,7 +190,7 @@ class Evictor:
     def _to_come(self, ask: Ask, state: NodeState, going: Sequence[PodRecord]) -> NodeState:
         """The node once they have gone, and those have come for whom room is made and who are no less important."""
         for pod in going:
-            state = state.bearing(pod.charges, -1)
+            state = state.without(pod.charges)
         for one in self._engine.nominations:
             if one.node == state.name and one.ask.priority >= ask.priority:
                 plan = fit(one.ask, state)

@@ -105,7 +105,7 @@ def done(fix: Fix, ask: Ask, state: NodeState, holders: tuple[Holder, ...]) -> t
         return ask, replace(state, cards=tuple(freed))
     if fix.change is Change.MOVE_POD:
         gone = next(one for one in holders if one.pod == fix.pod)
-        return ask, state.bearing(gone.charges, -1)
+        return ask, state.without(gone.charges)
     return applied(fix, ask), state
 
 

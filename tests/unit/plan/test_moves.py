@@ -45,7 +45,7 @@ def valid(ask: Ask, nodes: Nodes, residents: Sequence[Resident], relief: Relief)
     for move in relief.moves:
         gone = by_uid[move.pod.uid]
         assert move.source == gone.node == relief.plan.node
-        world[gone.node] = world[gone.node].bearing(gone.charges, -1)
+        world[gone.node] = world[gone.node].without(gone.charges)
     for move in relief.moves:
         there = world[move.plan.node].bearing(move.plan.charges)
         taken = {charge.card for charge in move.plan.charges}
@@ -75,7 +75,7 @@ def possible(ask: Ask, nodes: Nodes, residents: Sequence[Resident], allowed: Map
                 continue
             free = nodes[name]
             for one in leaving:
-                free = free.bearing(one.charges, -1)
+                free = free.without(one.charges)
             plan = fit(ask, free)
             if not isinstance(plan, Plan):
                 continue
@@ -88,7 +88,7 @@ def possible(ask: Ask, nodes: Nodes, residents: Sequence[Resident], allowed: Map
                         break
                     world[target] = world[target].bearing(there.charges)
                 else:
-                    if isinstance(fit(ask, world[name].bearing(plan.charges, -1)), Plan):
+                    if isinstance(fit(ask, world[name].without(plan.charges)), Plan):
                         return True
     return False
 

@@ -18,7 +18,7 @@ def test_a_card_that_nobody_uses_has_all_of_itself() -> None:
 def test_a_charge_is_borne_once_and_taken_off_once() -> None:
     state = CardState(card("d0"))
     assert state.bearing(CHARGE).use == (2, 500, 30)
-    assert state.bearing(CHARGE).bearing(CHARGE, -1) == state
+    assert state.bearing(CHARGE).without(CHARGE) == state
     whole: NodeState = node(state, CardState(card("d1")))
     assert [one.use for one in whole.bearing((CHARGE,)).cards] == [(2, 500, 30), (0, 0, 0)]
-    assert whole.bearing((CHARGE,)).bearing((CHARGE,), -1) == whole
+    assert whole.bearing((CHARGE,)).without((CHARGE,)) == whole

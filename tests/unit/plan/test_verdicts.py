@@ -36,8 +36,8 @@ def change(index: Index, random: Random, decision: Decision | None) -> None:
     elif decision is not None and decision.plan is not None:
         state = index.find(decision.plan.node)
         if state is not None:
-            sign = random.choice((1, -1))
-            index.use(state.bearing(decision.plan.charges, sign))
+            charged = random.choice((state.bearing, state.without))
+            index.use(charged(decision.plan.charges))
             if random.random() < 0.5:  # as a hold is lifted for a moment and put back
                 index.use(state)
 

@@ -183,7 +183,7 @@ def _move(ask: Ask, node: NodeState, holders: Sequence[Holder]) -> Steps[list[Fi
     found: list[Fix] = []
     for holder in holders:
         yield
-        if fits(ask, node.bearing(holder.charges, -1)):
+        if fits(ask, node.without(holder.charges)):
             text = f"move pod {holder.pod} to another node"
             effort = EFFORT[Change.MOVE_POD] + share_of(holder.charges, node)
             found.append(Fix(Change.MOVE_POD, text, pod=holder.pod, effort=effort))

@@ -49,7 +49,7 @@ class Relief(Struct, frozen=True):
         charges = {one.pod.uid: one.charges for one in residents}
         world = dict(nodes)
         for move in self.moves:
-            world[move.source] = world[move.source].bearing(charges[move.pod.uid], -1)
+            world[move.source] = world[move.source].without(charges[move.pod.uid])
             world[move.plan.node] = world[move.plan.node].bearing(move.plan.charges)
         return world
 
@@ -116,7 +116,7 @@ class _Search:
             yield
             free = node
             for one in movable:
-                free = free.bearing(one.charges, -1)
+                free = free.without(one.charges)
             if not self._fits(free):
                 continue
             found.append(field(self._ask, node, movable))
@@ -136,7 +136,7 @@ class _Search:
                 yield
                 node = place.node
                 for one in leaving:
-                    node = node.bearing(one.charges, -1)
+                    node = node.without(one.charges)
                 self.left -= 1
                 plan = fit(self._ask, node)
                 if isinstance(plan, Plan):
@@ -165,7 +165,7 @@ class _Search:
     ) -> Steps[tuple[Move, ...] | None]:
         if not waiting:
             # A pod may go back to where it was, beside the ask; it must not shut the door that it opened.
-            return () if self._fits(changed[plan.node].bearing(plan.charges, -1)) else None
+            return () if self._fits(changed[plan.node].without(plan.charges)) else None
         first, *rest = waiting
         for node in self._targets:
             if self.left <= 0:

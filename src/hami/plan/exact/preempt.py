@@ -174,5 +174,5 @@ def _importance(holder: Holder) -> tuple[bool, int, int, str]:
 
 def _without(node: NodeState, holders: Iterable[Holder]) -> NodeState:
     for holder in holders:
-        node = node.bearing(holder.charges, -1)
+        node = node.without(holder.charges)
     return node

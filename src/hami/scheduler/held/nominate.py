@@ -118,10 +118,10 @@ class Nominations:
             return None
         for pod in self._ledger.pods_on(nomination.node):
             if pod.ref.uid in nomination.victims:
-                state = state.bearing(pod.charges, -1)
+                state = state.without(pod.charges)
         hold = self._ledger.reservation(without)
         if hold is not None and hold.plan.node == nomination.node:
-            state = state.bearing(hold.plan.charges, -1)
+            state = state.without(hold.plan.charges)
         return state
 
 

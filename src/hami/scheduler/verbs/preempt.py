@@ -84,5 +84,5 @@ def without(state: NodeState, holders: Sequence[Holder], gone: set[PodUid]) -> N
     """The node once the pods of these uids have left."""
     for holder in holders:
         if holder.pod.uid in gone:
-            state = state.bearing(holder.charges, sign=-1)
+            state = state.without(holder.charges)
     return state
