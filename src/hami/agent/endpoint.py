@@ -9,8 +9,6 @@ from hami.model.errors import Unavailable
 from hami.observe.health import Health
 from hami.observe.metrics import CONTENT_TYPE
 
-TEXT = "text/plain; charset=utf-8"
-
 
 def pages(health: Health, metrics: Callable[[], bytes], judge: Callable[[], None] = lambda: None) -> web.Application:
     """An application; `metrics` makes the page at the time of each scrape, `judge` brings `health` up to date."""

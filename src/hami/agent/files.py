@@ -28,6 +28,14 @@ def replace_file(path: Path, text: bytes, mode: int, *, durable: bool) -> None:
         sync_folder(path.parent)
 
 
+def says(path: Path, text: bytes) -> bool:
+    """Whether the file is there, and is that."""
+    try:
+        return path.read_bytes() == text
+    except OSError:
+        return False
+
+
 def write_durably(path: Path, text: bytes, mode: int) -> None:
     """`replace_file` that also survives a power cut."""
     replace_file(path, text, mode, durable=True)

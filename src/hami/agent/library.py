@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from hami import __version__, native
-from hami.agent.files import write_durably
+from hami.agent.files import says, write_durably
 from hami.agent.grant import LIBRARY_PATH, PRELOAD_PATH
 from hami.agent.settings import Settings
 from hami.model.errors import Malformed, Unavailable
@@ -77,18 +77,11 @@ def _install(origin: Path, settings: Settings) -> str:
         text = origin.read_bytes()
     except OSError as fault:
         raise Malformed("--library-file", str(origin), f"a file this process may read: {fault.strerror}") from fault
-    if not _same(target, text):
+    if not says(target, text):
         write_durably(target, text, 0o755)
         log.info("library installed", extra={"path": str(target), "from": str(origin)})
     preload = folder / "ld.so.preload"
     line = f"{LIBRARY_PATH}\n".encode()
-    if not _same(preload, line):
+    if not says(preload, line):
         write_durably(preload, line, 0o644)
     return str(target)
-
-
-def _same(path: Path, text: bytes) -> bool:
-    try:
-        return path.read_bytes() == text
-    except OSError:
-        return False

@@ -140,6 +140,20 @@ async def test_no_container_starts_without_the_library_that_holds_it(make_node, 
         await node.run(pod)
 
 
+async def test_a_container_that_restarts_fifty_times_has_one_seat_one_folder_and_writes_nothing_after_the_first(
+    node, monkeypatch
+):
+    pod = node.pod("a", ask(slices=one(1)))
+    await node.kubelet.admit(pod)
+    first = node.policy(await node.run(pod))
+    folder = next(node.parts.folders.root.iterdir())
+    written = {path: path.stat().st_ino for path in (*folder.iterdir(), node.checkpoint.path)}
+    for _ in range(50):
+        assert node.policy(await node.run(pod)) == first
+    assert (len(node.parts.seats), list(node.parts.folders.root.iterdir())) == (1, [folder])
+    assert {path: path.stat().st_ino for path in (*folder.iterdir(), node.checkpoint.path)} == written
+
+
 async def test_a_removed_library_is_put_back_before_the_next_container_starts(node):
     pod = node.pod("p", ask(slices=one(0)))
     await node.kubelet.admit(pod)

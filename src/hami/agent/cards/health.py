@@ -25,7 +25,6 @@ from hami.vendors.nvidia.worker import Worker
 
 log = logging.getLogger(__name__)
 XID = "xid"
-WATCHING = "events"
 WAIT_MS = 5000
 """One wait for events. NVML cannot be interrupted, so this also bounds how late a new card is watched."""
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from hami.agent.bound import Share
-from hami.agent.files import replace_file
+from hami.agent.files import replace_file, says
 from hami.agent.grant import BROKER_FOLDER, Host
 from hami.config.schema import NvidiaConfig
 from hami.model.card import Card
@@ -93,7 +93,7 @@ class Folders:
         folder = self.root / key
         (folder / "broker").mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "policy"
-        changed = not _same(path, text)
+        changed = not says(path, text)
         if changed:
             replace_file(path, text, 0o444, durable=False)
         if ledger is not None and not ledger.exists():
@@ -113,13 +113,6 @@ class Folders:
             return {entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)}
         except FileNotFoundError:
             return set()
-
-
-def _same(path: Path, text: bytes) -> bool:
-    try:
-        return path.read_bytes() == text
-    except OSError:
-        return False
 
 
 def _priority(share: Share, config: NvidiaConfig) -> int:
