@@ -62,25 +62,31 @@ def test_two_examples_share_a_card_a_third_waits_with_the_reason_and_nothing_is_
 
 
 @pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
-def test_a_cluster_that_is_kept_answers_the_commands_that_are_named(place: Path) -> None:
+def test_a_cluster_that_is_kept_answers_the_commands_that_are_named(place: Path, tmp_path: Path) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen([*DEMO, "--keep"], env=environment(place), **pipes) as demo:
         assert demo.stdout is not None
         said = []
         for line in demo.stdout:
             said.append(line.strip())
-            if "logs are in" in line:
+            if "Logs are in" in line:
                 break
-        kubeconfig = next(line for line in said if line.startswith("export KUBECONFIG=")).partition("=")[2]
-        known = {**os.environ, "KUBECONFIG": kubeconfig}
+        exports = [line for line in said if line.startswith("export ")]
+        bare = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}  # kubectl keeps a cache there
         for word, status, told in (
-            ("explain", 1, "What would make it fit"),
-            ("fit", 0, "fits on"),
-            ("frag", 0, "Fragmentation"),
+            ("kubectl describe pod", 0, "FailedScheduling"),
+            ("hami explain pod", 1, "What would make it fit"),
+            ("hami fit", 0, "fits on"),
+            ("hami frag", 0, "Fragmentation"),
+            ("hami limits top", 0, "No slice here has used CUDA yet."),
         ):
-            command = next(line for line in said if f"-m hami {word}" in line).split()
-            done = subprocess.run(command, env=known, capture_output=True, text=True, check=False, timeout=60)
+            (command,) = [line for line in said if line.startswith(word)]
+            shell = ["sh", "-c", "\n".join([*exports, command])]
+            done = subprocess.run(shell, env=bare, capture_output=True, text=True, check=False, timeout=60)
             assert (done.returncode, told in done.stdout) == (status, True), done.stderr
+        shell = ["sh", "-c", "\n".join([*exports, "kubectl describe pod notebook"])]
+        first = subprocess.run(shell, env=bare, capture_output=True, text=True, check=True, timeout=60).stdout
+        assert "FailedScheduling" not in first, "it was submitted before the node offered its cards"
         demo.send_signal(signal.SIGINT)
         demo.stdout.read()
         demo.wait(60)

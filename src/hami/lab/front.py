@@ -85,8 +85,11 @@ class Forwarder:
         self._thread.start()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer), return_exceptions=True)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer), return_exceptions=True)
+        except (asyncio.CancelledError, OSError):  # we stop, or the scheduler has; asyncio would print a traceback
+            writer.close()
 
     @staticmethod
     async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,14 +2,18 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from hami.cli.commands.demo import summary
 from hami.cli.demo.scene import Scene, decode, observe
 from hami.cli.demo.screen import draw
-from hami.cli.demo.stage import with_image
+from hami.cli.demo.stage import Stage, with_image
 from hami.config.schema import DeviceConfig
+from hami.model.errors import HamiError
 from hami.sim.nodes import Shape, node_object
 from hami.vendors import table
 
@@ -66,6 +70,36 @@ def test_free_cards_that_are_alike_share_a_row() -> None:
     assert "10000 of 40000 MiB" in text
     assert " 1-2 " in text
     assert "10000 MiB of card gpu-node/0, 30 % of its time" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no \\*.yaml in"),
+        (b"a: [", "a.yaml is no YAML"),
+        (b"hello", "a.yaml has something that is no object"),
+        (b"{kind: Pod, spec: 5}", "a.yaml has something that is no object"),
+        (b"\xeb\xb3^\xb9", "a.yaml.*text in UTF-8"),
+    ],
+)
+def test_examples_that_cannot_be_used_are_told_before_a_cluster_starts(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(HamiError, match=said):
+        Stage(tmp_path, lambda _: None)
+
+
+def test_the_end_says_in_a_line_how_many_run_and_wait() -> None:
+    shown = scene(
+        pod("a", f"{CARD},NVIDIA,1000,0:;"),
+        pod("b", phase="Pending", waits="0/1 nodes"),
+        pod("c", f"{CARD},NVIDIA,1000,0:;", grant="allocating"),
+    )
+    assert summary(shown).startswith(
+        "Pods that run: 1; that wait, with the reason above: 1; that did neither within 60 s: 1."
+    )
 
 
 def test_images_are_replaced_in_pods_and_in_templates_and_nowhere_else() -> None:

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hami.cli.demo.scene import Scene
     from hami.cli.demo.stage import Stage
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
@@ -55,6 +56,8 @@ def command(keep: bool, examples: Path, output: str) -> None:
             click.echo(msgspec.json.encode(stage.scene()))
         if keep:
             stay(stage, console)
+        elif output == "table":
+            console.print(summary(stage.scene()))
     sys.exit(0 if settled else 1)
 
 
@@ -65,7 +68,7 @@ def play(stage: "Stage", console: "Console") -> bool:
     from hami.cli.demo.screen import draw
 
     with Live(console=console, refresh_per_second=4) as live:
-        for name, text in stage.submissions():
+        for name, text in stage.submissions:
             live.console.print(f"kubectl apply -f examples/{name}")
             stage.submit(text)
             watch_until = time.monotonic() + BETWEEN
@@ -80,17 +83,35 @@ def play(stage: "Stage", console: "Console") -> bool:
     return scene.settled
 
 
+def summary(scene: "Scene") -> str:
+    waiting = sum(1 for pod in scene.pods if pod.waits_for)
+    running = sum(1 for pod in scene.pods if pod.settled and not pod.waits_for)
+    restless = len(scene.pods) - waiting - running
+    said = f"Pods that run: {running}; that wait, with the reason above: {waiting}"
+    said += f"; that did neither within {SETTLED:g} s: {restless}" if restless else ""
+    return f"{said}.\nTo keep the cluster, and ask it why a pod waits: make demo ARGS=--keep"
+
+
 def stay(stage: "Stage", console: "Console") -> None:
+    """The commands of the guide work as they are written there, in a shell that takes the first two lines."""
     asked = stage.open()
+    folders = f"{Path(sys.executable).parent}:{stage.lab.binaries['kubectl'].parent}"
+    pods = stage.scene().pods
+    pod = next((one.name for one in pods if one.waits_for), pods[0].name if pods else "NAME")
+    lines = [
+        f'export KUBECONFIG="{stage.lab.kubeconfig}"',
+        f'export PATH="{folders}:$PATH"',
+        f"kubectl describe pod {pod}",
+        *([] if asked else ["hami record --snapshot > cluster.json    # no address but loopback: nobody can be asked"]),
+        f"hami explain pod {pod}{'' if asked else ' --snapshot cluster.json'}",
+        f"hami fit --gpu 2 --gpumem 10000 --gpucores 40{'' if asked else ' --snapshot cluster.json'}",
+        "hami frag",
+        *([f"hami limits top --agent http://127.0.0.1:{stage.agent_port}"] if stage.real_node else []),
+    ]
     console.print("\nThe cluster stays until Ctrl-C. In another shell:")
-    kubectl = stage.lab.binaries["kubectl"]
-    console.print(f"  export KUBECONFIG={stage.lab.kubeconfig}", soft_wrap=True)
-    console.print(f"  {kubectl} describe pod too-big", soft_wrap=True)
-    if asked:
-        console.print(f"  {sys.executable} -m hami explain pod too-big", soft_wrap=True)
-        console.print(f"  {sys.executable} -m hami fit --gpu 2 --gpumem 10000 --gpucores 40", soft_wrap=True)
-    console.print(f"  {sys.executable} -m hami frag", soft_wrap=True)
-    console.print(f"  logs are in {stage.lab.logs}", soft_wrap=True)
+    for line in lines:
+        console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Logs are in {stage.lab.logs}", soft_wrap=True)
     try:
         while True:
             time.sleep(3600)

@@ -45,6 +45,11 @@ class PodView(Struct, frozen=True):
     """The node's agent has handed out the slices, or there is none to hand out."""
     waits_for: str
 
+    @property
+    def settled(self) -> bool:
+        """It either runs with its grant or waits with a reason."""
+        return bool(self.waits_for) or (self.phase == "Running" and self.granted)
+
 
 class Scene(Struct, frozen=True):
     cards: tuple[CardView, ...]
@@ -52,8 +57,7 @@ class Scene(Struct, frozen=True):
 
     @property
     def settled(self) -> bool:
-        """Every pod either runs with its grant or waits with a reason."""
-        return all(pod.waits_for or (pod.phase == "Running" and pod.granted) for pod in self.pods)
+        return all(pod.settled for pod in self.pods)
 
 
 class Listing(Struct, frozen=True):

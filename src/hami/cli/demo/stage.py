@@ -14,10 +14,11 @@ import yaml
 
 from hami.cli.demo.scene import Scene, decode, observe
 from hami.cli.demo.simulated import SimulatedNodes
+from hami.config.files import text
 from hami.config.schema import DeviceConfig
 from hami.lab import Lab, LabError, NodeSpec, obstacle
 from hami.lab.agents import start_agent
-from hami.lab.front import Front
+from hami.lab.front import Front, own_address
 from hami.lab.images import TOOLS
 from hami.lab.product import Product
 from hami.sim.cards import Bench, parse
@@ -25,6 +26,7 @@ from hami.sim.nodes import Shape
 from hami.vendors import table
 
 NODE = "gpu-node"
+COUNT = "nvidia.com/gpu"
 RACK = "cards: [{model: L40S}, {model: L40S}]"
 SIMULATED = (
     ("sim-h100", Shape(cards=8, mem_mib=81559, model="NVIDIA H100 80GB HBM3")),
@@ -41,7 +43,7 @@ class Stage:
     """A cluster with the product on it. `real_node` is False where a kubelet cannot run; `obstacle` says why."""
 
     def __init__(self, examples: Path, say: Say) -> None:
-        self.examples = examples
+        self.submissions = tuple(read_examples(examples))
         self.obstacle = obstacle()
         self.vendors = table.load(DeviceConfig())
         self._say = say
@@ -75,29 +77,26 @@ class Stage:
             self._say(f"hami agent on {NODE}, with two simulated L40S cards")
             bench = Bench(self.lab.folder / "cards", parse(RACK))
             account = self.lab.identity(product.site.agent_user)
-            start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=account)
+            self.agent_port = self.lab.take_port()
+            start_agent(self.lab, self.lab.nodes[NODE], bench.environment, identity=account, port=self.agent_port)
+            self.lab.wait_for(f"{NODE} to offer its cards", self._offered)  # a pod before that is refused once
         self._say(f"{len(self.simulated)} simulated nodes")
         self._parts.enter_context(SimulatedNodes(product.agents.kubeconfig, dict(self.simulated)))
 
+    def _offered(self) -> bool:
+        return int(self.lab.get("node", NODE)["status"]["allocatable"].get(COUNT, 0)) > 0
+
     def open(self) -> bool:
         """Let people ask the scheduler through the API server; False where only loopback could be pointed to."""
-        if not self.real_node:
+        address = self.lab.nodes[NODE].address if self.real_node else own_address()
+        if address is None:
             return False
-        self._parts.enter_context(Front(self._product, self.lab.nodes[NODE].address))
+        self._parts.enter_context(Front(self._product, address))
         return True
 
     @property
     def simulated(self) -> tuple[tuple[str, Shape], ...]:
         return SIMULATED if self.real_node else ((NODE, STAND_IN), *SIMULATED)
-
-    def submissions(self) -> Iterator[tuple[str, str]]:
-        """File name and text of each example, in order; images replaced, since no registry can be reached."""
-        files = sorted(self.examples.glob("*.yaml"))
-        if not files:
-            raise LabError(f"no *.yaml in {self.examples}; name a folder of examples with --examples")
-        for file in files:
-            objects = [with_image(one, TOOLS) for one in yaml.safe_load_all(file.read_text()) if one]
-            yield file.name, yaml.safe_dump_all(objects)
 
     def submit(self, text: str) -> None:
         self.lab.apply(text)
@@ -106,10 +105,28 @@ class Stage:
         return observe(*decode(self.lab.kubectl("get", "nodes,pods", "-o", "json")), self.vendors)
 
 
+def read_examples(folder: Path) -> Iterator[tuple[str, str]]:
+    """File name and text of each example, in order; images replaced, since no registry can be reached.
+
+    Raises `LabError` or `Malformed` naming the file that cannot be used.
+    """
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise LabError(f"no *.yaml in {folder}; name a folder of examples with --examples")
+    for file in files:
+        try:
+            objects = [one for one in yaml.safe_load_all(text(file)) if one]
+        except yaml.YAMLError as fault:
+            raise LabError(f"{file} is no YAML: {fault}") from None
+        if not all(isinstance(one, dict) and isinstance(one.get("spec", {}), dict) for one in objects):
+            raise LabError(f"{file} has something that is no object of Kubernetes")
+        yield file.name, yaml.safe_dump_all([with_image(one, TOOLS) for one in objects])
+
+
 def with_image(manifest: dict[str, Any], image: str) -> dict[str, Any]:
     """A copy of a pod, or of a controller with a pod template, whose containers all use `image`."""
     if manifest.get("kind") == "Pod":
-        spec = manifest["spec"]
+        spec = manifest.get("spec", {})
         lists = {
             key: [{**one, "image": image} for one in spec[key]]
             for key in ("initContainers", "containers")
