@@ -61,7 +61,7 @@ class Tools:
         """
         library = self.folder / f"libvgpu-{kind}{'-'.join(('', *(Path(each).stem for each in more)))}.so"
         if not library.exists():
-            lookups = [NATIVE / "src/intercept/elf.c", NATIVE / "src/intercept/lookup.c"]
+            lookups = [NATIVE / f"src/intercept/{each}.c" for each in ("elf", "lookup", "translate")]
             plain = [self.folder / f"{each.stem}.o" for each in lookups]
             for source, made in zip(lookups, plain, strict=True):
                 compile_c([source], made, ["-O2", "-fPIC", "-fvisibility=hidden", "-c"])

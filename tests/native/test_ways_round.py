@@ -70,6 +70,70 @@ def way(container: Container, *words: object, **env: str) -> dict[str, object]:
 
 # ---- another file, another copy, another name space, none any more ----
 
+ASKS = """
+import os
+signature = ctypes.CFUNCTYPE(c_void_p, c_void_p, ctypes.c_char_p)
+ours, libc, here = ctypes.CDLL(None), ctypes.CDLL("libc.so.6"), (c_void_p(-1), c_void_p(0))
+ours.dlsym.restype = ours.dlvsym.restype = c_void_p
+def asked(name):
+    version = {"x86_64": b"GLIBC_2.2.5", "aarch64": b"GLIBC_2.17"}[os.uname().machine]
+    yield ours.dlsym(c_void_p(libc._handle), name)
+    yield ours.dlsym(c_void_p(ctypes.CDLL("libcuda.so.1")._handle), name)
+    yield ours.dlvsym(c_void_p(libc._handle), name, version)
+    for handle in here:
+        yield ours.dlsym(handle, name)
+        yield ours.dlvsym(handle, name, version)
+"""
+BY_LOADER = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+for dlsym in map(signature, asked(b"dlsym")):
+    allocate = ctypes.CFUNCTYPE(c_int, c_void_p, c_size_t)(dlsym(cuda._handle, b"cuMemAlloc_v2"))
+    print(take(lambda: allocate(ctypes.addressof(c_uint64()), 256 * MIB)), end=" ")
+"""
+ALL = """
+for name in ("dlsym", "dlvsym", "dlopen", "dlmopen"):
+    own = ctypes.cast(ours[name], c_void_p).value
+    print({address == own for address in asked(name.encode()) if address}, end=" ")
+print(ours.dlsym(c_void_p(libc._handle), b"dladdr") == ctypes.cast(libc.dladdr, c_void_p).value)
+"""
+
+
+def test_who_asks_the_c_library_for_its_lookup_gets_one_that_holds_him(container: Container) -> None:
+    """By a handle, by a version, by RTLD_NEXT: as programs do that stand before dlsym themselves."""
+    assert tried(container, ASKS + BY_LOADER).split() == ["3584", *"000000"]
+    assert tried(container, ASKS + ALL) == "{True} {True} {True} {True} True"
+
+
+OPENED = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int cuInit(unsigned int);
+void *next_of(const char *name) { return cuInit(0) == 0 ? dlsym(RTLD_NEXT, name) : 0; }
+void *default_of(const char *name) { return dlsym(RTLD_DEFAULT, name); }
+"""
+AFTER = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+opened = ctypes.CDLL(sys.argv[1])
+for of in (opened.next_of, opened.default_of):
+    of.restype = c_void_p
+    allocate = ctypes.CFUNCTYPE(c_int, c_void_p, c_size_t)(of(b"cuMemAlloc_v2"))
+    print(take(lambda: allocate(ctypes.addressof(c_uint64()), 256 * MIB)), end=" ")
+print(opened.next_of(b"cuNoSuchThing"))
+"""
+
+
+def test_a_library_that_is_opened_after_the_driver_and_looks_further_than_itself_is_held(
+    container: Container, tmp_path: Path
+) -> None:
+    """It is linked to the driver, which so comes after it for RTLD_NEXT, and before it in the loader's list."""
+    (tmp_path / "opened.c").write_text(OPENED)
+    link = ["-o", tmp_path / "libopened.so", f"-L{container.tools.folder / 'sim'}", "-l:libcuda.so.1"]
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "opened.c", *link], check=True)
+    assert tried(container, AFTER, tmp_path / "libopened.so") == "3584 0 None"
+
+
 CLOSES = """
 import _ctypes, time
 cuda, nvml = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL("libnvidia-ml.so.1")

@@ -1,13 +1,13 @@
 /*
  * See elf.h.
  *
- * What `hami_elf_first` needs calls nothing: a sanitizer asks for dlsym before its own strcmp and dl_iterate_phdr work, and
- * those are what we would get.
+ * Nothing here is called by its name: a sanitizer asks for dlsym before its own strcmp and dl_iterate_phdr work, and those are what we would get.
  */
 #define _GNU_SOURCE
 #include "intercept/elf.h"
 
 #include <link.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,7 +19,7 @@ typedef struct {
     const ElfW(Half) * versions;
 } tables;
 
-static bool same(const char *one, const char *other)
+bool hami_elf_same(const char *one, const char *other)
 {
     while (*one != '\0' && *one == *other)
         one++, other++;
@@ -69,7 +69,7 @@ static bool defines(const tables *t, uint32_t index, const char *name)
     const ElfW(Sym) *symbol = &t->symbols[index];
     /* Bit 15 of a version: hidden, an old version kept for old programs. */
     const bool old = t->versions != NULL && (t->versions[index] & 0x8000) != 0;
-    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && !old && same(t->strings + symbol->st_name, name);
+    return symbol->st_shndx != SHN_UNDEF && symbol->st_value != 0 && !old && hami_elf_same(t->strings + symbol->st_name, name);
 }
 
 static uint32_t find_gnu(const tables *t, const char *name)
@@ -152,6 +152,22 @@ void *hami_elf_first(const char *prefix, const char *name)
     return found;
 }
 
+/* The C library's own, whoever stands before it. */
+static int each_object(int (*step)(struct dl_phdr_info *, size_t, void *), void *argument)
+{
+    static _Atomic(void *) found;
+    int (*iterate)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
+    void *real = atomic_load_explicit(&found, memory_order_relaxed);
+    if (real == NULL) {
+        real = hami_elf_first("libc.so.6", "dl_iterate_phdr");
+        real = real != NULL ? real : hami_elf_first("libc-", "dl_iterate_phdr"); /* libc-2.31.so */
+        real = real != NULL ? real : (void *)dl_iterate_phdr;
+        atomic_store_explicit(&found, real, memory_order_relaxed);
+    }
+    __builtin_memcpy(&iterate, &real, sizeof iterate);
+    return iterate(step, argument);
+}
+
 static bool holds(const struct dl_phdr_info *object, const void *address, const char **low, const char **high)
 {
     const ElfW(Addr) at = (ElfW(Addr))address;
@@ -193,7 +209,7 @@ static int find_step(struct dl_phdr_info *object, size_t size, void *argument)
 void *hami_elf_find(const char *prefix, const char *name)
 {
     search s = {.prefix = prefix, .name = name};
-    dl_iterate_phdr(find_step, &s);
+    each_object(find_step, &s);
     return s.found;
 }
 
@@ -211,7 +227,7 @@ static int next_step(struct dl_phdr_info *object, size_t size, void *argument)
 void *hami_elf_next(const void *caller, const char *name)
 {
     search s = {.address = caller, .name = name};
-    dl_iterate_phdr(next_step, &s);
+    each_object(next_step, &s);
     return s.found;
 }
 
@@ -229,7 +245,7 @@ static int owner_step(struct dl_phdr_info *object, size_t size, void *argument)
 bool hami_elf_owner(const void *address, hami_elf_object *out)
 {
     search s = {.address = address};
-    const bool found = dl_iterate_phdr(owner_step, &s) != 0;
+    const bool found = each_object(owner_step, &s) != 0;
     if (found)
         *out = s.owner;
     return found;

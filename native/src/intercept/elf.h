@@ -5,6 +5,9 @@
 #include <link.h>
 #include <stdbool.h>
 
+/* As strcmp is 0. */
+bool hami_elf_same(const char *one, const char *other);
+
 /* First object whose file name starts with `prefix` that defines `name` (default version). NULL: none. */
 void *hami_elf_find(const char *prefix, const char *name);
 

@@ -1,23 +1,18 @@
 /*
- * dlsym and its kin, and the map from driver addresses to hooks. See intercept.h.
+ * dlsym and its kin. See intercept.h.
  *
  * Nothing here starts the library: a program that never touches CUDA pays one prefix test a dlsym.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <errno.h>
 #include <link.h>
-#include <pthread.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "hooks.h"
-#include "intercept/elf.h"
-#include "intercept/intercept.h"
+#include "intercept/translate.h"
 #include "process/log.h"
-#include "limits/policy.h"
 
 #if defined(__clang__)
 #define TAIL_CALL __attribute__((musttail)) return
@@ -28,25 +23,6 @@
 #define EXPORT __attribute__((visibility("default")))
 
 #define DENIED "(denied by libvgpu, which does not know it)"
-
-enum { ADDRESSES = 8192 /* a power of two, four times the names of both drivers */ };
-
-typedef struct {
-    const char *low, *high; /* bounds of the mapped object, high is 0 while unknown */
-} span;
-
-static struct {
-    const void *address;
-    const hami_name *name;
-} known[ADDRESSES];
-
-static span spans[2]; /* the driver, NVML */
-static void *handles[2];
-static _Atomic int loaded[2];
-static _Atomic unsigned long unknown_count;
-static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t strict_asked = PTHREAD_ONCE_INIT;
-static bool strict_set;
 
 /* ---- the real ones ---- */
 
@@ -97,23 +73,7 @@ void *hami_dlopen(const char *file, int mode)
     return real_dlopen()(file, mode);
 }
 
-/* ---- names and addresses ---- */
-
-const hami_name *hami_name_find(const char *name)
-{
-    unsigned int low = 0, high = hami_name_count;
-    while (low < high) {
-        const unsigned int middle = (low + high) / 2;
-        const int order = strcmp(name, hami_names[middle].name);
-        if (order == 0)
-            return &hami_names[middle];
-        if (order < 0)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return NULL;
-}
+/* ---- what programs call ---- */
 
 /* Could a driver export this? Only such names ever load anything. */
 static bool driver_like(const char *name)
@@ -122,182 +82,58 @@ static bool driver_like(const char *name)
            strncmp(name, "nvml", 4) == 0;
 }
 
-static size_t home(const void *address)
-{
-    return (size_t)(((uintptr_t)address * 0x9e3779b97f4a7c15u) >> 40) & (ADDRESSES - 1);
-}
+/* ---- lookups of lookups ---- */
 
-static const hami_name *known_find(const void *address)
-{
-    for (size_t at = home(address); known[at].address != NULL; at = (at + 1) & (ADDRESSES - 1)) {
-        if (known[at].address == address)
-            return known[at].name;
-    }
-    return NULL;
-}
+static const struct {
+    const char *name;
+    void *hook;
+} own[] = {{"dlsym", (void *)dlsym}, {"dlvsym", (void *)dlvsym}, {"dlopen", (void *)dlopen}, {"dlmopen", (void *)dlmopen}};
 
-/* Two names can share an entry point; the stricter treatment wins, except that nothing live is denied for a dead name. */
-static void known_add(const void *address, const hami_name *name)
+/*
+ * Whoever asks the C library for its dlsym, by a handle or a version, as programs do that stand before it themselves, would get from that every
+ * driver as it is. NULL: another's was found, or it is another name: for those nothing is called here, since the first come before a sanitizer is
+ * ready for that. `version` NULL: any.
+ */
+static void *instead_of_real(void *handle, const char *name, const char *version, const void *caller)
 {
-    static const int rank[] = {[HAMI_CHARGE] = 6, [HAMI_DISCHARGE] = 5, [HAMI_LIMIT] = 4, [HAMI_VIRTUALISE] = 3,
-                               [HAMI_GATE] = 2,   [HAMI_NEUTRAL] = 1,   [HAMI_DENY] = 0};
-    size_t at = home(address);
-    while (known[at].address != NULL && known[at].address != address)
-        at = (at + 1) & (ADDRESSES - 1);
-    if (known[at].address == NULL || rank[name->kind] > rank[known[at].name->kind]) {
-        known[at].name = name;
-        known[at].address = address;
-    }
-}
-
-static int driver_named(const char *name)
-{
-    if (strncmp(name, "libcuda.so", 10) == 0)
-        return 0;
-    return strncmp(name, "libnvidia-ml.so", 15) == 0 ? 1 : -1;
-}
-
-/* By what it calls itself, too: a link to it, or a copy, may be called anything. */
-static int driver_of(const hami_elf_object *object)
-{
-    const int driver = driver_named(object->soname);
-    return driver >= 0 ? driver : driver_named(object->file);
-}
-
-/* Reads a driver's entry points: they are used as long as the process lives. */
-static bool learn(int driver, void *handle)
-{
-    static const char *const probes[] = {"cuInit", "nvmlInit_v2"};
-    hami_elf_object object;
-    void *probe = hami_dlsym(handle, probes[driver]);
-    if (probe == NULL || !hami_elf_owner(probe, &object) || driver_of(&object) != driver)
-        return false;
-    spans[driver] = (span){.low = object.low, .high = object.high};
-    for (unsigned int i = 0; i < hami_name_count; i++) {
-        const hami_name *name = &hami_names[i];
-        if ((name->name[0] == 'n') != (driver == 1))
-            continue;
-        void *address = hami_dlsym(handle, name->name);
-        if (address == NULL || address == name->hook)
-            continue;
-        known_add(address, name);
-        if (name->slot != HAMI_NO_SLOT)
-            memcpy((char *)&hami_behind + name->slot, &address, sizeof address);
-    }
-    return true;
-}
-
-static bool load(int driver, bool only_if_there)
-{
-    static const char *const files[] = {"libcuda.so.1", "libnvidia-ml.so.1"};
-    if (atomic_load_explicit(&loaded[driver], memory_order_acquire))
-        return true;
-    const int kept = errno;
-    pthread_mutex_lock(&loading);
-    if (!atomic_load_explicit(&loaded[driver], memory_order_relaxed)) {
-        /* For good: who closes it as often as it is open, or once more, takes nothing away. */
-        void *handle = hami_dlopen(files[driver], RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE | (only_if_there ? RTLD_NOLOAD : 0));
-        if (handle != NULL && learn(driver, handle)) {
-            handles[driver] = handle;
-            atomic_store_explicit(&loaded[driver], 1, memory_order_release);
-        }
-    }
-    pthread_mutex_unlock(&loading);
-    errno = kept;
-    return atomic_load_explicit(&loaded[driver], memory_order_acquire) != 0;
-}
-
-bool hami_driver_load(void)
-{
-    return load(0, false);
-}
-
-bool hami_nvml_load(void)
-{
-    return load(1, false);
-}
-
-void *hami_driver_handle(int driver)
-{
-    return atomic_load_explicit(&loaded[driver], memory_order_acquire) ? handles[driver] : NULL;
-}
-
-static bool inside(int driver, const void *address)
-{
-    return atomic_load_explicit(&loaded[driver], memory_order_acquire) && (const char *)address >= spans[driver].low &&
-           (const char *)address < spans[driver].high;
-}
-
-static void ask_strict(void)
-{
-    hami_policy policy;
-    char why[200];
-    const bool usable = hami_policy_load(&policy, why, sizeof why);
-    strict_set = usable ? policy.strict : policy.from_file;
-    if (usable)
-        hami_log_level = policy.log_level;
-}
-
-/* An unreadable policy counts as strict. */
-bool hami_strict(void)
-{
-    pthread_once(&strict_asked, ask_strict);
-    return strict_set;
-}
-
-static void *denied(const char *name, const char *why)
-{
-    hami_log(HAMI_LOG_ERROR, "%s is denied: it is of %s, which would pass the limits", name, why);
-    return NULL;
-}
-
-void *hami_translate(void *address, const char *name)
-{
-    if (address == NULL)
+    size_t i = 0;
+    while (i < sizeof own / sizeof own[0] && !hami_elf_same(own[i].name, name))
+        i++;
+    if (i == sizeof own / sizeof own[0])
         return NULL;
-    if (!inside(0, address) && !inside(1, address)) {
-        hami_elf_object object;
-        const int driver = hami_elf_owner(address, &object) ? driver_of(&object) : -1;
-        if (driver < 0)
-            return address;
-        load(driver, true);
-        if (!inside(driver, address)) /* hooks lead to one driver, the one that was there first */
-            return denied(name, "a second driver");
-    }
-    const hami_name *entry = known_find(address);
-    if (entry != NULL)
-        return entry->hook != NULL ? entry->hook : address;
-    atomic_fetch_add_explicit(&unknown_count, 1, memory_order_relaxed);
-    const bool denied = hami_strict();
-    hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, denied ? " and denied" : "");
-    return denied ? NULL : address;
+    const void *found = handle == RTLD_NEXT ? hami_elf_next(caller, name)
+                        : version == NULL   ? hami_dlsym(handle, name)
+                                            : real_dlvsym()(handle, name, version);
+    /* Where nothing comes after the caller in the loader's order, the C library may in that of RTLD_NEXT. */
+    return found == find_real(name) || (found == NULL && handle == RTLD_NEXT) ? own[i].hook : NULL;
 }
 
-unsigned long hami_unknown_lookups(void)
+/* ---- lookups of drivers ---- */
+
+/*
+ * Of what is opened after the start the loader's order is not that of RTLD_NEXT: where nothing comes after the caller, something of the driver's may all
+ * the same, if it is there.
+ */
+static void *next_or_drivers(const void *caller, const char *name)
 {
-    return atomic_load(&unknown_count);
+    void *found = hami_elf_next(caller, name);
+    return found != NULL ? found : hami_driver_symbol(name);
 }
-
-CUresult hami_denied(const char *name)
-{
-    hami_log(HAMI_LOG_WARN, "%s is denied", name);
-    return CUDA_ERROR_NOT_SUPPORTED;
-}
-
-/* ---- what programs call ---- */
 
 /* RTLD_NEXT for a hooked name; NULL for all others, which the real lookup serves with the caller's own scope. */
 static void *next(const void *caller, const char *name)
 {
     const hami_name *entry = hami_name_find(name);
-    void *found = entry == NULL || entry->hook == NULL ? NULL : hami_elf_next(caller, name);
+    void *found = entry == NULL || entry->hook == NULL ? NULL : next_or_drivers(caller, name);
     return found == NULL ? NULL : hami_translate(found, name);
 }
 
-/* A name of the driver's that nobody knows, found by RTLD_NEXT. */
-static bool denied_next(const void *caller, const char *name)
+/* A name of the driver's that nobody knows, found in a scope that is not ours: after the caller, or in its own. */
+static bool denied_there(void *handle, const void *caller, const char *name)
 {
-    void *found = hami_name_find(name) == NULL ? hami_elf_next(caller, name) : NULL;
+    void *found = NULL;
+    if (hami_name_find(name) == NULL && (handle == RTLD_NEXT || handle == RTLD_DEFAULT))
+        found = handle == RTLD_NEXT ? next_or_drivers(caller, name) : hami_driver_symbol(name);
     return found != NULL && hami_translate(found, name) == NULL;
 }
 
@@ -305,42 +141,46 @@ static bool denied_next(const void *caller, const char *name)
 static bool elsewhere(const void *found, const char *name)
 {
     hami_elf_object object;
-    return !inside(0, found) && !inside(1, found) && hami_name_find(name) != NULL && !hami_elf_owner(found, &object);
+    return !hami_in_drivers(found) && hami_name_find(name) != NULL && !hami_elf_owner(found, &object);
 }
 
 /* What is denied is not found, and dlerror says so: who prints that must not print NULL. */
 static void *given(void *handle, void *found, const char *name)
 {
-    void *hook = elsewhere(found, name) ? denied(name, "another name space") : hami_translate(found, name);
+    void *hook = elsewhere(found, name) ? hami_denied_lookup(name, "another name space") : hami_translate(found, name);
     return hook != NULL ? hook : real_dlsym()(handle, DENIED);
 }
 
 EXPORT void *dlsym(void *restrict handle, const char *restrict name)
 {
-    if (!driver_like(name))
-        TAIL_CALL real_dlsym()(handle, name);
-    if (handle == RTLD_NEXT) {
-        void *found = next(__builtin_return_address(0), name);
-        if (found != NULL)
-            return found;
-        if (denied_next(__builtin_return_address(0), name))
-            return real_dlsym()(RTLD_DEFAULT, DENIED);
+    if (!driver_like(name)) {
+        void *hook = instead_of_real(handle, name, NULL, __builtin_return_address(0));
+        if (hook != NULL)
+            return hook;
         TAIL_CALL real_dlsym()(handle, name);
     }
-    void *found = hami_dlsym(handle, name);
+    void *found = handle == RTLD_NEXT ? next(__builtin_return_address(0), name) : hami_dlsym(handle, name);
     if (found != NULL)
-        return given(handle, found, name);
+        return handle == RTLD_NEXT ? found : given(handle, found, name);
+    if (denied_there(handle, __builtin_return_address(0), name))
+        return real_dlsym()(RTLD_DEFAULT, DENIED);
     /* Again with the caller's own scope, which RTLD_DEFAULT means; also leaves dlerror as the caller expects it. */
     TAIL_CALL real_dlsym()(handle, name);
 }
 
 EXPORT void *dlvsym(void *restrict handle, const char *restrict name, const char *restrict version)
 {
-    if (!driver_like(name))
+    if (!driver_like(name)) {
+        void *hook = instead_of_real(handle, name, version, __builtin_return_address(0));
+        if (hook != NULL)
+            return hook;
         TAIL_CALL real_dlvsym()(handle, name, version);
+    }
     void *found = handle == RTLD_NEXT ? next(__builtin_return_address(0), name) : real_dlvsym()(handle, name, version);
     if (found != NULL)
         return given(handle == RTLD_NEXT ? RTLD_DEFAULT : handle, found, name);
+    if (denied_there(handle, __builtin_return_address(0), name))
+        return real_dlsym()(RTLD_DEFAULT, DENIED);
     TAIL_CALL real_dlvsym()(handle, name, version);
 }
 
@@ -364,7 +204,7 @@ EXPORT void *dlmopen(Lmid_t space, const char *file, int mode)
     for (; map != NULL; map = map->l_next) {
         const char *slash = map->l_name == NULL ? NULL : strrchr(map->l_name, '/');
         const hami_elf_object object = {.file = slash == NULL ? "" : slash + 1, .soname = hami_elf_soname(map->l_addr, map->l_ld)};
-        if (driver_of(&object) >= 0) {
+        if (hami_driver_of(&object) >= 0) {
             hami_log(HAMI_LOG_ERROR, "dlmopen of %s denied: it would load %s past the limits", file, map->l_name);
             dlclose(handle);
             return NULL;
