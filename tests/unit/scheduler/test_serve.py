@@ -14,6 +14,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hami.scheduler.edge.room import SMALL
 from hami.scheduler.edge.routes import MIB, Route, extender_routes, open_routes
 from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
 from hami.scheduler.edge.tls import server_context
@@ -182,6 +183,47 @@ async def test_a_client_that_stops_in_the_middle_is_let_go(site: Site) -> None:
         writer.write(b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         answer = await reader.read(100)
         assert answer.startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_large_bodies_of_strangers_wait_for_few_and_small_ones_for_none(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hami.scheduler.edge.room.AT_ONCE", 2)
+    large = b" " * (SMALL + 1) + b"{}"
+    async with site.serve(), site.client(None) as post, site.client(None) as other, site.client() as own:
+        slow = [await asyncio.open_connection("127.0.0.1", site.port, ssl=site.client_context(None)) for _ in range(2)]
+        for place, (_, writer) in enumerate(slow):
+            length = (b"Content-Length: %d" % len(large), b"Transfer-Encoding: chunked")[place]
+            writer.write(b"POST /webhook HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
+            await writer.drain()
+        await asyncio.sleep(0.05)
+        waits = asyncio.create_task(post("/webhook", large))
+        assert (await other("/webhook", large[-SMALL:]))[0] == 200
+        assert (await own("/filter", large))[0] == 200, "kube-scheduler is no stranger"
+        assert not waits.done()
+        slow[0][1].close()
+        assert (await waits)[0] == 200
+        slow[1][1].close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("PATIENCE_S", 0.05), ("WAITING", 0)])
+async def test_who_finds_no_room_for_a_large_body_is_soon_told_to_try_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    monkeypatch.setattr("hami.scheduler.edge.room.AT_ONCE", 0)
+    monkeypatch.setattr(f"hami.scheduler.edge.room.{name}", value)
+    async with site.serve(), site.client(None) as post:
+        assert await post("/webhook", b" " * (SMALL + 1)) == (503, "too many large requests at once; try again\n")
+
+
+async def test_a_stranger_s_large_body_must_arrive_soon(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.scheduler.edge.serve.LARGE_S", 0.05)
+    async with site.serve():
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=site.client_context(None))
+        writer.write(b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{")
+        async with asyncio.timeout(2):  # anybody else has 5 s
+            assert (await reader.read(100)).startswith(b"HTTP/1.1 408")
         writer.close()
 
 

@@ -7,6 +7,7 @@ of connections, who may use the extender verbs. No fault of a client becomes a 5
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from hami.model.errors import HamiError, Malformed
+from hami.scheduler.edge.room import SMALL, Room
 from hami.scheduler.edge.routes import Route
 from hami.scheduler.edge.tls import names_of
 from hami.scheduler.gate import Gate
@@ -31,6 +33,9 @@ which Go's client drops it, so that kube-scheduler never sends into a connection
 
 SOON = 0.001
 """Seconds after an answer is made: it is on its way then."""
+
+LARGE_S = 5.0
+"""Seconds in which a large body of a stranger must arrive; the API server sends it at once."""
 
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -53,6 +58,7 @@ class Edge:
         """Called a moment after an answer, or several, have gone out."""
         self._leaving = False
         self._turns = Turns()
+        self._room = Room()
         self._calls = calls
         """Pages that judge method, caller and body themselves (`scheduler.api`)."""
         self._routes = routes
@@ -70,8 +76,22 @@ class Edge:
             return await self._page(request)
         if route.guarded and self._clients is not None and not self._proven(request):
             return self._refuse(route, 403, stranger(request))
+        if not route.guarded and route.limit > SMALL and not 0 <= _length(request) <= SMALL:
+            return await self._large(request, route)
+        return await self._served(request, route)
+
+    async def _large(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        """A stranger's large body is read when there is room for it."""
+        if not await self._room.enter():
+            return self._refuse(route, 503, "too many large requests at once; try again")
         try:
-            body = await self._body(request, route)
+            return await self._served(request, route, LARGE_S)
+        finally:
+            self._room.leave()
+
+    async def _served(self, request: web.BaseRequest, route: Route, most: float = math.inf) -> web.StreamResponse:
+        try:
+            body = await self._body(request, route, min(most, self._body_timeout))
         except web.HTTPException as fault:
             return self._refuse(route, fault.status, fault.text or fault.reason)
         started = time.perf_counter()
@@ -113,11 +133,11 @@ class Edge:
     def _refuse(self, route: Route, status: int, message: str) -> web.Response:
         self._meters.requests.labels(route.verb, str(status)).inc()
         response = web.Response(status=status, text=f"{message}\n")
-        if status in (403, 408, 413):
+        if status in (403, 408, 413, 503):
             response.force_close()  # what is left of the body is not read
         return response
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> bytes:
+    async def _body(self, request: web.BaseRequest, route: Route, most: float) -> bytes:
         if not route.limit:
             return b""
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
@@ -125,10 +145,10 @@ class Edge:
         if (request.content_length or 0) > route.limit:
             raise web.HTTPRequestEntityTooLarge(route.limit, request.content_length or 0)
         try:
-            async with asyncio.timeout(self._body_timeout):
+            async with asyncio.timeout(most):
                 body = await request.read()
         except TimeoutError:
-            raise web.HTTPRequestTimeout(text=f"the body did not arrive within {self._body_timeout:g} s") from None
+            raise web.HTTPRequestTimeout(text=f"the body did not arrive within {most:g} s") from None
         except (web.RequestPayloadError, ConnectionError):
             raise web.HTTPBadRequest(text="the body broke off") from None
         if not body:
@@ -151,6 +171,12 @@ class Edge:
         if page is not None or request.path in self._paths:
             return web.Response(status=405, text=f"{request.method} is not for {request.path}\n")
         return web.Response(status=404, text="no such path\n")
+
+
+def _length(request: web.BaseRequest) -> int:
+    """Bytes of the body as announced; -1 where they are not."""
+    length = request.content_length
+    return length if length is not None else -1 if request.can_read_body else 0
 
 
 def stranger(request: web.BaseRequest) -> str:
