@@ -39,6 +39,11 @@ def test_the_answer_of_frag_comes_first(file: str, tmp_path: Path) -> None:
     assert second == "Moves were not looked for."
 
 
+def test_where_no_card_is_registered_frag_says_so(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_bytes(snapshot.encode(Snapshot(1.0, (), ())))
+    assert run("frag", "--snapshot", str(tmp_path / "c.json")).output.startswith("No node has registered a card")
+
+
 def test_a_record_in_place_of_a_snapshot_is_told(tmp_path: Path) -> None:
     (tmp_path / "day.jsonl").write_bytes(record.encode(record.Start(1.0, PoliciesEntry())))
     fault = CliRunner().invoke(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from hami.cli.look import source
 from hami.cli.main import exit_status, hami
-from hami.kube.errors import BadRequest, NotFound
+from hami.kube.errors import BadRequest, NotFound, ServerFault
 from hami.model.errors import HamiError
 from hami.scheduler.api import desk
 
@@ -31,6 +31,25 @@ def test_what_the_scheduler_refuses_is_told_in_its_own_words(
     fault = CliRunner().invoke(hami, words, standalone_mode=False).exception
     assert isinstance(fault, HamiError)
     assert (str(fault), exit_status(fault)) == (refusal.message, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (NotFound(404, "NotFound", 'services "hami-scheduler" not found'), "HAMi is not installed in this cluster"),
+        (ServerFault(503, "ServiceUnavailable", 'no endpoints available for service "x"'), "none of its schedulers"),
+    ],
+)
+def test_where_there_is_no_scheduler_it_is_said_and_trying_again_may_help(
+    monkeypatch: pytest.MonkeyPatch, answer: NotFound | ServerFault, said: str
+) -> None:
+    async def refuse(*_: object) -> bytes:
+        raise answer
+
+    monkeypatch.setattr(source, "_ask", refuse)
+    fault = CliRunner().invoke(hami, ("fit", "--gpu", "1"), standalone_mode=False).exception
+    assert isinstance(fault, HamiError)
+    assert (said in str(fault), exit_status(fault)) == (True, 3)
 
 
 NOBODY = """\

@@ -101,6 +101,9 @@ def _draw(found: "Report", most: int) -> None:
     from hami.cli.look import pictures
 
     console = pictures.console()
+    if not found.cards:
+        console.print("No node has registered a card: nothing is there to be fragmented. Does `hami agent` run there?")
+        return
     console.print(pictures.heading(found.fragmentation, found.after))
     if found.moves:
         console.print(pictures.moves(found.target or "", found.moves, found.target_node or ""))

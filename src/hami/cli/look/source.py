@@ -21,7 +21,7 @@ from hami.config.schema import DeviceConfig
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.kube.config import Target, load
-from hami.kube.errors import BadRequest, Forbidden, NotFound
+from hami.kube.errors import BadRequest, Forbidden, NotFound, ServerFault
 from hami.ledger.filed import Filed, rebuilt
 from hami.model.errors import Malformed, Unavailable
 from hami.model.vendor import Vendor
@@ -34,6 +34,9 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_S = 600
+NOT_THERE = "HAMi is not installed in this cluster, or its scheduler is elsewhere (--scheduler-service NS/NAME:PORT)"
+NO_ENDPOINTS = "no endpoints available"
+"""The API server's word for a Service behind which nobody is ready."""
 RECORD = b'{"event":'
 """How a record begins, as `hami record` writes it without --snapshot."""
 
@@ -131,7 +134,13 @@ def asked(source: Source, method: str, path: str, type: type[T], body: object = 
     try:
         answer = run(_ask(source, method, path, body))
     except (NotFound, BadRequest) as refusal:
+        if refusal.message.startswith("services "):
+            raise Unavailable(f"{refusal.message}: {NOT_THERE}") from None
         raise Unanswerable(refusal.message) from None
+    except ServerFault as fault:
+        if NO_ENDPOINTS in fault.message:
+            raise Unavailable(f"{fault.message}: none of its schedulers is ready") from None
+        raise
     try:
         return msgspec.json.decode(answer, type=type)
     except msgspec.MsgspecError as fault:
@@ -191,7 +200,9 @@ async def _token(kube: Kube, namespace: str) -> str:
     try:
         path = paths.service_accounts(namespace, VIEWER, "token")
         return (await kube.create(path, body, _TokenRequest)).status.token
-    except (Forbidden, NotFound) as refusal:
+    except NotFound as refusal:
+        raise Unavailable(f"{refusal.message} in {namespace}: {NOT_THERE}") from refusal
+    except Forbidden as refusal:
         raise Unavailable(
             "your kubeconfig has a client certificate, which no proxy passes on, and no token can be made for "
             f"{namespace}/{VIEWER} ({refusal.message}); use a kubeconfig with a token, or --scheduler URL"
