@@ -1,6 +1,7 @@
 """libvgpu on the simulated driver: every lookup, every way to take memory, shares of time, policy, manners."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -314,6 +315,22 @@ def test_a_ledger_that_cannot_be_opened_refuses_cuda_unless_told_otherwise(conta
         assert container.probe("info")["code"] == 802
     with policy(container, encode(LibraryPolicy(container="a", cards=cards, ledger="/nowhere/ledger", fail_open=True))):
         assert container.probe("info")["card"] == "Simulated GPU"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own needs root")
+@pytest.mark.parametrize(("kib", "code"), [(256, 802), (4096, None)])
+def test_a_ledger_that_the_disk_has_no_room_for_refuses_cuda_and_says_so(
+    container: Container, tmp_path: Path, kib: int, code: int | None
+) -> None:
+    """It has 1084 KiB: a file that is only said to be so large ends the program where it is written to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    env = container.environment(CUDA_DEVICE_MEMORY_LIMIT="4g", CUDA_DEVICE_MEMORY_SHARED_CACHE=str(disk / "ledger"))
+    inside = f"mount -t tmpfs -o size={kib}k none {disk} && exec {container.tools.folder}/probe info"
+    command = ["unshare", "--mount", "sh", "-c", inside]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
+    assert json.loads(done.stdout).get("code") == code
+    assert ("No space left on device" in done.stderr) == (code is not None)
 
 
 def test_a_card_that_is_not_in_the_policy_gives_nothing(container: Container) -> None:

@@ -144,6 +144,18 @@ ssize_t hami_read_file(const char *path, char *buffer, size_t size)
     return got;
 }
 
+/* All of it on the disk, where that can be had: else a full one would end the program at its first write. */
+static int make_room(int fd, size_t bytes, off_t there)
+{
+    int error;
+    do
+        error = fallocate(fd, 0, 0, (off_t)bytes) == 0 ? 0 : -errno;
+    while (error == -EINTR);
+    if (error != -EOPNOTSUPP && error != -ENOSYS)
+        return error;
+    return (size_t)there < bytes && ftruncate(fd, (off_t)bytes) != 0 ? -errno : 0;
+}
+
 static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void *))
 {
     struct stat status;
@@ -151,12 +163,13 @@ static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void
         return -errno;
     if (!S_ISREG(status.st_mode))
         return -EINVAL;
-    if ((size_t)status.st_size < bytes && ftruncate(fd, (off_t)bytes) != 0)
-        return -errno;
+    int error = make_room(fd, bytes, status.st_size);
+    if (error != 0)
+        return error;
     void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (mapped == MAP_FAILED)
         return -errno;
-    const int error = prepare(mapped);
+    error = prepare(mapped);
     if (error != 0) {
         munmap(mapped, bytes);
         return error;
