@@ -161,3 +161,13 @@ def test_a_pod_that_is_bound_already_is_not_placed_twice(stage: Any) -> None:
     with pytest.raises(Conflict, match="already bound to a"):
         stage.filter(pod, "a")
     assert stage.used("a") == [4000]
+
+
+def test_a_pod_of_more_containers_than_can_be_decided_about_is_refused_on_every_node(stage: Any) -> None:
+    """One of a thousand init containers was a fault of ours, each time it was asked about."""
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=10)
+    pod["spec"]["initContainers"] = pod["spec"]["containers"] * 1000
+    why = stage.filter(pod, "a", "b")["FailedAndUnresolvableNodes"]
+    assert set(why) == {"a", "b"}
+    assert "1001 that ask for cards" in why["a"]

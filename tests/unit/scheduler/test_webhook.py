@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hami.config.load import device_config
 from hami.scheduler.verbs.webhook import WebhookSettings, review
+from hami.vendors.ask import MOST_CONTAINERS
 from hami.vendors.table import load
 
 GPU, MEM, PERCENT, CORES = "nvidia.com/gpu", "nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpucores"
@@ -340,3 +341,15 @@ values = st.recursive(
 def test_any_object_is_answered(given: object) -> None:
     response = ask(given)
     assert response["allowed"] or response["status"]["code"] in (400, 403, 422)
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_pod_of_very_many_containers_with_cards_is_refused_and_one_without_cards_is_left_alone(kind: str) -> None:
+    def of(asking: int, others: int) -> Json:
+        every = [*(container({GPU: 1}) for _ in range(asking)), *(container({"cpu": "1"}) for _ in range(others))]
+        return pod(*every) if kind == "containers" else pod(container(), initContainers=every)
+
+    assert ask(of(MOST_CONTAINERS, 50))["allowed"]
+    refused = ask(of(MOST_CONTAINERS + 1, 0))
+    assert refused["status"]["message"] == "spec.containers: '101 that ask for cards' is not usable: at most 100"
+    assert ops(ask(of(0, 1000))) == []

@@ -17,7 +17,7 @@ from hami.model.vendor import ContainerRequest, Vendor
 from hami.plan.exact import quota
 from hami.scheduler.verbs.patch import pod_patch
 from hami.vendors import gang, policies
-from hami.vendors.ask import ask_of, completed, container_requests
+from hami.vendors.ask import ask_of, completed, container_requests, refuse_too_many
 from hami.vendors.refused import forged, unholdable
 from hami.wire.admission import Review, decode_review, encode_allow, encode_deny
 from hami.wire.objects import Pod
@@ -74,6 +74,7 @@ def _answer(asked: Review, settings: WebhookSettings, vendors: Sequence[Vendor],
     if _is_foreign(pod, settings):
         return encode_allow(asked, warnings=_foreign_warnings(pod, settings, requests, vendors))
     # 3. what each vendor adds
+    refuse_too_many(requests, vendors)
     changes = [vendor.complete(requests, annotations) for vendor in vendors]
     ours = any(change.asks for change in changes)
     warnings = [warning for change in changes for warning in change.warnings]
