@@ -76,6 +76,13 @@ def test_each_change_is_told_in_words() -> None:
     assert Fix(Change.END_POD, "end it").effort == 0
 
 
+def test_of_several_ways_to_ask_less_of_both_the_nearest_is_told() -> None:
+    """6000 of 8000 MiB and 20 of 50 %: less is given up in all than by 2000 MiB and 40 %."""
+    cards = (used("d0", 1, 2000, 80), used("d1", 1, 6000, 60))
+    told = finish(fixes(pod(app(want(8000, cores=50))), node(*cards)))
+    assert [(fix.value, fix.cores) for fix in told if fix.change is Change.LESS_OF_BOTH] == [(6000, 20)]
+
+
 def test_what_others_have_to_do_counts_as_a_whole_quantity_given_up_and_the_end_of_a_pod_as_two() -> None:
     assert EFFORT[Change.UNCORDON] == EFFORT[Change.MOVE_POD] == 1
     assert EFFORT[Change.END_POD] == 2

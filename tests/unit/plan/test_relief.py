@@ -116,6 +116,14 @@ def test_two_instances_of_one_card_are_made_room_for() -> None:
     assert world.moves(pod(app(want(18_000, cards=2, use_ids=("d0",))))) == [("p", "b")]
 
 
+def test_one_card_in_mig_mode_that_is_left_serves_an_ask_for_two() -> None:
+    """Two A100 are full. For two instances one of them is enough, where two cards without MIG would have to be left."""
+    world = World(node(CardState(mig_card("d0")), CardState(mig_card("d1")), name="a"))
+    world.nodes[NodeName("b")] = node(CardState(mig_card("d2")), name="b")
+    world.put("p", "a", on="d0", mem=40_000).put("q", "a", on="d1", mem=40_000)
+    assert world.moves(pod(app(want(4000, cards=2, use_ids=("d0", "d1"))))) == [("p", "b")]
+
+
 def test_no_more_are_named_than_must_go() -> None:
     """Each of ten gives back the slice that lacks."""
     world = World(node(used("d0"), name="a"), node(used("d1"), name="b"))
