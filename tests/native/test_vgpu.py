@@ -333,6 +333,16 @@ def test_a_ledger_that_the_disk_has_no_room_for_refuses_cuda_and_says_so(
     assert ("No space left on device" in done.stderr) == (code is not None)
 
 
+def test_where_no_thread_can_be_started_cuda_is_refused_and_says_so(container: Container, tmp_path: Path) -> None:
+    """As in a container that has as many as it may: nobody would open gates, nor hear of a changed limit."""
+    (tmp_path / "none.c").write_text("int pthread_create(void) { return 11; }\n")
+    none = tmp_path / "none.so"
+    subprocess.run(["gcc", "-w", "-shared", "-fPIC", tmp_path / "none.c", "-o", none], check=True)
+    got = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g", LD_PRELOAD=f"{container.tools.library} {none}")
+    assert (got["error"], got["code"]) == ("cuInit", 802)
+    assert "threads that watch over the limits cannot be started: Resource temporarily" in str(got["stderr"])
+
+
 def test_a_card_that_is_not_in_the_policy_gives_nothing(container: Container) -> None:
     other = LibraryPolicy(container="a", cards=(CardLimit("GPU-of-somebody-else", 4096),), ledger=str(container.ledger))
     with policy(container, encode(other)):

@@ -211,6 +211,12 @@ static bool add_cards(void)
     return true;
 }
 
+static bool watch(void)
+{
+    const int error = hami_watch_start();
+    return error == 0 || say_once("the threads that watch over the limits cannot be started", strerror(-error));
+}
+
 static bool join_ledger(void)
 {
     const int error = hami_state.ledger == NULL
@@ -251,7 +257,7 @@ static CUresult start(unsigned int flags)
         hami_ledger_leave(hami_state.ledger, hami_state.slot);
         return result;
     }
-    if (!add_cards()) {
+    if (!add_cards() || !watch()) {
         hami_ledger_leave(hami_state.ledger, hami_state.slot);
         return hami_state.policy.fail_open ? CUDA_SUCCESS : CUDA_ERROR_SYSTEM_NOT_READY;
     }
@@ -259,7 +265,6 @@ static CUresult start(unsigned int flags)
     atomic_store(&hami_shut, false);
     hami_broker_apply();
     hami_throttle_update();
-    hami_watch_start();
     hami_log(HAMI_LOG_DECISION, "started: the driver took %lld us, what followed %lld", (long long)driver_ns / 1000,
              (long long)(hami_now_ns() - begun - driver_ns) / 1000);
     return CUDA_SUCCESS;

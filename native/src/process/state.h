@@ -150,8 +150,8 @@ void hami_context_left(const hami_leave *leave, bool gone);
 
 /* ---- the watch threads ---- */
 
-/* Starts them if they do not run in this process. */
-void hami_watch_start(void);
+/* Starts them if they do not run in this process. 0, or a negated errno: without them nobody opens gates, nor hears of changed limits. */
+int hami_watch_start(void);
 
 /* A gate was closed: see that it does not stay so. */
 void hami_watch_gate(void);

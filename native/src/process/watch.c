@@ -110,13 +110,13 @@ static void *watch_gates(void *unused)
     return unused;
 }
 
-void hami_watch_start(void)
+int hami_watch_start(void)
 {
     pthread_t thread;
     pthread_attr_t attributes;
     sigset_t all, kept;
     if (atomic_exchange(&running_pid, (int)getpid()) == (int)getpid())
-        return;
+        return 0;
     atomic_store(&opener, 0);
     atomic_store(&opener_rank, 0);
     sigfillset(&all);
@@ -124,8 +124,12 @@ void hami_watch_start(void)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
-    if (pthread_create(&thread, &attributes, watch_gates, NULL) != 0 || pthread_create(&thread, &attributes, watch, NULL) != 0)
+    int error = pthread_create(&thread, &attributes, watch_gates, NULL);
+    if (error == 0)
+        error = pthread_create(&thread, &attributes, watch, NULL);
+    if (error != 0)
         atomic_store(&running_pid, 0);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &kept, NULL);
+    return -error;
 }
