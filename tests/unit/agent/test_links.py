@@ -95,3 +95,33 @@ async def test_links_are_asked_when_the_cards_change_and_now_and_then(bench: Ben
     assert told.count("AsymmetricGPUP2PLink") == 1
     worker.close()
     own.close()
+
+
+@pytest.mark.parametrize("silent", ["nvlinks", "pci", "device_by_uuid"])
+async def test_a_card_that_does_not_tell_its_links_brings_no_other_down(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    """NVLink is at fault, and all else of the card answers: its pods go on, and so do its neighbours'."""
+    bench.put(Rack([SimCard("A100-40")] * 3, nvlinks=[[0, 4, 4], [4, 0, 4], [4, 4, 0]]))
+    inventory = Inventory()
+    config = SimpleNamespace(rules=NodeRules(), refresh=lambda: None)
+    worker, own = Worker("test"), Driver(library(SIM_NVML))
+    real, asked = getattr(own, silent), []
+
+    def faulty(what: object) -> object:
+        whose = what if silent == "device_by_uuid" else own.uuid(what)
+        asked.append(whose)
+        # Where a card is on the bus is asked twice, first of all when it is found.
+        if whose == bench.uuid(1) and asked.count(whose) == (2 if silent == "pci" else 1):
+            raise NvmlFault(999, silent, "unknown")
+        return real(what)
+
+    monkeypatch.setattr(own, silent, faulty)
+    try:
+        assert await Scout(own, worker, config, inventory).once()
+    finally:
+        worker.close()
+        own.close()
+    assert [card.healthy for card in inventory.cards()] == [True] * 3
+    assert inventory.links[bench.uuid(0)][bench.uuid(2)] >= 400
+    assert inventory.links[bench.uuid(0)].get(bench.uuid(1), 0) < 400

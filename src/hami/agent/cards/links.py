@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from hami.model.errors import Unavailable
 from hami.model.ids import CardId
-from hami.vendors.nvidia.nvml import Device, Level, NotSupported, NvLink, Nvml
+from hami.vendors.nvidia.nvml import Device, Level, NvLink, Nvml
 
 Links = Mapping[CardId, Mapping[CardId, int]]
 
@@ -47,7 +47,7 @@ class _End(Struct, frozen=True):
 
 def joined(nvml: Nvml, cards: Mapping[CardId, Device]) -> Joined:
     """The cards' links. Costs a question a pair and three a link: not for every look."""
-    ends = {card: _End(device, nvml.pci(device).sysfs_name, _nvlinks(nvml, device)) for card, device in cards.items()}
+    ends = {card: _end(nvml, device) for card, device in cards.items()}
     worth = {(one, two): _worth(nvml, ends[one], ends[two]) for one, two in permutations(ends, 2)}
     uneven = tuple((one, two) for one, two in worth if one < two and worth[one, two] != worth[two, one])
     bad = {*uneven, *((two, one) for one, two in uneven)}
@@ -55,11 +55,12 @@ def joined(nvml: Nvml, cards: Mapping[CardId, Device]) -> Joined:
     return Joined(links if len(ends) > 1 else {}, uneven)
 
 
-def _nvlinks(nvml: Nvml, device: Device) -> tuple[NvLink, ...]:
+def _end(nvml: Nvml, device: Device) -> _End:
+    """Of a card that does not tell, none: its links are the least that anybody wants of it."""
     try:
-        return nvml.nvlinks(device)
-    except NotSupported:
-        return ()
+        return _End(device, nvml.pci(device).sysfs_name, nvml.nvlinks(device))
+    except Unavailable:
+        return _End(device, "", ())
 
 
 def _worth(nvml: Nvml, one: _End, two: _End) -> int:

@@ -7,6 +7,7 @@ cards sick. Runs the driver's calls in their thread and knows no Kubernetes.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from hami.agent.cards.discover import Scan, scan
 from hami.agent.cards.inventory import Found, Inventory, LeftOut
 from hami.agent.cards.links import Joined, joined
 from hami.agent.cards.nodeconfig import NodeConfig
-from hami.model.errors import HamiError, Retry
+from hami.model.errors import HamiError, Retry, Unavailable
 from hami.model.ids import CardId
 from hami.vendors.nvidia.nvml import DriverReplaced, Nvml
 from hami.vendors.nvidia.worker import Worker
@@ -108,7 +109,11 @@ class Scout:
         ids = frozenset(entry.card.id for entry in seen.found)
         self._looks += 1
         if ids != self._joined[0] or self._looks % RELINK == 0:
-            self._joined = ids, joined(self._nvml, {card: self._nvml.device_by_uuid(card) for card in sorted(ids)})
+            devices = {}
+            for card in sorted(ids):
+                with contextlib.suppress(Unavailable):  # gone this moment: the next look finds out
+                    devices[card] = self._nvml.device_by_uuid(card)
+            self._joined = ids, joined(self._nvml, devices)
 
     # -- what a scan means -----------------------------------------------------------------
 
