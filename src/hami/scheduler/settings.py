@@ -8,22 +8,35 @@ from typing import Literal
 
 from msgspec import Struct
 
+from hami.model.errors import Malformed
+
 ExtenderAuth = Literal["mtls", "none"]
 ApiCertificates = Literal["ignored", "kubernetes-users"]
 LeaderElect = Literal["none", "lease", "follow"]
+LEVELS = ("debug", "info", "warning", "error")
+LONGEST_S = 86400
+MOST_QPS = 100_000
+TIMES = (
+    "lease_duration", "renew_deadline", "retry_period", "hold_timeout", "gang_timeout", "extender_timeout",
+    "bind_timeout", "handshake_timeout", "body_timeout",
+)  # fmt: skip
+COUNTS = ("max_body_mib", "max_review_mib", "max_connections")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
     """Start-up settings of one scheduler replica."""
 
     kubeconfig: str | None = None
-    """None: in-cluster credentials, else the usual kubeconfig search."""
+    """Unset: the pod's own account, else $KUBECONFIG and ~/.kube/config."""
     context: str | None = None
+    """Of the kubeconfig. Unset: its current one."""
 
     http_bind: str = "0.0.0.0:8443"
     """Where extender, webhook and health are served; HTTPS when a certificate is given."""
     cert_file: str | None = None
+    """Serving certificate, PEM. A renewed file is served without a restart."""
     key_file: str | None = None
+    """Its key, PEM."""
     metrics_bind_address: str = "0.0.0.0:9395"
     """Plain HTTP: /metrics, /healthz, /readyz. Empty turns it off."""
 
@@ -42,21 +55,28 @@ class Settings(Struct, frozen=True, kw_only=True):
     scheduler_name: str = "hami-scheduler"
     """Profile of kube-scheduler that serves our pods; also the source of our events."""
     node_scheduler_policy: Literal["binpack", "spread", "pack"] = "binpack"
+    """Which node of those that fit, where a pod does not say; docs/guide/policies.md."""
     gpu_scheduler_policy: str = "spread"
+    """The same for its cards: one word or several, as in mutex,binpack."""
     device_config_file: str | None = None
-    """device-config.yaml; None is every default."""
+    """device-config.yaml, shared with the agents. Unset: every default."""
 
     leader_elect: LeaderElect = "none"
     """none: this replica always decides. lease: replicas elect one by a Lease of ours.
     follow: the replica decides whose own kube-scheduler holds kube-scheduler's Lease."""
     leader_elect_resource_name: str = "hami-scheduler-extender"
+    """Name of that Lease."""
     leader_elect_resource_namespace: str = "hami-system"
+    """Where it is."""
     identity: str = ""
     """Name of this replica in the Lease; empty is the host name. With follow, the host name
     that kube-scheduler puts before its ``_<uuid>``."""
     lease_duration: float = 15.0
+    """How long others wait for a leader that has fallen silent."""
     renew_deadline: float = 10.0
+    """How long a leader tries to renew before it steps down."""
     retry_period: float = 2.0
+    """How long between two tries."""
 
     hold_timeout: float = 30.0
     """How long a slice chosen in /filter waits for its /bind before others may have it."""
@@ -71,7 +91,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """A node whose agent has not reported for this long takes no new pods. 0 turns the check off."""
 
     kube_qps: float | None = None
-    """Requests a second this process may send to the API server; None is no limit."""
+    """Requests a second this process may send to the API server; unset is no limit."""
     event_qps: float = 10.0
     """Pod events a second. Events above it are dropped, never queued before bindings."""
 
@@ -82,8 +102,28 @@ class Settings(Struct, frozen=True, kw_only=True):
     body_timeout: float = 30.0
     """How long a client may take to send one request's body."""
     max_connections: int = 1024
+    """Clients at once; one more is hung up on."""
 
     force_overwrite_default_scheduler: bool = True
+    """Whether a pod that names default-scheduler counts as one that names none."""
 
     log_format: Literal["text", "json"] = "json"
+    """Of the log on stderr: text for people."""
     log_level: str = "info"
+    """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        """Raises Malformed, which names the option: before anything is done with any of them."""
+        for name in TIMES:
+            self._require(name, 0 <= getattr(self, name) <= LONGEST_S, f"seconds, from 0 to {LONGEST_S}")  # NaN neither
+        for name in ("kube_qps", "event_qps"):
+            value = getattr(self, name)
+            fine = value is None or 0 < value <= MOST_QPS
+            self._require(name, fine, f"a number a second, above 0 and at most {MOST_QPS}")
+        for name in COUNTS:
+            self._require(name, getattr(self, name) > 0, "1 or more")
+        self._require("log_level", self.log_level.lower() in LEVELS, " or ".join(LEVELS))
+
+    def _require(self, name: str, fine: bool, allowed: str) -> None:
+        if not fine:
+            raise Malformed(f"--{name.replace('_', '-')}", getattr(self, name), allowed)

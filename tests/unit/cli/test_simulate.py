@@ -226,7 +226,7 @@ def test_wrong_words_are_told_before_any_replay_begins(
 
 def test_times_that_are_missing_are_told_where_they_are_needed(refused: Callable[..., str]) -> None:
     timeless = "\n".join(",".join(line.split(",")[:5]) for line in PODS.splitlines())
-    assert_says(refused("--departures", pods=timeless), "no times.* for --departures")
+    assert_says(refused("--departures", pods=timeless), "no times: all pods .* for --departures; .* --inflate")
     assert_says(refused("--load", "0.5", pods=timeless), "no pod that ever leaves.* for --load")
 
 

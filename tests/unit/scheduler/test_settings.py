@@ -27,6 +27,12 @@ def test_mutual_tls_is_the_default_and_wants_its_files() -> None:
         ({"gang_timeout": 20.5}, "--gang-timeout: 20.5 is not usable: at most 20:"),
         ({"gang_timeout": 50.0, "extender_timeout": 59.0}, "--gang-timeout"),
         ({"bind_timeout": 11.0}, "--gang-timeout"),
+        ({"hold_timeout": -3.0}, "--hold-timeout: -3.0 is not usable: seconds, from 0"),
+        ({"lease_duration": float("nan")}, "--lease-duration: nan"),
+        ({"kube_qps": 0.0}, "--kube-qps"),
+        ({"event_qps": -1.0}, "--event-qps"),
+        ({"max_connections": 0}, "--max-connections: 0 is not usable: 1 or more"),
+        ({"log_level": "nope"}, "--log-level: 'nope' is not usable: debug or info"),
     ],
 )
 def test_each_refusal_names_the_flag_or_the_word(wrong: dict[str, object], named: str) -> None:

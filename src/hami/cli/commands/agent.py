@@ -11,7 +11,7 @@ from hami.cli.options import from_settings
 @from_settings(Settings, names={"node_name": "--node"})
 @click.command()
 def command(**fields: Any) -> None:
-    """Run the node agent: registers the node's cards and serves kubelet's device plugin API.
+    """Run a node's agent: registers its cards, hands out slices.
 
     It runs until SIGTERM or Ctrl-C, as root, once on each node with cards; containers go on without it. Each option is
     an environment variable, too: HAMI_ and its name. Times are seconds. Whether it is well says

@@ -36,6 +36,11 @@ def command(keep: bool, examples: Path, output: str) -> None:
     a real kubelet with containerd and `hami agent` on two simulated cards; a few more nodes are simulated.
     Then it submits the examples and draws cards, slices, pods, and why the one that waits waits.
 
+    \b
+    hami demo
+    hami demo --keep
+    hami demo --examples my-folder -o json
+
     Everything runs on loopback, in a folder of its own, and is gone at the end (Ctrl-C ends it early).
 
     Exit status: 0 when every pod runs or waits with a reason, 1 when one does not within a minute.

@@ -24,7 +24,10 @@ class Explain(click.Group):
 
 @click.group(cls=Explain)
 def command() -> None:
-    """Why a pod waits, or is where it is, and the nearest change.
+    """Why a pod waits, or is where it is, and what would help.
+
+    \b
+    hami explain pod team/notebook
 
     Per node and card the reason with what was needed and had, HAMi's scores, and what would make it fit.
     """

@@ -40,12 +40,14 @@ def card_words(_context: click.Context, _parameter: click.Parameter, text: str) 
 def command(
     *, source: Source, moment: bool, seconds: float | None, out: Path | None, node: str, card: tuple[str, ...]
 ) -> None:
-    """Record nodes with cards, pods that ask for them, and what they got. Reads only.
+    """Record nodes, pods and what they got, for the others.
 
     \b
     hami record --snapshot > cluster.json       one moment
-    hami record --out cluster.jsonl             until Ctrl-C or SIGTERM: nodes, pods arriving, bound, leaving
+    hami record --out cluster.jsonl             until Ctrl-C or SIGTERM
     hami record --for 86400 --out day.jsonl     a day
+
+    Nodes with cards, and the pods that ask for them: arriving, bound, leaving. Reads only.
 
     Needs your right to list and watch nodes and pods in all namespaces, and to list disruption budgets (without it
     every pod of a snapshot counts as protected) and resource quotas (without it none counts). No environment, image

@@ -41,11 +41,19 @@ def authority(path: Path) -> str:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context, /, **fields: Any) -> None:
-    """Run the scheduler: extender of a stock kube-scheduler, and admission webhook.
+    """Run the scheduler: kube-scheduler's extender, and webhook.
+
+    \b
+    hami scheduler --cert-file tls.crt --key-file tls.key --extender-client-ca ca.crt
+    hami scheduler config | kubectl apply -f -
 
     It decides which node and which cards a pod gets, holds the slice, and binds the pod
     with its record in one request. `hami scheduler config` prints the objects that make
     kube-scheduler and the API server call it.
+
+    It needs the account that `config` prints, and answers when /readyz says so.
+
+    Exit status: 0 told to stop, 1 a fault, 2 wrong use, 3 something needed is not to be had.
     """
     if context.invoked_subcommand is not None:
         return
@@ -85,12 +93,19 @@ def config(
     cpu_pods: bool,
     record_writer: tuple[str, ...],
 ) -> None:
-    """Print what makes a cluster use the scheduler, ready for `kubectl apply -f -`.
+    """Print what makes a cluster use the scheduler, for kubectl.
 
     \b
-    objects         accounts and rights, also for people's questions, webhook, admission policies, and a ConfigMap with
-                    kube-scheduler's configuration
-    kube-scheduler  that configuration alone, as a file for kube-scheduler's --config
+    hami scheduler config --ca-file ca.crt | kubectl apply -f -
+    hami scheduler config kube-scheduler > kube-scheduler.yaml
+
+    \b
+    objects         accounts and rights, also for people's questions, webhook,
+                    admission policies, and a ConfigMap with kube-scheduler's
+                    configuration
+    kube-scheduler  that configuration alone, for kube-scheduler's --config
+
+    Exit status: 0 done, 2 wrong use or a file that cannot be used.
     """
     from hami.config import files, load
     from hami.config.schema import DeviceConfig

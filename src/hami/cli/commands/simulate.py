@@ -135,15 +135,15 @@ def command(
     curves: bool,
     output: str,
 ) -> None:
-    """Replay a trace through the scheduler's own engine and compare placement policies.
+    """Replay a trace under several policies and compare them.
 
     Nothing is started and nothing is touched: nodes and pods come from files, time is virtual, and every placement
-    goes through the same planning and ledger as in a cluster.
+    goes through the scheduler's own engine, the same planning and ledger as in a cluster.
 
     \b
-    hami simulate --nodes nodes.csv --pods pods.csv --policy fgd --policy pack --seeds 42-51
-    hami simulate --nodes nodes.csv --pods pods.csv --policy fgd --policy pack --load 0.95 --patience 1800
-    hami simulate --nodes nodes.csv --pods pods.csv --departures --compress 100 --chart curves.svg
+    hami simulate --nodes n.csv --pods p.csv --policy fgd --policy pack --seeds 42-51
+    hami simulate --nodes n.csv --pods p.csv --load 0.95 --patience 1800
+    hami simulate --nodes n.csv --pods p.csv --departures --chart curves.svg
 
     Where jobs leave (--departures, --load) allocation is the mean over time, and waiting times are shown.
 

@@ -81,7 +81,8 @@ def shown(outcomes: Sequence[Outcome], width: int = WIDEST) -> Group:
 def _tables(found: Sequence[Row], width: int) -> list[Table]:
     """Means over the seeds, and how much allocation scatters over them; no number is ever cut."""
     cards = {"GPU %\nallocated": [f"{row.allocation:.2f}" for row in found]}
-    cards["\n±"] = [f"{row.spread:.2f}" for row in found]
+    if any(row.seeds > 1 for row in found):  # of one seed nothing scatters, which says nothing of others
+        cards["\n±"] = [f"{row.spread:.2f}" for row in found]
     cards["GPU %\nfragmented"] = [f"{row.fragmented:.2f}" for row in found]
     jobs = {"\nplaced": [f"{row.placed:.0f}" for row in found], "\nfailed": [f"{row.failed:.0f}" for row in found]}
     jobs["\nCPU s"] = [f"{row.seconds:.1f}" for row in found]
