@@ -71,7 +71,8 @@ def check(setting: Setting, policy: str) -> None:
         if setting.load is not None:
             raise Malformed("--pods", "no pod that ever leaves", "times of arrival and end, for --load")
         if len({job.arrives for job in setting.jobs}) == 1:
-            raise Malformed("--pods", "no times", "times of arrival and end, for --departures")
+            allowed = "times of arrival and end, for --departures; a longer record has them, and --inflate needs none"
+            raise Malformed("--pods", "no times: all pods are there at once and stay", allowed)
 
 
 def compressed(jobs: Sequence[Job], by: float) -> list[Job]:
