@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -53,6 +55,47 @@ def test_default_streams_that_are_each_threads_own_are_streams_like_others(conta
 def test_kernels_that_fill_the_card_gain_nothing_by_several_streams(container: Container) -> None:
     rate = got(container, 50, "streams", STREAMS, 1, 5, 100_000, 132)["rate"]
     assert 35 <= rate * 100_000 / 1e7 <= 51.5
+
+
+TWO_LENGTHS = """
+import ctypes, sys, time
+cuda, H = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p
+def must(result):
+    assert result == 0, result
+context, module, spin = H(), H(), H()
+must(cuda.cuInit(0))
+must(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+must(cuda.cuCtxSetCurrent(context))
+must(cuda.cuModuleLoadData(ctypes.byref(module), b".version 6.4\\n.visible .entry spin(.param .u64 rounds)\\n{\\n}\\n"))
+must(cuda.cuModuleGetFunction(ctypes.byref(spin), module, b"spin"))
+streams = [H(), H()]
+for stream in streams:
+    must(cuda.cuStreamCreate(ctypes.byref(stream), 1))
+lengths = [ctypes.c_int64(int(word)) for word in sys.argv[1:]]
+begun, launches = time.monotonic(), 0
+while time.monotonic() < begun + 4:
+    length = lengths[launches * 7919 // 3 % len(lengths)]
+    parameters = (H * 1)(ctypes.addressof(length))
+    must(cuda.cuLaunchKernel(spin, 256, 1, 1, 32, 1, 1, 0, streams[launches % 2], parameters, None))
+    launches += 1
+must(cuda.cuCtxSynchronize())
+print(time.monotonic() - begun)
+"""
+
+
+@pytest.mark.parametrize("lengths", [(60_000, 240_000), (1_000_000, 20_000_000)])
+def test_kernels_of_one_grid_and_two_lengths_in_two_streams_are_held(
+    container: Container, lengths: tuple[int, int]
+) -> None:
+    """The longer ones were taken for short ones with something of the program's own between: 75 and 99.8 for 30."""
+    variables = {"GPU_CORE_UTILIZATION_POLICY": "force", "CUDA_DEVICE_SM_LIMIT": "30", "FAKE_CUDA_BUSY": "1"}
+    command = [sys.executable, "-c", TWO_LENGTHS, *map(str, lengths)]
+    done = subprocess.run(
+        command, env=container.environment(**variables), capture_output=True, text=True, check=True, timeout=60
+    )
+    busy = re.search(r"busy for (\d+) ns", done.stderr)
+    assert busy is not None
+    assert 5 < int(busy[1]) / float(done.stdout) / 1e7 <= 34
 
 
 @pytest.mark.parametrize(
