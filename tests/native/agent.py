@@ -17,8 +17,9 @@ from typing import Any
 import uvloop
 
 from hami.agent.broker import usage
-from hami.agent.broker.look import Action, Look
+from hami.agent.broker.look import Look
 from hami.agent.broker.server import Broker
+from hami.agent.broker.strangers import Action
 from hami.agent.broker.tenants import Tenant
 from hami.model.ask import PodRef
 from hami.model.ids import PodUid

@@ -1,33 +1,26 @@
 """What NVML shows of each card, held against who has registered: once a second, from outside the containers.
 
-A process of a sliced container that uses its card without the library, or takes memory past it, is seen here, told of,
-and ended where the administrator wants that. Each process also hears what NVML shows of it: inside a pid namespace it
-cannot see that.
+A process of a sliced container that uses its card without the library (`strangers`), or takes memory past it, is seen
+here, told of, and ended where the administrator wants that. Each process also hears what NVML shows of it: inside a pid
+namespace it cannot see that.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Literal
-
-from msgspec import Struct
 
 from hami.agent.broker import load
-from hami.agent.broker.allowance import Allowance
-from hami.agent.broker.evader import described
 from hami.agent.broker.lawful import Lawful
 from hami.agent.broker.overtime import Overtime
-from hami.agent.broker.place import TOLD, Place
-from hami.agent.broker.process import began, pod_uid
+from hami.agent.broker.place import Place
+from hami.agent.broker.process import pod_uid
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
-from hami.model.ask import PodRef
+from hami.agent.broker.strangers import PATIENCE, Action, Shown, Strangers, TellPod
 from hami.model.errors import HamiError
 from hami.vendors.nvidia.nvml import Nvml
 from hami.vendors.nvidia.worker import Worker
@@ -36,42 +29,15 @@ from hami.wire.broker import KINDS, Seen
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 LOOK_WITHIN_S = 10.0
-DESCRIBE_WITHIN_S = 2.0
-"""All of them together: many processes that cannot be looked into must not put off that they are stopped."""
 GRACE_S = 30.0
 """After our start: processes of before register again, with pauses of up to 10 s."""
 UNATTRIBUTED = KINDS.index("unattributed")
 """Of what a process tells: what NVML shows beyond all that its library gave."""
-PATIENCE = 3
-"""Looks in a row that must show the same before anything is said."""
 TELLS_WITHIN_S = 5.0
 """A library says what it holds a second after it has registered; not all of them are awake then."""
 SLACK_BYTES = 64 << 20
 """A context's size is known only when it is there."""
-Action = Literal["report", "stop"]
-TellPod = Callable[[PodRef, str, str], None]
-"""Tells people: pod, reason and message of a warning."""
-
-Shown = Mapping[str, Mapping[int, int]]
-"""Bytes by pid by card, as NVML shows them; -1: it does not tell how many."""
 NO_LOADS: load.Loads = {}
-Key = tuple[int, int, str]
-"""Of a stranger: pid, start and card."""
-
-
-class Stranger(Struct, frozen=True):
-    """A process of a pod on a card that has not registered. `place`: its pod has a slice there."""
-
-    pid: int
-    began: int
-    """With the pid it is one process: another may come by the number."""
-    card: str
-    pod_uid: str
-    place: Place | None
-
-    @property
-    def key(self) -> Key:
-        return self.pid, self.began, self.card
 
 
 class Look:
@@ -94,24 +60,14 @@ class Look:
         self._nvml = nvml
         self._worker = worker
         self._tell = tell
-        self._action = action
         self._exceeded = exceeded
         self._proc = proc
         self._grace = grace
         self._clock = clock
-        self._strange: dict[Key, int] = {}
-        """In how many looks in a row."""
-        self._told = Allowance(*TOLD, clock())
-        """Lines of the log about pods that we have no place of."""
-        self._described: dict[int, str] = {}
-        self._describer = Worker("evaders")
+        self._strangers = Strangers(broker, tell, proc, action=action, clock=clock)
         self._over: dict[tuple[str, str], int] = {}
         self._lawful = Lawful(SLACK_BYTES)
         self._overtime = Overtime()
-        self.unregistered = 0
-        """Processes of sliced containers that use a card and have not registered, at the last look."""
-        self.orphaned = 0
-        """Likewise, processes of pods that have no slice there: their pod is gone, or never asked for one."""
         self.exceeded = 0
         """Slices that hold more than their limit by NVML, at the last look."""
         self.stopped = 0
@@ -121,6 +77,16 @@ class Look:
         """Likewise, of the card's time; only where NVML may know of more than was charged."""
         self.looked = clock()
         """When all of this was so."""
+
+    @property
+    def unregistered(self) -> int:
+        """Processes of sliced containers that use a card and have not registered, at the last look."""
+        return self._strangers.unregistered
+
+    @property
+    def orphaned(self) -> int:
+        """Likewise, processes of pods that have no slice there: their pod is gone, or never asked for one."""
+        return self._strangers.orphaned
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -142,21 +108,8 @@ class Look:
             self.seen_bytes, self.seen_percent = {}, {}
             self._note_given()
             return
-        await self._describe()
+        await self._strangers.describe()
         self._judge(shown, loads)
-
-    async def _describe(self) -> None:
-        """Those that the next look may be the last for. A process that cannot be looked into is told of as it is."""
-        due = {pid for (pid, _, _), times in self._strange.items() if times == PATIENCE - 1}
-        self._described = {}
-        clock = asyncio.get_running_loop().time
-        until = clock() + DESCRIBE_WITHIN_S
-        for pid in due:
-            left = until - clock()
-            if left <= 0:
-                break
-            with contextlib.suppress(HamiError):
-                self._described[pid] = await self._describer.run(partial(described, pid, self._proc), timeout=left)
 
     def _read(self, cards: Iterable[str], busy: Container[str]) -> tuple[Shown, load.Loads]:
         """In the driver's thread, loads of `busy` alone. A card that does not answer is left out."""
@@ -177,7 +130,7 @@ class Look:
         """1. tell each process of itself, 2. who has not registered, 3. who holds too much, 4. who was busy,
         5. longer than he may."""
         self._tell_sessions(shown)
-        self._judge_strangers(self._strangers(shown))
+        self._strangers.judge(shown, settled=self._settled(), stop=self._stop)
         self._judge_limits(shown)
         self._note_loads(loads)
         self._judge_time(loads)
@@ -197,51 +150,7 @@ class Look:
                 for session in sessions:
                     self._broker.tell_seen(place, session, Seen(index, on_card.get(session.peer.pid, -1), others))
 
-    # 2
-
-    def _judge_strangers(self, found: list[Stranger]) -> None:
-        self.unregistered = len({one.pid for one in found if one.place is not None})
-        self.orphaned = len({one.pid for one in found if one.place is None})
-        if not self._settled():
-            return  # not counted either: who is there at its end is then told of as anybody
-        self._strange = {one.key: self._strange.get(one.key, 0) + 1 for one in found}
-        for one in found:
-            times = self._strange[one.key]
-            if times == PATIENCE:
-                self._report(one)
-            if times >= PATIENCE and self._action == "stop" and one.place is not None:
-                self._stop(one.pid, one.place)
-
-    def _strangers(self, shown: Shown) -> list[Stranger]:
-        known = {session.peer.pid for session in self._broker.sessions()}
-        found = []
-        for card, pids in shown.items():
-            for pid in pids.keys() - known:
-                uid = pod_uid(pid, self._proc)
-                if uid is not None:
-                    found.append(Stranger(pid, began(pid, self._proc), card, uid, self._place_of(uid, card)))
-        return found
-
-    def _place_of(self, uid: str, card: str) -> Place | None:
-        here = (place for place in self._broker.places if place.tenant.pod.uid == uid)
-        return next((place for place in here if any(one.uuid == card for one in place.cards)), None)
-
-    def _report(self, one: Stranger) -> None:
-        what = self._described.get(one.pid) or "statically linked, musl, or without the library"
-        place = one.place
-        if place is None:  # no pod of ours to tell; it may be a monitor's, so it is never ended
-            told = {"pod_uid": one.pod_uid, "pid": one.pid, "card": one.card, "what": what}
-            if self._told.take(self._clock()):
-                log.warning("a process of a pod without a slice uses a shared card", extra=told)
-            return
-        text = (
-            f"process {one.pid} ({what}) uses card {one.card} and has not registered: it is not held to the slice; "
-            + ("it is being stopped" if self._action == "stop" else "--unregistered stop would stop it")
-        )
-        where = {"pod": str(place.tenant.pod), "pid": one.pid, "card": one.card, "what": what}
-        if place.told.take(self._clock()):
-            log.warning("unregistered process", extra=where)
-        self._tell(place.tenant.pod, "UnregisteredProcess", text)
+    # 2, of which `strangers` has the most, and 3
 
     def _stop(self, pid: int, place: Place) -> None:
         """Looked at once more with its pidfd in hand: a pid may be another process's by now."""
@@ -258,8 +167,6 @@ class Look:
             log.error("cannot stop a process", extra={"pid": pid, "why": str(fault)})
         finally:
             os.close(handle)
-
-    # 3
 
     def _judge_limits(self, shown: Shown) -> None:
         over: dict[tuple[str, str], int] = {}

@@ -8,9 +8,10 @@ import pytest
 
 from hami.agent.broker import usage
 from hami.agent.broker.lawful import QUIET
-from hami.agent.broker.look import DESCRIBE_WITHIN_S, GRACE_S, PATIENCE, SLACK_BYTES, Look
+from hami.agent.broker.look import GRACE_S, SLACK_BYTES, Look
 from hami.agent.broker.overtime import LOOKS, Overtime
 from hami.agent.broker.process import pod_uid
+from hami.agent.broker.strangers import DESCRIBE_WITHIN_S, PATIENCE
 from hami.observe.exposition import Sheet
 from hami.wire.broker import Seen, Usage
 from hami.wire.policy import CorePolicy
@@ -88,7 +89,7 @@ async def test_many_that_are_slow_to_look_into_do_not_put_off_the_report(stage, 
     made, told = look(stage, tmp_path)
     made._nvml, made._worker = Card(), Inline()
     made._nvml.processes = lambda _: [type("Shown", (), {"pid": pid, "mem_bytes": None}) for pid in pids]
-    monkeypatch.setattr("hami.agent.broker.look.described", lambda *_: time.sleep(0.5) or "slow")
+    monkeypatch.setattr("hami.agent.broker.strangers.described", lambda *_: time.sleep(0.5) or "slow")
     begun = asyncio.get_running_loop().time()
     for _ in range(PATIENCE):
         await made.once()

@@ -7,8 +7,9 @@ import pytest
 
 from hami.agent.broker import load, usage
 from hami.agent.broker.evader import described
-from hami.agent.broker.look import GRACE_S, PATIENCE, Look
+from hami.agent.broker.look import GRACE_S, Look
 from hami.agent.broker.process import began
+from hami.agent.broker.strangers import PATIENCE
 from hami.model.errors import Unavailable
 from hami.vendors.nvidia.nvml import ProcessLoad
 
