@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Regenerate the JSON Schemas of what `hami explain`, `fit` and `frag` print with `-o json`, from their types.
+"""Regenerate the JSON Schemas of what `hami explain`, `fit`, `frag`, `simulate` and `demo` print with `-o json`, from
+their types.
 
     python tools/schemas.py
 
@@ -11,11 +12,20 @@ from pathlib import Path
 
 import msgspec
 
+from hami.cli.demo.scene import Scene
 from hami.cli.look.relief import Report
 from hami.scheduler.api.answers import Explained
+from hami.sim.traces.replay import Outcome
+from hami.sim.traces.report import Replays
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs/reference"
-SCHEMAS = {"explained.schema.json": Explained, "fragmentation.schema.json": Report}
+SCHEMAS: dict[str, type[msgspec.Struct]] = {"explained.schema.json": Explained, "fragmentation.schema.json": Report}
+"""What stands on the page of explanations too."""
+MORE: dict[str, type[msgspec.Struct]] = {
+    "simulated.schema.json": Outcome,
+    "simulations.schema.json": Replays,
+    "scene.schema.json": Scene,
+}
 
 
 def text(kind: type[msgspec.Struct]) -> str:
@@ -27,5 +37,5 @@ def text(kind: type[msgspec.Struct]) -> str:
 
 
 if __name__ == "__main__":
-    for name, kind in SCHEMAS.items():
+    for name, kind in (SCHEMAS | MORE).items():
         (FOLDER / name).write_text(text(kind))

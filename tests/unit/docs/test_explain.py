@@ -70,9 +70,9 @@ def faults(value: object, kind: Any, schema: Any, path: str = "$") -> list[str]:
     if "enum" in kind:
         return [] if value in kind["enum"] else [f"{path}: {value!r} is none of {kind['enum']}"]
     if isinstance(value, dict) and kind["type"] == "object":
-        known = kind["properties"]
+        known = kind.get("properties") or dict.fromkeys(value, kind.get("additionalProperties"))
         found = [f"{path}.{key}: not in the schema" for key in value.keys() - known.keys()]
-        found += [f"{path}.{key}: missing" for key in set(kind["required"]) - value.keys()]
+        found += [f"{path}.{key}: missing" for key in set(kind.get("required", ())) - value.keys()]
         return found + [
             one for key in value.keys() & known for one in faults(value[key], known[key], schema, f"{path}.{key}")
         ]

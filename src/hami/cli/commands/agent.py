@@ -18,7 +18,7 @@ def command(**fields: Any) -> None:
     http://NODE:9394/readyz; what it has granted, /metrics and `hami limits top`.
 
     \b
-    hami agent --node "$(hostname)" --kubeconfig /etc/kubernetes/kubelet.conf --log-format text
+    hami agent --node "$(hostname)" --kubeconfig /etc/kubernetes/kubelet.conf
 
     Exit status: 0 told to stop, 1 a fault, 2 wrong use, 3 something needed is not to be had: another agent has the
     state folder, the address of the pages is taken, the driver was replaced (start it again).

@@ -44,7 +44,8 @@ def command(context: click.Context, /, **fields: Any) -> None:
     """Run the scheduler: kube-scheduler's extender, and webhook.
 
     \b
-    hami scheduler --cert-file tls.crt --key-file tls.key --extender-client-ca ca.crt
+    hami scheduler --cert-file tls.crt --key-file tls.key \\
+        --extender-client-ca ca.crt
     hami scheduler config | kubectl apply -f -
 
     It decides which node and which cards a pod gets, holds the slice, and binds the pod

@@ -141,8 +141,8 @@ def command(
     goes through the scheduler's own engine, the same planning and ledger as in a cluster.
 
     \b
-    hami simulate --nodes n.csv --pods p.csv --policy fgd --policy pack --seeds 42-51
-    hami simulate --nodes n.csv --pods p.csv --load 0.95 --patience 1800
+    hami simulate --nodes n.csv --pods p.csv --policy fgd --policy pack
+    hami simulate --nodes n.csv --pods p.csv --load 0.95 --seeds 1-9
     hami simulate --nodes n.csv --pods p.csv --departures --chart curves.svg
 
     Where jobs leave (--departures, --load) allocation is the mean over time, and waiting times are shown.
@@ -227,13 +227,13 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
     """One object for one run, else ``{"runs": [...], "policies": [...]}``."""
     import msgspec
 
-    from hami.sim.traces.report import rows
+    from hami.sim.traces.report import Replays, rows
 
-    runs: list[dict[str, Any]] = [msgspec.to_builtins(outcome) for outcome in outcomes]
-    for run in runs:
+    found: dict[str, Any] = msgspec.to_builtins(Replays(tuple(outcomes), tuple(rows(outcomes))))
+    for run in found["runs"]:
         if not curves:
             del run["curve"]
-    body = runs[0] if len(runs) == 1 else {"runs": runs, "policies": msgspec.to_builtins(rows(outcomes))}
+    body = found["runs"][0] if len(found["runs"]) == 1 else found
     return msgspec.json.format(msgspec.json.encode(body), indent=2)
 
 

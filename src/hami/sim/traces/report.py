@@ -30,6 +30,13 @@ class Row(Struct, frozen=True):
     """That difference in standard errors (paired)."""
 
 
+class Replays(Struct, frozen=True):
+    """Several replays, as `hami simulate -o json` prints them; of a single one it prints the outcome alone."""
+
+    runs: tuple[Outcome, ...]
+    policies: tuple[Row, ...]
+
+
 def rows(outcomes: Iterable[Outcome]) -> list[Row]:
     """One row a policy, in the order they come; each compared with the last one."""
     by_policy: dict[str, list[Outcome]] = {}
