@@ -77,6 +77,17 @@ async def test_a_node_without_cards_loses_both_and_is_then_left_alone(
     assert await registrar.once()
 
 
+async def test_a_node_that_is_none_is_named_with_the_option_that_says_so(
+    kube: MemoryKube, inventory: Inventory, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Registrar(kube, "gpu-b", inventory, annotation=KEY)
+    for cards in ([found(0)], []):
+        inventory.publish(cards)
+        assert not await made.once()
+        assert made.problem == "there is no Node gpu-b: is --node-name the name that kubelet registers under?"
+    assert len(caplog.records) == 1
+
+
 async def test_a_sick_card_is_registered_without_health(
     kube: MemoryKube, inventory: Inventory, registrar: Registrar
 ) -> None:

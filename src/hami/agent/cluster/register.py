@@ -14,6 +14,7 @@ from hami.agent.cards.inventory import Inventory
 from hami.agent.cluster.handshake import report
 from hami.kube import paths
 from hami.kube.client import Kube
+from hami.kube.errors import NotFound
 from hami.model.errors import HamiError
 from hami.wire import annotations as keys
 from hami.wire import register
@@ -72,9 +73,12 @@ class Registrar:
         try:
             await self._write()
         except HamiError as fault:
-            if self.problem != str(fault):
-                log.error("cards not registered", extra={"why": str(fault)})
-            self.problem = str(fault)
+            why = str(fault)
+            if isinstance(fault, NotFound):
+                why = f"there is no Node {self._node}: is --node-name the name that kubelet registers under?"
+            if self.problem != why:
+                log.error("cards not registered", extra={"why": why})
+            self.problem = why
             return False
         self.problem = None
         return True
