@@ -54,6 +54,15 @@ async def test_a_slice_can_shrink(node, running):
     assert node.policy(answer)[uuid(1)] == "mem_mib 1000 core_percent 5"
 
 
+async def test_who_is_on_a_card_that_is_held_back_can_shrink_all_the_same(node, running):
+    """Its neighbours were promised what it gives back."""
+    pod, answer = running
+    node.inventory.mark_sick(uuid(1), "xid", "Xid 94")
+    node.update(pod, **record(one(1, 1000, 5)))
+    assert await resize.apply(node.parts) == 1
+    assert node.policy(answer)[uuid(1)] == "mem_mib 1000 core_percent 5"
+
+
 async def test_more_than_the_card_has_left_is_refused_and_the_old_size_stands(node, running):
     pod, answer = running
     other = node.pod("b", ask(mem=30000, slices=one(1, 30000, 10)))

@@ -50,8 +50,11 @@ def objection(
 
 
 def overpromise(pod: BoundPod, share: Share, cards: Sequence[Card], granted: Iterable[BoundPod]) -> str | None:
-    """Why the cards cannot give a container that has its cards already the size that its record now says."""
-    return _of_cards(share.slices, cards) or _of_capacity(pod, share, cards, granted)
+    """Why the cards cannot give a container that has its cards already the size that its record now says.
+
+    A card that is held back takes nobody new; who is on it stays, and may become smaller, too.
+    """
+    return _of_cards(share.slices, cards, new=False) or _of_capacity(pod, share, cards, granted)
 
 
 def _of_scheduler(pod: BoundPod, rules: Rules) -> str | None:
@@ -67,13 +70,13 @@ def _of_environment(share: Share, rules: Rules) -> str | None:
     return None
 
 
-def _of_cards(slices: ContainerSlices, cards: Sequence[Card]) -> str | None:
+def _of_cards(slices: ContainerSlices, cards: Sequence[Card], *, new: bool = True) -> str | None:
     known = {card.id: card for card in cards}
     for one in slices:
         card = known.get(one.card)
         if card is None:
             return f"card {one.card} is not on this node now"
-        if not card.healthy:
+        if new and not card.healthy:
             return f"card {one.card} is unhealthy"
     if len({one.card for one in slices}) != len(slices):
         return "its record names one card twice"
