@@ -160,7 +160,7 @@ static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_co
     if (trust == HAMI_COST_CROWDED)
         return sample_ns > least + least / 2 + JITTER_NS && !recurs(sample_ns, sorted, count);
     if (least > SLICED_NS)
-        return trust == HAMI_COST_OURS && sample_ns > 2 * least;
+        return trust == HAMI_COST_OURS && sample_ns > 2 * least && !recurs(sample_ns, sorted, count);
     return sample_ns > median + median / 2 + SLICE_LEAST_NS && !recurs(sample_ns, sorted, count);
 }
 

@@ -147,6 +147,22 @@ static void lengths_in_a_rhythm(hami_cost *c)
     CHECK(!hami_cost_uneven(c) && c->price_ns > 59000 && c->price_ns < 62000);
 }
 
+/* Of 1 and of 20 ms, in no order, in turns or beside other launches of the program's own: what is charged is what they took, within a tenth. */
+static void lengths_far_apart(hami_cost *c, hami_cost_trust trust)
+{
+    int64_t used = 0, charged = 0;
+    uint32_t dice = 1;
+    for (int i = 0; i < 4000; i++) {
+        uint32_t none = 0;
+        const int64_t price = c->price_ns, took = (dice = dice * 1664525 + 1013904223) >> 31 ? 1000000 : 20000000;
+        const uint32_t number = hami_cost_due(c, price, &none);
+        const int64_t owed = number == 0 ? 0 : hami_cost_learn(c, number, took, c->charged_ns, trust);
+        used += i < 400 ? 0 : took;
+        charged += i < 400 ? 0 : price + owed;
+    }
+    CHECK(charged > used * 9 / 10 && charged < used * 11 / 10);
+}
+
 /*
  * Of 2 us kernels, which take 3400, one pair in `often` shows `odd_ns` more, and bulk `bulk_ns` a launch. What is charged a launch once that is known.
  */
@@ -225,6 +241,8 @@ void cost(void)
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
     lengths_in_a_rhythm(hami_cost_find(table, hami_cost_key(0x81, 1, 0)));
+    lengths_far_apart(hami_cost_find(table, hami_cost_key(0x82, 1, 0)), HAMI_COST_OURS);
+    lengths_far_apart(hami_cost_find(table, hami_cost_key(0x83, 1, 0)), HAMI_COST_CROWDED);
     /* Pairs that are too long by themselves, as bulk shows, are not charged; launches that do take so long are. */
     const double by_itself = charged_with_odd_pairs(hami_cost_find(table, hami_cost_key(0x81, 1, 0)), 16, 2500, 3400);
     CHECK(by_itself > 3390 && by_itself < 3480);
