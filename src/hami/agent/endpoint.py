@@ -1,4 +1,4 @@
-"""The agent's HTTP pages: /metrics, /healthz, /readyz. Plain, read only, nothing of any tenant."""
+"""The agent's HTTP pages: /healthz, /readyz, and /metrics, which names pods and what they use. Plain, read only."""
 
 import os
 from collections.abc import Callable

@@ -9,6 +9,7 @@ the loader says of a folder that it cannot be preloaded, and goes on.
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 from hami import __version__, native
@@ -72,6 +73,9 @@ def _missing(grant: Grant) -> list[str]:
 def _install(origin: Path, settings: Settings) -> str:
     folder = Path(settings.hook_path) / "vgpu"
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # the loader says so on stderr, and goes on without it
+        where = "a folder on a file system that is not mounted noexec: containers would run without the library"
+        raise Malformed("--hook-path", settings.hook_path, where)
     target = folder / f"libvgpu.so.{__version__}"
     try:
         text = origin.read_bytes()

@@ -1,7 +1,9 @@
 """The node's pods as the agent knows them, the library on the host, and the pages."""
 
+import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -138,6 +140,17 @@ async def test_the_pages_say_what_is_missing():
         assert await get("/healthz") == (200, "ok\n")
         assert await get("/metrics") == (200, "x 1\n")
     await runner.cleanup()
+
+
+def test_a_folder_that_no_program_can_be_loaded_from_is_refused(tmp_path, monkeypatch):
+    """A container would start all the same, without limits and with a line on stderr."""
+    (tmp_path / "origin.so").touch()
+    settings = Settings(node_name="n", hook_path=str(tmp_path), library_file=str(tmp_path / "origin.so"))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID))
+    with pytest.raises(Malformed, match=r"--hook-path: .*not mounted noexec"):
+        library.install(settings)
+    monkeypatch.undo()
+    assert Path(library.install(settings)).exists()
 
 
 def test_a_library_that_cannot_be_read_is_named_and_not_the_folder_it_was_for(tmp_path):
