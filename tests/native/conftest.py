@@ -23,6 +23,7 @@ SANITIZERS = {
 UNITS = [
     "src/limits/policy.c",
     "src/memory/map.c",
+    "src/memory/claims.c",
     "src/memory/ledger.c",
     "src/memory/loans.c",
     "src/pay/budget.c",

@@ -43,6 +43,11 @@ def test_what_is_lent_is_held_all_the_time_and_once(tools: Tools, tmp_path: Path
     run(tools.units(SANITIZERS["asan"]), f"loans {tmp_path / 'ledger'}")
 
 
+def test_who_sleeps_for_the_ledgers_lock_goes_on_though_nobody_wakes_him(tools: Tools, tmp_path: Path) -> None:
+    """A waiter was woken and killed, and who had the lock before it: one in some seventy storms that end so."""
+    run(tools.units(), f"wakes {tmp_path / 'ledger'}")
+
+
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
 

@@ -1,4 +1,5 @@
 /* Taking and giving back memory of the slice, and setting the ledger right by what NVML shows. See state.h. */
+#include "memory/claims.h"
 #include "process/log.h"
 #include "process/nvml.h"
 #include "prim/prim.h"

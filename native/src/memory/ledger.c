@@ -3,14 +3,16 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "memory/claims.h"
 #include "memory/loans.h"
 #include "prim/prim.h"
 
 enum { MAGIC = 0x48414d49 /* "HAMI" */ };
 enum { REAP_EVERY_NS = 20 * 1000 * 1000 }; /* a program that keeps running into its limit must not read /proc each time */
-enum { CLAIM_TICK_NS = 2 * 1000 * 1000 };
+enum { LOOK_NS = 50 * 1000 * 1000 };
 #define MOST_BYTES ((int64_t)1 << 50) /* no card has that: nor does it stand in the ledger until the driver says so, where there is no limit */
 
 static uint64_t boot_hash(void)
@@ -75,9 +77,27 @@ static void recount(hami_ledger *ledger)
     }
 }
 
+/*
+ * Nobody gives up; but who sleeps looks again now and then. A waiter that is killed just after it was woken, together with whoever has taken the lock
+ * before it, leaves it free with nobody told.
+ */
+static int lock_or_look(pthread_mutex_t *lock)
+{
+    int error = pthread_mutex_trylock(lock);
+    while (error == EBUSY || error == ETIMEDOUT) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until); /* that of pthread_mutex_timedlock */
+        until.tv_nsec += LOOK_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        error = pthread_mutex_timedlock(lock, &until);
+    }
+    return error;
+}
+
 void hami_ledger_lock(hami_ledger *ledger)
 {
-    if (pthread_mutex_lock(&ledger->lock) == EOWNERDEAD) {
+    if (lock_or_look(&ledger->lock) == EOWNERDEAD) {
         recount(ledger);
         pthread_mutex_consistent(&ledger->lock);
     }
@@ -255,44 +275,6 @@ void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind
     hami_ledger_lock(ledger);
     hami_ledger_release_locked(ledger, slot, card, kind, bytes);
     hami_ledger_unlock(ledger);
-}
-
-/* Nothing is claimed by a slot that nobody has, nor by a process that is dead. */
-static bool claimant_gone(hami_ledger *ledger, int slot)
-{
-    if (slot < 0 || slot >= HAMI_SLOTS)
-        return true;
-    hami_ledger_lock(ledger);
-    const hami_slot *s = &ledger->slots[slot];
-    const int32_t pid = atomic_load(&s->pid);
-    const bool gone = pid == 0 || (s->pid_namespace == hami_pid_namespace() && !hami_process_alive(pid, s->start));
-    hami_ledger_unlock(ledger);
-    return gone;
-}
-
-bool hami_ledger_claim(hami_ledger *ledger, int slot, int card, int64_t patience_ns)
-{
-    _Atomic int32_t *claimant = &ledger->cards[card].claimant;
-    int64_t until = hami_now_ns() + patience_ns;
-    for (int32_t last = 0;;) {
-        int32_t other = 0;
-        if (atomic_compare_exchange_strong(claimant, &other, slot + 1))
-            return true;
-        if (claimant_gone(ledger, other - 1) && atomic_compare_exchange_strong(claimant, &other, slot + 1))
-            return true;
-        if (other != last)
-            until = hami_now_ns() + patience_ns;
-        else if (hami_now_ns() >= until)
-            return false;
-        last = other;
-        hami_sleep_coarse_ns(CLAIM_TICK_NS);
-    }
-}
-
-void hami_ledger_unclaim(hami_ledger *ledger, int slot, int card)
-{
-    int32_t ours = slot + 1;
-    atomic_compare_exchange_strong(&ledger->cards[card].claimant, &ours, 0);
 }
 
 void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes)

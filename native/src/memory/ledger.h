@@ -120,13 +120,6 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
 /* Gives back; never below zero. */
 void hami_ledger_release(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
 
-/*
- * Lets one caller at a time, of all threads and processes, take what only shows afterwards. True: ours, until it is given up;
- * who dies with it gives it up. False: another kept it for `patience_ns`.
- */
-bool hami_ledger_claim(hami_ledger *ledger, int slot, int card, int64_t patience_ns);
-void hami_ledger_unclaim(hami_ledger *ledger, int slot, int card);
-
 /* Adds a measured difference, limit or not; never below zero. */
 void hami_ledger_add(hami_ledger *ledger, int slot, int card, hami_kind kind, int64_t bytes);
 

@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER. See units.h. */
+/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -41,6 +41,8 @@ int main(int count, char **words)
         kills(words[2], atoi(words[3]));
     } else if (strcmp(what, "halted") == 0 && count > 2) {
         halted(words[2]);
+    } else if (strcmp(what, "wakes") == 0 && count > 2) {
+        wakes(words[2]);
     } else {
         return 2;
     }

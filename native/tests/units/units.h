@@ -26,5 +26,6 @@ void loans(const char *path);                                  /* ledger.c */
 void claims(const char *path);                                 /* ledger.c */
 void kills(const char *path, int count);                       /* ledger.c */
 void halted(const char *path);                                 /* halted.c */
+void wakes(const char *path);                                  /* wakes.c */
 
 #endif
