@@ -17,7 +17,7 @@ from hami.agent.broker import load
 from hami.agent.broker.lawful import Lawful
 from hami.agent.broker.overtime import Overtime
 from hami.agent.broker.place import Place
-from hami.agent.broker.process import pod_uid
+from hami.agent.broker.process import began, pod_uid, ticks
 from hami.agent.broker.server import Broker
 from hami.agent.broker.session import Session
 from hami.agent.broker.strangers import PATIENCE, Action, Shown, Strangers, TellPod
@@ -54,8 +54,10 @@ class Look:
         exceeded: Action = "report",
         proc: Path = Path("/proc"),
         grace: float = GRACE_S,
+        since: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`since`: our start, in clock ticks since the machine's, as processes have theirs; now, if not given."""
         self._broker = broker
         self._nvml = nvml
         self._worker = worker
@@ -68,6 +70,11 @@ class Look:
         self._over: dict[tuple[str, str], int] = {}
         self._lawful = Lawful(SLACK_BYTES)
         self._overtime = Overtime()
+        self._heard: set[tuple[Session, int]] = set()
+        """Who has told of which card."""
+        self._of_before: set[tuple[int, int, int]] = set()
+        """Of them those that were there before us, by pid and start."""
+        self._since = ticks() if since is None else since
         self.exceeded = 0
         """Slices that hold more than their limit by NVML, at the last look."""
         self.stopped = 0
@@ -194,8 +201,26 @@ class Look:
             for index, card in enumerate(place.cards):
                 if card.mem_mib is not None:
                     key = place.tenant.key, card.uuid
-                    self._lawful.look(key, card.mem_mib << 20, _given(place, index), settled=self._settled())
+                    settled = self._settled() and not self._late(place, index)
+                    self._lawful.look(key, card.mem_mib << 20, _given(place, index), settled=settled)
+        self._heard &= {(session, card) for session in self._broker.sessions() for card in session.usage}
         self._lawful.keep((place.tenant.key, card.uuid) for place in self._broker.places for card in place.cards)
+
+    def _late(self, place: Place, card: int) -> bool:
+        """Whether a process of before our start tells of the card for the first time: it was not awake until now.
+
+        Once for each process, which may connect anew as often as it likes.
+        """
+        new = {(one, card) for one in place.known() if card in one.usage} - self._heard
+        self._heard |= new
+        old = {
+            (one.peer.pid, since, card)
+            for one, _ in new
+            if 0 < (since := began(one.peer.pid, self._proc)) < self._since
+        }
+        late = not old <= self._of_before
+        self._of_before |= old
+        return late
 
     def _stop_taker(self, place: Place, card: int, limit: int, on_card: Mapping[int, int]) -> None:
         """End the process with the most memory that its library does not account for.

@@ -1,6 +1,8 @@
 """What /proc says of a process of the host: whose it is, and since when. Files there may vanish between two reads."""
 
+import os
 import re
+import time
 from pathlib import Path
 
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
@@ -25,3 +27,8 @@ def began(pid: int, proc: Path = Path("/proc")) -> int:
         return int(text.rpartition(")")[2].split()[_SINCE])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def ticks() -> int:
+    """Now, as `began` tells it."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))

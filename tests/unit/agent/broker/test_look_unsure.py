@@ -229,3 +229,36 @@ async def test_a_limit_lowered_before_our_start_is_learnt_of_while_nvml_says_not
     stage.now += 1
     await made.once()
     assert stopped == [os.getpid()]
+
+
+@pytest.mark.parametrize(("old", "ended"), [(True, False), (False, True)])
+async def test_a_process_of_before_our_start_that_wakes_late_is_not_ended_for_a_limit_lowered_before_it(
+    stage, tmp_path, old, ended
+):
+    """Stopped, or on a host far too busy, it tells what it holds a minute after all others. One begun since may not."""
+    stage.grant("a", mem=500)
+    process(tmp_path, os.getpid(), UID.format(0), began=900 if old else 1100)
+    told = Told()
+    made = Look(
+        stage.broker, Card(), Inline(), tell=told, exceeded="stop", proc=tmp_path / "proc", since=1000,
+        clock=lambda: stage.now,
+    )  # fmt: skip
+    stopped = []
+    made._stop = lambda pid, _: stopped.append(pid)
+    stage.now += GRACE_S + 30
+    made._judge({CARD: {}})
+    client = await stage.joined("a")
+    await told_to_hold(stage, client, 900)
+    for _ in range(2 * PATIENCE):
+        stage.now += 1
+        made._judge({CARD: {os.getpid(): 900 * MIB}})
+    assert bool(stopped) is ended
+    stopped.clear()
+    client.socket.close()  # connecting anew it has no such first word again
+    again = stage.client("a").send(HELLO)
+    await again.several(2)
+    await told_to_hold(stage, again, 1500)
+    for _ in range(2 * PATIENCE):
+        stage.now += 1
+        made._judge({CARD: {os.getpid(): 1500 * MIB}})
+    assert stopped
