@@ -43,6 +43,11 @@ class CardState(Struct, frozen=True):
         return apart and self.used_slots == len(self.instances)
 
     @property
+    def overfull(self) -> bool:
+        """Whether more is taken than there is."""
+        return min(self.free_slots, self.free_mem_mib, self.free_core_percent) < 0
+
+    @property
     def use(self) -> Use:
         return self.used_slots, self.used_mem_mib, self.used_core_percent
 

@@ -4,9 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hami.kube.errors import ServerFault, TooMany, Unanswered, Unreachable
+from hami.ledger.records import NodeRecord
+from hami.model.ids import NodeName
 from hami.model.reservation import ReservationState
+
+from .conftest import cards_of
 
 LOST = Unanswered("the answer was lost")
 
@@ -62,6 +67,52 @@ async def test_a_node_that_does_not_fit_is_refused_with_its_reason_and_nothing_i
     assert stage.api.bindings == []
     assert stage.used("a") == [0], "what was held is given back: kube-scheduler starts over"
     assert stage.events.told[-1][1:3] == ("Warning", "BindingFailed")
+
+
+async def test_a_node_that_has_gone_since_it_was_chosen_is_refused_and_nothing_is_sent(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.ledger.drop_node("a")
+    assert await stage.bind(pod, "a") == "node a cannot take the pod: node unregistered"
+    assert (stage.api.bindings, stage.ledger.reservation("uid-p")) == ([], None)
+
+
+async def test_a_node_that_has_failed_since_is_refused_until_it_is_well_again(stage: Any) -> None:
+    stage.node("a")
+    pod = stage.pod("p", gpu=1, gpumem=4000)
+    stage.filter(pod, "a")
+    stage.node("a", problem="its agent is silent")
+    assert "its agent is silent" in await stage.bind(pod, "a")
+    assert stage.api.bindings == []
+    stage.node("a")
+    assert await stage.bind(pod, "a") == ""
+
+
+@pytest.mark.parametrize("lost", ["gone", "cordoned", "ill", "shrunk"])
+async def test_a_card_that_is_lost_between_filter_and_bind_is_replaced_by_another_or_refused(
+    stage: Any, lost: str
+) -> None:
+    for name, cards in (("one", 1), ("two", 2)):
+        record = NodeRecord(NodeName(name), cards_of(name, cards, 16000, 10))
+        stage.ledger.set_node(record)
+        pod = stage.pod(f"p-{name}", gpu=1, gpumem=4000)
+        stage.filter(pod, name)
+        held = stage.ledger.reservation(f"uid-p-{name}").plan.containers[0][0].card
+        worse = {"ill": {"healthy": False}, "shrunk": {"mem_mib": 3999}}.get(lost, {})
+        after = tuple(
+            replace(card, **worse) if card.id == held else card
+            for card in record.cards
+            if card.id != held or lost != "gone"
+        )
+        cordoned = frozenset({held} if lost == "cordoned" else ())
+        stage.ledger.set_node(replace(record, cards=after, cordoned=cordoned))
+        said = await stage.bind(pod, name)
+        assert bool(said) == (name == "one")
+        if name == "two":
+            (bound,) = stage.api.bindings
+            assert held not in bound["metadata"]["annotations"]["hami.io/vgpu-devices-allocated"]
+    assert stage.ledger.reservation("uid-p-one") is None
 
 
 async def test_a_bind_without_a_hold_reads_the_pod_and_decides(stage: Any) -> None:

@@ -270,6 +270,24 @@ async def test_a_bind_waits_for_the_others(scene: Scene) -> None:
     assert await stage.bind(late, "a") == "", "who comes later waits for nobody"
 
 
+async def test_a_node_that_fails_while_members_wait_gets_none_of_them(scene: Scene) -> None:
+    stage = scene.stage
+    stage.node("a", mem=50000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    for pod in pods:
+        stage.filter(pod, "a")
+    waiting = [asyncio.create_task(stage.bind(pod, "a")) for pod in pods[:3]]
+    await asyncio.sleep(0.01)
+    stage.node("a", mem=50000, problem="its agent is silent")
+    said = [await stage.bind(pods[3], "a"), *await asyncio.gather(*waiting)]
+    assert all("its agent is silent" in one for one in said)
+    assert (stage.api.bindings, scene.held()) == ([], set())
+    stage.node("a", mem=50000)
+    for pod in pods:
+        stage.filter(pod, "a")
+    assert await asyncio.gather(*(stage.bind(pod, "a") for pod in pods)) == [""] * 4
+
+
 @pytest.mark.looptime
 async def test_who_waits_too_long_is_refused_and_all_give_back(scene: Scene) -> None:
     stage = scene.stage

@@ -12,12 +12,14 @@ from typing import Protocol
 
 from hami.kube import paths
 from hami.kube.errors import NotFound, ServerFault, Unanswered
-from hami.model.ask import Ask, PodRef
+from hami.model.ask import Ask, CardRules, PodRef
 from hami.model.errors import HamiError, Malformed
-from hami.model.ids import PodUid
+from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
 from hami.model.reservation import ReservationState
+from hami.plan.exact.rules import standing
+from hami.plan.snapshot import NodeState
 from hami.scheduler.engine import Engine
 from hami.wire import annotations as keys
 from hami.wire import extender
@@ -87,10 +89,11 @@ class Binder:
             await self._send(pod, node, {})
             return
         await self._with_gang(pod)
-        # From here to the answer the slice must not be given to anybody, whatever the clock says.
-        self._engine.ledger.binding(pod.uid, self._engine.clock(), UNKNOWN_FATE)
-        self._open[pod.uid] += 1
         try:
+            plan = self._still(pod, node, plan)
+            # From here to the answer the slice must not be given to anybody, whatever the clock says.
+            self._engine.ledger.binding(pod.uid, self._engine.clock(), UNKNOWN_FATE)
+            self._open[pod.uid] += 1
             await self._carry_out(pod, node, plan)
         except BaseException:
             self._engine.gangs.unbound(pod.uid)
@@ -150,6 +153,13 @@ class Binder:
             raise Refused(f"a Binding of the pod to {reservation.plan.node} is on its way; its fate is not known yet")
         return self._move(reservation.ask, node)
 
+    def _still(self, pod: PodRef, node: str, plan: Plan) -> Plan:
+        """`plan`, or another on the node where its cards are not to be had any more; raises where there is none."""
+        hold = self._engine.ledger.reservation(pod.uid)
+        if hold is None or hold.state is ReservationState.BINDING:
+            return plan
+        return plan if stands(plan, self._engine.ledger.node(NodeName(node))) else self._move(hold.ask, node)
+
     async def _ask(self, pod: PodRef) -> Ask:
         """The ask from the API server: the hold ran out, or this replica took over since /filter."""
         found = await self._kube.get(paths.pods(pod.namespace, pod.name), Pod)
@@ -197,6 +207,15 @@ class Binder:
         """The slice is free again, unless a Binding of unknown fate may still take it."""
         if self._open[pod.uid] <= 0:
             self._engine.ledger.release(pod.uid)
+
+
+def stands(plan: Plan, node: NodeState | None) -> bool:
+    """Whether what was held at /filter can still be given: node and cards may have gone, failed or been cordoned since,
+    and a gang waits for many seconds in between."""
+    if node is None or node.problem is not None:
+        return False
+    good = {state.card.id for state in node.cards if standing(CardRules(), state) is None and not state.overfull}
+    return all(part.card in good for slices in plan.containers for part in slices)
 
 
 def bound_to(found: Pod, pod: PodRef, node: str) -> bool:
