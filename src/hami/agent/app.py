@@ -213,7 +213,7 @@ class Agent:
             timeout.watch(self.parts, settings.allocate_timeout),
         ]
         if any(strategy.startswith("cdi") for strategy in settings.device_list_strategy):
-            duties.append(cdi.keep(self.inventory, self._cdi_spec, settings.cdi_dir))
+            duties.append(cdi.keep(self.inventory.changes(), self._cdi_spec, settings.cdi_dir))
         if settings.broker:
             duties += [self.broker.run(), self.look.run()]
         if settings.broker and settings.monitor_mirror:
@@ -296,8 +296,10 @@ class Agent:
             return None
         return node.status.allocatable.get(self.resource)
 
-    def _cdi_spec(self) -> bytes:
+    def _cdi_spec(self) -> bytes | None:
         settings, host = self.settings, self.parts.host
+        if not self.inventory.scanned:
+            return None
         driver = files.find(Path(settings.driver_root), settings.host_driver_root)
         if driver is None:
             log.warning("containers get no driver: none is found", extra={"below": settings.driver_root})

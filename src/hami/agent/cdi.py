@@ -7,12 +7,11 @@ driver's files, and no hooks: whatever runtime reads it needs nothing of NVIDIA'
 import asyncio
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from hami.agent.cards.inventory import Inventory
 from hami.agent.files import write_durably
 from hami.agent.grant import CDI_KIND, CONTROL_NODES
 from hami.model.card import Card
@@ -75,13 +74,13 @@ def write(folder: str, text: bytes) -> Path:
     return path
 
 
-async def keep(inventory: Inventory, text: Callable[[], bytes], folder: str) -> None:
-    """Keep the spec as the cards are, until cancelled. `text` makes it, of the cards there are by then."""
+async def keep(changes: AsyncIterator[None], text: Callable[[], bytes | None], folder: str) -> None:
+    """Keep the spec as the cards are, until cancelled. `text` makes it, of the cards of then; None: not known yet."""
     told = ""
-    async for _ in inventory.changes():
-        while inventory.scanned:
+    async for _ in changes:
+        while (made := text()) is not None:
             try:
-                write(folder, text())
+                write(folder, made)
             except OSError as fault:  # what runs needs it no more, and what starts has that of before
                 if str(fault) != told:
                     log.error("the CDI spec cannot be written", extra={"why": str(fault)})

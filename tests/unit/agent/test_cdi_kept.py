@@ -17,9 +17,12 @@ async def kept(tmp_path, monkeypatch):
     """An inventory whose spec is kept in a folder below, and that folder."""
     monkeypatch.setattr(cdi, "AGAIN_S", 0.01)
     inventory, folder = Inventory(), tmp_path / "cdi"
-    task = asyncio.create_task(
-        cdi.keep(inventory, lambda: cdi.spec(inventory.cards(), inventory.minor, has_node=lambda _: True), str(folder))
-    )
+
+    def spec():
+        made = cdi.spec(inventory.cards(), inventory.minor, has_node=lambda _: True)
+        return made if inventory.scanned else None
+
+    task = asyncio.create_task(cdi.keep(inventory.changes(), spec, str(folder)))
     yield inventory, folder
     assert not task.done()
     task.cancel()
