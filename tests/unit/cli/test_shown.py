@@ -31,6 +31,17 @@ def test_cards_of_which_the_same_is_said_are_one_row(tmp_path: Path) -> None:
     assert [row.split()[0] for row in none if "L40S" in row] == ["0-7"]
 
 
+def test_habits_of_kubectl_are_understood(file: str) -> None:
+    assert run("explain", "pod/waits", "-n", "team", "--snapshot", file).output.startswith("does not fit")
+    manifest = b"{kind: Pod, spec: {containers: [{name: a, resources: {limits: {nvidia.com/gpu: 9}}}]}}"
+    words = [sys.executable, "-m", "hami", "fit", "-f", "-", "--snapshot", file]
+    done = subprocess.run(words, input=manifest, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.decode().splitlines()[0]) == (
+        1,
+        "does not fit: 0 of 2 nodes (a: 9 x 100 % memory, 100 %)",
+    )
+
+
 def test_the_answer_of_frag_comes_first(file: str, tmp_path: Path) -> None:
     first, second, *_ = run("frag", "--snapshot", file).output.splitlines()
     assert first.startswith("Fragmentation ")

@@ -17,6 +17,8 @@ class Explain(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0].startswith("pod/"):  # as kubectl writes it
+            args = ["pod", args[0].removeprefix("pod/"), *args[1:]]
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             ctx.fail(f"explain what? `hami explain pod {args[0]}` explains a pod")
         return super().resolve_command(ctx, args)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hami.cli.look.source import FILE, Source, options
+from hami.cli.look.source import Source, options
 
 if TYPE_CHECKING:
     from hami.scheduler.api.answers import Explained
@@ -18,6 +18,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
 }
 """What makes pods, and where the pod stands in it."""
+STDIN = Path("/dev/stdin")
 LONGEST = 1024
 """Characters of a variable or an annotation: none that counts is longer, but for lists of cards."""
 
@@ -41,8 +42,8 @@ LONGEST = 1024
 @click.option(
     "-f",
     "--file",
-    type=FILE,
-    help="A manifest (YAML or JSON) of a Pod, or of a Deployment, Job ..., in place of all of the above.",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A manifest (YAML or JSON) of a Pod, or of a Deployment, Job ..., in place of all of the above; - is stdin.",
 )
 @click.option("--nodes", type=click.IntRange(1, 64), default=8, show_default=True, help="Nodes shown card by card.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
@@ -92,7 +93,7 @@ def _manifest(file: Path, namespace: str) -> dict[str, Any]:
     from hami.config.files import text
 
     try:
-        found = yaml.safe_load(text(file))
+        found = yaml.safe_load(text(STDIN if str(file) == "-" else file))
         msgspec.json.encode(found)  # as it will be sent: YAML can say things that JSON cannot
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as fault:
         raise click.UsageError(f"{file} is no YAML of one document: {fault}") from None
