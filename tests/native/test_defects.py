@@ -83,12 +83,20 @@ def test_the_first_second_is_held_as_all_others(container: Container) -> None:
         assert sum(tenths[:10]) * ns / 1e7 <= 40
 
 
+@pytest.mark.realtime
 def test_each_process_is_held_to_its_own_variables_and_not_to_those_of_the_first(container: Container) -> None:
-    with container.start("probe", "hold", 256, 60, CUDA_DEVICE_MEMORY_LIMIT="8g") as holder:
+    """Of memory, and of time: 800 launches of 1 ms a second, where the first one's limit leaves 100."""
+    force = {"GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
+    first = {"CUDA_DEVICE_MEMORY_LIMIT": "8g", "CUDA_DEVICE_SM_LIMIT": "10", **force}
+    with container.start("probe", "hold", 256, 60, **first) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"] == 4096
+        total = container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["total_mib"]
+        rate = container.probe("run", "spin", 1.5, 1_000_000, CUDA_DEVICE_SM_LIMIT="80", **force)["rate"]
         holder.kill()
+    assert total == 4096
+    assert isinstance(rate, float)
+    assert 200 < rate < 880
 
 
 LINKED = """
