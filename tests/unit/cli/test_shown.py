@@ -11,6 +11,8 @@ from tests.unit.cli.test_look import NVIDIA, half_full, run
 
 from hami.cli.main import hami
 from hami.model.ids import CardId, NodeName
+from hami.sim.traces import charts
+from hami.sim.traces.replay import Point
 from hami.wire import record, snapshot
 from hami.wire.snapshot import CardEntry, NodeEntry, PoliciesEntry, Snapshot
 
@@ -71,3 +73,9 @@ def test_a_terminal_without_utf_8_gets_its_tables_in_ascii(file: str, encoding: 
     assert (done.returncode, done.stderr) == (0, b"")
     assert "Cards (# used, . free)" in done.stdout.decode(encoding)
     assert "###" in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(("lasted", "unit"), [(50.0, "seconds"), (3600.0, "minutes"), (86400.0, "hours")])
+def test_a_chart_over_time_has_the_unit_that_a_person_would_take(lasted: float, unit: str) -> None:
+    drawn = {"pack": [Point(0.0, 0.0, 0.0, 1e9), Point(100.0, 50.0, 1.0, 1e9 + lasted)]}
+    assert f">{unit}</text>" in charts.svg(drawn, "a day", charts.time(drawn))

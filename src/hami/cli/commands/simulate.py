@@ -239,9 +239,9 @@ def encoded(outcomes: "list[Outcome]", curves: bool) -> bytes:
 
 def draw(path: Path, outcomes: "list[Outcome]", title: str, *, over_time: bool) -> None:
     from hami.config.files import write
-    from hami.sim.traces.charts import HOURS, LOAD, svg
+    from hami.sim.traces.charts import LOAD, svg, time
 
     first: dict[str, Any] = {}
     for outcome in outcomes:
         first.setdefault(outcome.policy, outcome.curve)
-    write(path, svg(first, title, HOURS if over_time else LOAD).encode())
+    write(path, svg(first, title, time(first) if over_time else LOAD).encode())

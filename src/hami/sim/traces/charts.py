@@ -30,6 +30,15 @@ class Axis(Struct, frozen=True):
 
 LOAD = Axis("GPU asked for, %", lambda point: point.arrived)
 HOURS = Axis("hours", lambda point: point.at / 3600)
+MINUTES = Axis("minutes", lambda point: point.at / 60)
+SECONDS = Axis("seconds", lambda point: point.at)
+
+
+def time(curves: Mapping[str, Sequence[Point]]) -> Axis:
+    """The unit in which a person would tell how long it took."""
+    moments = [point.at for curve in curves.values() for point in curve]
+    lasted = max(moments, default=0.0) - min(moments, default=0.0)
+    return SECONDS if lasted < 120 else MINUTES if lasted < 7200 else HOURS
 
 
 def svg(curves: Mapping[str, Sequence[Point]], title: str, axis: Axis = LOAD) -> str:
