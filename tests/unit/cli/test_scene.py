@@ -67,7 +67,7 @@ def test_a_pod_that_is_bound_but_not_granted_is_not_settled() -> None:
 
 def test_free_cards_that_are_alike_share_a_row() -> None:
     text = drawn(scene(pod("a", f"{CARD},NVIDIA,10000,30:;")))
-    assert "10000 of 40000 MiB" in text
+    assert "10000 of 40000" in text
     assert " 1-2 " in text
     assert "10000 MiB of card gpu-node/0, 30 % of its time" in text
 
@@ -100,6 +100,20 @@ def test_the_end_says_in_a_line_how_many_run_and_wait() -> None:
     assert summary(shown).startswith(
         "Pods that run: 1; that wait, with the reason above: 1; that did neither within 60 s: 1."
     )
+
+
+@pytest.mark.parametrize("width", [140, 100, 80, 40])
+def test_no_word_is_cut_however_narrow_the_screen_is(width: int) -> None:
+    record = f"{CARD},NVIDIA,10000,30:;"
+    shown = scene(pod("notebook", record), pod("inference", record), pod("late", phase="Pending", waits="1 3/3 NoCard"))
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(draw(shown, width))
+    text = captured.get()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for told in ("gpu-node", "20000 of 40000", "notebook", "inference", "NoCard"):
+        assert told in text
 
 
 def test_images_are_replaced_in_pods_and_in_templates_and_nowhere_else() -> None:

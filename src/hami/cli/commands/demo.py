@@ -78,13 +78,13 @@ def play(stage: "Stage", console: "Console") -> bool:
             stage.submit(text)
             watch_until = time.monotonic() + BETWEEN
             while time.monotonic() < watch_until:
-                live.update(draw(stage.scene()))
+                live.update(draw(stage.scene(), console.width))
                 time.sleep(0.2)
         deadline = time.monotonic() + SETTLED
         while not (scene := stage.scene()).settled and time.monotonic() < deadline:
-            live.update(draw(scene))
+            live.update(draw(scene, console.width))
             time.sleep(0.3)
-        live.update(draw(scene))
+        live.update(draw(scene, console.width))
     return scene.settled
 
 

@@ -11,42 +11,52 @@ from hami.cli.demo.scene import CardView, PodView, Scene, card_names
 from hami.model.ids import CardId
 from hami.model.plan import Slice
 
+WIDTH = 140
+"""Columns where nobody looks: a pipe or a file."""
 BAR = 20
+CARD_HEADS = {"node": 0, "card": 0, "model": 64, "memory": 110, "MiB": 0, "cores": 64, "slices": 90, "pods": 50}
+"""What is told of a card, and from how many columns on."""
+NODES_FROM = 64
+"""Narrower screens leave out a pod's node, which stands in what it got."""
 SHADES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 """A pod has the same colour on its card and in its row."""
 
 
-def draw(scene: Scene, width: int = BAR) -> RenderableType:
+def draw(scene: Scene, width: int = WIDTH) -> RenderableType:
+    """Both tables in so many columns: what would be cut on a narrow screen is left out."""
     colours = {pod.name: SHADES[index % len(SHADES)] for index, pod in enumerate(p for p in scene.pods if p.slices)}
-    return Group(cards_table(scene, colours, width), pods_table(scene, colours))
+    return Group(cards_table(scene, colours, width), pods_table(scene, colours, width))
 
 
 def cards_table(scene: Scene, colours: dict[str, str], width: int) -> Table:
     table = Table(title="Cards", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("node", "card", "model", "memory", "", "cores", "slices", "pods"):
-        number = name in ("card", "cores", "slices")
-        table.add_column(name, justify="right" if number else "left", no_wrap=name != "pods")
+    heads = [head for head, least in CARD_HEADS.items() if width >= least]
+    for head in heads:
+        words = head in ("model", "pods")
+        number = head in ("card", "cores", "slices")
+        table.add_column(head, justify="right" if number else "left", no_wrap=not words, overflow="fold")
     for _, alike in groupby(scene.cards, key=lambda view: (view.node, view.pods, view.problem, view.card.mem_mib)):
         first, *others = alike
         for views in ([first, *others],) if not first.pods else ([view] for view in (first, *others)):
-            table.add_row(*card_row(views, colours, width))
+            cells = card_row(views, colours)
+            table.add_row(*(cells[head] for head in heads))
     return table
 
 
-def card_row(views: list[CardView], colours: dict[str, str], width: int) -> tuple[RenderableType, ...]:
-    """One card, or several that are alike and free."""
+def card_row(views: list[CardView], colours: dict[str, str]) -> dict[str, RenderableType]:
+    """One card, or several that are alike and free; a cell for each head."""
     view = views[0]
     share = view.mem_mib / view.card.mem_mib if view.card.mem_mib else 0.0
-    return (
-        view.node,
-        str(view.card.index) if len(views) == 1 else f"{view.card.index}-{views[-1].card.index}",
-        view.card.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
-        bar(share, width),
-        f"{view.mem_mib} of {view.card.mem_mib} MiB",
-        f"{view.core_percent} %",
-        f"{view.slots}/{view.card.slots}",
-        problem_or_pods(view, colours),
-    )
+    return {
+        "node": view.node,
+        "card": str(view.card.index) if len(views) == 1 else f"{view.card.index}-{views[-1].card.index}",
+        "model": view.card.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
+        "memory": bar(share, BAR),
+        "MiB": f"{view.mem_mib} of {view.card.mem_mib}",
+        "cores": f"{view.core_percent} %",
+        "slices": f"{view.slots}/{view.card.slots}",
+        "pods": problem_or_pods(view, colours),
+    }
 
 
 def bar(share: float, width: int) -> Text:
@@ -60,15 +70,17 @@ def problem_or_pods(view: CardView, colours: dict[str, str]) -> Text:
     return Text(", ").join(Text(name, style=colours.get(name, "")) for name in view.pods)
 
 
-def pods_table(scene: Scene, colours: dict[str, str]) -> Table:
+def pods_table(scene: Scene, colours: dict[str, str], width: int) -> Table:
     table = Table(title="Pods", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("pod", "state", "node", "got, or why it waits"):
-        table.add_column(name, no_wrap=name != "got, or why it waits")
+    wide = width >= NODES_FROM
+    for head in ("pod", "state", *(("node",) if wide else ()), "got, or why it waits"):
+        table.add_column(head, no_wrap=wide and not head.startswith("got"), overflow="fold")
     names = card_names(scene)
     for pod in scene.pods:
         said = " + ".join(share(one, names) for one in pod.slices) or pod.waits_for or no_slice(pod)
         style = "yellow" if pod.waits_for else ""
-        table.add_row(Text(pod.name, style=colours.get(pod.name, "")), state(pod), pod.node, Text(said, style=style))
+        cells = [Text(pod.name, style=colours.get(pod.name, "")), state(pod), *([Text(pod.node)] if wide else [])]
+        table.add_row(*cells, Text(said, style=style))
     return table
 
 
