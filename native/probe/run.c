@@ -33,7 +33,7 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
         exec = graph_of(nodes, rounds, stream);
     const bool sets = strcmp(work, "memset") == 0, copies = strcmp(work, "copy") == 0, sync = strcmp(work, "sync") == 0;
     const bool coop = strcmp(work, "coop") == 0, mixed = strcmp(work, "mixed") == 0, ex = strcmp(work, "ex") == 0;
-    const bool wide = strcmp(work, "wide") == 0; /* more blocks than an int can count; the simulated driver alone runs so many */
+    const bool wide = strcmp(work, "wide") == 0; /* so many blocks that an int says -2^30; the simulated driver alone runs so many */
     if (sets || copies) {
         bytes = (size_t)ns; /* NS is bytes here */
         MUST(cuMemAlloc, &a, bytes);
@@ -70,7 +70,7 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
         else if (ex)
             r = cu.cuLaunchKernelEx(&(CUlaunchConfig){1, 1, 1, 32, 1, 1, 0, stream, NULL, 0}, spin, params, NULL);
         else
-            r = cu.cuLaunchKernel(spin, wide ? 0x7fffffff : mixed ? (unsigned int)(1 + i % 3) : 1, wide ? 0xffff : 1, 1, 32, 1, 1, 0, stream, params, NULL);
+            r = cu.cuLaunchKernel(spin, wide ? 0x60000000 : mixed ? (unsigned int)(1 + i % 3) : 1, wide ? 2 : 1, 1, 32, 1, 1, 0, stream, params, NULL);
         if (r != CUDA_SUCCESS)
             fail(work, r);
         launches++;
