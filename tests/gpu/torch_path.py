@@ -7,6 +7,7 @@ launches, so the card's clock and what else runs on it are not in the figures.
 import math
 import re
 import statistics
+import time
 from collections.abc import Sequence
 
 from bench import Bench
@@ -30,6 +31,7 @@ def path(pool: Pool, seconds: float) -> None:
     bench = pool.node.bench
     works = [work for work in WORKS if re.search(bench.match, work)]
     for work in works:
+        pool.programs[0].told("paced", work, time.monotonic(), 0.1, 1.0, 99)  # so that prices are known
         told = pool.programs[0].told("hosts", work, seconds / len(works), *STATES)
         judge(bench, work, [told[at : at + len(STATES)] for at in range(0, len(told), len(STATES))])
 
