@@ -8,8 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from hami.config import bounds
 from hami.config.address import address
-from hami.model.errors import Malformed
 
 Strategy = Literal["envvar", "volume-mounts", "cdi-annotations", "cdi-cri"]
 
@@ -114,27 +114,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises Malformed, which names the option: before anything is done with any of them."""
-        if not self.node_name.strip():
-            raise Malformed("--node-name", self.node_name, "the name of this node's Node object")
-        for name in TIMES:
-            value = getattr(self, name)
-            if not 0 < value <= LONGEST_S:  # NaN neither
-                raise Malformed(f"--{name.replace('_', '-')}", value, f"seconds, above 0 and at most {LONGEST_S}")
-        for name in ("kube_qps", "event_qps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= MOST_QPS:
-                raise Malformed(f"--{name.replace('_', '-')}", value, f"calls a second, above 0 and at most {MOST_QPS}")
-        if not -20 <= self.niceness <= 19:
-            raise Malformed("--niceness", self.niceness, "-20 to 19")
-        if self.log_level.lower() not in LEVELS:
-            raise Malformed("--log-level", self.log_level, " or ".join(LEVELS))
+        bounds.require(self, "node_name", bool(self.node_name.strip()), "the name of this node's Node object")
+        bounds.seconds(self, TIMES, none=False)
+        bounds.rates(self, ("kube_qps", "event_qps"))
+        bounds.require(self, "niceness", -20 <= self.niceness <= 19, "-20 to 19")
+        bounds.level(self)
         if self.metrics_bind_address:
             address("--metrics-bind-address", self.metrics_bind_address)
 
 
-LEVELS = ("debug", "info", "warning", "error")
-LONGEST_S = 86400
-MOST_QPS = 100_000
 TIMES = (
     "scan_interval", "recovery_quiet", "register_interval", "kubelet_poll", "allocate_wait", "verify_wait",
     "allocate_timeout", "conflict_interval",

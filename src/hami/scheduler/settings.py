@@ -8,14 +8,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from hami.model.errors import Malformed
+from hami.config import bounds
 
 ExtenderAuth = Literal["mtls", "none"]
 ApiCertificates = Literal["ignored", "kubernetes-users"]
 LeaderElect = Literal["none", "lease", "follow"]
-LEVELS = ("debug", "info", "warning", "error")
-LONGEST_S = 86400
-MOST_QPS = 100_000
 TIMES = (
     "lease_duration", "renew_deadline", "retry_period", "hold_timeout", "gang_timeout", "extender_timeout",
     "bind_timeout", "handshake_timeout", "body_timeout",
@@ -114,16 +111,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises Malformed, which names the option: before anything is done with any of them."""
-        for name in TIMES:
-            self._require(name, 0 <= getattr(self, name) <= LONGEST_S, f"seconds, from 0 to {LONGEST_S}")  # NaN neither
-        for name in ("kube_qps", "event_qps"):
-            value = getattr(self, name)
-            fine = value is None or 0 < value <= MOST_QPS
-            self._require(name, fine, f"a number a second, above 0 and at most {MOST_QPS}")
+        bounds.seconds(self, TIMES, none=True)
+        bounds.rates(self, ("kube_qps", "event_qps"))
         for name in COUNTS:
-            self._require(name, getattr(self, name) > 0, "1 or more")
-        self._require("log_level", self.log_level.lower() in LEVELS, " or ".join(LEVELS))
-
-    def _require(self, name: str, fine: bool, allowed: str) -> None:
-        if not fine:
-            raise Malformed(f"--{name.replace('_', '-')}", getattr(self, name), allowed)
+            bounds.require(self, name, getattr(self, name) > 0, "1 or more")
+        bounds.level(self)
