@@ -180,6 +180,18 @@ def beside(name: str) -> dict[str, object]:
         return {"denied": str(fault)[-60:]}
 
 
+def asked(how: str) -> dict[str, object]:
+    """The same by what the C library's own dlsym gives: that was asked for by a `handle`, or as the `next`."""
+    card, taken, here = Card(), 0, ctypes.CDLL(None)
+    handle = c_void_p(ctypes.CDLL("libc.so.6")._handle) if how == "handle" else c_void_p(-1)
+    here.dlsym.restype = c_void_p
+    look = ctypes.CFUNCTYPE(c_void_p, c_void_p, ctypes.c_char_p)(here.dlsym(handle, b"dlsym"))
+    allocate = ctypes.CFUNCTYPE(c_int, c_void_p, c_size_t)(look(card.cuda._handle, b"cuMemAlloc_v2"))
+    while taken < 32 and allocate(ctypes.addressof(c_uint64()), 256 * MIB) == 0:
+        taken += 1
+    return {"taken_mib": taken * 256, "nvml": card.shown()}
+
+
 def exported() -> dict[str, object]:
     """Memory of which only a descriptor is left."""
     card, handle, fd = Card(), c_uint64(), c_int(-1)
@@ -354,10 +366,8 @@ def copies(how: str, seconds: str) -> dict[str, object]:
     return {"a_second": rate(card, calls[how], float(seconds))}
 
 
-WAYS: dict[str, Callable[..., dict[str, object]]] = {
-    each.__name__: each
-    for each in (linear, beside, exported, dmabuf, local, pageable, managed_pool, graphs, torch_start, spins, copies)
-}
+_ALL = (linear, beside, asked, exported, dmabuf, local, pageable, managed_pool, graphs, torch_start, spins, copies)
+WAYS: dict[str, Callable[..., dict[str, object]]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":
     try:
