@@ -67,7 +67,7 @@ def _reasons(survey: Survey) -> RenderableType:
     for one in survey.refused:
         more = f" and {one.nodes - len(one.names)} more" if one.names and one.nodes > len(one.names) else ""
         table.add_row(str(one.nodes), one.text, ", ".join(one.names) + more)
-    return _titled("Why not", table)
+    return _titled("Where it does not, and why" if survey.fits else "Why not", table)
 
 
 def _fixes(fixes: Sequence[Fix]) -> RenderableType:
@@ -81,6 +81,7 @@ def _node(node: Explanation, width: int) -> RenderableType:
     """Cards, a row each; what is said of them beside them, or on a narrow screen below."""
     mark = "fits" if node.plan else node.refusal or "does not fit"
     wide = width >= BARS_FROM
+    long = 0 if not wide else BAR if width >= WIDTH else BAR // 2  # the verdict needs the room more
     heads = ("card", "model", *(("memory",) if wide else ()), "MiB free", "cores free", "slices")
     table, below = _table((*heads, "verdict") if wide else heads), list[RenderableType]()
     taken = {one.card for slices in node.plan.containers for one in slices} if node.plan else set()
@@ -89,7 +90,7 @@ def _node(node: Explanation, width: int) -> RenderableType:
     for use in node.use:
         verdicts = [one for one in node.cards if one.card == use.card]
         said = [_said(one, use.card in taken, "" if alone else f"{one.container}: ") for one in verdicts]
-        rows.append((use.index, (_card(use, wide), said)))
+        rows.append((use.index, (_card(use, long), said)))
     for which, (cells, said) in _alike(rows):
         table.add_row(which, *cells, *([Group(*said)] if wide else []))
         below += [] if wide else [Text(f" {which}: ") + one for one in said]
@@ -121,10 +122,11 @@ def _packed(worth: Worth) -> str:
     return "\n".join(lines)
 
 
-def _card(use: CardUse, wide: bool) -> tuple[RenderableType, ...]:
+def _card(use: CardUse, long: int) -> tuple[RenderableType, ...]:
+    """Cells but the first; the bar is so many columns long, or left out."""
     return (
         use.model.removeprefix("NVIDIA-").removeprefix("NVIDIA "),
-        *((bar(use.used_mem_mib, use.mem_mib),) if wide else ()),
+        *((bar(use.used_mem_mib, use.mem_mib, long),) if long else ()),
         f"{use.mem_mib - use.used_mem_mib} of {use.mem_mib}",
         f"{use.core_percent - use.used_core_percent} %",
         f"{use.used_slots}/{use.slots}",
