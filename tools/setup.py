@@ -77,7 +77,7 @@ def main() -> int:
 
 def steps() -> tuple[Step, ...]:
     return (
-        Step("venv", "virtual environment", lambda: f"{sys.version_info[:2]}", make_venv),
+        Step("venv", "virtual environment", lambda: f"{sys.version_info[:2]} in {VENV}", make_venv),  # it cannot move
         Step("packages", "Python packages (hashed lock)", lambda: sha(LOCK.read_bytes()), install_packages),
         Step("native", "native parts and hami itself", native_inputs, install_hami),
     )

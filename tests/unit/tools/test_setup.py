@@ -98,6 +98,17 @@ def test_what_pip_says_five_times_is_left_out_and_the_way_out_comes_last(setup: 
     assert lines[1:] == ["ERROR: No matching distribution found", "setup: exit status 3; reach an index"]
 
 
+def test_a_checkout_that_was_moved_is_set_up_anew(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "setup").mkdir()
+    venv, *_ = setup.steps()
+    (tmp_path / "setup/venv").write_text(venv.inputs())
+    assert setup.done(venv)
+    monkeypatch.setattr(setup, "VENV", tmp_path / "elsewhere/.venv")
+    assert not setup.done(venv)
+
+
 def test_who_stops_it_is_told_that_nothing_is_lost(
     setup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
