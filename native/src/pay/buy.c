@@ -19,6 +19,7 @@ enum {
     DRAIN_MOST_NS = 100 * 1000 * 1000, /* beyond what was reckoned; then the turn is handed on all the same */
     DRAIN_LATE_NS = 20 * 1000 * 1000, /* who does it and has not come back so long after that is not waited for */
     WAKE_NS = 60 * 1000,               /* what a sleeper takes to wake */
+    LEARNING_NS = 5 * 1000 * 1000,     /* so long after a launch of a new key a process learns its prices */
     LOOK_OUT_NS = 300 * 1000           /* a turn that should come now is looked out for so long without sleep, once a turn */
 };
 
@@ -115,6 +116,7 @@ static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, 
     p->spare_ns = of->spare_ns;
     p->debt_ns = of->debt_ns;
     look_at_queue(p, stream);
+    p->learns = hami_now_ns() - atomic_load_explicit(&card->learning_ns, memory_order_relaxed) < LEARNING_NS;
     p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
     const int64_t wish = p->waiting_ns, bought = step == HAMI_GO ? p->bought_ns : 0;

@@ -205,6 +205,8 @@ static struct hami_sample *pay(const hami_work *w, hami_card *card, bool elsewhe
     note_stream(card, stream);
     bool known = atomic_load_explicit(&cost->launches, memory_order_relaxed) > 0;
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
+    if (!well_known(cost))
+        atomic_store_explicit(&card->learning_ns, hami_now_ns(), memory_order_relaxed);
     const int64_t price =
         fresh ? price_of_new(cost, w, card, &known) : atomic_load_explicit(&cost->price_ns, memory_order_relaxed);
     if (hami_bulk_mine() && hami_bulk_takes(card, w->waits || elsewhere ? NULL : cost, stream, price)) {

@@ -263,13 +263,14 @@ bool hami_turn_looks(const hami_pacer *p, int64_t now)
 
 /*
  * By prices a queue is never long beside others' slices: what is bought is reckoned to be through before more is, as the card is slower for us than
- * reckoned. So one that is never found empty is full as well. (Two such tenants never took turns, or never again: 30.0 and 61.4 of 30 and 70.)
+ * reckoned. So one that is never found empty is full as well. (Two such tenants never took turns, or never again: 30.0 and 61.4 of 30 and 70.) And
+ * so is who learns what its launches cost: in its turn no slice of another's is in that.
  */
 static void see_queue(hami_pacer *p, int64_t now)
 {
     if (p->dry || p->emptied_ns == 0)
         p->emptied_ns = now;
-    if (p->queue_end_ns - now > HAMI_FULL_NS || (p->busy && now - p->emptied_ns > HAMI_NEVER_DRY_NS))
+    if (p->learns || p->queue_end_ns - now > HAMI_FULL_NS || (p->busy && now - p->emptied_ns > HAMI_NEVER_DRY_NS))
         mark_full(p, now);
 }
 

@@ -54,6 +54,7 @@ typedef struct {
     int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
     bool dry, busy;        /* nothing of ours is left on the card, or something is; neither: not looked at (hami_turn_looks); likewise */
     int64_t emptied_ns;    /* when nothing was, last */
+    bool learns;           /* prices are being learned: others' slices would be in them; likewise */
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
