@@ -1,10 +1,12 @@
 """A card as it is before anybody uses it, and what bearing a charge makes of it."""
 
+from hami.model.card import Instance
 from hami.model.ids import CardId
 from hami.model.plan import Charge
 from hami.plan.snapshot import CardState, NodeState
 
 from .builders import card, node
+from .migs import mig_card
 
 CHARGE = Charge(CardId("d0"), 2, 500, 30)
 
@@ -22,3 +24,11 @@ def test_a_charge_is_borne_once_and_taken_off_once() -> None:
     whole: NodeState = node(state, CardState(card("d1")))
     assert [one.use for one in whole.bearing((CHARGE,)).cards] == [(2, 500, 30), (0, 0, 0)]
     assert whole.bearing((CHARGE,)).without((CHARGE,)) == whole
+
+
+def test_instances_come_and_go_with_their_charge() -> None:
+    own, other = Instance("1g.5gb", 0, 1), Instance("1g.5gb", 1, 1)
+    charge = Charge(CardId("d0"), 1, 4864, 15, (own,))
+    state = CardState(mig_card("d0"), 1, 4864, 15, instances=(other,))
+    assert state.bearing(charge) == CardState(state.card, 2, 2 * 4864, 30, instances=(own, other))
+    assert state.bearing(charge).without(charge) == state
