@@ -186,9 +186,10 @@ SPACES = """
 base = ctypes.CDLL(None)
 base.dlmopen.restype = base.dlsym.restype = c_void_p
 base.dlsym.argtypes = [c_void_p, ctypes.c_char_p]
+base.dlerror.restype = ctypes.c_char_p
 handle = base.dlmopen(ctypes.c_long(-1), sys.argv[1].encode(), 2)
 if handle is None:
-    print("no name space")
+    print("no name space", b"denied by libvgpu" in base.dlerror())
 else:
     opens = ctypes.CFUNCTYPE(c_void_p)(base.dlsym(handle, b"opens"))
     print(base.dlsym(opens(), b"cuMemAlloc_v2"))
@@ -197,14 +198,20 @@ OPENS = '#include <dlfcn.h>\nvoid *opens(void) { return dlopen("libcuda.so.1", R
 
 
 def test_a_driver_in_a_name_space_of_its_own_is_not_given(container: Container, tmp_path: Path) -> None:
-    """Neither by another name, nor found there once a library of that space has opened it."""
+    """Neither by another name, nor by a library of that space that opens it there, with a dlsym of that space's own."""
     copy, helper = tmp_path / "plain.so", tmp_path / "helper.so"
     shutil.copy(container.tools.folder / "sim" / "libcuda.so.1", copy)
     (tmp_path / "helper.c").write_text(OPENS)
     subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "helper.c", "-o", helper, "-ldl"], check=True)
-    assert tried(container, SPACES, copy) == "no name space"
-    assert tried(container, SPACES, helper) == "None"
+    for file in (copy, helper):
+        assert tried(container, SPACES, file) == "no name space True"
     assert int(tried(container, SPACES, helper, LD_PRELOAD="")) != 0
+
+
+def test_where_there_are_no_limits_a_program_has_its_name_spaces(container: Container) -> None:
+    code = SPACES.replace('b"opens"', 'b"cos"').replace("opens()", "handle").replace('b"cuMemAlloc_v2"', 'b"sin"')
+    assert tried(container, code, "libm.so.6") == "no name space True"
+    assert int(tried(container, code, "libm.so.6", CUDA_DEVICE_MEMORY_LIMIT="")) != 0
 
 
 # ---- a start that was refused, and a start that is interrupted ----

@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
-#include <link.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 #define DENIED "(denied by libvgpu, which does not know it)"
+#define DENIED_SPACE "(denied by libvgpu: a name space of its own would pass the limits)"
 
 /* ---- the real ones ---- */
 
@@ -190,25 +190,16 @@ EXPORT void *dlopen(const char *file, int mode)
     TAIL_CALL real_dlopen()(file, mode & ~RTLD_DEEPBIND);
 }
 
-/* A namespace of its own holds a driver of its own, in which nothing of ours stands before anything. */
+/*
+ * In a name space of its own nothing of ours stands before anything, and whatever is opened there may open a driver of its own, be it before this
+ * returns. Where there are no limits nobody minds.
+ */
 EXPORT void *dlmopen(Lmid_t space, const char *file, int mode)
 {
     if (space == LM_ID_BASE)
         TAIL_CALL real_dlmopen()(space, file, mode & ~RTLD_DEEPBIND);
-    void *handle = real_dlmopen()(space, file, mode & ~RTLD_DEEPBIND);
-    struct link_map *map = NULL;
-    if (handle == NULL || dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0)
-        return handle;
-    while (map->l_prev != NULL)
-        map = map->l_prev;
-    for (; map != NULL; map = map->l_next) {
-        const char *slash = map->l_name == NULL ? NULL : strrchr(map->l_name, '/');
-        const hami_elf_object object = {.file = slash == NULL ? "" : slash + 1, .soname = hami_elf_soname(map->l_addr, map->l_ld)};
-        if (hami_driver_of(&object) >= 0) {
-            hami_log(HAMI_LOG_ERROR, "dlmopen of %s denied: it would load %s past the limits", file, map->l_name);
-            dlclose(handle);
-            return NULL;
-        }
-    }
-    return handle;
+    if (!hami_limited())
+        TAIL_CALL real_dlmopen()(space, file, mode);
+    hami_denied_lookup(file, "a name space of its own");
+    return real_dlmopen()(LM_ID_BASE, DENIED_SPACE, RTLD_LAZY); /* so that dlerror says why */
 }

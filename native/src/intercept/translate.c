@@ -30,8 +30,8 @@ static void *handles[2];
 static _Atomic int loaded[2];
 static _Atomic unsigned long unknown_count;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t strict_asked = PTHREAD_ONCE_INIT;
-static bool strict_set;
+static pthread_once_t policy_asked = PTHREAD_ONCE_INIT;
+static bool strict_set, limited_set;
 
 const hami_name *hami_name_find(const char *name)
 {
@@ -85,7 +85,7 @@ static int driver_named(const char *name)
 }
 
 /* By what it calls itself, too: a link to it, or a copy, may be called anything. */
-int hami_driver_of(const hami_elf_object *object)
+static int driver_of(const hami_elf_object *object)
 {
     const int driver = driver_named(object->soname);
     return driver >= 0 ? driver : driver_named(object->file);
@@ -97,7 +97,7 @@ static bool learn(int driver, void *handle)
     static const char *const probes[] = {"cuInit", "nvmlInit_v2"};
     hami_elf_object object;
     void *probe = hami_dlsym(handle, probes[driver]);
-    if (probe == NULL || !hami_elf_owner(probe, &object) || hami_driver_of(&object) != driver)
+    if (probe == NULL || !hami_elf_owner(probe, &object) || driver_of(&object) != driver)
         return false;
     spans[driver] = (span){.low = object.low, .high = object.high};
     for (unsigned int i = 0; i < hami_name_count; i++) {
@@ -155,12 +155,13 @@ static bool inside(int driver, const void *address)
            (const char *)address < spans[driver].high;
 }
 
-static void ask_strict(void)
+static void ask_policy(void)
 {
     hami_policy policy;
     char why[200];
     const bool usable = hami_policy_load(&policy, why, sizeof why);
     strict_set = usable ? policy.strict : policy.from_file;
+    limited_set = !usable || !policy.off;
     if (usable)
         hami_log_level = policy.log_level;
 }
@@ -168,8 +169,14 @@ static void ask_strict(void)
 /* An unreadable policy counts as strict. */
 bool hami_strict(void)
 {
-    pthread_once(&strict_asked, ask_strict);
+    pthread_once(&policy_asked, ask_policy);
     return strict_set;
+}
+
+bool hami_limited(void)
+{
+    pthread_once(&policy_asked, ask_policy);
+    return limited_set;
 }
 
 void *hami_denied_lookup(const char *name, const char *why)
@@ -199,7 +206,7 @@ void *hami_translate(void *address, const char *name)
         return NULL;
     if (!hami_in_drivers(address)) {
         hami_elf_object object;
-        const int driver = hami_elf_owner(address, &object) ? hami_driver_of(&object) : -1;
+        const int driver = hami_elf_owner(address, &object) ? driver_of(&object) : -1;
         if (driver < 0)
             return address;
         load(driver, true);

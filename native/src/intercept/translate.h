@@ -5,8 +5,8 @@
 #include "intercept/elf.h"
 #include "intercept/intercept.h"
 
-/* The driver (0), NVML (1), or neither (-1): by what an object is called, and by what it calls itself. */
-int hami_driver_of(const hami_elf_object *object);
+/* There are limits, or such as cannot be read. */
+bool hami_limited(void);
 
 /* True: of the driver or NVML that is in use. */
 bool hami_in_drivers(const void *address);
