@@ -4,11 +4,14 @@ from itertools import product
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from hami.ledger.index import Index
 from hami.model.ask import Ask, CardAsk
 from hami.model.ids import Family
 from hami.model.plan import Plan
+from hami.model.quota import Budget, Measure, Quantum
+from hami.model.refusal import Reason, Refusal
 from hami.plan.choose import choose
 from hami.plan.exact.fit import fit
 from hami.plan.exact.sharing import MOST_WANTS, shared_out
@@ -115,3 +118,33 @@ def test_one_family_does_not_use_up_the_choices_of_another() -> None:
     plan = fit(ask, node(*own, *other))
     assert isinstance(plan, Plan)
     oracle.judge(ask, node(*own, *other), plan)
+
+
+def test_of_five_the_one_that_needs_much_time_and_no_memory_is_not_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest by memory, and the first in order, both take the card that only the last one can have."""
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 24)
+    taken = ((6, 60), (8, 5), (8, 60), (8, 60), (7, 60), (8, 80))
+    state = node(*(used(f"d{place}", 1, mem, cores, mem_mib=10) for place, (mem, cores) in enumerate(taken)))
+    wanted = ((0, 30), (0, 30), (2, 0), (1, 10), (0, 90))
+    assert agreed(pod(*(app(want(mem, cores=cores)) for mem, cores in wanted)), state) == 1
+
+
+def test_what_one_family_could_not_pay_at_first_is_not_why_another_has_no_card() -> None:
+    """Half of the larger card is too dear, half of the smaller one is not; of the other family there is none."""
+    budget = Budget("ns", Quantum("nvidia.com/gpumem", NVIDIA, Measure.MEMORY), 3000, 0)
+    asked = replace(pod(app(want(percent=50)), app(want(1, family=OTHER)), cards=("binpack",)), budgets=(budget,))
+    refusal = fit(asked, node(used("d0", 5), used("d1", mem_mib=4000)))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.NO_SUCH_FAMILY
+
+
+def test_of_more_than_five_not_every_way_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each more would double the sets of every card."""
+    asked: list[int] = []
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 1)
+    monkeypatch.setattr("hami.plan.exact.search.shared_out", lambda _held, wants: asked.append(wants))
+    for count in (MOST_WANTS, MOST_WANTS + 1):
+        assert isinstance(
+            fit(pod(*[app(want(3))] * count), node(used("d0", mem_mib=8), used("d1", mem_mib=8))), Refusal
+        )
+    assert asked == [MOST_WANTS]
