@@ -85,6 +85,8 @@ def play(stage: "Stage", console: "Console") -> bool:
             live.update(draw(scene, console.width))
             time.sleep(0.3)
         live.update(draw(scene, console.width))
+    if not console.is_terminal:  # where the picture is drawn once, its last line is left open
+        console.print()
     return scene.settled
 
 
