@@ -178,3 +178,23 @@ def test_an_init_container_takes_another_card_where_its_first_choice_costs_too_m
     plan = fit(ask, node(*(cards[place] for place in order)))
     assert isinstance(plan, Plan)
     assert [one.mem_mib for one in plan.containers[0]] == [2000]
+
+
+@pytest.mark.parametrize("small", [0, 1, 2])
+def test_what_was_tried_in_vain_stands_in_nobodys_way(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last container needs d0 with a percent left. In turn the others fill d0, largest first they do so too, and
+    only then every way is tried: for up to five containers, whichever cards each of them may have."""
+    first = [app(want(1, use_ids=("d0",)))] * small
+    others = app(want(2000, cores=60)), app(want(2000, cores=40)), app(want(4000, use_ids=("d0",)))
+    asked = pod(*first, *others, cards=("numa",))
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", small + 2)
+    state = node(used("d0", mem_mib=8002), used("d1", mem_mib=5000, numa=1))
+    plan = fit(asked, state)
+    assert isinstance(plan, Plan)
+    oracle.judge(asked, state, plan)
+
+
+def test_a_container_of_two_cards_is_never_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hami.plan.exact.search.CHOICES", 1)
+    both = pod(app(want(5000, cards=2)), app(want(5000)))
+    assert isinstance(fit(both, node(used("d0"), used("d1"))), Refusal)
