@@ -83,6 +83,14 @@ def test_of_several_ways_to_ask_less_of_both_the_nearest_is_told() -> None:
     assert [(fix.value, fix.cores) for fix in told if fix.change is Change.LESS_OF_BOTH] == [(6000, 20)]
 
 
+def test_a_rule_given_up_counts_as_half_a_quantity_and_all_of_them_as_three_quarters() -> None:
+    typed = found(pod(app(want(8000, use_types=("H100",)))), used("d0"))
+    apart = found(pod(app(want(8000, cards=2, numa_bind=True))), used("d0"), used("d1", numa=1))
+    named = found(pod(app(want(8000, use_ids=("d9",)))), used("d0"))
+    efforts = typed[Change.OTHER_TYPE].effort, apart[Change.ANY_NUMA].effort, named[Change.NO_RULES].effort
+    assert efforts == (0.5, 0.5, 0.75)
+
+
 def test_what_others_have_to_do_counts_as_a_whole_quantity_given_up_and_the_end_of_a_pod_as_two() -> None:
     assert EFFORT[Change.UNCORDON] == EFFORT[Change.MOVE_POD] == 1
     assert EFFORT[Change.END_POD] == 2

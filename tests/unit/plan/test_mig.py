@@ -319,3 +319,11 @@ def test_beside_cards_without_mig_an_init_container_s_instance_still_counts() ->
     found = fit(pod(init(want(4000)), app(want(4000, modes=("mig",)))), mixed)
     assert isinstance(found, Plan)
     assert [part.card for slices in found.containers for part in slices] == ["d1", "d0"]
+
+
+def test_of_an_init_container_s_two_cards_the_one_in_mig_mode_keeps_its_instance() -> None:
+    """The plain card comes first and is free again; an instance of the other stays, so all of it is not to be had."""
+    mixed = node(used("d0", mem_mib=40_960), CardState(mig_card("d1")))
+    first = init(want(4000, cards=2))
+    assert isinstance(fit(pod(first, app(want(40_000, use_ids=("d1",))), cards=("numa",)), mixed), Refusal)
+    assert isinstance(fit(pod(first, app(want(40_000, use_ids=("d0",))), cards=("numa",)), mixed), Plan)

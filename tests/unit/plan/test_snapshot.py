@@ -32,3 +32,10 @@ def test_instances_come_and_go_with_their_charge() -> None:
     state = CardState(mig_card("d0"), 1, 4864, 15, instances=(other,))
     assert state.bearing(charge) == CardState(state.card, 2, 2 * 4864, 30, instances=(own, other))
     assert state.bearing(charge).without(charge) == state
+
+
+def test_a_card_is_overfull_by_one_of_anything_and_not_when_it_is_full() -> None:
+    full = CardState(card("d0"), 10, 8000, 100)
+    assert not full.overfull
+    more = (Charge(CardId("d0"), 1, 0, 0), Charge(CardId("d0"), 0, 1, 0), Charge(CardId("d0"), 0, 0, 1))
+    assert all(full.bearing(charge).overfull for charge in more)
