@@ -68,6 +68,14 @@ def test_a_pod_spends_what_kubernetes_counts(
     assert quota.asked(pod(*containers)) == (Spent(NVIDIA, cards, mem, cores),)
 
 
+def test_an_init_container_counts_until_it_is_done() -> None:
+    """Whoever does not know, counts it."""
+    large, small = (Slice(CardId("d0"), NVIDIA, mem, 10) for mem in (8000, 1000))
+    parts = ((ContainerKind.INIT, (large,)), (ContainerKind.APP, (small,)))
+    assert quota.spent(parts) == (Spent(NVIDIA, 1, 8000, 10),)
+    assert quota.spent(parts, init_done=True) == (Spent(NVIDIA, 1, 1000, 10),)
+
+
 @settings(max_examples=200, deadline=None)
 @given(make.SEEDS)
 def test_what_is_asked_is_what_a_plan_spends_and_at_most_bounds_it(seed: int) -> None:
