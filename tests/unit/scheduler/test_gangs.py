@@ -18,6 +18,7 @@ from hami.scheduler.watch.sync import PodDoor
 from hami.vendors.gang import doubts, gang_of
 from hami.wire.objects import Metadata, Pod
 
+ALLOCATED = "hami.io/vgpu-devices-allocated"
 GROUP, LEAST = "scheduling.x-k8s.io/pod-group", "scheduling.x-k8s.io/min-member"
 
 
@@ -286,6 +287,33 @@ async def test_a_node_that_fails_while_members_wait_gets_none_of_them(scene: Sce
     for pod in pods:
         stage.filter(pod, "a")
     assert await asyncio.gather(*(stage.bind(pod, "a") for pod in pods)) == [""] * 4
+
+
+@pytest.mark.parametrize("elsewhere", ["b", "a"])
+async def test_a_member_whose_hold_was_made_anew_while_it_waited_gets_what_is_held_for_it(
+    scene: Scene, elsewhere: str
+) -> None:
+    """Holds run out while one of four waits in /bind for the others; the next /filter holds for all of them again."""
+    stage = scene.stage
+    for node in ("a", "b"):
+        stage.node(node, cards=2, mem=20000)
+    pods = scene.members("p0", "p1", "p2", "p3")
+    stage.filter(pods[0], "a")
+    first = asyncio.create_task(stage.bind(pods[0], "a"))
+    await asyncio.sleep(0.01)
+    stage.now += 1000
+    stage.ledger.expire(stage.now)
+    stage.filter(pods[1], elsewhere)
+    assert await asyncio.gather(first, *(stage.bind(pod, elsewhere) for pod in pods[1:])) == [""] * 4
+    held = {
+        hold.plan.pod.name: (hold.plan.node, hold.plan.containers[0][0].card) for hold in stage.ledger.reservations()
+    }
+    given = {
+        one["metadata"]["name"]: (one["target"]["name"], one["metadata"]["annotations"][ALLOCATED].partition(",")[0])
+        for one in stage.api.bindings
+    }
+    assert given == held
+    assert len(held) == 4
 
 
 @pytest.mark.looptime

@@ -17,7 +17,7 @@ from hami.model.errors import HamiError, Malformed
 from hami.model.ids import NodeName, PodUid
 from hami.model.plan import Plan
 from hami.model.refusal import Refusal
-from hami.model.reservation import ReservationState
+from hami.model.reservation import Reservation, ReservationState
 from hami.plan.exact.rules import standing
 from hami.plan.snapshot import NodeState
 from hami.scheduler.engine import Engine
@@ -143,22 +143,30 @@ class Binder:
 
     async def reserved(self, pod: PodRef, node: str) -> Plan | None:
         """The plan the pod's slice on `node` is held by; None for a pod that asks for no card."""
-        reservation = self._engine.ledger.reservation(pod.uid)
-        if reservation is None:
+        hold = self._engine.ledger.reservation(pod.uid)
+        if hold is None:
             ask = await self._ask(pod)
             return None if ask.empty else self._move(ask, node)
-        if reservation.plan.node == node:
-            return reservation.plan
-        if reservation.state is ReservationState.BINDING:
-            raise Refused(f"a Binding of the pod to {reservation.plan.node} is on its way; its fate is not known yet")
-        return self._move(reservation.ask, node)
+        return self._held(hold, node)
+
+    def _held(self, hold: Reservation, node: str) -> Plan:
+        """The plan of a hold; one that is elsewhere is moved to `node`, which kube-scheduler has chosen."""
+        if hold.plan.node == node:
+            return hold.plan
+        if hold.state is ReservationState.BINDING:
+            raise Refused(f"a Binding of the pod to {hold.plan.node} is on its way; its fate is not known yet")
+        return self._move(hold.ask, node)
 
     def _still(self, pod: PodRef, node: str, plan: Plan) -> Plan:
-        """`plan`, or another on the node where its cards are not to be had any more; raises where there is none."""
+        """What is held on `node` once the gang has come: `plan`, or another where the hold has run out and was made
+        anew meanwhile, or where its cards are not to be had any more. Raises where there is none."""
         hold = self._engine.ledger.reservation(pod.uid)
-        if hold is None or hold.state is ReservationState.BINDING:
+        if hold is None:
+            return plan  # `Ledger.binding` refuses it
+        plan = self._held(hold, node)
+        if hold.state is ReservationState.BINDING or stands(plan, self._engine.ledger.node(NodeName(node))):
             return plan
-        return plan if stands(plan, self._engine.ledger.node(NodeName(node))) else self._move(hold.ask, node)
+        return self._move(hold.ask, node)
 
     async def _ask(self, pod: PodRef) -> Ask:
         """The ask from the API server: the hold ran out, or this replica took over since /filter."""
@@ -168,7 +176,7 @@ class Binder:
         return self._engine.ask(found)
 
     def _move(self, ask: Ask, node: str) -> Plan:
-        """Take the slice on `node` instead of where it was held: kube-scheduler chose another feasible node."""
+        """Take the slice on `node` instead of where it was held."""
         plan = self._engine.fit(ask, node)
         if isinstance(plan, Refusal):
             self._engine.ledger.release(ask.pod.uid)
