@@ -90,7 +90,8 @@ def refuse_too_many(requests: Sequence[ContainerRequest], vendors: Sequence[Vend
     resources = frozenset().union(*(vendor.resources for vendor in vendors))
     asking = sum(not resources.isdisjoint((*one.limits, *one.requests)) for one in requests)
     if asking > MOST_CONTAINERS:
-        raise Malformed("spec.containers", f"{asking} that ask for cards", f"at most {MOST_CONTAINERS}")
+        allowed = f"at most {MOST_CONTAINERS}, init containers too"
+        raise Malformed("spec.containers", f"{asking} that ask for cards", allowed)
 
 
 def completed(pod: Pod, changes: Sequence[PodChange]) -> Pod:

@@ -351,5 +351,6 @@ def test_a_pod_of_very_many_containers_with_cards_is_refused_and_one_without_car
 
     assert ask(of(MOST_CONTAINERS, 50))["allowed"]
     refused = ask(of(MOST_CONTAINERS + 1, 0))
-    assert refused["status"]["message"] == "spec.containers: '101 that ask for cards' is not usable: at most 100"
+    said = "spec.containers: '101 that ask for cards' is not usable: at most 100, init containers too"
+    assert refused["status"]["message"] == said
     assert ops(ask(of(0, 1000))) == []
