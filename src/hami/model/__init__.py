@@ -1,4 +1,4 @@
 """Values of the product: no I/O, no JSON, no Kubernetes.
 
-Every decision is one chain: Ask -> Plan | Refusals -> Reservation -> Grant -> Usage.
+Every decision is one chain: Ask -> Plan | Refusals -> Reservation -> Grant; what is used of it the broker tells.
 """

@@ -1,1 +1,1 @@
-"""One description a vendor, and the table that lists them."""
+"""One description a vendor, the table that lists them, and what pods ask of whichever: `ask` has the way in."""
