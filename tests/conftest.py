@@ -6,6 +6,7 @@ The lab is imported where it is used: unit tests, which come by here too, need n
 import asyncio
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ ORDER = ("clusters", "", "measuring")
 
 
 def pytest_configure() -> None:
-    """Python up to 3.13 makes an event loop where none was ever set; pytest-asyncio asks for one and closes none."""
+    # Python up to 3.13 makes an event loop where none was ever set; pytest-asyncio asks for one and closes none.
     asyncio.set_event_loop(None)
+    # Where this runs in the background of a script Ctrl-C is ignored, and would be by every program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A deadline, and how long drawing examples took, measure the machine's other work; speed has its benchmarks.
     settings.register_profile("hami", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("hami")

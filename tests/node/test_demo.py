@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def place() -> Iterator[Path]:
 
 def environment(place: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(place)}
+
+
+@contextmanager
+def running(place: Path, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """The demo, with both of its outputs as one; killed where the test fails, which would wait for it for good."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*DEMO, *words], env=environment(place), **pipes) as demo:
+        try:
+            yield demo
+        except BaseException:
+            demo.kill()
+            raise
 
 
 def leftovers(place: Path) -> list[str]:
@@ -63,8 +76,7 @@ def test_two_examples_share_a_card_a_third_waits_with_the_reason_and_nothing_is_
 
 @pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
 def test_a_cluster_that_is_kept_answers_the_commands_that_are_named(place: Path, tmp_path: Path) -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen([*DEMO, "--keep"], env=environment(place), **pipes) as demo:
+    with running(place, "--keep") as demo:
         assert demo.stdout is not None
         said = []
         for line in demo.stdout:
@@ -94,8 +106,7 @@ def test_a_cluster_that_is_kept_answers_the_commands_that_are_named(place: Path,
 
 
 def test_ctrl_c_ends_everything(place: Path) -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(DEMO, env=environment(place), **pipes) as demo:
+    with running(place) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if "simulated nodes" in line:
