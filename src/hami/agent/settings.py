@@ -115,6 +115,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raises Malformed, which names the option: before anything is done with any of them."""
         bounds.require(self, "node_name", bool(self.node_name.strip()), "the name of this node's Node object")
+        absolute = "the absolute path of a folder, the same on the host"
+        bounds.require(self, "hook_path", self.hook_path.startswith("/"), absolute)
+        ledgers = self.ledger_dir
+        bounds.require(self, "ledger_dir", not ledgers or ledgers.rstrip("/").startswith("/"), absolute)
         bounds.seconds(self, TIMES, none=False)
         bounds.rates(self, ("kube_qps", "event_qps"))
         bounds.require(self, "niceness", -20 <= self.niceness <= 19, "-20 to 19")

@@ -1,6 +1,9 @@
 """Where containers' ledgers are on the host, and that no tenant fills the host's disk through one."""
 
+import ctypes
+import mmap
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -58,10 +61,15 @@ async def test_a_container_keeps_its_ledger_where_it_was_told_when_others_get_th
     assert path.exists()
 
 
-async def test_a_ledger_goes_with_its_grant(apart):
+@pytest.mark.parametrize("later", ["", "elsewhere", None])
+async def test_a_ledger_goes_with_its_grant_also_where_others_get_theirs_elsewhere_by_then(apart, tmp_path, later):
     node, place = apart
     pod = node.pod("a", ask(slices=one(1)))
     await node.kubelet.admit(pod)
+    assert len(list(place.iterdir())) == 1
+    if later is not None:
+        node.settings = replace(node.settings, ledger_dir=later and str(tmp_path / later))
+        await node.restart_agent()
     node.delete(pod)
     await recover.forget(node.parts)
     assert list(place.iterdir()) == []
@@ -82,3 +90,27 @@ async def test_what_a_tenant_writes_beyond_the_library_is_cut_and_told_of(stage,
     assert (line.pod, line.bytes) == ("default/pod-a", 4096)
     path.unlink()
     stage.broker.round()
+
+
+def set_aside(path, beyond):
+    """Blocks behind the file's end, which stays where it is."""
+    offset, keep_size = ctypes.c_int64, 1
+    with path.open("r+b") as file:
+        done = ctypes.CDLL(None, use_errno=True).fallocate(file.fileno(), keep_size, offset(0), offset(beyond))
+    if done != 0:
+        pytest.skip("this file system sets nothing aside")
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, ledgers.MOST_BYTES])
+def test_room_that_a_tenant_sets_aside_behind_the_end_is_given_back_and_what_is_mapped_stays(tmp_path, size):
+    path = tmp_path / "ledger"
+    path.write_bytes(b"\1" * size)
+    set_aside(path, 4 * ledgers.MOST_BYTES)
+    assert path.stat().st_size == size
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), size) if size else nullcontext() as mapped:
+        assert ledgers.cut(str(path)) > 2 * ledgers.MOST_BYTES
+        assert path.stat().st_blocks * 512 <= ledgers.MOST_BYTES + (1 << 20)
+        if mapped:
+            mapped[-1] = 2
+    assert path.read_bytes()[:size] == b"\1" * (size - 1) + b"\2" * bool(size)
+    assert ledgers.cut(str(path)) == 0

@@ -21,6 +21,9 @@ from hami.model.errors import Malformed
         ("niceness", 20),
         ("log_level", "loud"),
         ("metrics_bind_address", "9394"),
+        ("hook_path", "usr/local"),
+        ("ledger_dir", "run/hami"),
+        ("ledger_dir", "/"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_as_on_the_command_line(option, value):

@@ -101,11 +101,13 @@ class Folders:
             replace_file(ledger, b"", 0o666, durable=False)  # any user of the container may run CUDA
         return changed
 
-    def remove(self, key: str) -> None:
-        """A container that still runs keeps what it has mounted."""
-        if self._ledgers is not None:
+    def remove(self, key: str, ledger: Path | None = None) -> None:
+        """A container that still runs keeps what it has mounted. `ledger`: where it is; else where ledgers are made."""
+        if ledger is None and self._ledgers is not None:
+            ledger = self._ledgers / key
+        if ledger is not None:
             with contextlib.suppress(OSError):
-                (self._ledgers / key).unlink()
+                ledger.unlink()
         shutil.rmtree(self.root / key, ignore_errors=True)
 
     def keys(self) -> set[str]:

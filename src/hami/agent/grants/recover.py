@@ -16,6 +16,7 @@ from hami.agent.grant import ALLOCATION, build, fixed_part, ordered
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import fixed_part_of
 from hami.agent.grants.checkpoint import Seat, State
+from hami.agent.grants.policy import ledger_of
 from hami.agent.kubelet.podresources import Kept
 from hami.model.ids import PodUid
 from hami.model.plan import ContainerSlices
@@ -89,11 +90,11 @@ async def rebuild(parts: Parts) -> int | None:
 
 async def forget(parts: Parts) -> list[str]:
     """Drop the seats of pods that are gone or finished, and their folders. Call only when all pods are known."""
-    gone = [one.key for one in parts.seats if (pod := parts.pods.get(one.grant.pod.uid)) is None or pod.pod.finished]
-    await parts.seats.change(drop=gone)
-    for key in gone:
-        parts.folders.remove(key)
-    return gone
+    gone = [one for one in parts.seats if (pod := parts.pods.get(one.grant.pod.uid)) is None or pod.pod.finished]
+    await parts.seats.change(drop=[one.key for one in gone])
+    for one in gone:
+        parts.folders.remove(one.key, ledger_of(one.grant))
+    return [one.key for one in gone]
 
 
 def sweep(parts: Parts) -> None:
