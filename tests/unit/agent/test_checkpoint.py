@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from hami.agent.grants import seats as seats_module
 from hami.agent.grants.checkpoint import Checkpoint, Seat, State, Unreadable
@@ -43,6 +44,26 @@ def test_the_states_are_named_as_in_the_file_of_nvidias_driver(tmp_path):
     checkpoint.save((seat("k1"), seat("k2", state=State.STARTED)))
     states = [one["state"] for one in msgspec.json.decode(checkpoint.path.read_bytes())["seats"]]
     assert states == ["PrepareCompleted", "PrepareStarted"]
+
+
+def test_what_an_agent_before_resizes_were_marked_has_saved_is_read_and_one_reads_ours(tmp_path):
+    """An agent is upgraded, or put back, under containers that run."""
+
+    class Before(msgspec.Struct):
+        key: str
+        grant: Grant
+        state: State
+        verified: bool = False
+        broken: str = ""
+
+    checkpoint = Checkpoint(tmp_path / "c.json")
+    ours = replace(seat(), verified=True)
+    checkpoint.save((Before(ours.key, ours.grant, ours.state, verified=True),))
+    assert b"unsettled" not in checkpoint.path.read_bytes()
+    assert checkpoint.load() == (ours,)
+    checkpoint.save((replace(ours, unsettled=True),))
+    saved = msgspec.json.decode(checkpoint.path.read_bytes(), type=dict[str, msgspec.Raw])["seats"]
+    assert msgspec.json.decode(saved, type=list[Before]) == [Before(ours.key, ours.grant, ours.state, verified=True)]
 
 
 def test_one_changed_letter_is_found(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from hami.agent.grants import house, resize
 from hami.wire import annotations as keys
@@ -210,8 +211,32 @@ async def test_a_container_that_restarts_while_it_is_resized_does_not_bring_its_
 async def test_a_pod_that_goes_while_it_is_resized_leaves_no_seat(node, running):
     (seat,) = node.parts.seats
     await node.parts.seats.change(drop=[seat.key])
-    assert not await node.parts.seats.revise(seat, lambda: pytest.fail("nothing is to be written"))
+    assert not await node.parts.seats.revise(seat, seat.grant, lambda: pytest.fail("nothing is to be written"))
     assert len(node.parts.seats) == 0
+
+
+@pytest.mark.parametrize("moment", ["while another is written", "while it waits to be written"])
+async def test_a_seat_that_may_not_be_used_any_more_stays_so_though_it_is_to_be_resized(
+    node, running, monkeypatch, moment
+):
+    """Verification has found another pod on it, while this round was at work."""
+    pod, _ = running
+    other = node.pod("b", ask(mem=1000, cores=10, slices=one(2, 1000, 10)))
+    await node.kubelet.admit(other)
+    answer = await node.run(other)
+    node.update(pod, **record(one(1, 6000, 50)))
+    node.update(other, **record(one(2, 2000, 10)))
+    (first, second), real = node.parts.seats, node.parts.seats.revise
+
+    async def revise(seat, *words):
+        if (seat.key == first.key) == (moment == "while another is written"):
+            await node.parts.seats.change(put=[replace(second, broken="another pod's")])
+        return await real(seat, *words)
+
+    monkeypatch.setattr(node.parts.seats, "revise", revise)
+    assert await resize.apply(node.parts) == 1
+    assert node.parts.seats.get(second.key) == replace(second, broken="another pod's")
+    assert node.policy(answer)[uuid(2)] == "mem_mib 1000 core_percent 10"
 
 
 async def test_a_round_that_a_full_disk_cut_short_comes_again_by_itself_and_is_told_once(node, monkeypatch, caplog):

@@ -29,7 +29,10 @@ async def apply(parts: Parts) -> int:
     """Bring every seat to its record; how many were. Raises the last OSError that kept one from it, all others done."""
     changed = 0
     cut_short: OSError | None = None
-    for seat in tuple(parts.seats):
+    for key in [seat.key for seat in parts.seats]:
+        seat = parts.seats.get(key)  # as it is now: it may have gone to another pod while one before it was written
+        if seat is None:
+            continue
         pod = parts.pods.get(seat.grant.pod.uid)
         share = pod.share(seat.grant.container) if pod is not None else None
         if pod is None or share is None or not _concerned(seat, pod):
@@ -88,7 +91,7 @@ async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlic
             nonlocal changed
             changed = parts.folders.write(seat.key, policy, ledger_of(grant)) or changed
 
-        there = await parts.seats.revise(replace(seat, grant=grant), write)
+        there = await parts.seats.revise(seat, grant, write)
     except Malformed as fault:
         parts.outcome.told(pod, "Warning", REFUSED, f"container {share.name} keeps what it has: {fault}")
         return False

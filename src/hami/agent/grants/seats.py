@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec.structs import replace
 
 from hami.agent.grants.checkpoint import Checkpoint, Seat, State, Unreadable
+from hami.model.grant import Grant
 from hami.model.ids import PodUid
 
 log = logging.getLogger(__name__)
@@ -111,18 +112,18 @@ class Seats:
 
             await self._follow(write, completed, before)
 
-    async def revise(self, seat: Seat, prepare: Callable[[], None]) -> bool:
-        """The two phases of a seat that gets another grant: marked as unsettled, `prepare`, written as `seat`.
+    async def revise(self, seat: Seat, grant: Grant, prepare: Callable[[], None]) -> bool:
+        """The two phases of a seat that gets another grant: marked as unsettled, `prepare`, written with `grant`.
 
-        False: there is no such seat any more. Raises what `prepare` or the disk raises; the seat then is as before, or
-        as before and unsettled.
+        False: it is not as `seat` says any more, or gone; what has changed it stays. Raises what `prepare` or the disk
+        raises; the seat then is as before, or as before and unsettled.
         """
         async with self._writing:
             before = self._seats
-            if seat.key not in before:
+            if before.get(seat.key) != seat:
                 return False
-            marked = {**before, seat.key: replace(before[seat.key], unsettled=True)}
-            revised = {**before, seat.key: replace(seat, unsettled=False)}
+            marked = {**before, seat.key: replace(seat, unsettled=True)}
+            revised = {**before, seat.key: replace(seat, grant=grant, unsettled=False)}
             await self._follow(lambda: self._save(marked), marked, before)
 
             def write() -> None:
