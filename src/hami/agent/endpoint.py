@@ -37,8 +37,10 @@ async def serve(application: web.Application, host: str, port: int) -> tuple[web
         await site.start()
     except OSError as fault:
         await runner.cleanup()
+        number = fault.errno or 0  # below 0 where the name has no address; above, asyncio has words of its own for it
+        why = os.strerror(number) if number > 0 else fault.strerror or fault
         raise Unavailable(
-            f"cannot listen at {host}:{port}: {os.strerror(fault.errno) if fault.errno else fault}. "
+            f"cannot listen at {host}:{port}: {why}. "
             "--metrics-bind-address names another address; where it is empty there are no pages"
         ) from fault
     address = runner.addresses[0]

@@ -1,5 +1,6 @@
 """The node's pods as the agent knows them, the library on the host, and the pages."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -164,3 +165,12 @@ async def test_an_address_that_another_program_has_is_told_with_the_way_out():
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"cannot listen at 127.0.0.1:{port}: Address already in use.*another"):
             await serve(pages(Health(()), lambda: b""), "127.0.0.1", port)
+
+
+async def test_a_name_that_has_no_address_is_told_as_that(monkeypatch):
+    async def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    with pytest.raises(Unavailable, match=r"cannot listen at nobody:80: Name or service not known\. "):
+        await serve(pages(Health(()), lambda: b""), "nobody", 80)
