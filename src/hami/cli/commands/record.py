@@ -53,7 +53,8 @@ def command(
     every pod of a snapshot counts as protected) and resource quotas (without it none counts). No environment, image
     or label is written: docs/reference/record.md.
 
-    Exit status: 0 done, 2 wrong use, 3 the API server does not answer or refuses.
+    Exit status: 0 done, or ended by Ctrl-C or SIGTERM, 1 the file cannot be written (a full disk), 2 wrong use, 3 the
+    API server does not answer or refuses.
     """
     from hami.config import files
     from hami.model.ask import NodePolicy, Policies
