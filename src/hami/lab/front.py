@@ -78,7 +78,6 @@ class Forwarder:
     def __init__(self, address: str, target: int) -> None:
         self._loop = asyncio.new_event_loop()
         self._target = target
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, address, 0))
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
