@@ -115,6 +115,24 @@ async def test_a_card_that_is_lost_between_filter_and_bind_is_replaced_by_anothe
     assert stage.ledger.reservation("uid-p-one") is None
 
 
+async def test_what_is_on_its_way_by_the_time_a_pod_has_been_read_stays_taken(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A /bind without a hold reads the pod slowly; kube-scheduler has given it up meanwhile and binds elsewhere."""
+    stage.node("a", mem=1000)
+    stage.node("b")
+    pod, read = stage.pod("p", gpu=1, gpumem=4000), stage.api.get
+
+    async def slowly(*asked: Any) -> Any:
+        stage.filter(pod, "b")
+        stage.ledger.binding("uid-p", stage.now, 120.0)
+        return await read(*asked)
+
+    monkeypatch.setattr(stage.api, "get", slowly)
+    assert await stage.bind(pod, "a") == "a Binding of the pod to b is on its way; its fate is not known yet"
+    assert stage.used("b") == [4000]
+
+
 async def test_a_bind_without_a_hold_reads_the_pod_and_decides(stage: Any) -> None:
     # The hold ran out while volumes were bound, or another replica answered /filter.
     stage.node("a")

@@ -146,7 +146,9 @@ class Binder:
         hold = self._engine.ledger.reservation(pod.uid)
         if hold is None:
             ask = await self._ask(pod)
-            return None if ask.empty else self._move(ask, node)
+            hold = self._engine.ledger.reservation(pod.uid)  # others were served while it was read
+            if hold is None:
+                return None if ask.empty else self._move(ask, node)
         return self._held(hold, node)
 
     def _held(self, hold: Reservation, node: str) -> Plan:
