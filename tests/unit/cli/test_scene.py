@@ -13,7 +13,7 @@ from hami.cli.demo.scene import Scene, decode, observe
 from hami.cli.demo.screen import draw
 from hami.cli.demo.stage import Stage, with_image
 from hami.config.schema import DeviceConfig
-from hami.model.errors import HamiError
+from hami.model.errors import Malformed
 from hami.sim.nodes import Shape, node_object
 from hami.vendors import table
 
@@ -75,10 +75,10 @@ def test_free_cards_that_are_alike_share_a_row() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no \\*.yaml in"),
-        (b"a: [", "a.yaml is no YAML"),
-        (b"hello", "a.yaml has something that is no object"),
-        (b"{kind: Pod, spec: 5}", "a.yaml has something that is no object"),
+        (None, r"--examples: .*a folder with \*.yaml files"),
+        (b"a: [", "--examples: .*a.yaml.*a file of YAML: "),
+        (b"hello", "a.yaml.*nothing but objects"),
+        (b"{kind: Pod, spec: 5}", "a.yaml.*nothing but objects"),
         (b"\xeb\xb3^\xb9", "a.yaml.*text in UTF-8"),
     ],
 )
@@ -87,7 +87,7 @@ def test_examples_that_cannot_be_used_are_told_before_a_cluster_starts(
 ) -> None:
     if content is not None:
         (tmp_path / "a.yaml").write_bytes(content)
-    with pytest.raises(HamiError, match=said):
+    with pytest.raises(Malformed, match=said):
         Stage(tmp_path, lambda _: None)
 
 

@@ -43,7 +43,8 @@ def command(keep: bool, examples: Path, output: str) -> None:
 
     Everything runs on loopback, in a folder of its own, and is gone at the end (Ctrl-C ends it early).
 
-    Exit status: 0 when every pod runs or waits with a reason, 1 when one does not within a minute.
+    Exit status: 0 when every pod runs or waits with a reason, 1 when one does not within a minute or no cluster can be
+    started, 2 when an example cannot be used.
     """
     from rich.console import Console
 

@@ -16,11 +16,12 @@ from hami.cli.demo.scene import Scene, decode, observe
 from hami.cli.demo.simulated import SimulatedNodes
 from hami.config.files import text
 from hami.config.schema import DeviceConfig
-from hami.lab import Lab, LabError, NodeSpec, obstacle
+from hami.lab import Lab, NodeSpec, obstacle
 from hami.lab.agents import start_agent
 from hami.lab.front import Front, own_address
 from hami.lab.images import TOOLS
 from hami.lab.product import Product
+from hami.model.errors import Malformed
 from hami.sim.cards import Bench, parse
 from hami.sim.nodes import Shape
 from hami.vendors import table
@@ -108,18 +109,18 @@ class Stage:
 def read_examples(folder: Path) -> Iterator[tuple[str, str]]:
     """File name and text of each example, in order; images replaced, since no registry can be reached.
 
-    Raises `LabError` or `Malformed` naming the file that cannot be used.
+    Raises `Malformed` naming the file that cannot be used.
     """
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise LabError(f"no *.yaml in {folder}; name a folder of examples with --examples")
+        raise Malformed("--examples", str(folder), "a folder with *.yaml files in it")
     for file in files:
         try:
             objects = [one for one in yaml.safe_load_all(text(file)) if one]
         except yaml.YAMLError as fault:
-            raise LabError(f"{file} is no YAML: {fault}") from None
+            raise Malformed("--examples", str(file), f"a file of YAML: {' '.join(str(fault).split())}") from None
         if not all(isinstance(one, dict) and isinstance(one.get("spec", {}), dict) for one in objects):
-            raise LabError(f"{file} has something that is no object of Kubernetes")
+            raise Malformed("--examples", str(file), "a file of nothing but objects of Kubernetes")
         yield file.name, yaml.safe_dump_all([with_image(one, TOOLS) for one in objects])
 
 
