@@ -145,15 +145,18 @@ ssize_t hami_read_file(const char *path, char *buffer, size_t size)
 }
 
 /* All of it on the disk, where that can be had: else a full one would end the program at its first write. */
-static int make_room(int fd, size_t bytes, off_t there)
+static int make_room(int fd, size_t bytes, const struct stat *there)
 {
+    enum { BLOCK = 512 };
     int error;
+    if ((size_t)there->st_size >= bytes && (size_t)there->st_blocks * BLOCK >= bytes)
+        return 0; /* some full disks would refuse what is there already */
     do
         error = fallocate(fd, 0, 0, (off_t)bytes) == 0 ? 0 : -errno;
     while (error == -EINTR);
     if (error != -EOPNOTSUPP && error != -ENOSYS)
         return error;
-    return (size_t)there < bytes && ftruncate(fd, (off_t)bytes) != 0 ? -errno : 0;
+    return (size_t)there->st_size < bytes && ftruncate(fd, (off_t)bytes) != 0 ? -errno : 0;
 }
 
 static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void *))
@@ -163,7 +166,7 @@ static int grow_and_map(int fd, size_t bytes, void **memory, int (*prepare)(void
         return -errno;
     if (!S_ISREG(status.st_mode))
         return -EINVAL;
-    int error = make_room(fd, bytes, status.st_size);
+    int error = make_room(fd, bytes, &status);
     if (error != 0)
         return error;
     void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
