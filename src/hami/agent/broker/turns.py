@@ -74,7 +74,7 @@ class Turns:
         if holder & 0xFFFF == member + 1:
             self._put(HOLDER, (holder >> 16) + 1 << 16 & 0xFFFF_FFFF_FFFF_FFFF)
         if key not in self._members.values():
-            del self._tenants[key]
+            self._put(USED + 8 * self._tenants.pop(key), 0)  # it may have said so for seconds to come
 
     def __len__(self) -> int:
         return len(self._members)

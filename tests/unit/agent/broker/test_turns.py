@@ -92,6 +92,16 @@ def test_a_tenants_number_says_nothing_of_who_had_it_before(turns):
     assert word(turns, VIRTUAL) == 1 << 60  # of one that is there
 
 
+def test_a_tenant_that_has_gone_uses_the_card_no_longer_and_one_of_whom_a_process_is_left_does(turns):
+    """Who pays for nothing says so for two seconds to come: who may use idle time was held to his percent meanwhile."""
+    first, second = turns.join("a"), turns.join("a")
+    put(turns, USED, 1 << 60)
+    turns.leave(first)
+    assert word(turns, USED) == 1 << 60
+    turns.leave(second)
+    assert word(turns, USED) == 0
+
+
 def test_a_tenants_next_process_goes_on_with_its_time_and_says_whose_it_is(turns):
     turns.join("a")
     turns.join("b")
