@@ -107,7 +107,8 @@ static uint32_t find_sysv(const tables *t, const char *name)
     return index;
 }
 
-const char *hami_elf_soname(ElfW(Addr) base, const ElfW(Dyn) * dynamic)
+/* Empty where it does not say. */
+static const char *soname_of(ElfW(Addr) base, const ElfW(Dyn) * dynamic)
 {
     tables t;
     if (!read_tables(base, dynamic, &t))
@@ -238,7 +239,7 @@ static int owner_step(struct dl_phdr_info *object, size_t size, void *argument)
     if (!holds(object, s->address, &s->owner.low, &s->owner.high))
         return 0;
     s->owner.file = file_name(object->dlpi_name);
-    s->owner.soname = hami_elf_soname(object->dlpi_addr, dynamic_of(object));
+    s->owner.soname = soname_of(object->dlpi_addr, dynamic_of(object));
     return 1;
 }
 

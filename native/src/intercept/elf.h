@@ -26,7 +26,4 @@ typedef struct {
 /* The object that holds `address`. False: none of this name space does. */
 bool hami_elf_owner(const void *address, hami_elf_object *out);
 
-/* What an object calls itself, from its dynamic section; empty where it does not say. */
-const char *hami_elf_soname(ElfW(Addr) base, const ElfW(Dyn) * dynamic);
-
 #endif

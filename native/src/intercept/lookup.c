@@ -1,7 +1,7 @@
 /*
  * dlsym and its kin. See intercept.h.
  *
- * Nothing here starts the library: a program that never touches CUDA pays one prefix test a dlsym.
+ * Nothing here starts the library: a program that never touches CUDA pays a look at the first letters of the name a dlsym.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
