@@ -28,12 +28,12 @@ void wakes(const char *path)
     CHECK(hami_ledger_open(path, &ledger, &slot) == 0);
     _Atomic uint32_t *word = (_Atomic uint32_t *)(void *)&ledger->lock; /* who has it */
     const uint32_t somebody = (uint32_t)getpid();
+    alarm(20);
     atomic_store(word, somebody);
     CHECK(pthread_create(&waiting, NULL, wait_for_it, NULL) == 0);
     while (atomic_load(word) == somebody) /* until the other says that it waits */
         usleep(1000);
     usleep(SLEEPS_US);
-    alarm(20);
     const int64_t from = hami_now_ns();
     atomic_store(word, OWNER_DIED);
     pthread_join(waiting, NULL);
