@@ -86,6 +86,7 @@ typedef struct {
 } hami_ledger;
 
 static_assert(sizeof(hami_ledger_card) % 64 == 0, "a card's lines are its own");
+static_assert(sizeof(hami_ledger) <= 16 << 20, "what lies beyond the agent cuts off");
 static_assert(sizeof(pthread_mutex_t) <= 64, "the lock keeps its place on both architectures");
 
 /* Maps the file and takes a slot. 0, or a negated errno (-ENOSPC: 1024 live processes). `*slot` is this process's. */

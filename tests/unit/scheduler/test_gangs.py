@@ -83,6 +83,12 @@ class Scene:
     def held(self) -> set[str]:
         return {hold.plan.pod.name for hold in self.stage.ledger.reservations()}
 
+    async def waiting(self, *pods: dict[str, Any]) -> list["asyncio.Task[str]"]:
+        """Their binds to node a, each by now in wait for who is still to come."""
+        binds = [asyncio.create_task(self.stage.bind(pod, "a")) for pod in pods]
+        await asyncio.sleep(0.01)
+        return binds
+
     def why(self, pod: dict[str, Any], *nodes: str) -> str:
         answer = self.stage.filter(pod, *nodes)
         assert not answer["NodeNames"]
@@ -260,8 +266,7 @@ async def test_a_bind_waits_for_the_others(scene: Scene) -> None:
     pods = scene.members("p0", "p1", "p2", "p3")
     for pod in pods:
         stage.filter(pod, "a")
-    first = [asyncio.create_task(stage.bind(pod, "a")) for pod in pods[:3]]
-    await asyncio.sleep(0.01)
+    first = await scene.waiting(*pods[:3])
     assert stage.api.bindings == []
     assert await stage.bind(pods[3], "a") == ""
     assert await asyncio.gather(*first) == ["", "", ""]
@@ -277,8 +282,7 @@ async def test_a_node_that_fails_while_members_wait_gets_none_of_them(scene: Sce
     pods = scene.members("p0", "p1", "p2", "p3")
     for pod in pods:
         stage.filter(pod, "a")
-    waiting = [asyncio.create_task(stage.bind(pod, "a")) for pod in pods[:3]]
-    await asyncio.sleep(0.01)
+    waiting = await scene.waiting(*pods[:3])
     stage.node("a", mem=50000, problem="its agent is silent")
     said = [await stage.bind(pods[3], "a"), *await asyncio.gather(*waiting)]
     assert all("its agent is silent" in one for one in said)
@@ -299,8 +303,7 @@ async def test_a_member_whose_hold_was_made_anew_while_it_waited_gets_what_is_he
         stage.node(node, cards=2, mem=20000)
     pods = scene.members("p0", "p1", "p2", "p3")
     stage.filter(pods[0], "a")
-    first = asyncio.create_task(stage.bind(pods[0], "a"))
-    await asyncio.sleep(0.01)
+    (first,) = await scene.waiting(pods[0])
     stage.now += 1000
     stage.ledger.expire(stage.now)
     stage.filter(pods[1], elsewhere)

@@ -29,7 +29,7 @@ def parted(names: Sequence[str], out: Longs) -> tuple[Sequence[str], Sequence[st
 
 
 def at(names: Sequence[str], places: Longs) -> Sequence[str]:
-    """Those at `places`, in that order."""
+    """Those at `places`, which ascend."""
     if len(places) == len(names):
         return names
     return names.at(places) if isinstance(names, Records) else [names[place] for place in places.tolist()]

@@ -17,7 +17,6 @@ Device = NewType("Device", object)
 """A card, or a MIG device, as the library names it. Good until `close`."""
 EventSet = NewType("EventSet", object)
 
-EVENT_SINGLE_BIT_ECC = 0x1
 EVENT_DOUBLE_BIT_ECC = 0x2
 EVENT_XID = 0x8
 
