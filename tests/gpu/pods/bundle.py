@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 STARTED = "HAMI_GPU_PODS_STARTED"
@@ -29,10 +30,10 @@ def start_again(bundle: Path, into: Path) -> None:
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
 
-def unpack(bundle: Path, into: Path) -> None:
+def unpack(bundle: Path, into: Path, names: Iterable[str] = ARCHIVES) -> None:
     """Each archive in a folder named after it; side by side, since each is bound by one core."""
     running = {}
-    for name in ARCHIVES:
+    for name in names:
         archive = bundle / name
         if not archive.is_file():
             raise SystemExit(f"{archive} is missing: make it with `make gpu-bundle`")
