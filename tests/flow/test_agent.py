@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import pytest
 from hami.kube import paths
 from hami.kube.client import Kube
 from hami.lab import Lab
+from hami.model.ids import Family
 from hami.model.plan import Slice
 from hami.sim.cards import Bench, parse
 from hami.sim.kubelet import SimKubelet
 from hami.sim.machine import Machine
 from hami.wire import annotations as keys
-from hami.wire.objects import Pod
+from hami.wire import register
+from hami.wire.objects import Node, Pod
 
 RESOURCE = "nvidia.com/gpu"
 NODE = "machine-1"
@@ -74,6 +77,7 @@ def agent(lab: Lab, folder: Path):
         f"--pod-resources-socket={folder / 'pod-resources/kubelet.sock'}",
         f"--hook-path={folder / 'hook'}",
         f"--state-dir={folder / 'state'}",
+        "--recovery-quiet=1",
         f"--metrics-bind-address=127.0.0.1:{port}",
     ]  # fmt: skip
     program = lab.program(argv, env=bench.environment, name="machine-agent")
@@ -94,6 +98,14 @@ def metric(port: int, name: str) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+def readiness(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as answer:
+        return answer.read().decode()
 
 
 async def test_a_burst_that_fills_every_slot_is_granted_in_any_order(lab: Lab, agent, folder: Path) -> None:
@@ -135,6 +147,45 @@ async def test_a_burst_that_fills_every_slot_is_granted_in_any_order(lab: Lab, a
                 return found.status.phase == "Failed"
 
             await until(refused, 20)
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+async def test_a_node_whose_disk_takes_no_grants_offers_its_cards_to_nobody_until_it_does(
+    lab: Lab, agent, folder: Path
+) -> None:
+    """kubelet hears of it, the scheduler by the node's annotation, and people by an event and the agent's pages."""
+    async with await Kube.connect(str(lab.kubeconfig)) as kube:
+        kubelet = SimKubelet(folder / "device-plugins", folder / "pod-resources/kubelet.sock")
+        machine = Machine(kube, NODE, kubelet)
+        running = asyncio.create_task(machine.run())
+
+        async def offered(healthy: bool) -> bool:
+            node = await kube.get(paths.nodes(NODE), Node)
+            text = (node.metadata.annotations or {}).get("hami.io/node-nvidia-register", "[]")
+            cards = register.decode(text, Family("NVIDIA"))
+            return len(cards) == 8 and all(card.healthy is healthy for card in cards)
+
+        async def told(reason: str) -> bool:
+            return reason in await asyncio.to_thread(lab.kubectl, "get", "events", "-A", "-o", "jsonpath={..reason}")
+
+        try:
+            await kubelet_ready(kubelet)
+            (folder / "state").rename(folder / "away")
+            (folder / "state").touch()
+            await until(lambda: offered(False), 30)
+            await until(lambda: told("DiskUnwritable"), 10)
+            assert kubelet.allocatable(RESOURCE) == 0
+            assert f"[-]disk cannot write to {folder}/state: " in await asyncio.to_thread(readiness, agent.port)
+            assert await asyncio.to_thread(metric, agent.port, "hami_agent_disk_writable") == 0
+            (folder / "state").unlink()
+            (folder / "away").rename(folder / "state")
+            await until(lambda: offered(True), 30)
+            await kubelet_ready(kubelet)
+            await until(lambda: told("DiskWritable"), 10)
+            assert "[+]disk ok" in await asyncio.to_thread(readiness, agent.port)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -44,6 +44,7 @@ from hami.agent.plugin.registration import Registration
 from hami.agent.plugin.service import Plugin
 from hami.agent.priority import take_precedence
 from hami.agent.settings import Settings
+from hami.agent.storage import Storage, allocations, checkpoint, written
 from hami.config.address import address
 from hami.kube import paths
 from hami.kube.client import Kube
@@ -63,7 +64,7 @@ from hami.vendors.nvidia.worker import Worker
 from hami.wire.objects import Node
 
 log = logging.getLogger(__name__)
-CARDS, KUBELET, PODS, REGISTERED = "cards", "kubelet", "pods", "registered"
+CARDS, DISK, KUBELET, PODS, REGISTERED = "cards", "disk", "kubelet", "pods", "registered"
 
 
 def run(settings: Settings) -> None:
@@ -95,17 +96,20 @@ class Agent:
         )
         self.resource = self.config.rules.nvidia.resource_count_name
         self.meters = Meters()
-        self.health = Health((CARDS, REGISTERED, PODS, KUBELET))
+        self.health = Health((CARDS, DISK, REGISTERED, PODS, KUBELET))
         self.recorder = Recorder(
             kube, "hami-agent", settings.node_name, qps=settings.event_qps, burst=settings.event_qps * 5
         )
         self.inventory = Inventory()
         self.nvml = Driver(_path(settings.nvml_library) or find_library(Path(settings.driver_root)))
-        self.workers = Worker("cards"), Worker("card events"), Worker("processes")
+        self.workers = Worker("cards"), Worker("card events"), Worker("processes"), Worker("disks")
         vendor = self.vendor()
         self.pods = BoundPods(settings.node_name, vendor)
         self.publisher = Publisher(kube, vendor, settings.node_name, self.recorder)
         self.pod_resources = PodResources(settings.pod_resources_socket, self.resource)
+        self.storage = Storage(
+            written(settings), self.workers[3], self.inventory.withhold, self.tell, quiet=settings.recovery_quiet
+        )
         self.parts = self._parts()
         self.house = House(self.parts)
         self.pods.on_change = self.house.changed
@@ -174,7 +178,7 @@ class Agent:
         dev = Path(settings.dev_root) / "dev"
         return Parts(
             pods=self.pods,
-            seats=Seats(Checkpoint(Path(settings.state_dir) / "allocations.json")),
+            seats=Seats(Checkpoint(checkpoint(settings))),
             kubelet=self.pod_resources,
             kept=KubeletFile(settings.device_plugin_dir, self.resource).read,
             fetch=self._fetch,
@@ -182,15 +186,16 @@ class Agent:
             host=Host(
                 settings=settings,
                 read_config=lambda: self.config.rules.nvidia,
-                library=library.install(settings),
+                library=library.install_if_room(settings),
                 minor=self.inventory.minor,
                 has_node=lambda name: (dev / name).exists(),
             ),
             vendor=self.vendor,
             rules=Rules(settings.scheduler_names, guard_environment="envvar" in settings.device_list_strategy),
-            folders=Folders(Path(settings.hook_path) / "vgpu/allocations", _path(settings.ledger_dir)),
+            folders=Folders(allocations(settings), _path(settings.ledger_dir)),
             outcome=self.publisher,
             resource=self.resource,
+            unwritten=self.storage.suspect,
         )
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
@@ -199,7 +204,9 @@ class Agent:
         logs.started("agent", node=settings.node_name, resource=self.resource)
         recover.take_over(self.parts)
         runner = await self._serve_pages(ready)
+        await self.storage.once()  # before anybody hears of cards that cannot be granted
         duties: list[Awaitable[None]] = [
+            self.storage.run(),
             self.scout.run(),
             self.card_health.run(),
             self.registrar.run(),
@@ -318,7 +325,11 @@ class Agent:
 
     def _judge(self) -> None:
         """Readiness as of now, of what keeps its own account."""
-        for name, problem in ((CARDS, self.inventory.problem), (REGISTERED, self.registrar.problem)):
+        for name, problem in (
+            (CARDS, self.inventory.problem),
+            (DISK, self.storage.problem),
+            (REGISTERED, self.registrar.problem),
+        ):
             if problem is None:
                 self.health.met(name)
             else:
@@ -331,6 +342,7 @@ class Agent:
         meters.stopped.set(self.verifier.stopped)
         meters.registrations.set(self.registration.registrations)
         meters.conflict.set(len(self.conflicts.rivals))
+        meters.writable.set(int(self.storage.problem is None))
         meters.outcomes_waiting.set(self.publisher.waiting())
         self.card_metrics.put("cards", -1, self.card_health.samples(self.settings.node_name))
         if self.settings.broker:

@@ -8,6 +8,7 @@ the loader says of a folder that it cannot be preloaded, and goes on.
 """
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -20,6 +21,7 @@ from hami.model.errors import Malformed, Unavailable
 from hami.model.grant import Grant
 
 log = logging.getLogger(__name__)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def source(settings: Settings) -> Path:
@@ -40,6 +42,20 @@ def install(settings: Settings) -> str:
         return _install(source(settings), settings)
     except OSError as fault:
         raise Malformed("--hook-path", settings.hook_path, f"a folder we may write the library to: {fault}") from fault
+
+
+def install_if_room(settings: Settings) -> str:
+    """As `install`, but a disk that is full or read-only ends no agent: it has containers to serve that run.
+
+    Nobody new comes while no grant can be written there either (`storage`), and `ensure` puts it there first.
+    """
+    try:
+        return install(settings)
+    except Malformed as fault:
+        if not isinstance(fault.__cause__, OSError) or fault.__cause__.errno not in NO_ROOM:
+            raise
+        log.error("the library is not installed yet", extra={"why": str(fault)})
+        return str(_target(settings))
 
 
 def ensure(grant: Grant, settings: Settings) -> None:
@@ -76,7 +92,7 @@ def _install(origin: Path, settings: Settings) -> str:
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # the loader says so on stderr, and goes on without it
         where = "a folder on a file system that is not mounted noexec: containers would run without the library"
         raise Malformed("--hook-path", settings.hook_path, where)
-    target = folder / f"libvgpu.so.{__version__}"
+    target = _target(settings)
     try:
         text = origin.read_bytes()
     except OSError as fault:
@@ -89,3 +105,7 @@ def _install(origin: Path, settings: Settings) -> str:
     if not says(preload, line):
         write_durably(preload, line, 0o644)
     return str(target)
+
+
+def _target(settings: Settings) -> Path:
+    return Path(settings.hook_path) / f"vgpu/libvgpu.so.{__version__}"

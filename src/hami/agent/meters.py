@@ -47,6 +47,9 @@ class Meters:
         self.conflict = Gauge(
             "hami_agent_conflicting_plugins", "Other device plugins on this node that offer our cards.", registry=made
         )
+        self.writable = Gauge(
+            "hami_agent_disk_writable", "0 while no grant can be written and the cards are held back.", registry=made
+        )
         self.outcomes_waiting = Gauge(
             "hami_agent_outcomes_waiting", "Allocation outcomes the API server does not have yet.", registry=made
         )

@@ -33,7 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     scan_interval: float = 30.0
     """How often cards are looked for anew."""
     recovery_quiet: float = 60.0
-    """How long a card must be without another Xid before it may take pods again."""
+    """How long a card must be without another Xid, or the disk for grants writable, before pods may come again."""
     register_interval: float = 30.0
     """How often the scheduler is told that this agent lives; its own limit is 150 s by default."""
     sysfs: str = "/sys"

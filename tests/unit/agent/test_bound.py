@@ -1,6 +1,7 @@
 """The node's pods as the agent knows them, the library on the host, and the pages."""
 
 import asyncio
+import errno
 import os
 import socket
 from pathlib import Path
@@ -119,6 +120,32 @@ def test_a_hook_path_that_cannot_be_written_is_named(tmp_path):
     settings = Settings(node_name="n", hook_path=str(tmp_path / "file"), library_file=str(origin))
     with pytest.raises(Malformed, match="--hook-path"):
         library.install(settings)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_does_not_take_a_new_library_ends_no_agent(tmp_path, monkeypatch, caplog, number):
+    """Containers that run have sessions with it; the next grant is refused until the library is there."""
+    (tmp_path / "origin.so").touch()
+    settings = Settings(node_name="n", hook_path=str(tmp_path), library_file=str(tmp_path / "origin.so"))
+
+    def full(path, *_):
+        raise OSError(number, "no", str(path))
+
+    monkeypatch.setattr(library, "write_durably", full)
+    path = library.install_if_room(settings)
+    assert [one.message for one in caplog.records] == ["the library is not installed yet"]
+    monkeypatch.undo()
+    assert library.install(settings) == path
+
+
+def test_what_is_no_folder_for_the_library_ends_the_agent_at_its_start(tmp_path):
+    (tmp_path / "origin.so").touch()
+    (tmp_path / "file").touch()
+    settings = Settings(node_name="n", hook_path=str(tmp_path / "file"), library_file=str(tmp_path / "origin.so"))
+    with pytest.raises(Malformed, match="--hook-path"):
+        library.install_if_room(settings)
+    with pytest.raises(Malformed, match="--library-file"):
+        library.install_if_room(replace(settings, hook_path=str(tmp_path), library_file=str(tmp_path / "none.so")))
 
 
 async def test_the_pages_say_what_is_missing():

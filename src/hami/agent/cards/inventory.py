@@ -45,6 +45,7 @@ class Inventory:
         self._cards: tuple[Card, ...] = ()
         self._left_out: tuple[LeftOut, ...] = ()
         self._sick: dict[CardId, dict[str, str]] = {}
+        self._withheld: str | None = None
         self._version = 0
         self._scanned = False
         self._links: Links = {}
@@ -81,8 +82,16 @@ class Inventory:
         return self._found.get(card_id)
 
     def sick(self) -> Mapping[CardId, str]:
-        """Cards that are held back, with all reasons."""
+        """Cards that are held back, with all reasons of their own."""
         return {card_id: "; ".join(reasons.values()) for card_id, reasons in self._sick.items()}
+
+    def withhold(self, reason: str | None) -> bool:
+        """Hold all cards back, those of later scans too, until it is None. True if readers were told of a difference.
+
+        For what ails the node: the cards keep reasons of their own, and come back with those.
+        """
+        self._withheld = reason
+        return self._refresh()
 
     def publish(self, found: Iterable[Found], left_out: Iterable[LeftOut] = (), links: Links | None = None) -> bool:
         """Replace the list by a new scan's; no `links` keeps those known. True if readers were told of a difference."""
@@ -136,5 +145,5 @@ class Inventory:
         return True
 
     def _judged(self, card: Card) -> Card:
-        healthy = card.healthy and card.id not in self._sick
+        healthy = card.healthy and card.id not in self._sick and self._withheld is None
         return card if healthy == card.healthy else replace(card, healthy=healthy)

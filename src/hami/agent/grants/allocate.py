@@ -80,6 +80,8 @@ class Parts(Struct, frozen=True):
     folders: Folders
     outcome: Outcome
     resource: str
+    unwritten: Callable[[], None] = lambda: None
+    """Told of each write that failed: whether the next one can be made is to be seen (`storage`)."""
 
 
 class _Expected(Struct, frozen=True):
@@ -126,6 +128,8 @@ class Allocator:
             try:
                 return await self._seat(found, ids)
             except (OSError, Malformed) as fault:
+                if isinstance(fault, OSError):
+                    self._parts.unwritten()
                 text = f"pod {found.pod.ref}, container {found.share.name}: cannot be prepared: {fault}"
                 raise self._failed(Refused("PrepareFailed", text, found.pod)) from fault
 

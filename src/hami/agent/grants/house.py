@@ -44,6 +44,7 @@ class House:
                 await self.tidy()
                 self._told = ""
             except OSError as fault:
+                self._parts.unwritten()
                 if str(fault) != self._told:
                     log.error("cannot tidy up", extra={"fault": str(fault)})
                 self._told = str(fault)

@@ -72,6 +72,8 @@ class Verifier:
                 policies = [self._policy(place, seat) for place, seat in zip(places, seats, strict=True)]
                 await self._leave(wanted, seats, policies)
             except (OSError, Malformed) as fault:
+                if isinstance(fault, OSError):
+                    self._parts.unwritten()
                 raise NotVerified(f"cannot be written down: {fault}") from fault
             except Unavailable as fault:
                 raise NotVerified(str(fault)) from fault

@@ -1,0 +1,296 @@
+"""A disk that takes no more grants takes the node's cards out of the running, and gives them back by itself."""
+
+import asyncio
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from hami.agent import storage
+from hami.agent.cards.inventory import Found, Inventory
+from hami.agent.grants.house import House
+from hami.agent.settings import Settings
+from hami.agent.storage import GRANT_BYTES, SPARE_BYTES, Folder, Storage, unwritable, written
+from hami.sim.kubelet import NotStarted, Rejected
+from hami.vendors.nvidia.worker import Worker
+
+from .conftest import RESOURCE, ask, card, one, uuid
+
+QUIET_S = 30.0
+
+
+class Disk:
+    """As many bytes as `room` says can be written at once; a `fault` of another kind where there is one."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.room = 1 << 30
+        self.fault = 0
+        self.asked: list[int] = []
+        self._write = storage.replace_file
+        monkeypatch.setattr(storage, "replace_file", self.write)
+
+    def write(self, path, text, mode, *, durable):
+        self.asked.append(len(text))
+        number = self.fault or (errno.ENOSPC if len(text) > self.room else 0)
+        if number:
+            raise OSError(number, {errno.ENOSPC: "No space left on device"}.get(number, "Read-only file system"))
+        self._write(path, text, mode, durable=durable)
+
+
+class Rig:
+    """One folder on a disk, cards, a clock, and what was told."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self.disk = disk
+        self.now = 0.0
+        self.told: list[str] = []
+        self.messages: list[str] = []
+        self.inventory = Inventory()
+        self.inventory.publish([Found(card(0)), Found(card(1))])
+        self.worker = Worker("disks")
+        self.storage = Storage(
+            [Folder(folder)],
+            self.worker,
+            self.inventory.withhold,
+            self.tell,
+            quiet=QUIET_S,
+            stuck=60.0,
+            clock=lambda: self.now,
+        )
+
+    def tell(self, kind, reason, message):
+        self.told.append(reason)
+        self.messages.append(message)
+
+    def healthy(self):
+        return [each.healthy for each in self.inventory.cards()]
+
+    async def look(self, *, after=0.0):
+        self.now += after
+        await self.storage.once()
+        return self.healthy()
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+async def rig(tmp_path, disk):
+    made = Rig(tmp_path / "state", disk)
+    yield made
+    made.worker.close()
+
+
+async def test_a_disk_that_is_full_at_the_start_offers_no_card_from_the_first_moment(rig):
+    rig.disk.room = 0
+    assert await rig.look() == [False, False]
+    assert rig.told == ["DiskUnwritable"]
+    assert rig.storage.problem == f"cannot write to {rig.storage._folders[0].path}: No space left on device"
+    assert rig.storage.problem in rig.messages[0]
+
+
+async def test_a_moment_without_room_withdraws_nothing_and_is_looked_at_again_soon(rig):
+    await rig.look()
+    rig.disk.room = 0
+    assert rig.storage.pause == storage.LOOK_S
+    assert await rig.look() == [True, True]
+    assert rig.storage.pause == storage.AGAIN_S
+    rig.disk.room = 1 << 30
+    assert await rig.look() == [True, True]
+    assert rig.storage.pause == storage.LOOK_S
+    rig.disk.room = 0
+    assert await rig.look() == [True, True]  # what was forgiven does not count any more
+    assert rig.told == []
+
+
+async def test_a_disk_that_becomes_read_only_withdraws_all_cards_and_says_so_once(rig):
+    await rig.look()
+    rig.disk.fault = errno.EROFS
+    for _ in range(4):
+        await rig.look(after=10)
+    assert rig.healthy() == [False, False]
+    assert rig.told == ["DiskUnwritable"]
+    assert "Read-only file system" in rig.messages[0]
+
+
+async def test_the_cards_come_back_when_the_disk_has_been_well_for_a_while(rig):
+    rig.disk.room = 0
+    await rig.look()
+    rig.disk.room = 1 << 30
+    assert await rig.look(after=10) == [False, False]
+    assert await rig.look(after=QUIET_S - 1) == [False, False]
+    assert await rig.look(after=1) == [True, True]
+    assert rig.told == ["DiskUnwritable", "DiskWritable"]
+    assert rig.storage.problem is None
+
+
+async def test_a_disk_that_fills_again_meanwhile_begins_its_while_anew(rig):
+    rig.disk.room = 0
+    await rig.look()
+    rig.disk.room = 1 << 30
+    await rig.look()
+    rig.disk.room = 0
+    await rig.look(after=QUIET_S)
+    rig.disk.room = 1 << 30
+    assert await rig.look() == [False, False]
+    assert await rig.look(after=QUIET_S - 1) == [False, False]
+    assert await rig.look(after=1) == [True, True]
+
+
+async def test_a_disk_at_its_brim_does_not_take_the_cards_back_and_forth(rig):
+    rig.disk.room = GRANT_BYTES
+    assert await rig.look() == [True, True]  # enough for a grant
+    rig.disk.room = GRANT_BYTES - 1
+    await rig.look()
+    assert await rig.look() == [False, False]
+    rig.disk.room = GRANT_BYTES + SPARE_BYTES - 1
+    for _ in range(10):
+        assert await rig.look(after=QUIET_S) == [False, False]
+    rig.disk.room += 1
+    await rig.look()
+    assert await rig.look(after=QUIET_S) == [True, True]
+
+
+async def test_the_reason_told_is_that_of_now(rig):
+    rig.disk.room = 0
+    await rig.look()
+    rig.disk.fault = errno.EROFS
+    await rig.look()
+    assert "Read-only file system" in rig.storage.problem
+    assert rig.told == ["DiskUnwritable"]
+
+
+async def test_a_disk_that_stands_still_is_one_that_cannot_be_written_to(rig, monkeypatch):
+    moved = threading.Event()
+    monkeypatch.setattr(storage, "replace_file", lambda *_, **__: moved.wait(60))
+    rig.storage._stuck = 0.01
+    try:
+        assert await rig.look() == [False, False]
+        assert "no answer" in rig.storage.problem
+    finally:
+        moved.set()
+
+
+async def test_cards_that_are_found_later_are_held_back_too_and_keep_reasons_of_their_own(rig):
+    rig.disk.room = 0
+    await rig.look()
+    rig.inventory.mark_sick(uuid(1), "xid", "Xid 79")
+    rig.inventory.publish([Found(card(index)) for index in range(3)])
+    assert rig.healthy() == [False, False, False]
+    rig.inventory.withhold(None)
+    assert rig.healthy() == [True, False, True]
+
+
+def test_a_checkpoint_must_fit_a_second_time(tmp_path, disk):
+    path = tmp_path / "allocations.json"
+    path.write_bytes(bytes(1000))
+    assert unwritable([Folder(tmp_path, rewritten=path)]) is None
+    assert unwritable([Folder(tmp_path, rewritten=tmp_path / "none yet")]) is None
+    assert disk.asked == [GRANT_BYTES + 1000, GRANT_BYTES]
+
+
+def test_a_look_leaves_nothing_behind(tmp_path):
+    assert unwritable([Folder(tmp_path / "made/of/it")]) is None
+    assert list((tmp_path / "made/of/it").iterdir()) == []
+    (tmp_path / "file").touch()
+    assert unwritable([Folder(tmp_path / "file/in")]) == f"cannot write to {tmp_path}/file/in: Not a directory"
+
+
+def test_each_folder_that_grants_are_written_to_is_looked_at():
+    settings = Settings(node_name="n", state_dir="/s", hook_path="/h")
+    assert [str(each.path) for each in written(settings)] == ["/s", "/h/vgpu/allocations"]
+    ledgers = replace(settings, ledger_dir="/run/hami")
+    assert [str(each.path) for each in written(ledgers)] == ["/s", "/h/vgpu/allocations", "/run/hami"]
+
+
+# On a whole node
+
+
+@pytest.fixture
+async def watched(make_node, disk, monkeypatch):
+    """A node whose disk is watched, and the disk: the checkpoint is on it."""
+    node = await make_node()
+    worker = Worker("disks")
+    made = Storage(written(node.settings), worker, node.inventory.withhold, quiet=QUIET_S)
+    node.parts = replace(node.parts, unwritten=made.suspect)
+    node.allocator._parts = node.verifier._parts = node.parts
+    save = node.checkpoint.save
+
+    def saved(seats):
+        if disk.fault or disk.room <= 0:
+            raise OSError(disk.fault or errno.ENOSPC, "No space left on device")
+        save(seats)
+
+    monkeypatch.setattr(node.checkpoint, "save", saved)
+    await made.once()
+    yield node, disk, made
+    worker.close()
+
+
+async def listed(node, count):
+    async with asyncio.timeout(10):
+        while node.kubelet.allocatable(RESOURCE) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_grant_that_cannot_be_written_leads_to_a_look_and_kubelet_offers_the_cards_to_nobody(watched):
+    node, disk, made = watched
+    running = node.pod("running", ask(slices=one(1)))
+    await node.kubelet.admit(running)
+    assert await node.run(running)
+    disk.room = 0
+    with pytest.raises(Rejected, match="No space left"):
+        await node.kubelet.admit(node.pod("a", ask(slices=one(2))))
+    assert made._suspected.is_set()
+    await made.once()
+    await made.once()
+    await listed(node, 0)
+    with pytest.raises(Rejected, match="no healthy devices"):
+        await node.kubelet.admit(node.pod("b", ask(slices=one(3))))
+    # Who runs goes on, and starts again.
+    assert (await node.run(running)).envs["NVIDIA_VISIBLE_DEVICES"] == uuid(1)
+    disk.room = 1 << 30
+    made._clock = iter((0.0, QUIET_S)).__next__
+    await made.once()
+    await made.once()
+    await listed(node, 80)
+    await node.kubelet.admit(node.pod("c", ask(slices=one(2))))
+
+
+async def test_a_start_and_a_tidying_that_cannot_be_written_lead_to_a_look_too(watched):
+    node, disk, made = watched
+    pod = node.pod("a", ask(slices=one(1)))
+    await node.kubelet.admit(pod)
+    disk.room = 0
+    with pytest.raises(NotStarted, match="No space left"):
+        await node.run(pod)
+    assert made._suspected.is_set()
+    made._suspected.clear()
+    node.delete(pod)
+    node.pods.complete()
+    house = House(node.parts)
+    house.changed(pod.metadata.uid)
+    tidying = asyncio.create_task(house.run())
+    try:
+        async with asyncio.timeout(10):
+            await made._suspected.wait()
+    finally:
+        tidying.cancel()
+
+
+async def test_who_suspects_a_disk_is_heard_at_once(rig):
+    """Not after the ten seconds between two looks."""
+    await rig.look()
+    looks = len(rig.disk.asked)
+    running = asyncio.create_task(rig.storage.run())
+    rig.storage.suspect()
+    try:
+        async with asyncio.timeout(5):
+            while len(rig.disk.asked) == looks:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
