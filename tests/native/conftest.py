@@ -77,6 +77,19 @@ class Tools:
         ).stdout
         return f"{Path(runtime.strip()).resolve()} {library}"
 
+    def counting(self) -> str:
+        """The whole library, which says of each program how many launches went the long way (``tests/longway.c``)."""
+        library = self.folder / "libvgpu-counting.so"
+        if not library.exists():
+            launch = NATIVE / "src/pay/launch.c"
+            seen = self.folder / "launch.o"
+            compile_c([launch], seen, ["-O2", "-fPIC", "-fvisibility=hidden", "-finstrument-functions", "-c"])
+            rest = [each for each in sorted((NATIVE / "src").rglob("*.c")) if each != launch]
+            link = [f"-Wl,--version-script={self.folder / 'exports.map'}", "-ldl", "-lpthread"]
+            sources = [*rest, self.folder / "hooks.c", "tests/longway.c", seen]
+            compile_c(sources, library, ["-O2", *SHARED, *link])
+        return str(library)
+
     def fuzzer(self, target: str, source: str, *more: str) -> Path:
         """A fuzz target of ``tests/fuzz``, guided by what it reaches of `source`, under ASan and UBSan."""
         program = self.folder / f"fuzz-{target}"
@@ -139,6 +152,13 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     compile_c(["tests/lookups.c", "src/intercept/elf.c"], folder / "lookups", ["-O1", *link])
     compile_c(["tests/manners.c"], folder / "manners", ["-O1", "-ldl"])
     return made
+
+
+def launches(container: "Container", kernels: int, **limits: str) -> tuple[int, int]:
+    """Of so many kernels in turn: all that the probe made by what lookups give, and those that went the long way."""
+    told = container.probe("launches", 60_000, kernels, **limits, LD_PRELOAD=container.tools.counting())
+    _, _, long_way = str(told["stderr"]).rpartition("the long way: ")
+    return int(str(told["launches"])), int(long_way)
 
 
 class Container:

@@ -126,6 +126,17 @@ def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Too
     assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
 
 
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_a_dozen_kernels_hardly_ever_push_each_other_out_of_what_a_thread_keeps(tools: Tools, sanitizer: str) -> None:
+    """By chance of their addresses, so of thousands of programs: in 1 or 2 percent of them. With one place for keys
+    that fall together it is 40, and 9 where functions of one size lie in a row."""
+    sources = ["src/pay/lane.c", "src/price/cost.c", "src/pay/budget.c"]
+    program = tools.part("lanes", sources, [*SANITIZERS[sanitizer], "-lpthread"])
+    percent: dict[str, float] = json.loads(run(program, ""))
+    assert set(percent) == {"apart", "in_a_row", "of_many_grids"}
+    assert max(percent.values()) < 3
+
+
 def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
     """Of drivers, of the headers of CUDA 12 and 13, and those that HAMi-core hooks."""
     lists = sorted((NATIVE / "src/intercept/drivers").glob("*.txt"))

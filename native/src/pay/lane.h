@@ -19,7 +19,7 @@
 
 enum {
     HAMI_LANE_SETS = 128,       /* a power of two */
-    HAMI_LANE_WAYS = 2,         /* keys that fall together: a dozen keys in single places would push each other out in two programs of three */
+    HAMI_LANE_WAYS = 2,         /* keys that fall together: in single places a dozen would push each other out in two programs of five (tests/lanes.c) */
     HAMI_LANE_RUN = 256,        /* launches of a key counted ahead */
     HAMI_LANE_NS = 1000 * 1000, /* GPU time taken out of the purse at once, at most */
     HAMI_LANE_CROWDED_NS = 50 * 1000 /* the same where launches come from several streams */
