@@ -1,6 +1,7 @@
 /*
  * Memory that one process makes and another one maps: by an IPC handle (`ipc`), or by the descriptor of a handle (`fd`).
- * See probe.h.
+ * Each step takes so many seconds, or where those are below 0 until a line on stdin says that it is over: who tests the order of steps has no
+ * need to guess how long a busy machine takes for one. See probe.h.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,6 +42,21 @@ static void ipc_start(void)
     find("cuMemImportFromShareableHandle", &ipc.in);
     find("cuMemSetAccess", &ipc.allow);
     start(false);
+}
+
+/* True: a line asks what is held; false: another one, or the end of them, says that the step is over. */
+static bool asked(void)
+{
+    char line[16];
+    return fgets(line, sizeof line, stdin) != NULL && strcmp(line, "held\n") == 0;
+}
+
+static void wait_for(double seconds)
+{
+    if (seconds < 0)
+        asked();
+    else
+        usleep((useconds_t)(seconds * 1e6));
 }
 
 static void must(const char *what, CUresult result)
@@ -85,22 +101,30 @@ void lend(const char *kind, size_t mib, const char *after, double seconds)
         printf("{\"mib\": %zu, \"token\": \"%d:%d:%zu\"}\n", mib, (int)getpid(), fd, mib);
     }
     fflush(stdout);
-    usleep((useconds_t)(seconds * 1e6));
+    wait_for(seconds);
     if (strcmp(after, "keep") != 0) {
         close(other != 0 ? other_fd : fd); /* as long as it is open, it holds the memory */
         must("free", by_handle ? cu.cuMemFree(p) : cu.cuMemRelease(other != 0 ? other : handle));
-        usleep((useconds_t)(seconds * 1e6));
+        printf("{\"freed\": true}\n");
+        fflush(stdout);
+        wait_for(seconds);
     }
+}
+
+static void tell_what_is_held(void)
+{
+    size_t left, total;
+    MUST(cuMemGetInfo, &left, &total);
+    printf("{\"used_mib\": %zu, \"nvml_mib\": %.1f}\n", (total - left) / MIB, (double)nvml_bytes() / (double)MIB);
+    fflush(stdout);
 }
 
 static void tell_held(double seconds)
 {
-    for (const int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until; usleep(50000)) {
-        size_t left, total;
-        MUST(cuMemGetInfo, &left, &total);
-        printf("{\"used_mib\": %zu, \"nvml_mib\": %.1f}\n", (total - left) / MIB, (double)nvml_bytes() / (double)MIB);
-        fflush(stdout);
-    }
+    while (seconds < 0 && asked())
+        tell_what_is_held();
+    for (const int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until; usleep(50000))
+        tell_what_is_held();
 }
 
 void borrow(const char *token, double seconds, double then)
@@ -126,6 +150,7 @@ void borrow(const char *token, double seconds, double then)
         must("cuIpcOpenMemHandle", ipc.open(&p, by, 1));
     }
     printf("{\"borrowed\": true}\n");
+    fflush(stdout);
     tell_held(seconds);
     if (handle != 0) {
         MUST(cuMemRelease, handle);
@@ -134,5 +159,6 @@ void borrow(const char *token, double seconds, double then)
         must("cuIpcCloseMemHandle", ipc.close(p));
     }
     printf("{\"returned\": true}\n");
+    fflush(stdout);
     tell_held(then);
 }

@@ -10,6 +10,7 @@
  *   probe lend KIND MIB AFTER SECONDS      makes memory and tells by which token others can map it; then: AFTER
  *                                          is `keep`, `free`, or `other`: frees another as large that it lent as well (fd)
  *   probe borrow TOKEN SECONDS THEN        maps it, says what is held, gives it back, says what is held then
+ *                                          of both, where seconds are below 0: until a line on stdin ends the step; `held` asks what is held
  *   probe watch SECONDS                    the card's total memory, whenever it is another
  *   probe forks SECONDS                    forks a child that does nothing, says its pid, waits
  *   probe closes SECONDS                   closes all descriptors, opens files of its own, says what was written to them

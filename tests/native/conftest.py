@@ -184,9 +184,9 @@ class Container:
             **limits,
         }
 
-    def start(self, *words: object, **limits: str) -> "subprocess.Popen[str]":
+    def start(self, *words: object, stdin: int | None = None, **limits: str) -> "subprocess.Popen[str]":
         command = [str(self.tools.folder / str(words[0])), *map(str, words[1:])]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment(**limits), text=True, **pipes)
 
     def probe(self, *words: object, **limits: str) -> dict[str, object]:

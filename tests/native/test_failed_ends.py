@@ -114,8 +114,8 @@ import subprocess
 token = ctypes.create_string_buffer(64)
 lent = linear()
 must(cuda.cuIpcGetMemHandle(token, lent))
-borrows = [sys.argv[2], "borrow", token.raw.hex(), "2", "0"]
-with subprocess.Popen(borrows, stdout=subprocess.PIPE, text=True) as borrower:
+borrows = [sys.argv[2], "borrow", token.raw.hex(), "-1", "0"]
+with subprocess.Popen(borrows, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as borrower:
     borrower.stdout.readline()
     told = []
     for failing in (end, "nothing"):
