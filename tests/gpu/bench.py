@@ -37,6 +37,19 @@ class Bench(Program):
         self.kept_in: Path | None = None
         self.about: dict[str, Any] = {}
 
+    def uuid(self, at: int = 0) -> str:
+        """Of a card that programs here see."""
+        return str(self.probe("info", env={**self.environment(), "PROBE_DEVICE": str(at)})["uuid"])
+
+    def calibrate(self) -> dict[str, Any]:
+        """How much work a nanosecond is, on the card as it is when busy; a simulated one is told in nanoseconds."""
+        if self.simulated:
+            self.rounds_a_ns = "1"
+            return {}
+        measured = self.probe("run", "spin", 1, 100_000, env=self.environment())
+        self.rounds_a_ns = str(measured.get("rounds_a_ns"))
+        return measured
+
     def add(self, section: str, name: str, measured: object, target: str, ok: bool | None, **detail: object) -> None:
         row = Row(section, name, measured, target, ok, dict(detail))
         self.rows.append(row)

@@ -295,15 +295,6 @@ def run(node: Node, names: Sequence[str], most_s: float) -> None:
             guarded(node.bench, "torch", pytorch, node, pooled, most_s)
 
 
-def uuid_of(bench: Bench) -> str:
-    """Of the card that programs here see first; CUDA_VISIBLE_DEVICES may name it by its index."""
-    if bench.simulated:
-        return os.environ["HAMI_SIM_UUID"]
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    command = ["nvidia-smi", "-i", first, "--query-gpu=uuid", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
@@ -313,20 +304,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--match", default="", help="of turns and of PyTorch, only programs like this")
     parser.add_argument(
-        "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS, HAMI_SIM_UUID"
+        "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS says what they show"
     )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as folder:
         bench = Bench(Path(folder), chosen.seconds, chosen.quick, chosen.simulated, chosen.match)
         build(bench)
         (bench.work / "grants").mkdir()
-        node = Node(bench, bench.work, uuid_of(bench))
+        node = Node(bench, bench.work, bench.uuid())
         node.build()
-        bench.rounds_a_ns = (
-            "1"
-            if chosen.simulated
-            else str(bench.probe("run", "spin", 1, 100_000, env=bench.environment()).get("rounds_a_ns"))
-        )
+        bench.calibrate()
         about = {} if chosen.simulated else card(bench)
         bench.about = {"card": about, "date": time.strftime("%Y-%m-%d")}
         bench.kept_in = chosen.out / "broker.json"

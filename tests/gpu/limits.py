@@ -56,8 +56,7 @@ def main() -> int:
         build(bench)
         about = card(bench)
         print(about)
-        calibration = bench.probe("run", "spin", 1, 100_000, env=bench.environment())
-        bench.rounds_a_ns = str(calibration.get("rounds_a_ns"))
+        calibration = bench.calibrate()
         bench.about = {
             "card": about,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),

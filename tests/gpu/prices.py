@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), chosen.seconds, False, chosen.simulated)
         build(bench)
-        bench.rounds_a_ns = str(bench.probe("run", "spin", 1, 100_000, env=bench.environment())["rounds_a_ns"])
+        bench.calibrate()
         for ns in map(int, [] if chosen.moves or chosen.streams else chosen.ns.split(",")):
             kernels(bench, ns, chosen.host_ns, None)
         for limit in limits * chosen.times:

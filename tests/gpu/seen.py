@@ -120,8 +120,7 @@ def main() -> int:
         about = card(bench)
         bench.about = {"card": about, "date": time.strftime("%Y-%m-%d", time.gmtime()), "command": " ".join(sys.argv)}
         bench.kept_in = chosen.out / "seen.json"
-        calibration = bench.probe("run", "spin", 0.5, 100_000, env=bench.environment())
-        bench.rounds_a_ns = "1" if chosen.simulated else str(calibration.get("rounds_a_ns"))
+        bench.calibrate()
         with tempfile.TemporaryDirectory(prefix="hami-", dir="/tmp") as place:  # a socket's path has 108 bytes
             node = Node(bench, Path(place), str(about["uuid"]))
             (node.root / "grants").mkdir()

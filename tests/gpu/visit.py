@@ -5,9 +5,9 @@
     python3 tests/gpu/visit.py PART [--out FOLDER] [--most SECONDS] [--only STEP,...] [--bundle FOLDER]
     python3 tests/gpu/visit.py --list                           # parts, steps, seconds, what each needs
 
-PART is `one` (tenants one at a time), `several` (tenants under a broker, PyTorch) or `chain` (Kubernetes, commands for
-users, ways round). What one step has found is kept when a later one fails or time is up: after each step
-FOLDER/PART.tar.gz is written anew, with every JSON and log, and FOLDER/PART.log has what was printed.
+PART is `one` (tenants one at a time), `several` (tenants under a broker, PyTorch), `chain` (Kubernetes, commands for
+users, ways round) or `cards` (where there are two). What one step has found is kept when a later one fails or time is
+up: after each FOLDER/PART.tar.gz is written anew, with every JSON and log, and FOLDER/PART.log has what was printed.
 Needs Python 3.11, gcc and a driver; `chain` root too. Exit status: 0 all steps held, 1 one did not, 2 wrong use.
 """
 
@@ -74,6 +74,7 @@ PARTS: dict[str, tuple[Step, ...]] = {
         script("ways", 50, "ways_round.py"),
         script("tables", 10, "export_tables.py"),
     ),
+    "cards": (script("cards", 80, "two_cards.py", needs=PYTHON),),
 }
 
 
