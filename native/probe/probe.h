@@ -108,7 +108,8 @@ __attribute__((noreturn)) void fail(const char *what, CUresult result);
     } while (0)
 
 int64_t now_ns(void);
-void begin_together(void); /* waits for PROBE_BEGIN_AT, s of CLOCK_MONOTONIC: what many processes do at once */
+/* What many processes do at once: waits for PROBE_BEGIN_AT, s of CLOCK_MONOTONIC; or, for PROBE_BEGIN_WHEN_TOLD, says `ready` and waits for a line. */
+void begin_together(void);
 int by_value(const void *a, const void *b); /* of doubles, for qsort */
 
 /* Finds the driver. `per_thread`: in the variants for default streams of each thread. */
