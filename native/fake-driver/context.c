@@ -27,7 +27,9 @@ void fake_take_time(void)
 
 void fake_end_slowly(void)
 {
-    const char *ms = getenv("FAKE_CUDA_SLOW_END_MS");
+    const char *ms = getenv("FAKE_CUDA_SLOW_END_MS"), *fd = getenv("FAKE_CUDA_ENDS_TO");
+    if (fd != NULL && write(atoi(fd), "", 1) != 1)
+        abort();
     if (ms != NULL)
         usleep((useconds_t)(1000 * atoi(ms)));
 }

@@ -9,20 +9,22 @@ from .test_ways_round import tried
 
 @pytest.fixture
 def unseen(blind: dict[str, str]) -> dict[str, str]:
-    """No NVML, and ends take 0.3 s to be answered."""
-    return {"FAKE_CUDA_SLOW_END_MS": "300"} | blind
+    """No NVML, and ends take 0.5 s to be answered."""
+    return {"FAKE_CUDA_SLOW_END_MS": "500"} | blind
 
 
 MEANWHILE = """
-import threading, time
+import os, threading
 def meanwhile(end, begin):
+    over, os.environ["FAKE_CUDA_ENDS_TO"] = (lambda fds: (fds[0], str(fds[1])))(os.pipe())
     ending = threading.Thread(target=end)
     ending.start()
-    time.sleep(0.1)
+    os.read(over, 1)
     begun = begin()
     ending.join()
     return begun
 """
+"""What begins while who ended something waits for the answer, the driver being through with it."""
 CONTEXT = """
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)

@@ -3,6 +3,7 @@
 import struct
 
 from .conftest import Container
+from .test_handles_again import MEANWHILE
 from .test_ways_round import tried
 
 MIB = 1 << 20
@@ -117,7 +118,6 @@ def test_what_is_measured_with_stays_where_a_green_context_is_not_destroyed(cont
 
 
 LAST = """
-import time
 assert cuda.cuInit(0) == 0
 context, own = c_void_p(), create()
 before = used()
@@ -126,11 +126,8 @@ assert cuda.cuCtxSetCurrent(context) == 0
 if len(sys.argv) > 1:
     take(int(sys.argv[1]))
 cuda.cuCtxSetCurrent(own)
-releasing = threading.Thread(target=cuda.cuDevicePrimaryCtxRelease_v2, args=(0,))
-releasing.start()
-time.sleep(0.2)
-assert cuda.cuDevicePrimaryCtxRetain(byref(context), 0) == 0
-releasing.join()
+retain = lambda: cuda.cuDevicePrimaryCtxRetain(byref(context), 0)
+assert meanwhile(lambda: cuda.cuDevicePrimaryCtxRelease_v2(0), retain) == 0
 print(used() - before, end=" ")
 assert cuda.cuDevicePrimaryCtxRelease_v2(0) == 0
 print(used() - before)
@@ -144,8 +141,8 @@ def test_a_primary_context_that_is_wanted_while_its_last_reference_goes_is_anoth
 
     The size of a context NVML alone shows; that a buffer goes with it the simulated driver does not tell NVML.
     """
-    assert tried(container, CONTEXTS + LAST, 512, FAKE_CUDA_SLOW_END_MS="500", **blind) == "0 0"
-    assert tried(container, CONTEXTS + LAST, FAKE_CUDA_SLOW_END_MS="500") == "480 0"
+    assert tried(container, CONTEXTS + MEANWHILE + LAST, 512, FAKE_CUDA_SLOW_END_MS="500", **blind) == "0 0"
+    assert tried(container, CONTEXTS + MEANWHILE + LAST, FAKE_CUDA_SLOW_END_MS="500") == "480 0"
 
 
 def test_the_primary_context_that_a_green_one_makes_is_reserved_before_it_is_there(container: Container) -> None:
