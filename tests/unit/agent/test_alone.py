@@ -36,11 +36,11 @@ async def test_a_second_agent_is_told_so_and_gets_the_folder_when_the_first_has_
 async def test_who_comes_while_the_first_is_stopping_waits_for_it(tmp_path):
     first = alone(tmp_path)
     await first.__aenter__()
-    second = asyncio.ensure_future(alone(tmp_path, 5).__aenter__())
+    second = asyncio.ensure_future(alone(tmp_path, 30).__aenter__())
     await asyncio.sleep(0.05)
     assert not second.done()
     await first.__aexit__(None, None, None)
-    await asyncio.wait_for(second, 2)
+    await asyncio.wait_for(second, 30)
 
 
 async def test_one_that_was_killed_holds_nothing(tmp_path):

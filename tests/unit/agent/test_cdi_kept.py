@@ -29,7 +29,7 @@ async def kept(tmp_path, monkeypatch):
 
 
 async def until(holds):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - a file tells no event
             await asyncio.sleep(0.005)
 

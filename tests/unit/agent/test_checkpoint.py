@@ -133,19 +133,22 @@ async def resources(kubelet):
 
 
 async def test_callers_at_the_same_time_share_a_request_that_starts_after_them(kubelet, resources):
-    calls, answer = [], kubelet._list
+    calls, answer, arrived, goes_on = [], kubelet._list, asyncio.Event(), asyncio.Event()
 
     async def counted(request, context):
         calls.append(1)
-        await asyncio.sleep(0.05)
+        arrived.set()
+        await goes_on.wait()
         return await answer(request, context)
 
     await kubelet.stop()
     kubelet._list = counted
     await kubelet.start()
-    first = asyncio.create_task(resources.view(1.0))
-    await asyncio.sleep(0.02)  # the first is on its way: what comes now must see what happens from now on
-    later = [asyncio.create_task(resources.view(1.0)) for _ in range(20)]
+    first = asyncio.create_task(resources.view(30.0))
+    await arrived.wait()  # the first is on its way: what comes now must see what happens from now on
+    later = [asyncio.create_task(resources.view(30.0)) for _ in range(20)]
+    await asyncio.sleep(0)
+    goes_on.set()
     await asyncio.gather(first, *later)
     assert len(calls) == 2
 
@@ -153,7 +156,7 @@ async def test_callers_at_the_same_time_share_a_request_that_starts_after_them(k
 async def test_kubelets_rate_limit_is_waited_out(kubelet, resources):
     kubelet.answers_resources = False
     asyncio.get_running_loop().call_later(0.2, setattr, kubelet, "answers_resources", True)
-    assert await resources.view(2.0) == KubeletView({})
+    assert await resources.view(30.0) == KubeletView({})
 
 
 async def test_no_answer_is_said_in_time(kubelet, resources):
@@ -161,7 +164,7 @@ async def test_no_answer_is_said_in_time(kubelet, resources):
     with pytest.raises(Unavailable, match="pod resources"):
         await resources.view(0.2)
     await kubelet.start()
-    assert await resources.view(3.0) == KubeletView({})
+    assert await resources.view(30.0) == KubeletView({})
 
 
 def test_owners_are_found_by_any_of_the_ids():
@@ -207,6 +210,9 @@ async def test_nobody_waits_for_the_disk_and_soon_all_is_on_it(tmp_path, monkeyp
     assert waits == []
     assert len(checkpoint.load()) == 2
     keeping = asyncio.create_task(kept.keep())
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(30):
+        while len(waits) < 2:  # noqa: ASYNC110 - a thread does it
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
     keeping.cancel()
     assert len(waits) == 2, "the file, and the name it has in its folder; once for both changes"

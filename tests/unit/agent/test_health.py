@@ -135,7 +135,7 @@ async def test_a_card_whose_driver_answers_few_questions_can_be_sound(bench: Ben
 
 
 async def until(rig: Rig, healthy: list[bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for _ in rig.inventory.changes():
             if rig.healthy() == healthy:
                 return

@@ -10,7 +10,7 @@ from hami.wire.proto import deviceplugin_pb2 as messages
 from .conftest import RESOURCE, ask, card, one, uuid
 
 
-async def until(condition, wait=5.0):
+async def until(condition, wait=30.0):
     async with asyncio.timeout(wait):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

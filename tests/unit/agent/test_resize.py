@@ -253,6 +253,6 @@ async def test_a_round_that_a_full_disk_cut_short_comes_again_by_itself_and_is_t
     monkeypatch.setattr(keeper, "tidy", tidy)
     running = asyncio.ensure_future(keeper.run())
     keeper.changed("")
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     running.cancel()
     assert [one.message for one in caplog.records] == ["cannot tidy up"]

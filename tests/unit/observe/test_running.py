@@ -32,7 +32,7 @@ async def test_a_signal_ends_every_duty_and_nothing_is_raised(number: signal.Sig
     for duty in duties:
         await duty.begun.wait()
     os.kill(os.getpid(), number)
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 30)
     assert [duty.ended for duty in duties] == [True, True]
 
 

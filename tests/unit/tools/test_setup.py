@@ -52,7 +52,7 @@ def test_make_says_which_python_it_wants_before_it_runs_one_that_is_too_old(tmp_
 
 
 def test_a_second_set_up_of_a_checkout_waits_and_then_has_nothing_to_do(
-    setup: ModuleType, capfd: pytest.CaptureFixture[str]
+    setup: ModuleType, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup.STAMPS.mkdir()
     ran: list[str] = []
@@ -60,7 +60,16 @@ def test_a_second_set_up_of_a_checkout_waits_and_then_has_nothing_to_do(
     holder = [sys.executable, "-c", HOLD, str(setup.STAMPS / ".lock"), str(setup.STAMPS / "one")]
     with subprocess.Popen(holder, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as first:
         assert first.stdout is not None
+        assert first.stdin is not None
         assert first.stdout.readline() == b"held\n"
+        go_on, take = first.stdin, fcntl.flock
+
+        def flock(held: int, how: int) -> None:
+            if how == fcntl.LOCK_EX:  # the one that waits
+                go_on.close()
+            take(held, how)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
         with setup.alone():
             setup.perform(step)
     assert ran == []
@@ -68,11 +77,11 @@ def test_a_second_set_up_of_a_checkout_waits_and_then_has_nothing_to_do(
 
 
 HOLD = """
-import fcntl, sys, time
+import fcntl, sys
 with open(sys.argv[1], "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     print("held", flush=True)
-    time.sleep(0.5)
+    sys.stdin.read()
     open(sys.argv[2], "w").write("as it is")
 """
 

@@ -22,6 +22,8 @@ CARD = "GPU-00000000-0000-4000-8000-000000000000"
 OTHER = "GPU-00000000-0000-4000-8000-000000000001"
 HELLO = Hello(pid=7, pid_namespace=1, start_ticks=5, program="probe")
 UID = "11111111-2222-4333-8444-55555555555{}"
+PATIENCE_S = 30
+"""For what comes at once, on a machine that may be busy with other things."""
 
 
 def connect(folder: Path) -> socket.socket:
@@ -44,7 +46,7 @@ def descriptors() -> int:
 
 
 class Client:
-    """One connection. Reading waits for at most 2 s."""
+    """One connection. Reading waits for at most PATIENCE_S."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = connect(folder)
@@ -56,7 +58,7 @@ class Client:
         return self
 
     async def packet(self) -> bytes:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     packet, ancillary, _, _ = self.socket.recvmsg(512, 64)
@@ -135,8 +137,8 @@ class Stage:
         return client
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """At most 2 s."""
-        async with asyncio.timeout(2):
+        """At most PATIENCE_S."""
+        async with asyncio.timeout(PATIENCE_S):
             while not holds():  # noqa: ASYNC110 - it looks at sockets of the kernel, which tell no event
                 await asyncio.sleep(0.002)
 

@@ -77,7 +77,7 @@ async def test_a_process_that_cannot_be_looked_into_is_reported_all_the_same(sta
     for _ in range(PATIENCE):
         await made.once()
     assert len(told.texts) == 1
-    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 2
+    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 20  # it would be for ever
     (tmp_path / "proc/7/comm").open("w").close()  # lets its reader go
 
 
@@ -94,7 +94,7 @@ async def test_many_that_are_slow_to_look_into_do_not_put_off_the_report(stage, 
     for _ in range(PATIENCE):
         await made.once()
     assert len(told.texts) == len(pids)
-    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 2
+    assert asyncio.get_running_loop().time() - begun < DESCRIBE_WITHIN_S + 6  # it would be 10 s a time
 
 
 async def test_registered_processes_strangers_of_the_host_and_cards_of_others_are_no_concern(stage, tmp_path):
@@ -130,7 +130,7 @@ async def test_it_is_stopped_where_that_is_wanted_and_only_it(stage, tmp_path):
     process(tmp_path, neighbour.pid)
     for _ in range(PATIENCE):
         made._judge({CARD: {guilty.pid: 100, neighbour.pid: 100}})
-    assert await asyncio.wait_for(guilty.wait(), 5) == -9
+    assert await asyncio.wait_for(guilty.wait(), 30) == -9
     assert neighbour.returncode is None
     neighbour.kill()
     await neighbour.wait()

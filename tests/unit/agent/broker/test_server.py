@@ -158,7 +158,7 @@ async def test_places_on_the_page_are_given_back_and_used_again(stage):
     limit = (await second.several(2))[1]
     assert (limit.member, limit.tenant) == (1, 1)
     first.socket.close()
-    await asyncio.sleep(0.02)
+    await stage.until(lambda: len(list(stage.broker.sessions())) == 1)
     third = stage.client("b").send(HELLO)  # the same process again: its older session goes
     limit = (await third.several(2))[1]
     assert (limit.member, limit.tenant) == (0, 0)
