@@ -1,6 +1,5 @@
 """The broker with well-behaved clients: they register, hear of changes, leave, and come back after a restart."""
 
-import asyncio
 import mmap
 import os
 import stat
