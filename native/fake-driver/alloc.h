@@ -22,6 +22,7 @@ void fake_unhold(struct alloc *entry); /* of physical memory: the last one gives
 
 struct alloc *fake_add(struct alloc entry);
 struct alloc *fake_live_alloc(uint64_t key, int kind); /* NULL: no such thing */
+struct alloc *fake_mapping(CUdeviceptr address);       /* that it lies in */
 void fake_drop(struct alloc *entry);
 
 /* A pool's and a graph's memory given back one by one: pool.c. */

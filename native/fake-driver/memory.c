@@ -44,6 +44,15 @@ struct alloc *fake_live_alloc(uint64_t key, int kind)
     return entry != NULL && entry->kind == kind ? entry : NULL;
 }
 
+struct alloc *fake_mapping(CUdeviceptr address)
+{
+    for (int i = 0; i < ALLOCS; i++) {
+        if (allocs[i].kind == A_MAP && allocs[i].key <= address && address < allocs[i].key + (uint64_t)allocs[i].bytes)
+            return &allocs[i];
+    }
+    return NULL;
+}
+
 CUdeviceptr fake_address(int64_t bytes)
 {
     const CUdeviceptr address = next_address;

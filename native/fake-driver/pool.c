@@ -10,6 +10,7 @@ typedef struct CUmemPoolHandle_st {
     int64_t reserved, used;
 } fake_pool;
 static fake_pool default_pools[SIM_LIVE_CARDS];
+static fake_pool *current_pools[SIM_LIVE_CARDS]; /* NULL: the default one */
 static int64_t graph_reserved[SIM_LIVE_CARDS], graph_used[SIM_LIVE_CARDS];
 static int64_t graph_passing[SIM_LIVE_CARDS]; /* of those that give back what they take: called used all the same, as a card does */
 
@@ -24,10 +25,10 @@ void fake_pool_give(struct alloc *entry)
 
 static fake_pool *pool_of(CUmemoryPool pool, int card)
 {
-    fake_pool *mine = pool == NULL ? &default_pools[card] : (fake_pool *)pool;
-    if (pool == NULL)
-        mine->card = card;
-    return mine;
+    if (pool != NULL)
+        return (fake_pool *)pool;
+    default_pools[card].card = card;
+    return current_pools[card] == NULL ? &default_pools[card] : current_pools[card];
 }
 
 static CUresult pool_alloc(CUdeviceptr *out, size_t bytes, fake_pool *pool)
@@ -93,7 +94,15 @@ API CUresult cuDeviceGetMemPool(CUmemoryPool *out, CUdevice device)
 
 API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *out, CUdevice device)
 {
-    return cuDeviceGetMemPool(out, device);
+    default_pools[device].card = device;
+    *out = (CUmemoryPool)&default_pools[device];
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuDeviceSetMemPool(CUdevice device, CUmemoryPool pool)
+{
+    current_pools[device] = (fake_pool *)pool;
+    return CUDA_SUCCESS;
 }
 
 API CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props)
@@ -108,7 +117,10 @@ API CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
     pthread_mutex_lock(&fake_lock);
     fake_pool *mine = (fake_pool *)pool;
-    if (mine->used == 0) {
+    if (mine == &default_pools[mine->card])
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    current_pools[mine->card] = current_pools[mine->card] == mine ? NULL : current_pools[mine->card];
+    if (mine->used == 0) { /* else what is in use stays until it is given back */
         fake_take(mine->card, -mine->reserved);
         free(mine);
     }

@@ -42,7 +42,7 @@ API CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 API CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *address)
 {
     pthread_mutex_lock(&fake_lock);
-    struct alloc *entry = fake_live_alloc((uint64_t)(uintptr_t)address, A_MAP);
+    struct alloc *entry = fake_mapping((CUdeviceptr)(uintptr_t)address);
     if (entry == NULL)
         return fake_leave(CUDA_ERROR_INVALID_VALUE);
     entry->backing->holders++;

@@ -2,6 +2,7 @@
 #include "memory/held.h"
 
 #include "memory/graph.h"
+#include "memory/later.h"
 #include "memory/local.h"
 #include "memory/vmm.h"
 
@@ -53,6 +54,7 @@ void hami_memory_rename(CUcontext from, CUcontext to)
 {
     hami_map_retag(&hami_buffers, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
     hami_map_retag(&hami_arrays, (uint64_t)(uintptr_t)from, (uint64_t)(uintptr_t)to);
+    hami_later_rename(from, to);
     hami_arrays_rename(from, to);
     hami_modules_rename(from, to);
     hami_local_rename(from, to);
@@ -74,6 +76,7 @@ static void all_gone(CUcontext context)
         hami_forget(entry, hami_offer_leaves(entry.key));
     while (hami_map_take_tag(&hami_arrays, (uint64_t)(uintptr_t)context, &entry))
         hami_forget(entry, 0);
+    hami_later_gone(context);
     hami_arrays_gone(context);
     hami_modules_gone(context);
     hami_local_gone(context);

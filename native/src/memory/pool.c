@@ -5,13 +5,17 @@
  * stands while the driver works, and is then replaced by the pool's growth.
  */
 #include "memory/graph.h"
+#include "memory/later.h"
 #include "memory/map.h"
 #include "memory/vmm.h"
 #include "process/state.h"
 
 enum { POOL_CHUNK_BYTES = 32 << 20 }; /* as drivers do; where one takes more, the allocation is undone */
 
-static hami_map pools = HAMI_MAP_INIT; /* pool -> charge; tag 1: not on a card */
+/* What a pool is, as its tag. */
+enum { KNOWN /* a card's own, or of before the limits */, OF_THE_HOST, MADE, DESTROYED /* and kept by us */, GONE };
+
+static hami_map pools = HAMI_MAP_INIT; /* pool -> charge */
 static pthread_mutex_t settling = PTHREAD_MUTEX_INITIALIZER;
 
 static int index_of(const hami_card *card)
@@ -30,7 +34,7 @@ static void settle_pool(hami_entry *entry, void *unused)
 {
     (void)unused;
     uint64_t reserved = 0;
-    if (entry->tag == 1 || USE(cuMemPoolGetAttribute, (CUmemoryPool)(uintptr_t)entry->key,
+    if (entry->tag == OF_THE_HOST || USE(cuMemPoolGetAttribute, (CUmemoryPool)(uintptr_t)entry->key,
                                CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved) != CUDA_SUCCESS)
         return;
     hami_move(&hami_state.cards[entry->card], HAMI_POOL, entry->bytes, (int64_t)reserved);
@@ -40,9 +44,19 @@ static void settle_pool(hami_entry *entry, void *unused)
 static void trim_pool(hami_entry *entry, void *unused)
 {
     (void)unused;
-    if (entry->tag != 1)
+    if (entry->tag != OF_THE_HOST)
         BEHIND(cuMemPoolTrimTo, (CUmemoryPool)(uintptr_t)entry->key, 0);
     settle_pool(entry, NULL);
+}
+
+/* One that was destroyed holds nothing more: now it is. */
+static void end_pool(hami_entry *entry, void *unused)
+{
+    if (entry->tag != DESTROYED)
+        return;
+    trim_pool(entry, unused);
+    if (entry->bytes == 0 && BEHIND(cuMemPoolDestroy, (CUmemoryPool)(uintptr_t)entry->key) == CUDA_SUCCESS)
+        entry->tag = GONE;
 }
 
 /* By how much it has grown since it was settled last. */
@@ -61,8 +75,13 @@ static int64_t settle_one(CUmemoryPool pool, hami_card *card)
 void hami_pools_refresh(bool trim)
 {
     pthread_mutex_lock(&settling);
+    hami_entry gone;
     hami_map_each(&pools, trim ? trim_pool : settle_pool, NULL);
+    hami_map_each(&pools, end_pool, NULL);
+    while (hami_map_take_tag(&pools, GONE, &gone)) {
+    }
     pthread_mutex_unlock(&settling);
+    hami_later_refresh();
     hami_graphs_refresh(trim);
     hami_vmm_refresh();
 }
@@ -106,7 +125,7 @@ static hami_card *card_of_stream(CUstream stream, hami_card *current)
 static bool host_pool(CUmemoryPool pool)
 {
     hami_entry entry;
-    return hami_map_get(&pools, (uint64_t)(uintptr_t)pool, false, &entry) && entry.tag == 1;
+    return hami_map_get(&pools, (uint64_t)(uintptr_t)pool, false, &entry) && entry.tag == OF_THE_HOST;
 }
 
 /* Free bytes inside the pool: an allocation that fits there takes nothing from the card. */
@@ -182,8 +201,21 @@ static CUresult pool_alloc(hami_card *card, CUmemoryPool pool, CUdeviceptr *out,
     }                                                                                                             \
     CUresult cuMemFreeAsync##suffix(CUdeviceptr address, CUstream stream)                                         \
     {                                                                                                             \
-        return BEHIND(cuMemFreeAsync##suffix, address, stream); /* the pool keeps the bytes until it lets go */   \
+        return capturing(stream) ? free_async##suffix(address, stream)                                            \
+                                 : hami_free_later(address, stream, free_async##suffix, in_order##suffix(stream)); \
     }
+
+/* What a stream is called in calls that are not of each thread's own default stream. */
+static CUstream in_order(CUstream stream)
+{
+    return stream;
+}
+
+static CUstream in_order_ptsz(CUstream stream)
+{
+    return stream == NULL ? CU_STREAM_PER_THREAD : stream;
+}
+
 ASYNC()
 ASYNC(_ptsz)
 
@@ -206,25 +238,59 @@ CUresult cuMemPoolCreate(CUmemoryPool *out, const CUmemPoolProps *props)
     hami_card *card = card_of_props(props);
     hami_map_put(&pools, (hami_entry){.key = (uint64_t)(uintptr_t)*out,
                                       .card = (int16_t)(card == NULL ? 0 : index_of(card)),
-                                      .tag = card == NULL ? 1 : 0});
+                                      .tag = card == NULL ? OF_THE_HOST : MADE});
+    return result;
+}
+
+/* Its card takes from its own pool again. */
+static void replace_current(CUmemoryPool pool, CUdevice device)
+{
+    CUmemoryPool now = NULL, own = NULL;
+    if (USE(cuDeviceGetMemPool, &now, device) == CUDA_SUCCESS && now == pool &&
+        USE(cuDeviceGetDefaultMemPool, &own, device) == CUDA_SUCCESS)
+        USE(cuDeviceSetMemPool, device, own);
+}
+
+/*
+ * What is in use of a pool outlasts it, and so does what is freed in streams that have not come there; the driver tells nobody how much that is, once the
+ * pool is destroyed. So that is put off, to the program unseen, until it holds nothing. False: it holds nothing already. Under `settling`.
+ */
+static bool put_off(hami_entry *entry)
+{
+    const CUmemoryPool pool = (CUmemoryPool)(uintptr_t)entry->key;
+    uint64_t nothing = 0;
+    if (entry->tag != MADE)
+        return false;
+    trim_pool(entry, NULL);
+    if (entry->bytes == 0)
+        return false;
+    replace_current(pool, hami_state.cards[entry->card].device);
+    USE(cuMemPoolSetAttribute, pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &nothing);
+    entry->tag = DESTROYED;
+    return true;
+}
+
+/* Under `settling`: nobody may ask a pool that is going away for its size. */
+static CUresult destroy(CUmemoryPool pool)
+{
+    hami_entry entry;
+    const bool ours = hami_map_get(&pools, (uint64_t)(uintptr_t)pool, true, &entry);
+    const bool again = ours && entry.tag == DESTROYED, later = again || (ours && put_off(&entry));
+    const CUresult result = again ? CUDA_ERROR_INVALID_VALUE : later ? CUDA_SUCCESS : BEHIND(cuMemPoolDestroy, pool);
+    if (later || (ours && result != CUDA_SUCCESS))
+        hami_map_put(&pools, entry);
+    else if (ours)
+        hami_give(&hami_state.cards[entry.card], HAMI_POOL, entry.bytes);
     return result;
 }
 
 CUresult cuMemPoolDestroy(CUmemoryPool pool)
 {
-    hami_entry entry;
     if (!atomic_load(&hami_active))
         return BEHIND(cuMemPoolDestroy, pool);
-    pthread_mutex_lock(&settling); /* nobody may ask a pool that is going away for its size */
-    const bool ours = hami_map_get(&pools, (uint64_t)(uintptr_t)pool, true, &entry);
-    const CUresult result = BEHIND(cuMemPoolDestroy, pool);
-    if (ours && result == CUDA_SUCCESS)
-        hami_give(&hami_state.cards[entry.card], HAMI_POOL, entry.bytes);
-    else if (ours)
-        hami_map_put(&pools, entry);
+    pthread_mutex_lock(&settling);
+    const CUresult result = destroy(pool);
     pthread_mutex_unlock(&settling);
-    if (ours && atomic_load(&hami_active)) /* live allocations outlast the pool: NVML shows them */
-        atomic_store(&hami_state.cards[entry.card].reconcile_due, true);
     return result;
 }
 

@@ -151,9 +151,13 @@ static void look_for(hami_entry *entry, void *argument)
         s->found = block_of(entry);
 }
 
+/* By any address in it; most ask by the first. */
 block *hami_vmm_of_address(CUdeviceptr address)
 {
+    hami_entry entry;
     search s = {.address = address};
+    if (hami_map_get(&mappings, address, false, &entry))
+        return block_of(&entry);
     hami_map_each(&mappings, look_for, &s);
     return s.found;
 }
@@ -222,14 +226,15 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *out, void *address)
 {
     IN_CHILD(cuMemRetainAllocationHandle, out, address);
-    hami_entry mapped, entry;
+    hami_entry entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemRetainAllocationHandle, out, address);
-    if (result == CUDA_SUCCESS && hami_map_get(&mappings, (uint64_t)(uintptr_t)address, false, &mapped)) {
+    block *b = result == CUDA_SUCCESS ? hami_vmm_of_address((uint64_t)(uintptr_t)address) : NULL;
+    if (b != NULL) {
         if (!hami_map_get(&handles, *out, false, &entry))
-            entry = (hami_entry){.key = *out, .tag = mapped.tag};
+            entry = (hami_entry){.key = *out, .tag = (uint64_t)(uintptr_t)b};
         entry.bytes++;
-        block_of(&entry)->holders++;
+        b->holders++;
         hami_map_put(&handles, entry);
     }
     pthread_mutex_unlock(&lock);
@@ -263,16 +268,17 @@ CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGeneric
     return result;
 }
 
-/* One call may undo several mappings. */
+/* One call may undo several mappings, of which the first need not be ours. */
 CUresult cuMemUnmap(CUdeviceptr address, size_t bytes)
 {
     IN_CHILD(cuMemUnmap, address, bytes);
     hami_entry entry;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemUnmap, address, bytes);
-    if (result == CUDA_SUCCESS && hami_map_get(&mappings, address, true, &entry)) {
-        hami_vmm_drop(block_of(&entry), 1);
-        const bool more = (uint64_t)entry.bytes < bytes;
+    if (result == CUDA_SUCCESS) {
+        const bool first = hami_map_get(&mappings, address, true, &entry), more = !first || (uint64_t)entry.bytes < bytes;
+        if (first)
+            hami_vmm_drop(block_of(&entry), 1);
         while (more && hami_map_take_range(&mappings, address, address + bytes, &entry))
             hami_vmm_drop(block_of(&entry), 1);
     }

@@ -50,6 +50,8 @@
     X(cuMemGetAllocationPropertiesFromHandle, (CUmemAllocationProp * out, CUmemGenericAllocationHandle handle)) \
     X(cuDeviceGetMemPool, (CUmemoryPool * out, CUdevice device))                                           \
     X(cuDeviceGetDefaultMemPool, (CUmemoryPool * out, CUdevice device))                                    \
+    X(cuDeviceSetMemPool, (CUdevice device, CUmemoryPool pool))                                            \
+    X(cuMemPoolSetAttribute, (CUmemoryPool pool, int attribute, void *value))                              \
     X(cuStreamGetDevice, (CUstream stream, CUdevice * out))                                                \
     X(cuMemPoolGetAttribute, (CUmemoryPool pool, int attribute, void *value))                              \
     X(cuDeviceGetGraphMemAttribute, (CUdevice device, int attribute, void *value))                         \

@@ -1,0 +1,118 @@
+/* See later.h. An event after the free tells when the stream has come there. */
+#include "memory/later.h"
+
+#include <stdlib.h>
+
+#include "pay/capture.h"
+
+typedef struct waiting {
+    hami_entry entry; /* in none of the maps any more */
+    uint64_t offer;
+    CUevent event; /* NULL: none could be made; then the charge stands until its context ends */
+    struct waiting *next;
+} waiting;
+
+static waiting *first;
+static _Atomic int count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
+
+/* In the stream's own context, which need not be the current one. */
+static CUevent mark(CUstream stream)
+{
+    CUcontext current = NULL, own = NULL;
+    CUevent event = NULL;
+    USE(cuCtxGetCurrent, &current);
+    const bool other = USE(cuStreamGetCtx, stream, &own) == CUDA_SUCCESS && own != current;
+    if (other)
+        USE(cuCtxSetCurrent, own);
+    if (USE(cuEventCreate, &event, CU_EVENT_DISABLE_TIMING) == CUDA_SUCCESS && USE(cuEventRecord, event, stream) != CUDA_SUCCESS) {
+        USE(cuEventDestroy_v2, event);
+        event = NULL;
+    }
+    if (other)
+        USE(cuCtxSetCurrent, current);
+    return event;
+}
+
+CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(CUdeviceptr, CUstream), CUstream in)
+{
+    waiting *w = atomic_load(&hami_active) ? malloc(sizeof *w) : NULL;
+    if (w == NULL || !hami_map_get(&hami_buffers, address, true, &w->entry)) {
+        free(w);
+        return call(address, stream); /* a pool's: that keeps the bytes until it lets go */
+    }
+    w->offer = hami_offer_leaves(address);
+    const CUresult result = call(address, stream);
+    if (result != CUDA_SUCCESS) {
+        hami_map_put(&hami_buffers, w->entry);
+        hami_offer_stays(address, w->offer);
+        free(w);
+        return result;
+    }
+    w->event = mark(in);
+    pthread_mutex_lock(&lock);
+    w->next = first;
+    first = w;
+    atomic_fetch_add(&count, 1);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* A name that a context has while it ends is odd: nobody asks for an event of one that may be gone. */
+static bool come_there(const waiting *w)
+{
+    return (w->entry.tag & 1) == 0 && w->event != NULL && USE(cuEventQuery, w->event) == CUDA_SUCCESS;
+}
+
+/* Takes out of the list what is chosen, and ends its charge. */
+static void end_those(bool (*chosen)(const waiting *w, uint64_t tag), uint64_t tag, bool event_too)
+{
+    pthread_mutex_lock(&lock);
+    for (waiting **at = &first; *at != NULL;) {
+        waiting *w = *at;
+        if (!chosen(w, tag)) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        atomic_fetch_sub(&count, 1);
+        if (event_too)
+            USE(cuEventDestroy_v2, w->event);
+        hami_forget(w->entry, w->offer);
+        free(w);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static bool is_through(const waiting *w, uint64_t unused)
+{
+    (void)unused;
+    return come_there(w);
+}
+
+static bool is_of(const waiting *w, uint64_t tag)
+{
+    return w->entry.tag == tag;
+}
+
+/* While something is captured, to ask for an event could spoil that. */
+void hami_later_refresh(void)
+{
+    if (atomic_load(&count) > 0 && !hami_capturing())
+        end_those(is_through, 0, true);
+}
+
+void hami_later_rename(CUcontext from, CUcontext to)
+{
+    pthread_mutex_lock(&lock);
+    for (waiting *w = first; w != NULL; w = w->next) {
+        if (w->entry.tag == (uint64_t)(uintptr_t)from)
+            w->entry.tag = (uint64_t)(uintptr_t)to;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void hami_later_gone(CUcontext context)
+{
+    end_those(is_of, (uint64_t)(uintptr_t)context, false);
+}
