@@ -183,7 +183,7 @@ class Cluster:
 
     # -- waiting ----------------------------------------------------------------
 
-    def until(self, what: str, done: Callable[[], T], timeout: float = 20.0) -> T:
+    def until(self, what: str, done: Callable[[], T], timeout: float = 60.0) -> T:
         """Poll until `done()` is true; returns it."""
         deadline = time.monotonic() + timeout
         while True:
@@ -197,11 +197,11 @@ class Cluster:
                 pytest.fail(f"{what}: not within {timeout:g} s")
             time.sleep(0.05)
 
-    def bound(self, *names: str, timeout: float = 20.0) -> list[str]:
+    def bound(self, *names: str, timeout: float = 60.0) -> list[str]:
         """Wait until all are bound; their nodes."""
         return [self.until(f"{name} is bound", lambda name=name: self.node_of(name), timeout) for name in names]  # type: ignore[misc]
 
-    def running(self, *names: str, timeout: float = 20.0) -> None:
+    def running(self, *names: str, timeout: float = 60.0) -> None:
         for name in names:
             self.until(
                 f"{name} runs",

@@ -96,4 +96,4 @@ def test_a_new_certificate_is_served_without_a_restart(product: "Product") -> No
 
     before, _ = served()
     product.lab.server_certificate("hami-scheduler-tls")  # the same files, written anew
-    product.lab.wait_for("the new certificate", lambda: served()[0] != before, timeout=15)
+    product.lab.wait_for("the new certificate", lambda: served()[0] != before, timeout=60)

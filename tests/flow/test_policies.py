@@ -196,4 +196,4 @@ def test_a_namespace_is_held_to_its_quota_of_memory(cluster: Any, product: Any) 
             paths.resource_quotas("default", "cards"), {"spec": {"hard": {"limits.nvidia.com/gpumem": "60000"}}}
         )
     )
-    cluster.bound("whole", timeout=10)
+    cluster.bound("whole", timeout=60)

@@ -28,7 +28,7 @@ def test_the_second_replica_takes_over_and_no_slice_is_given_twice(new_lab: Any,
     flags = {"renew-deadline": "4"}
     product = Product(lab, kube_scheduler={"leaderElection": ELECTION}, flags=flags)
     first = product.start(ready=False, elected=True)
-    cluster.until("the first decides", lambda: first.ready, timeout=30)
+    cluster.until("the first decides", lambda: first.ready, timeout=60)
     second = product.start(ready=False, elected=True)
     product.install()
     time.sleep(2)
@@ -44,7 +44,7 @@ def test_the_second_replica_takes_over_and_no_slice_is_given_twice(new_lab: Any,
     product.replicas.remove(first)
     product.install()
     cluster.create(*pods[16:])
-    cluster.until("the second decides", lambda: second.ready, timeout=40)
+    cluster.until("the second decides", lambda: second.ready, timeout=60)
     cluster.until(
         "32 of 40 are bound", lambda: sum(bool(pod["spec"].get("nodeName")) for pod in cluster.pods()) == 32, timeout=60
     )

@@ -150,7 +150,7 @@ def test_a_cordoned_card_is_avoided_and_comes_back(cluster: Any) -> None:  # 4.4
         assert "CardCordoned" in cluster.reason("avoids")
     finally:
         cluster.annotate_node("one-card", device_cordon=None)
-    cluster.bound("avoids", timeout=15)
+    cluster.bound("avoids", timeout=60)
 
 
 def test_a_controller_s_pods_get_the_same(cluster: Any) -> None:  # 5.14

@@ -50,7 +50,7 @@ def test_a_gang_of_which_three_fit_does_not_start_and_starts_whole_when_it_fits(
     cluster.until("the refusal", lambda: "GangIncomplete: gang g: 3 of 4 fit" in cluster.reason("m3"))
     assert [name for name in names if cluster.node_of(name)] == []
     cluster.delete("in-the-way")
-    cluster.bound(*names, timeout=40)
+    cluster.bound(*names, timeout=60)
     assert sorted(cluster.taken().values()) == [16000, 16000]
 
 
@@ -62,7 +62,7 @@ def test_two_gangs_that_want_the_same_cards_run_one_after_the_other(cluster: Any
     def started() -> list[str]:
         return [name for name in (*first, *second) if cluster.node_of(name)]
 
-    winners = cluster.until("one gang has started", lambda: found if len(found := started()) >= 3 else None, 40)
+    winners = cluster.until("one gang has started", lambda: found if len(found := started()) >= 3 else None, 60)
     assert len({name[0] for name in winners}) == 1, "all of one, none of the other"
     cluster.delete(*winners)
     cluster.bound(*({*first, *second} - set(winners)), timeout=60)
@@ -88,10 +88,10 @@ def test_a_gang_whose_scheduler_is_killed_between_its_binds_ends_whole(cluster: 
     for turn in range(3):
         names = [f"k{turn}-{number}" for number in range(4)]
         cluster.create(*(member(cluster, name, gang=f"k{turn}") for name in names))
-        cluster.until("one is bound", lambda names=names: any(map(cluster.node_of, names)), 40)
+        cluster.until("one is bound", lambda names=names: any(map(cluster.node_of, names)), 60)
         replica.process.kill()
         replica.process.start()
-        cluster.until("ready again", lambda: _ready(replica), timeout=30)
+        cluster.until("ready again", lambda: _ready(replica), timeout=60)
         cluster.bound(*names, timeout=60)
         assert sorted(cluster.taken().values()) == [16000, 16000]
         cluster.clear()
@@ -127,7 +127,7 @@ def test_an_important_pod_gets_its_card_at_the_cost_of_the_fewest_and_keeps_budg
         cluster.bound(pod["metadata"]["name"])
     cluster.running("kept", "small", "large")
     cluster.create(labelled(cluster, "vip", "high", 10000))
-    cluster.bound("vip", timeout=30)
+    cluster.bound("vip", timeout=60)
     left = {pod["metadata"]["name"] for pod in cluster.pods() if not pod["metadata"].get("deletionTimestamp")}
     assert left == {"kept", "small", "vip"}
     cluster.until("its event", lambda: any(kind == "Preempting" for kind, _ in cluster.events("vip")))
@@ -155,7 +155,7 @@ def test_a_budget_is_counted_over_all_who_would_go(cluster: Any) -> None:  # 6.1
     time.sleep(3 * EVERY)  # some rounds of the evictor, in real time
     assert {pod["metadata"]["name"] for pod in cluster.pods()} == {*names, "vip"}
     cluster._do(cluster.kube.delete(f"{where}/web"))
-    cluster.bound("vip", timeout=40)
+    cluster.bound("vip", timeout=60)
     left = [pod for pod in cluster.pods() if not pod["metadata"].get("deletionTimestamp")]
     assert {pod["metadata"]["name"] for pod in left} == {"kept", "vip"}
     (vip,) = (pod for pod in left if pod["metadata"]["name"] == "vip")

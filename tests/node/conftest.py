@@ -53,8 +53,8 @@ class AgentNode:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        self.lab.wait_for("agent ready", lambda: self.page("/readyz").endswith("ready\n"), 30)
-        self.lab.wait_for("cards counted", lambda: self.allocatable() == CARDS * 10, 30)
+        self.lab.wait_for("agent ready", lambda: self.page("/readyz").endswith("ready\n"), 60)
+        self.lab.wait_for("cards counted", lambda: self.allocatable() == CARDS * 10, 60)
 
     def page(self, path: str) -> str:
         try:
@@ -135,7 +135,7 @@ class AgentNode:
     def phase(self, name: str) -> str:
         return self.pods()[name].status.phase
 
-    def wait_running(self, *names: str, within: float = 40.0) -> None:
+    def wait_running(self, *names: str, within: float = 90.0) -> None:
         def running() -> bool:
             pods = self.pods()
             return all(pods[name].status.phase == "Running" for name in names)
@@ -149,7 +149,7 @@ class AgentNode:
         async def log(kube: Kube) -> bytes:
             return await kube.request("GET", path)
 
-        text = self.lab.wait_for("log", lambda: told if "===" in (told := self.call(log).decode()) else None, 20)
+        text = self.lab.wait_for("log", lambda: told if "===" in (told := self.call(log).decode()) else None, 60)
         env, _, policy = text.partition("---\n")
         read = {}
         for line in policy.partition("===")[0].splitlines():

@@ -85,7 +85,7 @@ def test_a_container_that_restarts_is_verified_again(agent: AgentNode) -> None:
         statuses = agent.lab.get("pod", "crashes")["status"].get("containerStatuses", [])
         return bool(statuses) and statuses[0]["restartCount"] >= 1
 
-    agent.lab.wait_for("a restart", restarted, 40)
+    agent.lab.wait_for("a restart", restarted, 60)
     assert agent.metric('hami_agent_verifications_total{outcome="started"}') >= before + 2
 
 
@@ -101,7 +101,7 @@ def test_a_forged_or_missing_record_gets_no_card(agent: AgentNode, name, schedul
     """Row 2.12, the second wall."""
     agent.create(name, sliced(), schedulerName=scheduler)
     agent.bind(name, [(1, 40960 if name == "more-than-asked" else 1000, 10)], record=forged)
-    agent.lab.wait_for("rejected", lambda: agent.phase(name) == "Failed", 30)
+    agent.lab.wait_for("rejected", lambda: agent.phase(name) == "Failed", 60)
     status = agent.lab.get("pod", name)["status"]
     assert status["reason"] == "UnexpectedAdmissionError"
     assert words in status["message"]
@@ -117,21 +117,21 @@ def test_kubelet_restarts_and_everything_goes_on(agent: AgentNode) -> None:
     container = agent.lab.get("pod", "stays")["status"]["containerStatuses"][0]["containerID"]
     agent.node.kubelet.kill()
     agent.node.kubelet.start()
-    agent.lab.wait_for("registered again", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 20)
+    agent.lab.wait_for("registered again", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 60)
     agent.create("after", sliced(mem=2000))
     agent.bind("after", [(3, 2000, 10)])
     agent.wait_running("after")
     assert agent.seen("after")[1][agent.bench.uuid(3)] == "mem_mib 2000 core_percent 10"
     status = agent.lab.get("pod", "stays")["status"]["containerStatuses"][0]
     assert (status["containerID"], status["restartCount"]) == (container, 0)
-    agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 30)
+    agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 60)
 
 
 def test_our_socket_is_removed_and_comes_back(agent: AgentNode) -> None:
     socket = agent.node.root / "var/lib/kubelet/device-plugins/nvidia-gpu.sock"
     before = agent.metric("hami_agent_kubelet_registrations")
     socket.unlink()
-    agent.lab.wait_for("registered again", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 20)
+    agent.lab.wait_for("registered again", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 60)
     assert socket.is_socket()
     agent.create("served", sliced())
     agent.bind("served", [(4, 1000, 10)])
@@ -158,14 +158,14 @@ def test_a_pod_whose_allocate_never_comes_is_failed_and_released(agent: AgentNod
     agent.node.kubelet.kill()
     try:
         agent.bind("stuck", [(6, 1000, 10)])
-        agent.lab.wait_for("given up", lambda: agent.phase("stuck") == "Failed", 45)
+        agent.lab.wait_for("given up", lambda: agent.phase("stuck") == "Failed", 60)
     finally:
         agent.node.kubelet.start()
     pod = agent.lab.get("pod", "stuck")
     assert pod["status"]["reason"] == "AllocateTimeout"
     assert pod["metadata"]["annotations"]["hami.io/bind-phase"] == "failed"
-    agent.lab.wait_for("event", lambda: "AllocateTimeout" in agent.lab.kubectl("get", "events"), 10)
-    agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 40)
+    agent.lab.wait_for("event", lambda: "AllocateTimeout" in agent.lab.kubectl("get", "events"), 60)
+    agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 60)
 
 
 RIVAL = """
@@ -195,13 +195,13 @@ def test_a_second_plugin_for_the_same_cards_is_noticed_and_reported(agent: Agent
     argv = [sys.executable, "-c", RIVAL, folder, agent.bench.uuid(0)]
     rival = agent.lab.program(argv, node=agent.node, name="rival")
     try:
-        agent.lab.wait_for("noticed", lambda: agent.metric("hami_agent_conflicting_plugins") == 1, 20)
+        agent.lab.wait_for("noticed", lambda: agent.metric("hami_agent_conflicting_plugins") == 1, 60)
 
         def events() -> str:
             return agent.lab.kubectl("get", "events", "--field-selector=reason=ConflictingDevicePlugin")
 
-        agent.lab.wait_for("told", lambda: "nvidia.sock" in events(), 10)
-        agent.lab.wait_for("count", lambda: f"allocatable is 1, we offer {CARDS * 10}" in events(), 30)
+        agent.lab.wait_for("told", lambda: "nvidia.sock" in events(), 60)
+        agent.lab.wait_for("count", lambda: f"allocatable is 1, we offer {CARDS * 10}" in events(), 60)
         # The last to register is whom kubelet asks: the resource is taken back, the other one still there.
         agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 60)
         before = agent.metric("hami_agent_kubelet_registrations")
@@ -209,8 +209,8 @@ def test_a_second_plugin_for_the_same_cards_is_noticed_and_reported(agent: Agent
         rival.kill()
         (agent.node.root / folder.lstrip("/") / "nvidia.sock").unlink(missing_ok=True)
     # The end of the other one's stream makes kubelet drop whoever has the resource: it is told again at once.
-    agent.lab.wait_for("registered", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 20)
-    agent.lab.wait_for("over", lambda: agent.metric("hami_agent_conflicting_plugins") == 0, 20)
+    agent.lab.wait_for("registered", lambda: agent.metric("hami_agent_kubelet_registrations") > before, 60)
+    agent.lab.wait_for("over", lambda: agent.metric("hami_agent_conflicting_plugins") == 0, 60)
     agent.lab.wait_for("cards counted", lambda: agent.allocatable() == CARDS * 10, 60)
 
 
@@ -221,7 +221,7 @@ def test_seats_and_folders_of_deleted_pods_go_away(agent: AgentNode) -> None:
     folders = agent.hook / "vgpu/allocations"
     assert any(folders.iterdir())
     agent.lab.kubectl("delete", "pod", "short", "--now")
-    agent.lab.wait_for("tidy", lambda: agent.metric("hami_agent_granted_containers") == 0, 20)
+    agent.lab.wait_for("tidy", lambda: agent.metric("hami_agent_granted_containers") == 0, 60)
     assert not any(folders.iterdir())
 
 

@@ -72,7 +72,7 @@ class CardNode:
 
     def wait(self, what: str, slices: int, cards: int) -> None:
         """Until kubelet and the annotation agree on that many slices and cards."""
-        self.lab.wait_for(what, lambda: (self.allocatable(), len(self.registered())) == (slices, cards), 30)
+        self.lab.wait_for(what, lambda: (self.allocatable(), len(self.registered())) == (slices, cards), 60)
 
     def reasons(self) -> set[str]:
         events = json.loads(self.lab.kubectl("get", "events", "-n", "default", "-o", "json"))["items"]
@@ -104,12 +104,12 @@ def test_the_cards_are_registered_in_hamis_form(node: CardNode) -> None:
 def test_the_sign_of_life_is_renewed(node: CardNode) -> None:
     before = node.annotations()[HANDSHAKE]
     assert before.startswith("Reported_")
-    node.lab.wait_for("another report", lambda: node.annotations()[HANDSHAKE] != before, 10)
+    node.lab.wait_for("another report", lambda: node.annotations()[HANDSHAKE] != before, 60)
 
 
 def test_an_annotation_that_somebody_takes_away_comes_back(node: CardNode) -> None:
     node.lab.kubectl("annotate", "node", "node-1", f"{REGISTER}-", f"{HANDSHAKE}-")
-    node.lab.wait_for("registered again", lambda: len(node.registered()) == 2, 10)
+    node.lab.wait_for("registered again", lambda: len(node.registered()) == 2, 60)
 
 
 def test_the_split_count_of_one_node_changes_without_a_restart(node: CardNode) -> None:
@@ -126,7 +126,7 @@ def test_a_filtered_card_is_absent_everywhere(node: CardNode) -> None:
     assert [card["id"] for card in node.registered()] == [node.bench.uuid(1)]
     assert set(node.healthy()) == {node.bench.uuid(1)}
     node.configure(filterdevices={"uuid": [node.bench.uuid(0), node.bench.uuid(1)]})
-    node.lab.wait_for("no card", lambda: node.allocatable() == 0 and REGISTER not in node.annotations(), 30)
+    node.lab.wait_for("no card", lambda: node.allocatable() == 0 and REGISTER not in node.annotations(), 60)
     node.configure()
     node.wait("both cards", 20, 2)
 
@@ -136,7 +136,7 @@ def test_a_broken_configuration_changes_nothing(node: CardNode) -> None:
     node.wait("four slices", 8, 2)
     node.configure(devicesplitcounts=5)
     before = node.annotations()[HANDSHAKE]
-    node.lab.wait_for("another report", lambda: node.annotations()[HANDSHAKE] != before, 10)
+    node.lab.wait_for("another report", lambda: node.annotations()[HANDSHAKE] != before, 60)
     assert node.allocatable() == 8
     node.configure()
     node.wait("ten slices again", 20, 2)
@@ -149,11 +149,11 @@ def test_a_sick_card_is_held_back_and_used_again_when_it_is_sound(node: CardNode
     node.wait("half of the slices", 10, 2)
     assert ["health" in each for each in node.registered()] == [True, False]
     assert node.healthy() == {node.bench.uuid(0): 1.0, card: 0.0}
-    node.lab.wait_for("told", lambda: "CardUnhealthy" in node.reasons(), 10)
+    node.lab.wait_for("told", lambda: "CardUnhealthy" in node.reasons(), 60)
     node.bench.heal(1)
     node.wait("all slices", 20, 2)
     assert node.healthy() == {node.bench.uuid(0): 1.0, card: 1.0}
-    node.lab.wait_for("told", lambda: "CardHealthy" in node.reasons(), 10)
+    node.lab.wait_for("told", lambda: "CardHealthy" in node.reasons(), 60)
 
 
 def test_a_card_that_falls_off_the_bus_stays_known_and_comes_back(node: CardNode) -> None:

@@ -162,4 +162,4 @@ def test_whatever_is_killed_no_slice_is_given_twice_and_nothing_stays_stuck(new_
     assert not storm.over_committed(), done
     assert not storm.wrongly_started(), done
     storm.again("delete", "pods", "--all", "--now")
-    lab.wait_for("nothing taken", lambda: storm.taken_bytes() == 0, 30)
+    lab.wait_for("nothing taken", lambda: storm.taken_bytes() == 0, 60)

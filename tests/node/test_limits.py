@@ -122,7 +122,7 @@ def test_what_it_uses_is_seen_on_the_node_and_gone_with_it(agent: AgentNode, pod
     agent.lab.kubectl(
         "exec", pod, "--", "/bin/sh", "-c", "/opt/probe hold 1000 600 >/dev/null 2>&1 </dev/null & echo $! > /tmp/pid"
     )
-    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 15)
+    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 60)
     assert value(agent, "hami_vgpu_memory_limit_bytes", pod) == 4000 * MIB
     agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
     agent.lab.wait_for("nothing", lambda: value(agent, "hami_vgpu_memory_used_bytes", pod) == 0, 5)
@@ -144,7 +144,7 @@ def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(
     replace_file(policy, changed.encode(), 0o444, durable=False)
     ours = "/opt/probe hold 1000 60 >/dev/null 2>&1 </dev/null & echo $! > /tmp/pid"
     agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", ours)
-    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 15)
+    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 60)
     shown: list[Shown] = []
     with ThreadPoolExecutor(1) as background:
         running = background.submit(probe, agent, pod, "run", *work, before=("env", "PROBE_ROUNDS_A_NS=1"))
@@ -179,11 +179,11 @@ def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str
     assert probe(agent, pod, "info")["total_mib"] == 4000
     agent.call(lambda kube: kube.patch(paths.pods("default", pod), body))
     # First who never starts CUDA, as nvidia-smi: no process that did has heard of it.
-    agent.lab.wait_for("the new size in NVML", lambda: probe(agent, pod, "nvml")["total_mib"] == 6000, 15)
-    agent.lab.wait_for("the new size", lambda: probe(agent, pod, "info")["total_mib"] == 6000, 15)
+    agent.lab.wait_for("the new size in NVML", lambda: probe(agent, pod, "nvml")["total_mib"] == 6000, 60)
+    agent.lab.wait_for("the new size", lambda: probe(agent, pod, "info")["total_mib"] == 6000, 60)
     status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
     assert status["restartCount"] == 0
-    agent.lab.wait_for("told", lambda: "SliceResized" in agent.lab.kubectl("get", "events"), 10)
+    agent.lab.wait_for("told", lambda: "SliceResized" in agent.lab.kubectl("get", "events"), 60)
 
 
 def test_a_musl_program_hears_nothing_of_the_library_and_is_seen_and_named(
@@ -204,14 +204,14 @@ def test_a_musl_program_hears_nothing_of_the_library_and_is_seen_and_named(
     evader = f"{musl.PLACE}/{made.program.name}"
     line = f"{evader} path /opt/libcuda.so.1 6000 90 >/tmp/said 2>&1 </dev/null & echo $!"
     pid = agent.lab.kubectl("exec", "musl", "--", "/bin/sh", "-c", line).strip()
-    agent.lab.wait_for("seen", lambda: agent.metric("hami_broker_unregistered_processes") == 1, 10)
+    agent.lab.wait_for("seen", lambda: agent.metric("hami_broker_unregistered_processes") == 1, 60)
     said = json.loads(agent.lab.kubectl("exec", "musl", "--", "cat", "/tmp/said"))
     assert (said["total_mib"] > 4000, said["taken_mib"] >= 6000) == (True, True)  # nothing holds it
     told = agent.lab.wait_for("told", lambda: warning(agent, "musl", "UnregisteredProcess"), 45)  # 30 s after its start
     assert "(escape, a musl program" in told
     assert agent.bench.uuid(0) in told
     agent.lab.kubectl("exec", "musl", "--", "/bin/sh", "-c", f"kill -9 {pid}")
-    agent.lab.wait_for("gone", lambda: agent.metric("hami_broker_unregistered_processes") == 0, 10)
+    agent.lab.wait_for("gone", lambda: agent.metric("hami_broker_unregistered_processes") == 0, 60)
 
 
 def warning(agent: AgentNode, pod: str, reason: str) -> str:

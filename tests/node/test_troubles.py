@@ -65,14 +65,14 @@ def test_a_full_disk_refuses_with_the_file_keeps_what_runs_and_does_all_when_the
     agent.wait_ready()
     agent.create("comes", sliced())
     agent.bind("comes", [(1, 1000, 10)])
-    agent.lab.wait_for("refused", lambda: agent.phase("comes") == "Failed", 30)
+    agent.lab.wait_for("refused", lambda: agent.phase("comes") == "Failed", 60)
     message = agent.lab.get("pod", "comes")["status"]["message"]
     assert f"cannot be prepared: [Errno 28] No space left on device: '{full.with_name('allocations.json')}'" in message
     resize(agent, "runs", 0, 3000)
-    agent.lab.wait_for("told", lambda: "No space left on device" in events(agent, "ResizeWaits"), 20)
+    agent.lab.wait_for("told", lambda: "No space left on device" in events(agent, "ResizeWaits"), 60)
     assert " mem_mib 1000 " in policy(agent, "runs")
     agent.node.run("rm", full)
-    agent.lab.wait_for("resized", lambda: " mem_mib 3000 " in policy(agent, "runs"), 20)
+    agent.lab.wait_for("resized", lambda: " mem_mib 3000 " in policy(agent, "runs"), 60)
     assert "has 3000 MiB" in events(agent, "SliceResized")
 
 
@@ -81,12 +81,12 @@ def test_a_resized_pod_outlives_a_removed_state_folder(agent: AgentNode) -> None
     agent.bind("resized", [(2, 1000, 10)])
     agent.wait_running("resized")
     resize(agent, "resized", 2, 2500)
-    agent.lab.wait_for("resized", lambda: " mem_mib 2500 " in policy(agent, "resized"), 20)
+    agent.lab.wait_for("resized", lambda: " mem_mib 2500 " in policy(agent, "resized"), 60)
     agent.program.kill()
     shutil.rmtree(agent.node.folder / "agent")
     agent.program.start()
     agent.wait_ready()
-    agent.lab.wait_for("grants rebuilt", lambda: agent.metric("hami_agent_granted_containers") >= 1, 20)
+    agent.lab.wait_for("grants rebuilt", lambda: agent.metric("hami_agent_granted_containers") >= 1, 60)
     assert " mem_mib 2500 " in policy(agent, "resized")
 
 
