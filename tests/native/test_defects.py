@@ -75,6 +75,7 @@ def test_a_ledger_of_another_version_is_refused_and_not_read_with_the_wrong_layo
     assert (got["error"], got["code"]) == ("cuInit", 802)
 
 
+@pytest.mark.realtime
 def test_the_first_second_is_held_as_all_others(container: Container) -> None:
     limit = {"CUDA_DEVICE_SM_LIMIT": "30", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
     for ns in (100_000, 5_000_000):
@@ -305,6 +306,7 @@ def test_a_variable_that_says_nonsense_is_named_and_refused(container: Container
     assert text.rsplit(maxsplit=1)[-1] in str(got["stderr"])
 
 
+@pytest.mark.realtime
 def test_the_variable_of_the_policy_of_time_decides(container: Container) -> None:
     rates = {}
     for policy_of_time in ("force", "FORCE", "disable", "default"):

@@ -102,6 +102,7 @@ def test_two_processes_share_one_limit_and_a_killed_one_gives_back(container: Co
     assert (beside["taken_mib"], alone["taken_mib"]) == (2048, 7680)
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(("limit", "ns"), [(30, 100_000), (50, 1_000_000), (20, 10_000)])
 def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: int) -> None:
     wanted = {"CUDA_DEVICE_SM_LIMIT": str(limit), "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
@@ -111,6 +112,7 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     assert share >= limit - 6  # a busy machine may keep the program from launching
 
 
+@pytest.mark.realtime
 def test_two_processes_share_one_budget_of_time(container: Container) -> None:
     """Each would have 40 % by itself: together they have no more."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "40", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
@@ -121,6 +123,7 @@ def test_two_processes_share_one_budget_of_time(container: Container) -> None:
     assert min(shares) >= 5
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(("ns", "late_ns"), [(5_000, 600), (10_000, 1_200)])
 def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Container, ns: int, late_ns: int) -> None:
     """The program's kernels look 12 % longer than the library's own: charged so, they would have 17.9 of 20."""
@@ -130,6 +133,7 @@ def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Co
     assert 18.9 <= share <= 21
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(("ns", "host_ns"), [(5_000, 0), (5_000, 12_000), (100_000, 0)])
 def test_what_is_seen_in_bulk_is_what_a_queue_takes(container: Container, ns: int, host_ns: int) -> None:
     """An event that has launches behind it is later than one that has none, on a card by 0.5 us: that is not in it."""
@@ -140,6 +144,7 @@ def test_what_is_seen_in_bulk_is_what_a_queue_takes(container: Container, ns: in
     assert statistics.median(seen) == pytest.approx(ns, rel=0.002)
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("work", ["memset", "copy"])
 def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(container: Container, work: str) -> None:
     """Between two events one takes 107 us, in a queue of them 113: charged 107, they would have 63.3 of 60."""
@@ -149,6 +154,7 @@ def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(c
     assert 45 <= share <= 61  # less where the machine is busy with other things
 
 
+@pytest.mark.realtime
 def test_a_process_that_is_stopped_while_it_measures_goes_on_as_before(container: Container) -> None:
     """As one does whose container has used up its share of the cores: all that it waits for is late at once."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
@@ -177,6 +183,7 @@ KINDS = {
 """What the probe is asked for, of sets and copies bytes; and nanoseconds that one takes on the simulated driver."""
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("work", KINDS)
 def test_every_kind_of_work_is_charged(container: Container, work: str) -> None:
     asked, takes_ns = KINDS[work]
@@ -186,6 +193,7 @@ def test_every_kind_of_work_is_charged(container: Container, work: str) -> None:
     assert rate * takes_ns / 1e7 < 30
 
 
+@pytest.mark.realtime
 def test_a_program_whose_prices_are_known_is_seldom_measured(container: Container) -> None:
     """A four hundredth of its time, or every 0.4 s where that takes long: what is queued before it is waited for."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "99", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
@@ -194,6 +202,7 @@ def test_a_program_whose_prices_are_known_is_seldom_measured(container: Containe
     assert until_known < str(got["stderr"]).count(": pair ") < until_known + 1.5 * 4 / 0.4
 
 
+@pytest.mark.realtime
 def test_kernels_that_no_price_is_kept_of_are_paid_for_all_the_same(container: Container) -> None:
     """More functions than the table of prices has room for."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "20", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
@@ -268,6 +277,7 @@ print(*{each.pid for each in seen})
 """
 
 
+@pytest.mark.realtime
 def test_how_much_of_the_card_others_use_is_nobody_elses_to_see(container: Container) -> None:
     work = ("probe", "run", "spin", 60, 100_000)
     with policy(container, limits(container)), container.start(*work) as own:
@@ -345,6 +355,7 @@ def test_a_card_that_is_not_in_the_policy_gives_nothing(container: Container) ->
         assert container.probe("mem", "linear")["code"] == 2
 
 
+@pytest.mark.realtime
 def test_default_policy_lets_a_tenant_alone_have_the_card(container: Container) -> None:
     with policy(container, limits(container, None, 20, core_policy=CorePolicy.DEFAULT)):
         got = container.probe("run", "spin", 2, 1_000_000, PROBE_ROUNDS_A_NS="1")

@@ -285,6 +285,7 @@ def test_a_thread_that_is_faster_than_cuinit_gets_no_context_past_the_limits(
 # ---- copies on the card by other names ----
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("how", ["peer", "peer3d", "batch3d", "hinted", "hinted3d"])
 def test_a_copy_on_the_card_is_charged_whatever_it_is_called(container: Container, how: str) -> None:
     """Between contexts of one card, in batches, with hints: 256 MiB take 268 us of the simulated card."""
