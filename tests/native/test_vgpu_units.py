@@ -48,8 +48,10 @@ def test_who_sleeps_for_the_ledgers_lock_goes_on_though_nobody_wakes_him(tools: 
     run(tools.units(), f"wakes {tmp_path / 'ledger'}")
 
 
+@pytest.mark.timeout(900)
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
-    assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000")
+    """Half a minute on two free cores, of which a busy machine made two."""
+    assert "10000 kills, 0 bytes lost" in run(tools.units(), f"kills {tmp_path / 'ledger'} 10000", 850)
 
 
 def test_who_stands_still_with_the_lock_is_waited_for_until_it_is_killed_and_no_moment_longer(
@@ -156,7 +158,7 @@ def check(*lists: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def run(program: Path, words: str) -> str:
-    done = subprocess.run([program, *words.split()], capture_output=True, text=True, check=False, timeout=250)
+def run(program: Path, words: str, seconds: float = 250) -> str:
+    done = subprocess.run([program, *words.split()], capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
