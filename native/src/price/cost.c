@@ -20,7 +20,9 @@ enum {
     MOST_OWED_NS = 100 * 1000 * 1000, /* what one sample may charge for the past */
     UNSEEN_NS = 20 * 1000 * 1000, /* GPU time of a key between two samples, at most: so soon a change is seen */
     UNSEEN_RUN_NS = 100 * 1000 * 1000, /* the same between two runs */
-    UNEVEN_PART = 4,            /* samples that differ by more are of several lengths */
+    UNEVEN_PART = 4,            /* samples that differ by more are of several lengths, */
+    EVEN_AFTER = 256,           /* until so many have shown none such: one launch in twenty is long, and fifteen samples show but one of these */
+    LATE = 8,                   /* samples over which what was settled unfairly is owed; more, where each speaks for more */
     SLOW = 16, SLOWER = 64      /* samples that a mean is of, as good as; of a key of several lengths */
 };
 
@@ -215,19 +217,60 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
 }
 
 /*
+ * What is owed where a sample has no say in how many launches it speaks for, as the sum is right only then: all since the one before, or, of several
+ * lengths, an equal part of what was not sampled before its run, so that no single one is everything. What is left is for the next run.
+ */
+static int64_t fairly_owed(hami_cost *cost, int32_t launches, int64_t truth, int64_t charged, bool uneven)
+{
+    cost->unseen += (uint32_t)launches;
+    cost->unseen_ns += charged;
+    if (cost->unseen > MOST_SETTLED) {
+        cost->unseen_ns = cost->unseen_ns / cost->unseen * MOST_SETTLED;
+        cost->unseen = MOST_SETTLED;
+    }
+    if (launches > 1 || cost->part == 0)
+        cost->part = cost->unseen / HAMI_COST_RUN + 1;
+    const uint32_t of = uneven && cost->part < cost->unseen ? cost->part : cost->unseen;
+    const int64_t paid = of == cost->unseen ? cost->unseen_ns : cost->unseen_ns / cost->unseen * of;
+    cost->unseen -= of;
+    cost->unseen_ns -= paid;
+    return truth * of - paid;
+}
+
+/* A part of what was settled unfairly, all of it in the end: the more launches a sample speaks for, the smaller, so that charges stay even. */
+static int64_t late_part(hami_cost *cost, int64_t unfair_ns, bool uneven)
+{
+    const int64_t all = cost->unfair_ns + unfair_ns, most = MOST_OWED_NS;
+    cost->unfair_ns = all > most ? most : all < -most ? -most : all;
+    const int64_t part = cost->unfair_ns / (uneven ? LATE * (1 + (int64_t)cost->part) : LATE);
+    cost->unfair_ns -= part;
+    return part;
+}
+
+/*
  * What the launches up to `number` owe, being `truth` long. Two threads may read their samples out of order: then a later one has settled the
  * earlier. What was charged too much is given back in full: it was paid.
+ * Of several lengths they are settled at their mean, so that charges are even from moment to moment. But it is samples that say whether there are
+ * several, and what the mean is: a long one was settled as one of them and a short one as all, and a program of which one launch in five is long
+ * was charged seven tenths of what it used. So on a card that nobody else uses, where every sample is believed, what that is off by is owed too.
  */
-static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t charged_ns)
+static int64_t settle(hami_cost *cost, uint32_t number, int64_t truth, int64_t charged_ns, bool uneven, bool alone)
 {
     const int32_t launches = (int32_t)(number - cost->settled);
     if (launches <= 0)
         return 0;
-    const int64_t charged = charged_ns - cost->settled_ns;
+    const int64_t charged = charged_ns - cost->settled_ns, others = uneven ? cost->mean_ns : truth;
     cost->settled = number;
     cost->settled_ns = charged_ns;
-    const int64_t others = hami_cost_uneven(cost) ? cost->mean_ns : truth, all = others * (launches - 1) + truth;
-    const int64_t owed = launches <= MOST_SETTLED ? all - charged : (others - charged / launches) * MOST_SETTLED;
+    const int64_t all = others * (launches - 1) + truth;
+    int64_t owed = launches <= MOST_SETTLED ? all - charged : (others - charged / launches) * MOST_SETTLED;
+    if (alone) {
+        const int64_t unfair_ns = fairly_owed(cost, launches, truth, charged, uneven) - owed;
+        owed += late_part(cost, unfair_ns, uneven);
+    } else {
+        cost->unseen = 0;
+        cost->unseen_ns = cost->unfair_ns = 0;
+    }
     return owed < MOST_OWED_NS ? owed : MOST_OWED_NS;
 }
 
@@ -245,12 +288,13 @@ static bool as_in_bulk(const hami_cost *cost, const int64_t *sorted, int count, 
     return cost->known && one_length(sorted, count) && away < most && -away < most;
 }
 
-/* More than one sample is longer than most by a good part, and more than one shorter. It stays so until all are one length. */
-static bool several_lengths(const hami_cost *cost, const int64_t *sorted, int count)
+/* More than one sample is longer than most by a good part, and more than one shorter; or that has been so not long ago. */
+static bool several_lengths(hami_cost *cost, const int64_t *sorted, int count)
 {
-    if (count < HAMI_COST_LEARNING || cost->mean_ns < HAMI_COST_SHORT_NS || one_length(sorted, count))
-        return false;
-    return hami_cost_uneven(cost) || sorted[count - 2] - sorted[1] > sorted[1] / UNEVEN_PART + JITTER_NS;
+    const bool now = count >= HAMI_COST_LEARNING && cost->mean_ns >= HAMI_COST_SHORT_NS &&
+                     sorted[count - 2] - sorted[1] > sorted[1] / UNEVEN_PART + JITTER_NS;
+    cost->even = now ? 0 : cost->even + 1;
+    return now || (hami_cost_uneven(cost) && cost->even < EVEN_AFTER);
 }
 
 bool hami_cost_uneven(const hami_cost *cost)
@@ -282,12 +326,13 @@ int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, i
     for (int i = 0; i < HAMI_COST_RING; i++)
         cost->ring_ns[i] -= more; /* places not filled yet are never read */
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
-    return settle(cost, number, cost->mean_ns, charged_ns);
+    return settle(cost, number, cost->mean_ns, charged_ns, false, false);
 }
 
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
+    const bool uneven = hami_cost_uneven(cost), alone = trust == HAMI_COST_ALONE; /* `uneven` as it was before this sample, which has no say in that */
     sample_ns = sample_ns > hami_cost_bias(cost) ? sample_ns - hami_cost_bias(cost) : 0;
     cost->ring_ns[seen % HAMI_COST_RING] = sample_ns;
     const int count = seen + 1 < HAMI_COST_RING ? (int)seen + 1 : HAMI_COST_RING;
@@ -306,8 +351,8 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
     cost->known = as_in_bulk(cost, sorted, count, trust);
     if (cost->known)
-        return settle(cost, number, truth == reference(sorted, count, trust) ? cost->mean_ns : truth, charged_ns);
+        return settle(cost, number, truth == reference(sorted, count, trust) ? cost->mean_ns : truth, charged_ns, false, alone);
     average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
-    return settle(cost, number, truth, charged_ns);
+    return settle(cost, number, truth, charged_ns, uneven, alone);
 }

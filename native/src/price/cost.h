@@ -54,6 +54,10 @@ typedef struct hami_cost {
     _Atomic int64_t charged_ns;   /* for `launches`: they were made at different prices, the first of several threads at none */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t settled_ns;           /* what those were charged */
+    uint32_t unseen, part;        /* of those, launches that samples have not spoken for fairly; and how many each of a run does */
+    int64_t unseen_ns;            /* what these were charged */
+    int64_t unfair_ns;            /* what is owed since some were settled at the mean */
+    uint32_t even;                /* samples since several lengths were last seen, wraps */
     int64_t mean_ns;              /* slow mean */
     _Atomic int64_t bias_ns;      /* what a sample shows too much, as measured in bulk */
     _Atomic bool calm;            /* the last samples are one length */

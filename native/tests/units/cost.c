@@ -164,6 +164,28 @@ static void lengths_far_apart(hami_cost *c, hami_cost_trust trust)
 }
 
 /*
+ * Launches of one key of which `percent` take up to five times as long, none as long as another: alone on the card the program is charged what they take,
+ * each pair up to a microsecond too long, the card's clock up and down by 15 percent. A long one was settled as one launch and a short one as all since
+ * the one before: 85 percent, of some that take up to twenty times as long 67.
+ */
+static void lengths_that_never_recur(hami_cost *c, int64_t short_ns, int percent)
+{
+    int64_t used = 0, charged = 0;
+    for (int i = 0; used < (int64_t)30 * 1000 * 1000 * 1000; i++) {
+        uint32_t none = 0;
+        const int64_t price = c->price_ns, clock = 85 + i / 200 % 30;
+        int64_t took = short_ns * clock / 100;
+        if ((int)(dice() % 100) < percent)
+            took = took * 2 + (int64_t)(dice() % (uint64_t)(3 * took));
+        const uint32_t number = hami_cost_due(c, price, &none);
+        const int64_t seen_ns = took + (int64_t)(dice() % 1000), owed = number == 0 ? 0 : hami_cost_learn(c, number, seen_ns, c->charged_ns, HAMI_COST_ALONE);
+        used += took;
+        charged += price + owed;
+    }
+    CHECK(charged > used * 97 / 100 && charged < used * 103 / 100);
+}
+
+/*
  * Of 2 us kernels, which take 3400, one pair in `often` shows `odd_ns` more, and bulk `bulk_ns` a launch. What is charged a launch once that is known.
  */
 static double charged_with_odd_pairs(hami_cost *c, uint32_t often, int64_t odd_ns, int64_t bulk_ns)
@@ -241,6 +263,10 @@ void cost(void)
     first_launches_of_threads(hami_cost_find(table, hami_cost_key(0x7a, 1, 0)));
     pairs_that_are_wrong(hami_cost_find(table, hami_cost_key(0x7d, 1, 0)));
     lengths_in_a_rhythm(hami_cost_find(table, hami_cost_key(0x81, 1, 0)));
+    for (int percent = 5; percent <= 60; percent += 5) {
+        for (int64_t us = 100; us <= 1000; us *= 10)
+            lengths_that_never_recur(hami_cost_find(table, hami_cost_key(0x84, (uint64_t)(us + percent), 0)), us * 1000, percent);
+    }
     lengths_far_apart(hami_cost_find(table, hami_cost_key(0x82, 1, 0)), HAMI_COST_OURS);
     lengths_far_apart(hami_cost_find(table, hami_cost_key(0x83, 1, 0)), HAMI_COST_CROWDED);
     /* Pairs that are too long by themselves, as bulk shows, are not charged; launches that do take so long are. */
