@@ -21,8 +21,9 @@ from hami.config.schema import DeviceConfig
 from hami.ledger.cluster import Ledger
 from hami.model.ask import Policies
 from hami.observe.metrics import registry
+from hami.scheduler.edge.connections import BoundedServer, limits_of
 from hami.scheduler.edge.routes import MIB, extender_routes
-from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.serve import Edge, health_pages
 from hami.scheduler.edge.tls import server_context
 from hami.scheduler.engine import Engine
 from hami.scheduler.gate import NODES, PODS, Gate

@@ -28,8 +28,9 @@ from hami.observe.running import until_stopped
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
+from hami.scheduler.edge.connections import BoundedServer, limits_of
 from hami.scheduler.edge.routes import MIB, extender_routes, open_routes
-from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.serve import Edge, health_pages
 from hami.scheduler.edge.tls import Certificate
 from hami.scheduler.engine import Engine
 from hami.scheduler.evict import Evictor

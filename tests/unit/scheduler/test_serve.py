@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -14,9 +14,10 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hami.scheduler.edge.connections import BoundedServer, limits_of
 from hami.scheduler.edge.room import SMALL
 from hami.scheduler.edge.routes import MIB, Route, extender_routes, open_routes
-from hami.scheduler.edge.serve import BoundedServer, Edge, health_pages, limits_of
+from hami.scheduler.edge.serve import Edge, health_pages
 from hami.scheduler.edge.tls import server_context
 from hami.scheduler.verbs.webhook import WebhookSettings, review
 
@@ -49,7 +50,7 @@ class Site:
         routes = site_routes(self.stage, options.pop("max_body", MIB))
         connections = options.pop("max_connections", 100)
         clients = options.pop("clients", frozenset({"system:kube-scheduler"}))
-        edge = Edge(
+        self.edge = edge = Edge(
             routes,
             health_pages(self.stage.gate),
             engine.meters,
@@ -186,35 +187,95 @@ async def test_a_client_that_stops_in_the_middle_is_let_go(site: Site) -> None:
         writer.close()
 
 
-async def test_large_bodies_of_strangers_wait_for_few_and_small_ones_for_none(
+LARGE = b" " * (SMALL + 1) + b"{}"
+CROWDED = b"HTTP/1.1 503"
+
+
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def slow(
+    site: Site, sent: bytes, peer: str = "127.0.0.1", *, chunked: bool = False, fits: bool = True
+) -> AsyncIterator[Line]:
+    """Somebody without a certificate who begins a large review with `sent`, and waits when all of that is read.
+
+    `fits`: beside all that is there.
+    """
+    room = site.edge._room
+    before = set(room._bodies)
+    arrived = len(sent) + (room.taken if fits else 0)
+    context = site.client_context(None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=context, local_addr=(peer, 0))
+    length = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(sent) if chunked else b"Content-Length: 900000\r\n\r\n"
+    try:
+        writer.write(b"POST /webhook HTTP/1.1\r\nHost: x\r\n" + length + sent)
+        await until(lambda: any(one.size == len(sent) for one in set(room._bodies) - before))
+        assert not fits or room.taken == arrived
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def test_any_number_of_slow_strangers_keeps_no_review_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many as there may be at once the one that came first gives way."""
+    monkeypatch.setattr("hami.scheduler.edge.room.BODIES", 8)
+    async with site.serve(), site.client(None) as post, AsyncExitStack() as stack:
+        strangers = [(await stack.enter_async_context(slow(site, b"{")))[0] for _ in range(8)]
+        assert (await post("/webhook", LARGE))[0] == 200
+        assert (await strangers[0].read(100)).startswith(CROWDED)
+        await stack.enter_async_context(slow(site, b"{", chunked=True))
+        assert (await post("/webhook", LARGE))[0] == 200
+        assert (await strangers[1].read(100)).startswith(CROWDED)
+        assert len(site.edge._room) == 7
+
+
+async def test_strangers_that_hold_all_the_memory_there_is_give_it_to_who_comes(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hami.scheduler.edge.room.AT_ONCE", 2)
-    large = b" " * (SMALL + 1) + b"{}"
-    async with site.serve(), site.client(None) as post, site.client(None) as other, site.client() as own:
-        slow = [await asyncio.open_connection("127.0.0.1", site.port, ssl=site.client_context(None)) for _ in range(2)]
-        for place, (_, writer) in enumerate(slow):
-            length = (b"Content-Length: %d" % len(large), b"Transfer-Encoding: chunked")[place]
-            writer.write(b"POST /webhook HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
-            await writer.drain()
-        await asyncio.sleep(0.05)
-        waits = asyncio.create_task(post("/webhook", large))
-        assert (await other("/webhook", large[-SMALL:]))[0] == 200
-        assert (await own("/filter", large))[0] == 200, "kube-scheduler is no stranger"
-        assert not waits.done()
-        slow[0][1].close()
-        assert (await waits)[0] == 200
-        slow[1][1].close()
+    """And no more than that is ever held."""
+    monkeypatch.setattr("hami.scheduler.edge.room.BYTES", 2 * MIB)
+    async with site.serve(), site.client(None) as post, AsyncExitStack() as stack:
+        (first, _), *_ = [await stack.enter_async_context(slow(site, b" " * 500_000)) for _ in range(4)]
+        assert (await post("/webhook", b" " * 550_000 + b"{}"))[0] == 200
+        assert (await first.read(100)).startswith(CROWDED)
+        assert (len(site.edge._room), site.edge._room.taken) == (3, 1_500_000)
 
 
-@pytest.mark.parametrize(("name", "value"), [("PATIENCE_S", 0.05), ("WAITING", 0)])
-async def test_who_finds_no_room_for_a_large_body_is_soon_told_to_try_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+async def test_a_review_that_came_first_is_read_to_its_end_however_much_one_stranger_brings(
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hami.scheduler.edge.room.AT_ONCE", 0)
-    monkeypatch.setattr(f"hami.scheduler.edge.room.{name}", value)
+    """Its sender has no more than a share of the memory, nor of the bodies."""
+    monkeypatch.setattr("hami.scheduler.edge.room.BYTES", 2 * MIB)
+    monkeypatch.setattr("hami.scheduler.edge.room.BODIES", 6)
+    async with site.serve(), AsyncExitStack() as stack:
+        reader, writer = await stack.enter_async_context(slow(site, b" " * 300_000))
+        strangers = [(await stack.enter_async_context(slow(site, b" " * 440_000, "127.0.0.2")))[0] for _ in range(4)]
+        await stack.enter_async_context(slow(site, b" " * 100_000, "127.0.0.2", fits=False))
+        assert (await strangers[0].read(100)).startswith(CROWDED)
+        for _ in range(3):
+            await stack.enter_async_context(slow(site, b" ", "127.0.0.2", fits=False))
+        assert (await strangers[1].read(100)).startswith(CROWDED)
+        writer.write(b" " * 599_998 + b"{}")
+        assert (await reader.read(100)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_large_body_without_a_length_is_cut_at_the_limit(site: Site) -> None:
     async with site.serve(), site.client(None) as post:
-        assert await post("/webhook", b" " * (SMALL + 1)) == (503, "too many large requests at once; try again\n")
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b" " * 100_000
+
+        assert await outcome(post("/webhook", endless())) in (413, "cut off")
+        await until(lambda: not len(site.edge._room))
+        assert (await post("/webhook", b" " * (MIB - 2) + b"{}"))[0] == 200
 
 
 async def test_a_stranger_s_large_body_must_arrive_soon(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +296,7 @@ async def test_what_is_no_http_gets_a_400(site: Site) -> None:
         writer.close()
 
 
-async def test_connections_above_the_limit_are_closed_and_the_others_served(site: Site) -> None:
+async def test_kube_scheduler_s_connections_above_the_limit_are_closed_and_the_others_served(site: Site) -> None:
     async with site.serve(max_connections=2), site.client() as first, site.client() as second:
         assert (await first("/healthz", None, "GET"))[0] == 200
         assert (await second("/healthz", None, "GET"))[0] == 200
@@ -243,6 +304,46 @@ async def test_connections_above_the_limit_are_closed_and_the_others_served(site
             with pytest.raises((aiohttp.ClientError, ConnectionError)):
                 await third("/healthz", None, "GET")
         assert (await first("/healthz", None, "GET"))[0] == 200
+
+
+@asynccontextmanager
+async def idle(site: Site, peer: str = "127.0.0.1") -> AsyncIterator[Line]:
+    """A connection without a certificate that has asked one thing, and has its answer."""
+    context = site.client_context(None)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=context, local_addr=(peer, 0))
+    try:
+        await asked(reader, writer)
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_connections_of_strangers_give_way_to_who_comes_and_kube_scheduler_s_never(site: Site) -> None:
+    """That which has asked nothing for longest is closed."""
+    async with site.serve(max_connections=3), site.client() as own, AsyncExitStack() as stack:
+        assert (await own("/healthz", None, "GET"))[0] == 200
+        first, second = [await stack.enter_async_context(idle(site)) for _ in range(2)]
+        await asked(*first)
+        await stack.enter_async_context(idle(site))
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asked(*second)
+        await asked(*first)
+        assert (await own("/healthz", None, "GET"))[0] == 200
+
+
+async def test_one_address_with_many_connections_closes_none_of_another(site: Site) -> None:
+    async with site.serve(max_connections=4), AsyncExitStack() as stack:
+        server = await stack.enter_async_context(idle(site))
+        strangers = [await stack.enter_async_context(idle(site, "127.0.0.2")) for _ in range(6)]
+        await asked(*server)
+        await asked(*strangers[-1])
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asked(*strangers[0])
 
 
 async def test_a_fault_of_ours_stays_in_the_verb_s_own_form(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

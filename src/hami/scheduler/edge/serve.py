@@ -1,7 +1,7 @@
 """The thin HTTP edge: one aiohttp server in front of handlers from bytes to bytes.
 
-It guards what a stranger can do to the process: size and time of a body, number
-of connections, who may use the extender verbs. No fault of a client becomes a 5xx.
+It guards what a stranger can do to the process: size and time of a body, who may use
+the extender verbs. No fault of a client becomes a 5xx.
 """
 
 import asyncio
@@ -11,14 +11,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from aiohttp import hdrs, web
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
 
 from hami.model.errors import HamiError, Malformed
-from hami.scheduler.edge.room import SMALL, Room
+from hami.scheduler.edge.room import SMALL, Body, GaveWay, Room
 from hami.scheduler.edge.routes import Route
 from hami.scheduler.edge.tls import names_of
 from hami.scheduler.gate import Gate
@@ -27,16 +24,14 @@ from hami.scheduler.meters import Meters
 
 log = logging.getLogger(__name__)
 
-IDLE = 120.0
-"""Seconds an idle connection, or one that sends no complete header, stays. More than the 90 s after
-which Go's client drops it, so that kube-scheduler never sends into a connection we close."""
-
 SOON = 0.001
 """Seconds after an answer is made: it is on its way then."""
 
 LARGE_S = 5.0
 """Seconds in which a large body of a stranger must arrive; the API server sends it at once."""
 
+Arrived = Callable[[], Awaitable[bytes]]
+"""All of a body, once it is there."""
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -58,7 +53,7 @@ class Edge:
         """Called a moment after an answer, or several, have gone out."""
         self._leaving = False
         self._turns = Turns()
-        self._room = Room()
+        self._room = Room(max((route.limit for route in routes.values() if not route.guarded), default=0))
         self._calls = calls
         """Pages that judge method, caller and body themselves (`scheduler.api`)."""
         self._routes = routes
@@ -74,24 +69,37 @@ class Edge:
         route = self._routes.get((request.method, request.path))
         if route is None:
             return await self._page(request)
-        if route.guarded and self._clients is not None and not self._proven(request):
+        if route.guarded and self._clients is not None and not self.proven(request.transport):
             return self._refuse(route, 403, stranger(request))
         if not route.guarded and route.limit > SMALL and not 0 <= _length(request) <= SMALL:
             return await self._large(request, route)
-        return await self._served(request, route)
+        return await self._small(request, route)
 
     async def _large(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        """A stranger's large body is read when there is room for it."""
-        if not await self._room.enter():
-            return self._refuse(route, 503, "too many large requests at once; try again")
-        try:
-            return await self._served(request, route, LARGE_S)
-        finally:
-            self._room.leave()
+        """A stranger's large body is read while there is room for it, and keeps its room until it is answered."""
+        body = Body(request.remote or "")
 
-    async def _served(self, request: web.BaseRequest, route: Route, most: float = math.inf) -> web.StreamResponse:
+        async def more() -> bytes:
+            chunk = await request.content.readany()
+            if body.size + len(chunk) > route.limit:
+                raise web.HTTPRequestEntityTooLarge(route.limit, body.size + len(chunk))
+            return chunk
+
         try:
-            body = await self._body(request, route, min(most, self._body_timeout))
+            return await self._served(request, route, lambda: self._room.read(body, more), LARGE_S)
+        except GaveWay:
+            return self._refuse(route, 503, "too many large requests at once, and this one began first; try again")
+        finally:
+            self._room.leave(body)
+
+    async def _small(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        return await self._served(request, route, request.read, math.inf)
+
+    async def _served(
+        self, request: web.BaseRequest, route: Route, arrived: Arrived, most: float
+    ) -> web.StreamResponse:
+        try:
+            body = await self._body(request, route, arrived, min(most, self._body_timeout))
         except web.HTTPException as fault:
             return self._refuse(route, fault.status, fault.text or fault.reason)
         started = time.perf_counter()
@@ -137,7 +145,7 @@ class Edge:
             response.force_close()  # what is left of the body is not read
         return response
 
-    async def _body(self, request: web.BaseRequest, route: Route, most: float) -> bytes:
+    async def _body(self, request: web.BaseRequest, route: Route, arrived: Arrived, most: float) -> bytes:
         if not route.limit:
             return b""
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
@@ -146,7 +154,7 @@ class Edge:
             raise web.HTTPRequestEntityTooLarge(route.limit, request.content_length or 0)
         try:
             async with asyncio.timeout(most):
-                body = await request.read()
+                body = await arrived()
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"the body did not arrive within {most:g} s") from None
         except (web.RequestPayloadError, ConnectionError):
@@ -155,11 +163,10 @@ class Edge:
             raise web.HTTPBadRequest(text="Please send a request body")
         return body
 
-    def _proven(self, request: web.BaseRequest) -> bool:
-        assert self._clients is not None
-        transport = request.transport
+    def proven(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Whether it is one of the clients that have shown who they are."""
         certificate = transport.get_extra_info("peercert") if transport is not None else None
-        return not self._clients.isdisjoint(names_of(certificate))
+        return self._clients is not None and not self._clients.isdisjoint(names_of(certificate))
 
     async def _page(self, request: web.BaseRequest) -> web.StreamResponse:
         call = self._calls.get(request.path)
@@ -185,47 +192,6 @@ def stranger(request: web.BaseRequest) -> str:
     names = names_of(transport.get_extra_info("peercert") if transport is not None else None)
     shown = f"your certificate names {', '.join(sorted(names))}" if names else "you showed no client certificate"
     return f"extender verbs are for kube-scheduler's client certificate; {shown} (--extender-clients)"
-
-
-class BoundedServer(web.Server):
-    """A server with a limit on connections: more are closed at once."""
-
-    def __init__(
-        self, handler: Edge, limits: Callable[[str], int], max_connections: int, accepted: Callable[[], None]
-    ) -> None:
-        super().__init__(
-            handler,
-            request_factory=self._request,
-            keepalive_timeout=IDLE,
-            access_log=None,
-            auto_decompress=False,
-            lingering_time=0,
-        )
-        self._limits = limits
-        self._max_connections = max_connections
-        self._accepted = accepted
-
-    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._accepted()
-        if len(self._connections) > self._max_connections:
-            transport.abort()
-
-    def _request(
-        self, message: RawRequestMessage, payload: StreamReader, protocol: Any, writer: Any, task: asyncio.Task[None]
-    ) -> web.BaseRequest:
-        limit = self._limits(message.path)
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=limit
-        )
-
-
-def limits_of(
-    routes: Mapping[tuple[str, str], Route], further: Mapping[str, int] = MappingProxyType({})
-) -> Callable[[str], int]:
-    """Largest body by path. The API server calls the webhook with its timeout as a query."""
-    limits = {**{path: route.limit for (_, path), route in routes.items()}, **further}
-    return lambda target: limits.get(target.partition("?")[0], 1) or 1
 
 
 def health_pages(gate: Gate) -> dict[str, Page]:
