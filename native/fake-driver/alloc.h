@@ -14,7 +14,7 @@ struct alloc {
     int card;
     int kind;
     int holders;
-    struct alloc *backing; /* of a mapping */
+    struct alloc *backing; /* of a mapping, or of a handle that was imported */
     CUmemoryPool pool;
 };
 

@@ -1,4 +1,4 @@
-/* Multicast objects and parts of sparse arrays, which hold the memory that is bound to them. See fake.h. */
+/* Multicast objects, logical endpoints and parts of sparse arrays, which hold the memory that is bound to them. See fake.h. */
 #include <string.h>
 
 #include "alloc.h"
@@ -89,4 +89,54 @@ API CUresult cuMemMapArrayAsync(CUarrayMapInfo *parts, unsigned int count, CUstr
             hold(parts[i].array, where, entry, fake_current());
     }
     return fake_leave(CUDA_SUCCESS);
+}
+
+/* ---- logical endpoints, by their numbers ---- */
+
+enum { ENDPOINT = 1 }; /* so that a number is no object's, nor an array's */
+
+static uint64_t named(uint32_t id)
+{
+    return (uint64_t)id << 1 | ENDPOINT;
+}
+
+static CUresult bind_endpoint(uint32_t id, uint64_t offset, struct alloc *behind)
+{
+    if (behind == NULL)
+        return fake_leave(CUDA_ERROR_INVALID_VALUE);
+    hold(named(id), (const uint64_t[5]){offset}, behind, NULL);
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuLogicalEndpointBindMem(uint32_t id, CUdevice device, uint64_t offset, CUmemGenericAllocationHandle handle, uint64_t from,
+                                      uint64_t bytes, unsigned long long flags)
+{
+    (void)device, (void)from, (void)bytes, (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    return bind_endpoint(id, offset, fake_live_alloc(handle, A_VMM));
+}
+
+API CUresult cuLogicalEndpointBindAddr(uint32_t id, CUdevice device, uint64_t offset, void *address, uint64_t bytes,
+                                       unsigned long long flags)
+{
+    (void)device, (void)bytes, (void)flags;
+    pthread_mutex_lock(&fake_lock);
+    const struct alloc *mapping = fake_mapping((CUdeviceptr)(uintptr_t)address);
+    return bind_endpoint(id, offset, mapping == NULL ? NULL : mapping->backing);
+}
+
+API CUresult cuLogicalEndpointUnbind(uint32_t id, CUdevice device, uint64_t offset, uint64_t bytes)
+{
+    (void)device;
+    pthread_mutex_lock(&fake_lock);
+    for (int i = 0; i < BINDINGS; i++) {
+        if (bindings[i].of == named(id) && bindings[i].where[0] >= offset && bindings[i].where[0] < offset + bytes)
+            let_go(named(id), bindings[i].where);
+    }
+    return fake_leave(CUDA_SUCCESS);
+}
+
+API CUresult cuLogicalEndpointDestroy(uint32_t id)
+{
+    return cuLogicalEndpointUnbind(id, 0, 0, UINT64_MAX);
 }

@@ -238,6 +238,16 @@ API CUresult cuMemExportToShareableHandle(void *out, CUmemGenericAllocationHandl
     return fake_leave(CUDA_SUCCESS);
 }
 
+/* A handle of its own that holds the memory, as if it came from elsewhere. */
+static CUmemGenericAllocationHandle import_own(const token *of)
+{
+    struct alloc *entry = fake_live_alloc(of->address, A_VMM);
+    const CUmemGenericAllocationHandle made = fake_address(0);
+    entry->holders++;
+    fake_add((struct alloc){.key = made, .card = entry->card, .kind = A_VMM, .holders = 1, .backing = entry});
+    return made;
+}
+
 /* A handle whose memory is another's: nothing is taken until that one is gone. */
 API CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
 {
@@ -245,6 +255,10 @@ API CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, v
     if (type != 1 || pread((int)(intptr_t)shareable, &of, sizeof of, 0) != (ssize_t)sizeof of)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&fake_lock);
+    if (of.pid == (int)getpid()) {
+        *out = import_own(&of);
+        return fake_leave(CUDA_SUCCESS);
+    }
     *out = fake_address(0);
     fake_add((struct alloc){.key = *out, .card = of.card, .kind = A_VMM, .holders = 1});
     return fake_leave(borrow(of, *out) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY);

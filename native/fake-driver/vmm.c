@@ -6,9 +6,12 @@
 void fake_unhold(struct alloc *entry)
 {
     if (--entry->holders == 0) {
+        struct alloc *behind = entry->backing;
         fake_take(entry->card, -entry->bytes);
         fake_return(entry->key);
         fake_drop(entry);
+        if (behind != NULL)
+            fake_unhold(behind);
     }
 }
 

@@ -48,6 +48,66 @@ def test_memory_is_charged_while_a_handle_is_kept_that_was_asked_for_by_any_addr
     assert tried(container, CUDA + RETAINED, inside_mib, **blind).split() == ["4096", "0", "1024"]
 
 
+IMPORTED = """
+import os
+kept = []
+def take_one():
+    told, handle = physical()
+    fd, again = c_int(), c_uint64()
+    if told == 0:
+        assert cuda.cuMemExportToShareableHandle(byref(fd), handle, 1, c_uint64(0)) == 0
+        early = len(kept) % 2 == 0
+        assert not early or cuda.cuMemRelease(handle) == 0
+        assert cuda.cuMemImportFromShareableHandle(byref(again), c_void_p(fd.value), 1) == 0
+        assert early or cuda.cuMemRelease(handle) == 0
+        os.close(fd.value)
+        kept.append(again)
+    return told
+print(take(take_one), linear(cuda))
+for each in kept[:4]:
+    assert cuda.cuMemRelease(each) == 0
+print(take(take_one))
+"""
+
+
+def test_memory_is_charged_while_the_process_that_made_it_has_it_by_a_handle_that_it_imported_itself(
+    container: Container, blind: dict[str, str]
+) -> None:
+    """Before or after the first handle is released; its descriptor is closed, too."""
+    assert tried(container, CUDA + IMPORTED, **blind).split() == ["4096", "0", "1024"]
+
+
+BOUND = """
+count = 0
+def take_one():
+    global count
+    told, handle = physical()
+    if told == 0:
+        offset, at = c_uint64(count * 256 * MIB), place(1)
+        mapped(handle, c_uint64(at))
+        if sys.argv[1] == "memory":
+            assert cuda.cuLogicalEndpointBindMem(0, 0, offset, handle, c_uint64(0), SIZE, c_uint64(0)) == 0
+        else:
+            assert cuda.cuLogicalEndpointBindAddr(0, 0, offset, c_void_p(at + 2 * MIB), SIZE, c_uint64(0)) == 0
+        assert cuda.cuMemUnmap(c_uint64(at), SIZE) == cuda.cuMemRelease(handle) == 0
+        count += 1
+    return told
+print(take(take_one), linear(cuda))
+assert cuda.cuLogicalEndpointUnbind(0, 0, c_uint64(256 * MIB), c_uint64(1024 * MIB)) == 0
+print(take(take_one), linear(cuda))
+assert cuda.cuLogicalEndpointDestroy(0) == 0
+print(take(take_one))
+"""
+
+
+@pytest.mark.parametrize("by", ["memory", "address"])
+def test_memory_is_charged_while_a_logical_endpoint_has_it(
+    container: Container, blind: dict[str, str], by: str
+) -> None:
+    """Of CUDA 13.3 and later. Four are unbound and taken again, then all go with it."""
+    assert tried(container, CUDA + BOUND, by, **blind).split() == ["4096", "0", "1024", "0", "4096"]
+
+
 UNMAPPED = """
 (_, host), (_, first), (_, second), at = physical(location=2), physical(), physical(), place(3)
 for number, handle in enumerate((host, first, second)):

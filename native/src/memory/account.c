@@ -143,8 +143,8 @@ bool hami_reconcile(hami_card *card)
     return true;
 }
 
-int64_t hami_used(hami_card *card)
+hami_slice hami_slice_of(hami_card *card)
 {
     const int64_t held = hami_ledger_held(hami_state.ledger, card->ledger_index), limit = atomic_load(&card->limit);
-    return held < 0 ? 0 : held < limit ? held : limit;
+    return (hami_slice){.limit = limit, .used = held < 0 ? 0 : held < limit ? held : limit};
 }

@@ -1,5 +1,5 @@
 /*
- * Hooks of what memory can be bound to: multicast objects, and sparse arrays.
+ * Hooks of what memory can be bound to: multicast objects, logical endpoints, and sparse arrays.
  *
  * What is bound stays on the card when its handle is released, so it is held by what it is bound to until it is unbound, or
  * until that is gone.
@@ -73,8 +73,10 @@ static void bound(CUmemGenericAllocationHandle object, size_t offset, hami_block
 /* Binding may wait for other processes, so not under the lock: what is being bound is held meanwhile. */
 static hami_block *bind_begin(hami_block *(*find)(unsigned long long), unsigned long long what)
 {
+    if (!atomic_load(&hami_active))
+        return NULL;
     hami_vmm_lock();
-    hami_block *behind = atomic_load(&hami_active) ? find(what) : NULL;
+    hami_block *behind = find(what);
     if (behind != NULL)
         behind->holders++;
     hami_vmm_unlock();
@@ -129,18 +131,102 @@ CUresult cuMulticastUnbind(CUmemGenericAllocationHandle object, CUdevice device,
     return result;
 }
 
-/* ---- sparse arrays ---- */
-
-static hami_map arrays = HAMI_MAP_INIT; /* array or mipmap -> a block of no bytes, in place of them; tag: its context */
-
-static bool same_part(const hami_binding *each, const uint64_t *where)
-{
-    return memcmp(each->where, where, sizeof each->where) == 0;
-}
+/* ---- what is no memory itself ---- */
 
 static hami_block *block_in(hami_entry entry)
 {
     return (hami_block *)(uintptr_t)entry.bytes;
+}
+
+/* A block of no bytes, in place of it. */
+static hami_block *stand_in(void)
+{
+    hami_block *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return NULL;
+    made->holders = 1;
+    made->owner = made->loan = -1;
+    return made;
+}
+
+/* ---- logical endpoints, which have numbers ---- */
+
+static hami_map endpoints = HAMI_MAP_INIT; /* number, plus 1 -> a stand-in */
+
+static hami_block *endpoint(uint32_t id)
+{
+    hami_entry entry = {.key = (uint64_t)id + 1};
+    if (hami_map_get(&endpoints, entry.key, false, &entry))
+        return block_in(entry);
+    hami_block *made = stand_in();
+    entry.bytes = (int64_t)(uintptr_t)made;
+    if (made != NULL && !hami_map_put(&endpoints, entry)) {
+        free(made);
+        made = NULL;
+    }
+    return made;
+}
+
+static CUresult endpoint_bound(CUresult result, uint32_t id, uint64_t offset, hami_block *behind)
+{
+    if (behind == NULL)
+        return result;
+    hami_vmm_lock();
+    hami_block *to = result == CUDA_SUCCESS ? endpoint(id) : NULL;
+    if (to != NULL)
+        bind(to, (const uint64_t[5]){offset}, behind);
+    hami_vmm_drop(behind, 1);
+    hami_vmm_unlock();
+    return result;
+}
+
+CUresult cuLogicalEndpointBindMem(uint32_t id, CUdevice device, uint64_t offset, CUmemGenericAllocationHandle handle, uint64_t from,
+                                  uint64_t bytes, unsigned long long flags)
+{
+    hami_block *behind = bind_begin(hami_vmm_of_handle, handle);
+    return endpoint_bound(BEHIND(cuLogicalEndpointBindMem, id, device, offset, handle, from, bytes, flags), id, offset, behind);
+}
+
+/* What a pool gave may be bound, too: that only NVML shows once the pool has it no more. */
+CUresult cuLogicalEndpointBindAddr(uint32_t id, CUdevice device, uint64_t offset, void *address, uint64_t bytes, unsigned long long flags)
+{
+    hami_block *behind = bind_begin(hami_vmm_of_address, (uint64_t)(uintptr_t)address);
+    return endpoint_bound(BEHIND(cuLogicalEndpointBindAddr, id, device, offset, address, bytes, flags), id, offset, behind);
+}
+
+CUresult cuLogicalEndpointUnbind(uint32_t id, CUdevice device, uint64_t offset, uint64_t bytes)
+{
+    hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuLogicalEndpointUnbind, id, device, offset, bytes);
+    hami_vmm_lock();
+    const CUresult result = BEHIND(cuLogicalEndpointUnbind, id, device, offset, bytes);
+    if (result == CUDA_SUCCESS && hami_map_get(&endpoints, (uint64_t)id + 1, false, &entry))
+        unbind(block_in(entry), within, (const uint64_t[3]){offset, bytes, (uint64_t)device});
+    hami_vmm_unlock();
+    return result;
+}
+
+CUresult cuLogicalEndpointDestroy(uint32_t id)
+{
+    hami_entry entry;
+    if (!atomic_load(&hami_active))
+        return BEHIND(cuLogicalEndpointDestroy, id);
+    hami_vmm_lock();
+    const CUresult result = BEHIND(cuLogicalEndpointDestroy, id);
+    if (result == CUDA_SUCCESS && hami_map_get(&endpoints, (uint64_t)id + 1, true, &entry))
+        hami_vmm_drop(block_in(entry), 1);
+    hami_vmm_unlock();
+    return result;
+}
+
+/* ---- sparse arrays ---- */
+
+static hami_map arrays = HAMI_MAP_INIT; /* array or mipmap -> a stand-in; tag: its context */
+
+static bool same_part(const hami_binding *each, const uint64_t *where)
+{
+    return memcmp(each->where, where, sizeof each->where) == 0;
 }
 
 static void put_back(uint64_t array, hami_block *of)
@@ -155,12 +241,9 @@ static hami_block *block_of(uint64_t array)
     hami_entry entry;
     if (hami_map_get(&arrays, array, false, &entry))
         return block_in(entry);
-    hami_block *made = calloc(1, sizeof *made);
-    if (made == NULL)
-        return NULL;
-    made->holders = 1;
-    made->owner = made->loan = -1;
-    put_back(array, made);
+    hami_block *made = stand_in();
+    if (made != NULL)
+        put_back(array, made);
     return made;
 }
 

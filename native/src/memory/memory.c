@@ -106,8 +106,9 @@ CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
     if (card != NULL && (uint64_t)atomic_load(&card->limit) < real_total) {
         if (atomic_load(&card->reconcile_due))
             hami_reconcile(card);
-        const size_t left = (size_t)(atomic_load(&card->limit) - hami_used(card));
-        real_total = (size_t)atomic_load(&card->limit);
+        const hami_slice slice = hami_slice_of(card);
+        const size_t left = (size_t)(slice.limit - slice.used);
+        real_total = (size_t)slice.limit;
         real_free = left < real_free ? left : real_free;
     }
     if (free_bytes != NULL)

@@ -24,8 +24,9 @@ typedef struct {
 /* Less than one part in `parts` of the limit is left, or less than 1 GiB. */
 static bool scarce(hami_card *card, int parts)
 {
-    const int64_t limit = atomic_load(&card->limit), left = limit - hami_used(card);
-    return limit != HAMI_UNLIMITED && (left < NEAR_BYTES || left < limit / parts);
+    const hami_slice slice = hami_slice_of(card);
+    const int64_t left = slice.limit - slice.used;
+    return slice.limit != HAMI_UNLIMITED && (left < NEAR_BYTES || left < slice.limit / parts);
 }
 
 /* `image`: NULL where it cannot be looked at. */

@@ -84,7 +84,7 @@ static void end(block *b)
     free(b);
 }
 
-void hami_vmm_drop(block *b, int count)
+void hami_vmm_drop(block *b, int64_t count)
 {
     b->holders -= count;
     if (b->holders > 0)
@@ -349,7 +349,40 @@ static hami_card *card_of(CUmemGenericAllocationHandle handle)
     return hami_card_of(prop.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? prop.location.id : prop.location.id & 0xff);
 }
 
-/* Under the lock. What this process made itself it pays for anyway; what nobody of the container made NVML shows. */
+typedef struct {
+    int mark;
+    block *found;
+} own_search;
+
+static void look_at_own(block *b, own_search *s)
+{
+    if (b->owner < 0 && b->kind == HAMI_VMM && b->mark == s->mark && (s->found == NULL || b->bytes > s->found->bytes))
+        s->found = b;
+}
+
+static void look_at_entry(hami_entry *entry, void *argument)
+{
+    look_at_own(block_of(entry), argument);
+}
+
+/* What this process has exported under that mark; of several the largest. It is no longer held by descriptors alone. */
+static block *own_block(int marked)
+{
+    own_search s = {.mark = marked};
+    hami_map_each(&handles, look_at_entry, &s);
+    hami_map_each(&mappings, look_at_entry, &s);
+    for (block *b = left; b != NULL; b = b->next)
+        look_at_own(b, &s);
+    for (block **at = &left; *at != NULL; at = &(*at)->next) {
+        if (*at == s.found) {
+            *at = s.found->next;
+            break;
+        }
+    }
+    return s.found;
+}
+
+/* Under the lock. What nobody of the container made NVML shows. */
 static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
 {
     hami_entry entry;
@@ -357,6 +390,12 @@ static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
         entry.bytes++;
         block_of(&entry)->holders++;
         hami_map_put(&handles, entry);
+        return;
+    }
+    block *own = owner == hami_state.slot && marked != 0 ? own_block(marked) : NULL;
+    if (own != NULL) {
+        own->holders++;
+        hami_map_put(&handles, (hami_entry){.key = handle, .bytes = 1, .tag = (uint64_t)(uintptr_t)own});
         return;
     }
     hami_card *card = owner < 0 || owner == hami_state.slot ? NULL : card_of(handle);

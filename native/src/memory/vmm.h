@@ -17,7 +17,7 @@ struct hami_block {
     int64_t bytes;    /* of a multicast object 0: it holds what is bound to it */
     hami_card *card;
     hami_kind kind;
-    int holders;
+    int64_t holders; /* as many as a program cares to retain */
     int owner; /* slot of the process that made it, -1: this one */
     int loan;  /* row, -1: none */
     int mark;  /* of its maker's, 1 to 64; 0: not exported */
@@ -36,7 +36,7 @@ hami_block *hami_vmm_of_address(CUdeviceptr address);
 void hami_vmm_add(CUmemGenericAllocationHandle handle, hami_card *card);
 
 /* Gives up so many holds; with the last one the block goes, and what is bound to it is let go. */
-void hami_vmm_drop(hami_block *b, int count);
+void hami_vmm_drop(hami_block *b, int64_t count);
 
 /* ---- these take the lock themselves ---- */
 

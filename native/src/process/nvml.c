@@ -65,8 +65,9 @@ static bool slice_of(nvmlDevice_t handle, int64_t *limit, int64_t *used)
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_card *card = &hami_state.cards[i];
         if (strcmp(card->uuid, uuid) == 0) {
-            *limit = atomic_load(&card->limit);
-            *used = hami_used(card);
+            const hami_slice slice = hami_slice_of(card);
+            *limit = slice.limit;
+            *used = slice.used;
             return true;
         }
     }

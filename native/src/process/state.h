@@ -119,8 +119,11 @@ void hami_pools_refresh(bool trim);
 /* What the driver takes for a linear allocation of that many bytes. */
 int64_t hami_linear_bytes(size_t bytes);
 
-/* All processes, bytes, for queries: 0 to limit. */
-int64_t hami_used(hami_card *card);
+/* For queries: the limit, and what all processes hold of it, bytes. Of one moment, since a limit may change: what is used is never more. */
+typedef struct {
+    int64_t limit, used;
+} hami_slice;
+hami_slice hami_slice_of(hami_card *card);
 
 /*
  * A context is about to go, and its buffers, arrays and modules with it. Its handle may be another's as soon as the driver is through, so
