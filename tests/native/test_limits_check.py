@@ -79,7 +79,7 @@ def test_a_limiter_that_is_off_fails_and_says_where(container: Container) -> Non
     rows = json.loads(done.stdout)["rows"]
     assert done.returncode == 1
     assert not any(row["ok"] for row in rows if row["name"].startswith(("memory: ", "time: ")))
-    assert all(row["measured"] > 90 for row in rows if row["name"].startswith("time: ") and row["name"].endswith(", %"))
+    assert all(row["measured"] > 60 for row in rows if row["name"].startswith("time: ") and row["name"].endswith(", %"))
 
 
 def test_on_a_host_limits_are_set_by_hand_and_the_controls_show_that_the_checks_can_fail(container: Container) -> None:

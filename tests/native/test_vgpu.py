@@ -156,7 +156,10 @@ def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(c
 
 @pytest.mark.realtime
 def test_a_process_that_is_stopped_while_it_measures_goes_on_as_before(container: Container) -> None:
-    """As one does whose container has used up its share of the cores: all that it waits for is late at once."""
+    """As one does whose container has used up its share of the cores: all that it waits for is late at once.
+
+    It launched once in 15 ms from then on: 130 times in 2 s, in which a free machine leaves room for 117,000.
+    """
     wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
     with container.start("probe", "run", "spin", 8, 5_000, 12_000, **wanted) as program:
         until = time.monotonic() + 5
@@ -166,7 +169,7 @@ def test_a_process_that_is_stopped_while_it_measures_goes_on_as_before(container
             program.send_signal(signal.SIGCONT)
             time.sleep(0.002)
         out, _ = program.communicate(timeout=60)
-    assert sum(json.loads(out)["tenths"][60:]) > 2e9 / 17_000 / 4
+    assert sum(json.loads(out)["tenths"][60:]) > 2_000
 
 
 KINDS = {
