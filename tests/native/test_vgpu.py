@@ -270,13 +270,14 @@ def test_a_program_that_only_asks_nvml_sees_the_slice_and_its_own_processes(cont
 USED = """
 import pynvml as v, time
 v.nvmlInit()
-card, seen = v.nvmlDeviceGetHandleByIndex(0), ()
+card, seen = v.nvmlDeviceGetHandleByIndex(0), set()
 for looks in range(20):
     try:
-        seen = v.nvmlDeviceGetProcessUtilization(card, 0)
+        seen |= {each.pid for each in v.nvmlDeviceGetProcessUtilization(card, 0)}
     except v.NVMLError_NotFound:
-        time.sleep(0.3)
-print(*{each.pid for each in seen})
+        pass
+    time.sleep(0.2)
+print(*seen)
 """
 
 
