@@ -3,7 +3,12 @@
 
 #include "alloc.h"
 
-enum { POOL_CHUNK_MIB = 32 };
+/* FAKE_CUDA_CHUNK_MIB: by how much pools grow. */
+static int64_t chunk_bytes(void)
+{
+    const char *mib = getenv("FAKE_CUDA_CHUNK_MIB");
+    return (mib == NULL ? 32 : atoi(mib)) * MIB;
+}
 
 typedef struct CUmemPoolHandle_st {
     int card;
@@ -33,7 +38,7 @@ static fake_pool *pool_of(CUmemoryPool pool, int card)
 
 static CUresult pool_alloc(CUdeviceptr *out, size_t bytes, fake_pool *pool)
 {
-    const int64_t need = (int64_t)(bytes + 511) / 512 * 512, chunk = POOL_CHUNK_MIB * MIB;
+    const int64_t need = (int64_t)(bytes + 511) / 512 * 512, chunk = chunk_bytes();
     if (bytes == 0 || bytes > (size_t)1 << 50)
         return bytes == 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY;
     const int64_t missing = pool->used + need - pool->reserved;
@@ -145,7 +150,7 @@ API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
     pthread_mutex_lock(&fake_lock);
     fake_pool *mine = (fake_pool *)pool;
     const int64_t low = mine->used > (int64_t)keep ? mine->used : (int64_t)keep;
-    const int64_t chunk = POOL_CHUNK_MIB * MIB, floor = (low + chunk - 1) / chunk * chunk;
+    const int64_t chunk = chunk_bytes(), floor = (low + chunk - 1) / chunk * chunk;
     if (mine->reserved > floor) {
         fake_take(mine->card, floor - mine->reserved);
         mine->reserved = floor;

@@ -82,3 +82,26 @@ def test_a_grid_of_any_shape_is_launched_as_the_driver_says(container: Container
     code += "cuda.cuModuleLoadData(byref(module), b'code')\ncuda.cuModuleGetFunction(byref(kernel), module, b'short')\n"
     code += f"print({{cuda.cuLaunchKernel(kernel, {dims}, 32, 1, 1, 0, None, None, None) for _ in range(500)}})"
     assert tried(container, code, CUDA_DEVICE_SM_LIMIT="50", GPU_CORE_UTILIZATION_POLICY="force") == "{0}"
+
+
+GROWS = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+def rows():
+    return cuda.cuMemAllocPitch_v2(byref(c_uint64()), byref(c_size_t()), c_size_t(513), c_size_t(65536), 4)
+def pool():
+    own = c_void_p()
+    assert cuda.cuMemPoolCreate(byref(own), struct.pack("<iiii72x", 1, 0, 1, 0)) == 0
+    return cuda.cuMemAllocFromPoolAsync(byref(c_uint64()), c_size_t(64 * MIB), own, None)
+taken, fits = take(rows if sys.argv[1] == "rows" else pool) // 256, c_size_t(96 * MIB)
+print(taken, cuda.cuMemAlloc_v2(byref(c_uint64()), fits), used())
+"""
+
+
+@pytest.mark.parametrize(("what", "told"), [("rows", "8 0 4192"), ("pool", "13 0 3996")])
+def test_what_the_driver_takes_beyond_what_was_foreseen_is_undone_where_the_limit_does_not_allow_it(
+    container: Container, blind: dict[str, str], what: str, told: str
+) -> None:
+    """Rows of 8 KiB where a KiB was foreseen, pools that grow by 300 MiB: the last one's first part would still fit."""
+    driver = {"FAKE_CUDA_PITCH": "8192", "FAKE_CUDA_CHUNK_MIB": "300", "CUDA_DEVICE_MEMORY_LIMIT": "4196m"}
+    assert tried(container, GROWS, what, **driver, **blind) == told
