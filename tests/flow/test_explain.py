@@ -125,6 +125,8 @@ def test_fit_answers_by_its_exit_status(waiting: str, people: dict[str, str]) ->
     assert hami("fit", "--gpumem", "5001", kubeconfig=developer)[0] == 1
     assert hami("fit", "--gpumem", "5Gi", kubeconfig=developer)[0] == 2
     assert hami("fit", "--gpumem", "10", kubeconfig=people["stranger"])[0] == 3
+    status, _, errors = hami("fit", "--gpumem", "10", "-n", "nowhere", kubeconfig=people["administrator"])
+    assert (status, "there is no namespace 'nowhere' in this cluster" in errors) == (2, True)
     found = answer(
         "fit", "--gpu", "2", "--gpumem", "10000", "--gpucores", "40", kubeconfig=people["administrator"], status=1
     )

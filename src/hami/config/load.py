@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from hami.config.schema import DeviceConfig, NodeOverrides
+from hami.config.yamls import place
 from hami.model.errors import Malformed
 
 OTHER_VENDORS = (
@@ -82,9 +83,9 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         document = yaml.load(text, _Strict)  # noqa: S506 (it is a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise Malformed(f"{source}:$", text[:64], f"YAML{line}: {getattr(error, 'problem', error)}") from error
+        where = place(error, text)
+        problem = getattr(error, "problem", error)
+        raise Malformed(f"{source}:$", text[:64], f"YAML{where and ' at '}{where}: {problem}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -126,7 +126,9 @@ def test_fit_reads_a_manifest(file: str, tmp_path: Path) -> None:
     manifest.write_text(json.dumps({"kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [container]}}))
     assert run("fit", "-f", str(manifest), "--snapshot", file).exit_code == 1
     manifest.write_text("kind: Deployment")
-    assert run("fit", "-f", str(manifest), "--snapshot", file).exit_code == 2
+    fault = run("fit", "-f", str(manifest), "--snapshot", file).exception
+    assert isinstance(fault, Malformed)
+    assert str(fault) == f"{manifest} has nothing at spec.template: there the pod would stand"
 
 
 @pytest.mark.parametrize(

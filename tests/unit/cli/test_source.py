@@ -9,9 +9,12 @@ from click.testing import CliRunner
 
 from hami.cli.look import source
 from hami.cli.main import exit_status, hami
-from hami.kube.errors import BadRequest, NotFound, ServerFault
+from hami.kube.errors import BadRequest, Forbidden, NotFound, ServerFault, Unreachable
+from hami.model.ask import PodRef
 from hami.model.errors import HamiError
+from hami.model.ids import PodUid
 from hami.scheduler.api import desk
+from hami.scheduler.api.answers import Explained
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,46 @@ def test_what_cannot_be_recorded_leaves_the_file_that_was_there(
     assert isinstance(fault, HamiError)
     assert exit_status(fault) == status
     assert path.read_text() == "yesterday's"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        (NotFound(404, "NotFound", 'namespaces "teem" not found'), 2),
+        (Forbidden(403, "Forbidden", "no"), 0),
+        (Unreachable("no route to host"), 0),
+        (None, 0),
+    ],
+)
+@pytest.mark.parametrize("file", [False, True])
+def test_a_namespace_that_the_cluster_does_not_have_is_told_where_it_can_be_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: HamiError | None, status: int, file: bool
+) -> None:
+    """Its quota is no limit, so everything would fit that cannot even be made."""
+    pod = PodRef("teem", "x", PodUid("x"))
+    fits = Explained(pod=pod, asks=(), fits=True, offered=1, feasible=1, detail=True, kind="it", version=1)
+    looked: list[str] = []
+
+    async def answer(*_: object) -> bytes:
+        return msgspec.json.encode(fits)
+
+    async def look(_source: object, path: str) -> None:
+        looked.append(path)
+        if refusal is not None:
+            raise refusal
+
+    monkeypatch.setattr(source, "_ask", answer)
+    monkeypatch.setattr(source, "_look_up", look)
+    (tmp_path / "pod.json").write_text(json.dumps({"kind": "Pod", "metadata": {"namespace": "teem"}, "spec": {}}))
+    words = ("-f", str(tmp_path / "pod.json")) if file else ("--gpu", "1", "-n", "teem")
+    done = CliRunner().invoke(hami, ("fit", *words, "-o", "json"), standalone_mode=False)
+    assert looked == ["/api/v1/namespaces/teem"]
+    if status:
+        assert isinstance(done.exception, HamiError)
+        assert exit_status(done.exception) == status
+        assert str(done.exception).startswith("there is no namespace 'teem' in this cluster: make it, or ")
+    else:
+        assert (done.exception, json.loads(done.output)["fits"]) == (None, True)
 
 
 def test_of_a_manifest_only_what_may_count_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def command(source: Source, file: Path | None, namespace: str, nodes: int, outpu
     hami fit --gpumem 24000 --type L40S -o json
     hami fit -f pod.yaml --snapshot cluster.json
 
-    Exit status: 0 it fits now, 1 it does not, 2 wrong use, 3 something needed does not answer.
+    Exit status: 0 it fits now, 1 it does not, 2 wrong use (also a namespace that the cluster does not have), 3
+    something needed does not answer.
     """
     from hami.cli.commands.explain import finish
 
@@ -87,25 +88,20 @@ def _question(source: Source, file: Path | None, namespace: str, asked_for: dict
 
 def _manifest(file: Path, namespace: str) -> dict[str, Any]:
     """The pod of a manifest, or the one that a Deployment, Job, CronJob and so on would make."""
-    import msgspec
-    import yaml
-
     from hami.config.files import text
+    from hami.config.yamls import Unusable, document
 
-    try:
-        found = yaml.safe_load(text(STDIN if str(file) == "-" else file))
-        msgspec.json.encode(found)  # as it will be sent: YAML can say things that JSON cannot
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as fault:
-        raise click.UsageError(f"{file} is no YAML of one document: {fault}") from None
+    name = "standard input" if str(file) == "-" else str(file)
+    found = document(text(STDIN if str(file) == "-" else file), name)
     if not isinstance(found, dict) or found.get("kind") not in TEMPLATES:
         kind = found.get("kind") if isinstance(found, dict) else None
         said = f"its kind is {kind}" if kind else "it has no kind"
-        raise click.UsageError(f"{file} makes no pods: {said}; {', '.join(TEMPLATES)} do")
+        raise Unusable(f"{name} makes no pods: {said}; {', '.join(TEMPLATES)} do")
     pod: Any = found
     for key in TEMPLATES[found["kind"]]:
         pod = pod.get(key) if isinstance(pod, dict) else None
     if not isinstance(pod, dict):
-        raise click.UsageError(f"{file} has nothing at {'.'.join(TEMPLATES[found['kind']])}")
+        raise Unusable(f"{name} has nothing at {'.'.join(TEMPLATES[found['kind']])}: there the pod would stand")
     told = {key: pod[key] for key in ("metadata", "spec") if key in pod}
     given = found.get("metadata") or {}
     if isinstance(given, dict) and isinstance(told.setdefault("metadata", {}), dict):
@@ -149,12 +145,20 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def _answer(source: Source, question: dict[str, Any], nodes: int) -> "Explained":
-    from hami.cli.look.source import asked
+    from hami.cli.look.source import asked, require_namespace
     from hami.scheduler.api.answers import Explained
 
     if source.snapshot is None:
-        return asked(source, "POST", f"/api/v1/fit?nodes={nodes}", Explained, question)
+        found = asked(source, "POST", f"/api/v1/fit?nodes={nodes}", Explained, question)
+        require_namespace(source, _namespace(question))
+        return found
     return _from_file(source, question, nodes)
+
+
+def _namespace(question: dict[str, Any]) -> str:
+    pod = question.get("pod")
+    found: str = pod["metadata"]["namespace"] if pod is not None else question["namespace"]
+    return found
 
 
 def _from_file(source: Source, question: dict[str, Any], nodes: int) -> "Explained":

@@ -23,7 +23,7 @@ from hami.kube.client import Kube
 from hami.kube.config import Target, load
 from hami.kube.errors import BadRequest, Forbidden, NotFound, ServerFault
 from hami.ledger.filed import Filed, rebuilt
-from hami.model.errors import Malformed, Unavailable
+from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.vendor import Vendor
 from hami.scheduler.api.access import AUDIENCE, TOKEN_HEADER
 from hami.scheduler.manifests.people import VIEWER
@@ -34,6 +34,8 @@ T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TOKEN_S = 600
+LOOK_UP_S = 3.0
+"""For what is asked beside the question, whose answer is there by then."""
 NOT_THERE = "HAMi is not installed in this cluster, or its scheduler is elsewhere (--scheduler-service NS/NAME:PORT)"
 NO_ENDPOINTS = "no endpoints available"
 """The API server's word for a Service behind which nobody is ready."""
@@ -147,6 +149,27 @@ def asked(source: Source, method: str, path: str, type: type[T], body: object = 
         raise Unavailable(
             f"the scheduler's answer to {path} cannot be read ({fault}): is it of another version?"
         ) from fault
+
+
+def require_namespace(source: Source, name: str) -> None:
+    """That the cluster has it: one that is not there has no quota, and a pod would fit that could not be made.
+
+    Raises `Unanswerable`; nothing where the API server may not be asked for it, or does not answer.
+    """
+    try:
+        run(_look_up(source, paths.namespaces(name)))
+    except NotFound:
+        raise Unanswerable(
+            f"there is no namespace {name!r} in this cluster: make it, or name one of `kubectl get namespaces` "
+            "(-n, or metadata.namespace of the manifest)"
+        ) from None
+    except (HamiError, TimeoutError):
+        return
+
+
+async def _look_up(source: Source, path: str) -> None:
+    async with asyncio.timeout(LOOK_UP_S), source.kube() as kube:
+        await kube.request("GET", path)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
