@@ -77,7 +77,7 @@ class Cluster:
         found: list[Json] = []
         lines = Lines()
         asked = {"labelSelector": f"contract={self.mark}", "timeoutSeconds": "10", **params}
-        async with asyncio.timeout(15), aclosing(self.kube.watch(paths.pods("default"), asked)) as chunks:
+        async with asyncio.timeout(60), aclosing(self.kube.watch(paths.pods("default"), asked)) as chunks:
             async for chunk in chunks:
                 found += [msgspec.json.decode(line) for line in lines.feed(chunk)]
                 if len(found) >= count:

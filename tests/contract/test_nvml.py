@@ -188,7 +188,7 @@ def test_xids_can_be_watched_and_no_news_is_a_timeout(driver: Driver, device: n.
     began = time.monotonic()
     with pytest.raises(n.Timeout):
         driver.wait(events, 50)
-    assert 0.03 < time.monotonic() - began < 2
+    assert 0.03 < time.monotonic() - began < 20
     driver.free(events)
 
 

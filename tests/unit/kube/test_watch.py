@@ -55,7 +55,7 @@ async def following(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the condition is on the other side of a socket
             await asyncio.sleep(0.002)
 
