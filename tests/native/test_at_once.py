@@ -51,19 +51,21 @@ class Most:
 
 @contextmanager
 def at_once(container: Container, *words: object, **env: str) -> Iterator["list[Popen[str]]"]:
-    """Programs that keep what they have until the end, those that are refused ended."""
-    started = [container.start(*words, **env) for _ in range(PROCESSES)]
-    yield started
-    for process in started:
-        process.kill()
-        process.communicate()
+    """Programs that keep what they have until the end; those that are refused have ended before."""
+    started = [container.start("probe", *words, stdin=PIPE, **env) for _ in range(PROCESSES)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 def test_contexts_made_at_once_never_pass_the_limit_by_more_than_one_and_as_many_as_fit_are_made(
     container: Container,
 ) -> None:
     limit, most = FIT * CONTEXT_MIB + 100, Most(container)
-    with at_once(container, "probe", "hold", 2, 250, CUDA_DEVICE_MEMORY_LIMIT=f"{limit}m", **SLOW) as started:
+    with at_once(container, "hold", 2, 250, CUDA_DEVICE_MEMORY_LIMIT=f"{limit}m", **SLOW) as started:
         told = each_says(started, most.look)
     assert len([one for one in told if "held_mib" in one]) == FIT
     assert FIT * CONTEXT_MIB < most.mib <= limit + CONTEXT_MIB
@@ -73,7 +75,7 @@ def test_once_the_size_of_a_context_is_known_the_limit_is_not_passed_at_all(cont
     limit, most = FIT * CONTEXT_MIB + 100, Most(container)
     held = {"CUDA_DEVICE_MEMORY_LIMIT": f"{limit}m", **SLOW}
     assert container.probe("hold", 2, 0, **held)["held_mib"] == 2
-    with at_once(container, "probe", "hold", 2, 250, **held) as started:
+    with at_once(container, "hold", 2, 250, **held) as started:
         told = each_says(started, most.look)
     assert [one["code"] for one in told if "code" in one] == [2] * (PROCESSES - FIT)
     assert most.mib <= limit
@@ -83,16 +85,13 @@ def modules_at_once(container: Container, kind: str) -> tuple[int, list[Told]]:
     """MiB beyond the limit at most, below 0 where it was kept; and what became of each."""
     limit, most = PROCESSES * CONTEXT_MIB + FIT * (MODULE_MIB + 2) + 100, Most(container)
     held = {"CUDA_DEVICE_MEMORY_LIMIT": f"{limit}m", "PROBE_BEGIN_WHEN_TOLD": "1", **SLOW}
-    started = [container.start("probe", "module", kind, MODULE_MIB, 250, stdin=PIPE, **held) for _ in range(PROCESSES)]
-    assert each_says(started) == [{"ready": True}] * PROCESSES
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("now\n")
-        process.stdin.flush()
-    told = each_says(started, most.look)
-    for process in started:
-        process.kill()
-        process.communicate()
+    with at_once(container, "module", kind, MODULE_MIB, 250, **held) as started:
+        assert each_says(started) == [{"ready": True}] * PROCESSES
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("now\n")
+            process.stdin.flush()
+        told = each_says(started, most.look)
     return most.mib - limit, told
 
 

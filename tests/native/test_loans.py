@@ -85,15 +85,19 @@ class Step:
 @contextmanager
 def lent(container: Container, kind: str, after: str = "keep", **env: str) -> Iterator[Step]:
     maker = Step(container, "lend", kind, MIB, after, -1, **env)
-    yield maker
-    maker.end()
+    try:
+        yield maker
+    finally:
+        maker.end()
 
 
 @contextmanager
 def borrowed(container: Container, maker: Step, **env: str) -> Iterator[Step]:
     borrower = Step(container, "borrow", maker.said["token"], -1, -1, **env)
-    yield borrower
-    borrower.end()
+    try:
+        yield borrower
+    finally:
+        borrower.end()
 
 
 @pytest.mark.parametrize("kind", KINDS)
