@@ -112,6 +112,8 @@ API CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
 
 API CUresult cuLibraryUnload(CUlibrary library)
 {
+    if (fake_fails("cuLibraryUnload"))
+        return CUDA_ERROR_INVALID_VALUE;
     return unload((fake_module *)(void *)library);
 }
 

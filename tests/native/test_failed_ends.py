@@ -31,13 +31,14 @@ def array():
     made = c_void_p()
     must(cuda.cuArray3DCreate_v2(byref(made), struct.pack("<QQQIII4x", 16384, 8192, 0, 0x20, 1, 0)))
     return made
-def cubin():
+def cubin_of(mib):
     names = b"\\0.nv.global\\0.shstrtab\\0"
     head = struct.pack("<16sHHIQQQIHHHHHH", b"\\x7fELF\\2\\1\\1", 0, 190, 0, 0, 0, 64, 0, 64, 0, 0, 64, 3, 2)
-    data = struct.pack("<IIQQQQIIQQ", 1, 8, 3, 0, 0, SIZE - 2 * MIB, 0, 0, 0, 0)
-    image = head + bytes(64) + data + struct.pack("<IIQQQQIIQQ", 12, 3, 0, 0, 256, len(names), 0, 0, 0, 0) + names
+    data = struct.pack("<IIQQQQIIQQ", 1, 8, 3, 0, 0, mib * MIB, 0, 0, 0, 0)
+    return head + bytes(64) + data + struct.pack("<IIQQQQIIQQ", 12, 3, 0, 0, 256, len(names), 0, 0, 0, 0) + names
+def cubin():
     module = c_void_p()
-    must(cuda.cuModuleLoadData(byref(module), image))
+    must(cuda.cuModuleLoadData(byref(module), cubin_of(510)))
     return module
 def context():
     made = c_void_p()

@@ -1,6 +1,9 @@
 """Libraries of kernels, which the driver loads when their module is first asked for (simulated driver)."""
 
+import pytest
+
 from .conftest import Container
+from .test_failed_ends import ENDS
 from .test_ways_round import tried
 
 LIBRARIES = """
@@ -54,3 +57,35 @@ print(cuda.cuLibraryUnload(library), linear(cuda))
 def test_while_a_library_that_overdraws_is_there_nothing_more_is_had(container: Container) -> None:
     """It cannot be undone where its module is asked for: that is refused, and so is all else until it is unloaded."""
     assert tried(container, LIBRARIES + LARGE, FAKE_CUDA_LAZY="1") == "0 480 2 0 0 3584"
+
+
+CUBINS = """
+image = cubin_of(512)
+libraries = []
+def one():
+    library = c_void_p()
+    told = cuda.cuLibraryLoadData(byref(library), image, None, None, 0, None, None, 0)
+    if told == 0:
+        libraries.append(library)
+    return told
+taken = take(one) * 2
+others = take(lambda: cuda.cuMemAlloc_v2(byref(c_uint64()), c_size_t(SIZE)))
+failed = 0
+if sys.argv[2] == "refused":
+    os.environ["FAKE_CUDA_FAILS"] = "cuLibraryUnload"
+    failed = sum(cuda.cuLibraryUnload(each) != 0 for each in libraries)
+    os.environ["FAKE_CUDA_FAILS"] = "nothing"
+left = take(one)
+for each in libraries:
+    assert cuda.cuLibraryUnload(each) == 0
+print(taken, others, failed, left, used(), take(one) * 2)
+"""
+
+
+@pytest.mark.parametrize("end", ["at once", "refused"])
+def test_what_a_librarys_image_says_that_it_takes_is_charged_before_it_is_loaded_which_may_be_late(
+    container: Container, blind: dict[str, str], end: str
+) -> None:
+    """Nothing of it is on the card yet: its first kernel takes all, and then nobody can say no."""
+    told = tried(container, ENDS + CUBINS, "cubin", end, FAKE_CUDA_LAZY="1", **blind)
+    assert told == f"4096 0 {8 if end == 'refused' else 0} 0 0 4096"

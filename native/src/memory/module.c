@@ -1,7 +1,7 @@
 /*
  * Hooks of modules and libraries: code and global data.
  *
- * What a plain cubin takes can be read from it, and is reserved beforehand. Of PTX, of what is packed or in a file the size
+ * What a plain cubin takes can be read from it, and is reserved beforehand: a library's, too, which is loaded at its first use. Of PTX, of what is packed or in a file the size
  * shows only afterwards, by NVML: where little is left such loads are made one at a time, and what overdraws the slice is
  * undone.
  */
@@ -13,12 +13,12 @@
 
 enum { NEAR_BYTES = 1 << 30, PATIENCE_NS = 1000 * 1000 * 1000 }; /* as soon as the watch sees it, anyway */
 
-static hami_map modules = HAMI_MAP_INIT; /* module -> what was reserved for it; tag: its context */
+static hami_map modules = HAMI_MAP_INIT; /* module or library -> what was reserved for it; tag: a module's context, a library is of none */
 
 typedef struct {
     hami_card *card;
     int64_t reserved; /* bytes */
-    bool claimed;
+    bool claimed, library;
 } loading;
 
 /* Less than one part in `parts` of the limit is left, or less than 1 GiB. */
@@ -30,9 +30,9 @@ static bool scarce(hami_card *card, int parts)
 }
 
 /* `image`: NULL where it cannot be looked at. */
-static bool load_begin(loading *l, const void *image)
+static bool load_begin(loading *l, const void *image, bool library)
 {
-    *l = (loading){.card = hami_card_now()};
+    *l = (loading){.card = hami_card_now(), .library = library};
     if (l->card == NULL)
         return true;
     l->reserved = hami_image_bytes(image);
@@ -45,7 +45,8 @@ static bool load_begin(loading *l, const void *image)
 static void remember(const loading *l, const void *module)
 {
     CUcontext context = NULL;
-    USE(cuCtxGetCurrent, &context);
+    if (!l->library)
+        USE(cuCtxGetCurrent, &context);
     hami_map_put(&modules, (hami_entry){.key = (uint64_t)(uintptr_t)module,
                                         .bytes = l->reserved,
                                         .tag = (uint64_t)(uintptr_t)context,
@@ -101,11 +102,11 @@ static CUresult undone(loading *l, const void *module)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-#define LOAD(name, undo, image, after, parameters, ...)    \
+#define LOAD(name, undo, image, library, after, parameters, ...) \
     CUresult name parameters                               \
     {                                                      \
         loading l;                                         \
-        if (!load_begin(&l, image))                        \
+        if (!load_begin(&l, image, library))               \
             return CUDA_ERROR_OUT_OF_MEMORY;               \
         const CUresult result = BEHIND(name, __VA_ARGS__); \
         after;                                             \
@@ -114,25 +115,25 @@ static CUresult undone(loading *l, const void *module)
         BEHIND(undo, *out);                                \
         return undone(&l, *out);                           \
     }
-LOAD(cuModuleLoad, cuModuleUnload, NULL, (void)0, (CUmodule * out, const char *path), out, path)
-LOAD(cuModuleLoadData, cuModuleUnload, image, (void)0, (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadFatBinary, cuModuleUnload, NULL, (void)0, (CUmodule * out, const void *image), out, image)
-LOAD(cuModuleLoadDataEx, cuModuleUnload, image, (void)0,
+LOAD(cuModuleLoad, cuModuleUnload, NULL, false, (void)0, (CUmodule * out, const char *path), out, path)
+LOAD(cuModuleLoadData, cuModuleUnload, image, false, (void)0, (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadFatBinary, cuModuleUnload, NULL, false, (void)0, (CUmodule * out, const void *image), out, image)
+LOAD(cuModuleLoadDataEx, cuModuleUnload, image, false, (void)0,
      (CUmodule * out, const void *image, unsigned int count, int *options, void **values), out, image, count, options, values)
 
 /* Libraries load late, at the first use of their module: near the limit at once, so that too much can still be undone. */
 static void load_now(const loading *l, CUresult result, CUlibrary *library)
 {
     CUmodule module;
-    if (result == CUDA_SUCCESS && l->card != NULL && scarce(l->card, 4))
+    if (result == CUDA_SUCCESS && l->card != NULL && l->reserved == 0 && scarce(l->card, 4))
         BEHIND(cuLibraryGetModule, &module, *library);
 }
 
-LOAD(cuLibraryLoadData, cuLibraryUnload, NULL, load_now(&l, result, out),
+LOAD(cuLibraryLoadData, cuLibraryUnload, code, true, load_now(&l, result, out),
      (CUlibrary * out, const void *code, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
       unsigned int count),
      out, code, jit, jit_values, jit_count, options, values, count)
-LOAD(cuLibraryLoadFromFile, cuLibraryUnload, NULL, load_now(&l, result, out),
+LOAD(cuLibraryLoadFromFile, cuLibraryUnload, NULL, true, load_now(&l, result, out),
      (CUlibrary * out, const char *path, int *jit, void **jit_values, unsigned int jit_count, int *options, void **values,
       unsigned int count),
      out, path, jit, jit_values, jit_count, options, values, count)
@@ -141,36 +142,28 @@ LOAD(cuLibraryLoadFromFile, cuLibraryUnload, NULL, load_now(&l, result, out),
 CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
 {
     loading l;
-    load_begin(&l, NULL);
+    load_begin(&l, NULL, true);
     const CUresult result = BEHIND(cuLibraryGetModule, out, library);
     return load_end(&l, result, NULL) ? result : undone(&l, NULL);
 }
 
 /* The entry leaves the map first: once the driver has unloaded, another thread may get the handle. */
-CUresult cuModuleUnload(CUmodule module)
-{
-    hami_entry entry;
-    if (!atomic_load(&hami_active))
-        return BEHIND(cuModuleUnload, module);
-    const bool ours = hami_map_get(&modules, (uint64_t)(uintptr_t)module, true, &entry);
-    const uint64_t ticket = hami_local_unloading(module);
-    const CUresult result = BEHIND(cuModuleUnload, module);
-    if (ours && result == CUDA_SUCCESS)
-        forget(entry);
-    else if (ours)
-        hami_map_put(&modules, entry);
-    hami_local_unloaded(module, ticket, result == CUDA_SUCCESS);
-    hami_all_due();
-    return result;
-}
-
-CUresult cuLibraryUnload(CUlibrary library)
-{
-    if (!atomic_load(&hami_active))
-        return BEHIND(cuLibraryUnload, library);
-    const uint64_t ticket = hami_local_unloading(library);
-    const CUresult result = BEHIND(cuLibraryUnload, library);
-    hami_local_unloaded(library, ticket, result == CUDA_SUCCESS);
-    hami_all_due();
-    return result;
-}
+#define UNLOAD(name, type)                                                                           \
+    CUresult name(type what)                                                                         \
+    {                                                                                                \
+        hami_entry entry;                                                                            \
+        if (!atomic_load(&hami_active))                                                              \
+            return BEHIND(name, what);                                                               \
+        const bool ours = hami_map_get(&modules, (uint64_t)(uintptr_t)what, true, &entry);           \
+        const uint64_t ticket = hami_local_unloading(what);                                          \
+        const CUresult result = BEHIND(name, what);                                                  \
+        if (ours && result == CUDA_SUCCESS)                                                          \
+            forget(entry);                                                                           \
+        else if (ours)                                                                               \
+            hami_map_put(&modules, entry);                                                           \
+        hami_local_unloaded(what, ticket, result == CUDA_SUCCESS);                                   \
+        hami_all_due();                                                                              \
+        return result;                                                                               \
+    }
+UNLOAD(cuModuleUnload, CUmodule)
+UNLOAD(cuLibraryUnload, CUlibrary)
