@@ -239,6 +239,12 @@ API CUresult cuCtxSynchronize(void)
     return CUDA_SUCCESS;
 }
 
+API CUresult cuCtxSynchronize_v2(CUcontext context)
+{
+    (void)context;
+    return cuCtxSynchronize();
+}
+
 /* Whoever asks a stream that records spoils the recording; nothing at all may be asked while one is of the mode that forbids it. */
 static bool spoilt(const stream *asked)
 {

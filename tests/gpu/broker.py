@@ -33,15 +33,23 @@ from torch_single import single
 from torch_tenants import serve, torch
 
 Work = tuple[str, int] | tuple[str, int, int]
-WORKS: tuple[tuple[tuple[int, int], tuple[Work, Work]], ...] = (
-    ((30, 70), (("spin", 1_000_000), ("spin", 1_000_000))),
-    ((30, 70), (("spin", 100_000), ("spin", 100_000))),
-    ((30, 70), (("spin", 10_000), ("spin", 1_000_000))),
-    ((10, 90), (("spin", 1_000_000), ("spin", 1_000_000))),
-    ((50, 50), (("spin", 1_000_000), ("spin", 1_000_000))),
+CAPS = ((10, 90), (30, 70), (50, 50))
+PAIRS: tuple[tuple[Work, Work], ...] = (
+    (("spin", 1_000_000), ("spin", 1_000_000)),
+    (("spin", 100_000), ("spin", 100_000)),
+    (("spin", 10_000), ("spin", 10_000)),
+    (("sync", 5_000_000), ("sync", 5_000_000)),
+    (("spin", 10_000), ("spin", 1_000_000)),
+)
+MORE: tuple[tuple[tuple[int, int], tuple[Work, Work]], ...] = (
     ((50, 50), (("spin", 5_000_000), ("spin", 100_000))),
     ((30, 70), (("sync", 5_000_000), ("spin", 100_000))),
+    ((50, 50), (("sync", 5_000_000), ("spin", 100_000))),
+    ((70, 30), (("sync", 5_000_000), ("spin", 100_000))),
 )
+WORKS = (*((caps, works) for works in PAIRS for caps in CAPS), *MORE)
+PLAIN = {((30, 70), PAIRS[0]), ((30, 70), PAIRS[1])}
+"""Also without turns, for comparison."""
 
 
 def together(node: Node, caps: tuple[int, int], works: tuple[Work, Work], broker: bool = True) -> list[dict[str, Any]]:
@@ -67,11 +75,11 @@ def shares(node: Node, got: list[dict[str, Any]], works: tuple[Work, Work]) -> l
 
 def turns(node: Node) -> None:
     """Two capped tenants, with turns (a broker) and without."""
-    for index, (caps, works) in enumerate(WORKS[:3] if node.bench.quick else WORKS):
+    for caps, works in WORKS[:3] if node.bench.quick else WORKS:
         label = f"{caps[0]}/{caps[1]}: " + " and ".join(f"{work[0]} {work[1] / 1000:g} us" for work in works)
         if not re.search(node.bench.match, label):
             continue
-        for broker in (True, False)[: 2 if index < 2 else 1]:
+        for broker in (True, False)[: 2 if (caps, works) in PLAIN else 1]:
             got = together(node, caps, works, broker)
             parts = shares(node, got, works)
             ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, caps, strict=True)) and sum(parts) >= 98

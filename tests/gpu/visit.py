@@ -62,7 +62,7 @@ PARTS: dict[str, tuple[Step, ...]] = {
         script("rest", 145, "limits.py", "--only", "names,loans,at_once,kills,init,fill"),
     ),
     "several": (
-        script("turns", 210, "broker.py", "--only", "turns,idle,returning,priority", needs=PYTHON),
+        script("turns", 210, "broker.py", "--only", "turns,idle,returning,priority", "--seconds", "4", needs=PYTHON),
         script("torch", 330, "broker.py", "--only", "single,torch,paired,path", "--most", "240", needs=PYTHON),
     ),
     "chain": (

@@ -141,11 +141,24 @@ static bool take(hami_pacer *p, int64_t now)
     return true;
 }
 
+/* Its queue has not been empty for more than now and then a moment. */
+static bool never_dry(const hami_pacer *p, int64_t now)
+{
+    return p->full_since_ns != 0 && now - p->full_since_ns > HAMI_NEVER_DRY_NS;
+}
+
+/* For how long nothing of ours has been on the card, as far as can be known: since the reckoned end, but for what was waited for. */
+static int64_t idle_ns(const hami_pacer *p, int64_t now)
+{
+    const int64_t idle = now - p->queue_end_ns - p->blocked_ns;
+    return idle > 0 ? idle : 0;
+}
+
 /* What was queued in our turn is through before there is more: once that is too much of our turns, we go without. */
 static void judge_host(hami_pacer *p, int64_t now)
 {
     const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
-    const int64_t idle = now - p->queue_end_ns;
+    const int64_t idle = idle_ns(p, now);
     if (!p->excused && (p->dry || lost) && idle > 0)
         p->dry_ns += idle < HAMI_LAPSE_NS ? idle : HAMI_LAPSE_NS;
     p->excused = false;
@@ -197,6 +210,7 @@ static void hand_on(hami_pacer *p, bool want, int64_t now)
 void hami_turn_over(hami_pacer *p, int64_t now)
 {
     p->queue_end_ns = now;
+    p->blocked_ns = 0;
     if (p->page != NULL && p->word != 0)
         hand_on(p, p->left_ns <= 0, now); /* else it was the budget that ended it */
 }
@@ -205,6 +219,26 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
 {
     if (p->page != NULL && mine(p) && load(&p->page->until_ns) < now)
         atomic_store(&p->page->until_ns, now);
+}
+
+void hami_turn_waits(hami_pacer *p, int64_t now)
+{
+    if (p->page != NULL && mine(p) && never_dry(p, now))
+        atomic_store(&p->page->until_ns, (p->queue_end_ns > now ? p->queue_end_ns : now) + HAMI_TURN_NS);
+}
+
+void hami_turn_waited(hami_pacer *p, int64_t since, int64_t now)
+{
+    const bool blocked = now - since >= HAMI_WAITED_NS;
+    int64_t from = since > p->queue_end_ns ? since : p->queue_end_ns;
+    from = from > p->blocked_until_ns ? from : p->blocked_until_ns; /* what several threads wait for counts once */
+    p->had.waits += blocked;
+    if (blocked && now > from) {
+        p->blocked_ns += now - from;
+        p->blocked_until_ns = now;
+    }
+    if (p->page != NULL && mine(p) && (blocked || never_dry(p, now)))
+        atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
 
 bool hami_turn_ours(const hami_pacer *p)
@@ -263,14 +297,19 @@ bool hami_turn_looks(const hami_pacer *p, int64_t now)
 
 /*
  * By prices a queue is never long beside others' slices: what is bought is reckoned to be through before more is, as the card is slower for us than
- * reckoned. So one that is never found empty is full as well. (Two such tenants never took turns, or never again: 30.0 and 61.4 of 30 and 70.) And
- * so is who learns what its launches cost: in its turn no slice of another's is in that.
+ * reckoned. So one that is never found empty is full as well. (Two such tenants never took turns, or never again: 30.0 and 61.4 of 30 and 70.) So is
+ * one that is empty whenever we launch, as its host waits for each launch, but for that moment alone. (46.7 each of 50 and 50.) And so is who learns
+ * what its launches cost: in its turn no slice of another's is in that.
  */
 static void see_queue(hami_pacer *p, int64_t now)
 {
-    if (p->dry || p->emptied_ns == 0)
-        p->emptied_ns = now;
-    if (p->learns || p->queue_end_ns - now > HAMI_FULL_NS || (p->busy && now - p->emptied_ns > HAMI_NEVER_DRY_NS))
+    const bool dry = p->dry && p->waiting_ns == 0;
+    p->gaps_ns += dry ? idle_ns(p, now) : 0;
+    if (p->full_since_ns == 0 || (dry && p->blocked_ns == 0) || p->gaps_ns * 100 > (now - p->full_since_ns) * HAMI_DRY_PERCENT) {
+        p->full_since_ns = now;
+        p->gaps_ns = 0;
+    }
+    if (p->learns || p->queue_end_ns - now > HAMI_FULL_NS || ((p->busy || p->dry) && never_dry(p, now)))
         mark_full(p, now);
 }
 
@@ -320,6 +359,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
         return wait_for_budget(p, when, now, until);
     p->bought_ns = bought;
     p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought - p->debt_ns;
+    p->blocked_ns = 0;
     p->left_ns -= bought;
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);

@@ -25,7 +25,8 @@ enum {
     HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
-    HAMI_NEVER_DRY_NS = 40 * 1000 * 1000,  /* so does a queue that is never found empty for so long: many slices of others */
+    HAMI_NEVER_DRY_NS = 40 * 1000 * 1000,  /* so does a queue that is hardly ever empty for so long: many slices of others */
+    HAMI_WAITED_NS = 20 * 1000,            /* who waits for so long found work of his on the card */
     HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
     HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
@@ -39,6 +40,7 @@ enum {
 typedef struct {
     uint32_t turns, drains, lost, defiances; /* `lost`: turns that another took from us, having found our queue dry */
     uint32_t bound;                          /* how often our host was found not to fill our turns */
+    uint32_t waits;                          /* of our host for the card */
     int64_t waited_ns, drained_ns;           /* for our turn; for the end of it */
 } hami_turns_had;
 
@@ -53,7 +55,8 @@ typedef struct {
     int64_t spare_ns;      /* what of it is not launched; the caller says so before it asks */
     int64_t debt_ns;       /* what of `need_ns` pays for the past, and is not going to be queued; likewise */
     bool dry, busy;        /* nothing of ours is left on the card, or something is; neither: not looked at (hami_turn_looks); likewise */
-    int64_t emptied_ns;    /* when nothing was, last */
+    int64_t blocked_ns, blocked_until_ns; /* after `queue_end_ns`, while threads of ours waited for the card: it was at work for us; when the last came back */
+    int64_t full_since_ns, gaps_ns;       /* since then our queue has been empty for so long, in moments between launches */
     bool learns;           /* prices are being learned: others' slices would be in them; likewise */
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
@@ -89,6 +92,13 @@ void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);
 
 /* The queue is drained, or the process leaves: hand the turn on. */
 void hami_turn_over(hami_pacer *pacer, int64_t now_ns);
+
+/*
+ * A thread begins to wait for the card, and has come back. What it waited for was on the card all that time, however long it was reckoned to take:
+ * nobody takes its turn for dry meanwhile, nor its host for slow.
+ */
+void hami_turn_waits(hami_pacer *pacer, int64_t now_ns);
+void hami_turn_waited(hami_pacer *pacer, int64_t since_ns, int64_t now_ns);
 
 /* True where it is worth a look whether what was queued is through: it should be, and in our turn or beside others it matters. */
 bool hami_turn_looks(const hami_pacer *pacer, int64_t now_ns);

@@ -48,9 +48,11 @@ static void say_turns(hami_card *card)
     pthread_mutex_lock(&card->pacing);
     const hami_turns_had had = card->pacer.page == NULL ? (hami_turns_had){0} : card->pacer.had;
     pthread_mutex_unlock(&card->pacing);
-    if (had.turns > 0)
-        hami_say(HAMI_LOG_DECISION, "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without, %u times bound", had.turns,
-                 (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances, had.bound);
+    if (had.turns > 0 || had.waits > 0)
+        hami_say(HAMI_LOG_DECISION,
+                 "%u turns, waited %lld us for them; %u drained in %lld us; %u lost, %u times without, %u times bound; %u waits for the card",
+                 had.turns, (long long)had.waited_ns / 1000, had.drains, (long long)had.drained_ns / 1000, had.lost, had.defiances, had.bound,
+                 had.waits);
 }
 
 /*

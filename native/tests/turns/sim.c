@@ -152,9 +152,15 @@ static void step_thread(tenant *t)
         t->wake_ns = now + LAUNCH_NS + t->host_ns + (now < BOOT + t->slow_until_ns ? t->slow_ns : 0);
         break;
     case SYNC:
+        if (t->waits_since == 0) {
+            t->waits_since = now;
+            hami_turn_waits(&t->pacer, now);
+        }
         t->wake_ns = now + POLL_NS;
         if (t->queued == 0) {
             t->at = LAUNCH;
+            hami_turn_waited(&t->pacer, t->waits_since, now);
+            t->waits_since = 0;
             t->wake_ns += t->late_every > 0 && t->launched % t->late_every == 0 ? t->late_ns : 0;
         }
         break;

@@ -44,7 +44,7 @@ typedef struct {
     bool waits_for_turn;
     int queued, launched;
     int64_t head_left_ns;
-    int64_t done_ns, wait_most_ns, waiting_since;
+    int64_t done_ns, wait_most_ns, waiting_since, waits_since;
     int64_t windows_ns[20000]; /* done, by millisecond */
 } tenant;
 
