@@ -113,8 +113,8 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 
 @pytest.mark.parametrize("case", ["shares", "bound", "hostile", "deaths", "idle", "again"])
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
-    """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies in
-    the shared page gains nothing."""
+    """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
+    in the shared page gains nothing."""
     sources = ["tests/turns/sim.c", "src/pay/turns.c", "src/pay/budget.c"]
     told = run(tools.part("turns", sources, SANITIZERS["asan"]), case)
     assert "NO " not in told

@@ -1,4 +1,4 @@
-"""A host that waits for the card is seen to: it has nothing queued whenever it launches, and wants turns all the same."""
+"""A host that waits for the card is seen to: it has nothing queued whenever it launches, and wants turns anyway."""
 
 import re
 import sys
