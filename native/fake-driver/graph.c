@@ -186,6 +186,46 @@ API CUresult cuGraphAddKernelNode_v2(CUgraphNode *out, CUgraph g, const CUgraphN
     return CUDA_SUCCESS;
 }
 
+/* What runs inside a conditional node has graphs of its own, which are given out here. */
+API CUresult cuGraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count, void *params)
+{
+    struct {
+        int type, reserved[3];
+        uint64_t handle;
+        int kind;
+        unsigned int size;
+        CUgraph *graphs;
+    } given;
+    memcpy(&given, params, sizeof given);
+    if (given.type == CU_GRAPH_NODE_TYPE_KERNEL)
+        return cuGraphAddKernelNode_v2(out, g, before, count, (const char *)params + 16);
+    if (given.type != CU_GRAPH_NODE_TYPE_CONDITIONAL)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    given.graphs = calloc(given.size, sizeof(CUgraph));
+    for (unsigned int i = 0; i < given.size; i++)
+        cuGraphCreate(&given.graphs[i], 0);
+    memcpy(params, &given, sizeof given);
+    *out = (CUgraphNode)fake_add_node(g, given.type, 0);
+    return CUDA_SUCCESS;
+}
+
+API CUresult cuGraphAddNode_v2(CUgraphNode *out, CUgraph g, const CUgraphNode *before, const void *edges, size_t count, void *params)
+{
+    (void)edges;
+    return cuGraphAddNode(out, g, before, count, params);
+}
+
+API CUresult cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count, const void *params)
+{
+    return cuGraphAddKernelNode_v2(out, g, before, count, params);
+}
+
+API CUresult cuGraphKernelNodeSetParams_v2(CUgraphNode node, const void *params)
+{
+    memcpy(&((struct node *)node)->function, params, sizeof(void *));
+    return CUDA_SUCCESS;
+}
+
 enum { KERNEL_PARAMS_BYTES = 72 };
 
 API CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode node, void *out)

@@ -142,6 +142,46 @@ def test_a_function_that_takes_anothers_place_in_an_executable_graph_is_held_to_
     assert tried(container, MODULES + REPLACED, how) == "2 0 0 0"
 
 
+CONDITION = f"""
+module = load()
+small, large = function(module, b"small"), function(module, {TOO_LARGE})
+def kernel(found):
+    return struct.pack("<Q7I4xQQQQ", found.value, 1, 1, 1, 32, 1, 1, 0, 0, 0, 0, 0)
+def made():
+    graph = c_void_p()
+    assert cuda.cuGraphCreate(byref(graph), 0) == 0
+    return graph
+def body():
+    asked = ctypes.create_string_buffer(struct.pack("<i12xQiIQQ", 13, 1, 0, 1, 0, 0), 256)
+    assert cuda.cuGraphAddNode_v2(byref(c_void_p()), made(), None, None, c_size_t(0), asked) == 0
+    graphs = struct.unpack_from("<Q", asked, 32)[0]
+    return c_void_p(ctypes.cast(graphs, ctypes.POINTER(c_void_p))[0])
+def by_node(graph, found, name="cuGraphAddKernelNode_v2"):
+    return cuda[name](byref(c_void_p()), graph, None, c_size_t(0), kernel(found))
+def by_any(graph, found):
+    return cuda.cuGraphAddNode(byref(c_void_p()), graph, None, c_size_t(0), bytes(16) + kernel(found))
+def by_any_with_edges(graph, found):
+    return cuda.cuGraphAddNode_v2(byref(c_void_p()), graph, None, None, c_size_t(0), bytes(16) + kernel(found))
+def by_child(graph, found):
+    child = made()
+    assert by_node(child, found) == 0
+    return cuda.cuGraphAddChildGraphNode(byref(c_void_p()), graph, None, c_size_t(0), child)
+def by_change(graph, found):
+    node = c_void_p()
+    assert cuda.cuGraphAddKernelNode_v2(byref(node), graph, None, c_size_t(0), kernel(small)) == 0
+    return cuda.cuGraphKernelNodeSetParams_v2(node, kernel(found))
+ways = {{"node": by_node, "old": lambda graph, found: by_node(graph, found, "cuGraphAddKernelNode"), "any": by_any,
+        "edges": by_any_with_edges, "child": by_child, "change": by_change}}
+print(ways[sys.argv[1]](body(), large), ways[sys.argv[1]](body(), small), by_node(made(), large))
+"""
+
+
+@pytest.mark.parametrize("how", ["node", "old", "any", "edges", "child", "change"])
+def test_a_function_of_what_a_conditional_node_runs_is_held_to_the_limit(container: Container, how: str) -> None:
+    """Nobody can look into that when the graph is made; into others one can, and there it is looked at then."""
+    assert tried(container, MODULES + CONDITION, how) == "2 0 0"
+
+
 @pytest.mark.parametrize("cores", ["0", "95"])
 def test_functions_that_wait_keep_the_launches_of_others_on_the_short_way(container: Container, cores: str) -> None:
     """Off it a launch took 33 ns more without a limit, 86 under one. Each of the dozen waits until its first launch."""
