@@ -34,27 +34,34 @@ static CUevent mark(CUstream stream)
     return event;
 }
 
-CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(CUdeviceptr, CUstream), CUstream in)
+/* Where there is no memory to remember it, the charge stands until the process ends. */
+static void wait_for(hami_entry entry, uint64_t offer, CUstream stream)
 {
-    waiting *w = atomic_load(&hami_active) ? malloc(sizeof *w) : NULL;
-    if (w == NULL || !hami_map_get(&hami_buffers, address, true, &w->entry)) {
-        free(w);
-        return call(address, stream); /* a pool's: that keeps the bytes until it lets go */
-    }
-    w->offer = hami_offer_leaves(address);
-    const CUresult result = call(address, stream);
-    if (result != CUDA_SUCCESS) {
-        hami_map_put(&hami_buffers, w->entry);
-        hami_offer_stays(address, w->offer);
-        free(w);
-        return result;
-    }
-    w->event = mark(in);
+    waiting *w = malloc(sizeof *w);
+    if (w == NULL)
+        return;
+    *w = (waiting){.entry = entry, .offer = offer, .event = mark(stream)};
     pthread_mutex_lock(&lock);
     w->next = first;
     first = w;
     atomic_fetch_add(&count, 1);
     pthread_mutex_unlock(&lock);
+}
+
+/* What a capture frees is a graph's; what a pool gave is the pool's, which keeps the bytes until it lets go. */
+CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(CUdeviceptr, CUstream), CUstream in)
+{
+    hami_entry entry;
+    if (!atomic_load(&hami_active) || hami_captured(in) || !hami_map_get(&hami_buffers, address, true, &entry))
+        return call(address, stream);
+    const uint64_t offer = hami_offer_leaves(address);
+    const CUresult result = call(address, stream);
+    if (result == CUDA_SUCCESS) {
+        wait_for(entry, offer, in);
+    } else {
+        hami_map_put(&hami_buffers, entry);
+        hami_offer_stays(address, offer);
+    }
     return result;
 }
 

@@ -9,7 +9,7 @@
 
 #include "memory/held.h"
 
-/* Frees through `call`, in `stream` and not in a capture. */
+/* Frees through `call`, which calls the stream `stream`; `in`: what it is called where default streams are not each thread's own. */
 CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(CUdeviceptr, CUstream), CUstream in);
 
 /* Ends the charges of what the streams have come to. */

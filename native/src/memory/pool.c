@@ -201,8 +201,7 @@ static CUresult pool_alloc(hami_card *card, CUmemoryPool pool, CUdeviceptr *out,
     }                                                                                                             \
     CUresult cuMemFreeAsync##suffix(CUdeviceptr address, CUstream stream)                                         \
     {                                                                                                             \
-        return capturing(stream) ? free_async##suffix(address, stream)                                            \
-                                 : hami_free_later(address, stream, free_async##suffix, in_order##suffix(stream)); \
+        return hami_free_later(address, stream, free_async##suffix, in_order##suffix(stream));                    \
     }
 
 /* What a stream is called in calls that are not of each thread's own default stream. */
