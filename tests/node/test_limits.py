@@ -149,8 +149,9 @@ def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(
     with ThreadPoolExecutor(1) as background:
         running = background.submit(probe, agent, pod, "run", *work, before=("env", "PROBE_ROUNDS_A_NS=1"))
         time.sleep(5)  # until it has been seen that it is alone, launches are charged, and what was told stands 2.5 s
+        agent.lab.wait_for("its word", lambda: word in {one.time_by for one in shown_of(agent, pod)}, 30)
         while not running.done():
-            shown += [one for one in slices(agent.page("/metrics")) if one.pod == pod]
+            shown += shown_of(agent, pod)
             time.sleep(0.5)
         had = running.result()["tenths"][40:105]
     assert all((one.limit_mib, one.limit_percent) == (4000, 30) for one in shown)
@@ -163,6 +164,10 @@ def test_top_shows_what_a_slice_holds_and_how_much_of_the_card_it_had(
     assert [(one["pod"], one["limit_mib"]) for one in top(agent)] == [(pod, 4000)]  # and so the command says
     agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
     agent.lab.wait_for("nothing", lambda: top(agent) == [], 5)
+
+
+def shown_of(agent: AgentNode, pod: str) -> list[Shown]:
+    return [one for one in slices(agent.page("/metrics")) if one.pod == pod]
 
 
 def top(agent: AgentNode) -> list[dict[str, Any]]:
