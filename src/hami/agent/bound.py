@@ -17,17 +17,22 @@ from hami.model.ids import Family, PodUid
 from hami.model.plan import Charge, ContainerSlices
 from hami.plan.exact.charge import charges
 from hami.wire import annotations as keys
-from hami.wire.objects import Container, Metadata, Pod
+from hami.wire.objects import Container, ContainerStatus, Metadata, Pod, PodStatus
 
 
 class AgentMetadata(Metadata, frozen=True, rename="camel"):
     creation_timestamp: str = ""
 
 
+class AgentStatus(PodStatus, frozen=True, rename="camel"):
+    container_statuses: list[ContainerStatus] | None = None
+
+
 class AgentPod(Pod, frozen=True):
-    """A pod with the one more field that the agent orders by."""
+    """A pod with two more fields: the agent orders by the one, and the other tells which containers run."""
 
     metadata: AgentMetadata = AgentMetadata()
+    status: AgentStatus = AgentStatus()
 
 
 class Records(Protocol):
@@ -96,6 +101,12 @@ class BoundPod(Struct, frozen=True, dict=True):
             if status.state.terminated is not None and status.state.terminated.exit_code == 0
         }
         return all(share.name in ended for share in self.shares if share.kind is ContainerKind.INIT)
+
+    def runs(self, container: str) -> bool:
+        """Whether kubelet has reported it as running; where the machine has started anew since, it is not."""
+        status = self.pod.status
+        reported = (*(status.container_statuses or ()), *(status.init_container_statuses or ()))
+        return any(one.name == container and one.state.running is not None for one in reported)
 
     def share(self, container: str) -> Share | None:
         return next((share for share in self.shares if share.name == container), None)

@@ -63,7 +63,12 @@ class TerminatedState(Struct, frozen=True, rename="camel"):
     exit_code: int = 0
 
 
+class RunningState(Struct, frozen=True):
+    """That it runs; since when is not read."""
+
+
 class ContainerState(Struct, frozen=True):
+    running: RunningState | None = None
     terminated: TerminatedState | None = None
 
 

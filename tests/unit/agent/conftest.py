@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hami.agent.bound import AgentMetadata, AgentPod, BoundPods
+from hami.agent.bound import AgentMetadata, AgentPod, AgentStatus, BoundPods
 from hami.agent.cards.inventory import Found, Inventory
 from hami.agent.grant import Host
 from hami.agent.grants import recover
@@ -32,7 +32,7 @@ from hami.model.plan import Slice
 from hami.sim.kubelet import SimKubelet
 from hami.vendors.nvidia import Nvidia
 from hami.wire import annotations as keys
-from hami.wire.objects import Container, EnvVar, PodSpec, PodStatus, Quantities
+from hami.wire.objects import Container, EnvVar, PodSpec, Quantities
 
 NVIDIA = Family("NVIDIA")
 RESOURCE = "nvidia.com/gpu"
@@ -242,7 +242,7 @@ class Node:
         self.api.version += 1
         annotations = {**(pod.metadata.annotations or {}), **notes}
         metadata = replace(pod.metadata, resource_version=str(self.api.version), annotations=annotations)
-        made = replace(pod, metadata=metadata, status=PodStatus(phase=phase) if phase else pod.status)
+        made = replace(pod, metadata=metadata, status=AgentStatus(phase=phase) if phase else pod.status)
         self.api.pods[made.metadata.uid] = made
         self.pods.put(made)
         return made

@@ -26,6 +26,7 @@ from hami.model.card import Card
 from hami.model.errors import HamiError, Malformed, Unavailable
 from hami.model.grant import Grant
 from hami.model.vendor import Vendor
+from hami.wire import annotations as keys
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,12 @@ class Parts(Struct, frozen=True):
     resource: str
     unwritten: Callable[[], None] = lambda: None
     """Told of each write that failed: whether the next one can be made is to be seen (`storage`)."""
+
+    def granted(self) -> list[BoundPod]:
+        """The pods that have cards of this node: by a seat or, where the seats were lost, by our word of then."""
+        seated = {seat.grant.pod.uid for seat in self.seats}
+        pods = asking(self.pods.in_order())
+        return [pod for pod in pods if pod.ref.uid in seated or pod.phase == keys.PHASE_SUCCESS]
 
 
 class _Expected(Struct, frozen=True):
@@ -201,10 +208,13 @@ class Allocator:
 
     def _objection(self, found: Match) -> str | None:
         parts = self._parts
-        seated = {seat.grant.pod.uid for seat in parts.seats}
-        granted = [pod for pod in asking(parts.pods.in_order()) if pod.ref.uid in seated]
         return objection(
-            found.pod, found.share, parts.cards.cards(), granted=granted, vendor=parts.vendor(), rules=parts.rules
+            found.pod,
+            found.share,
+            parts.cards.cards(),
+            granted=parts.granted(),
+            vendor=parts.vendor(),
+            rules=parts.rules,
         )
 
     # 4. prepare, complete

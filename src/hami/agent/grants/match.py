@@ -33,14 +33,20 @@ class Refused(Struct, frozen=True):
 
 
 def find(pods: Sequence[BoundPod], seats: Sequence[Seat], cards: int, sight: Sight) -> Match | None:
-    """The first pod, of those in bind order, that waits for a container with `cards` cards."""
+    """The first pod, of those in bind order, that waits for a container with `cards` cards.
+
+    A container that is said to run comes last: kubelet has lost its checkpoint, and asks for it when it starts anew.
+    """
     of_pod = by_pod(seats)
+    running: Match | None = None
     for pod in asking(pods):
         if sight.knows(pod):
             share = next_share(pod, of_pod.get(pod.ref.uid, ()), sight)
             if share is not None and len(share.slices) == cards:
-                return Match(pod, share)
-    return None
+                if not pod.runs(share.name):
+                    return Match(pod, share)
+                running = running or Match(pod, share)
+    return running
 
 
 def by_pod(seats: Iterable[Seat]) -> dict[PodUid, list[Seat]]:

@@ -7,6 +7,7 @@ record is judged anew (`resize`). The rest stays unknown: its containers do not 
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
@@ -18,8 +19,10 @@ from hami.agent.grants.answer import fixed_part_of
 from hami.agent.grants.checkpoint import Seat, State
 from hami.agent.grants.policy import ledger_of
 from hami.agent.kubelet.podresources import Kept
+from hami.model.grant import Grant
 from hami.model.ids import PodUid
 from hami.model.plan import ContainerSlices
+from hami.wire.policy import LEDGER_PATH
 from hami.wire.proto import deviceplugin_pb2 as messages
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ def seat(kept: Kept, pod: BoundPod, share: Share, parts: Parts) -> Seat | None:
         return None  # two containers with one folder: one of them has the other's
     cards = parts.cards.cards()
     given = replace(share, slices=given_by(answer.envs, ordered(share.slices, {card.id: card for card in cards})))
-    grant = build(pod.ref, given, ids, key=key, cards=cards, host=parts.host)
+    grant = _with_ledger_of(answer, build(pod.ref, given, ids, key=key, cards=cards, host=parts.host), key)
     if not share.slices or fixed_part(grant) != fixed_part_of(answer):
         return None
     return Seat(key, grant, State.COMPLETED, verified=True, unsettled=True)
@@ -55,6 +58,22 @@ def given_by(env: Mapping[str, str], slices: ContainerSlices) -> ContainerSlices
         )
         for index, one in enumerate(slices)
     )
+
+
+def _with_ledger_of(answer: messages.ContainerAllocateResponse, grant: Grant, key: str) -> Grant:
+    """With the ledger where the container was told that it is, which may be elsewhere than ledgers are made now."""
+    told = next((one.host_path for one in answer.mounts if one.container_path == LEDGER_PATH), "")
+    if not _is_ledger(Path(told), key):
+        return grant
+    mounts = tuple(replace(one, host_path=told) if one.container_path == LEDGER_PATH else one for one in grant.mounts)
+    return replace(grant, mounts=mounts)
+
+
+def _is_ledger(path: Path, key: str) -> bool:
+    """Whether `host.ledger` gives such a path for some setting: it will be made there, and removed with its pod."""
+    if not path.is_absolute() or ".." in path.parts:
+        return False
+    return path.name == key or path.parts[-4:] == ("vgpu", "allocations", key, "ledger")
 
 
 def _number(text: str, otherwise: int) -> int:

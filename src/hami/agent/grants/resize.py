@@ -11,7 +11,7 @@ import logging
 
 from msgspec.structs import replace
 
-from hami.agent.bound import BoundPod, Share, asking
+from hami.agent.bound import BoundPod, Share
 from hami.agent.grant import ordered
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.checkpoint import Seat, State
@@ -74,9 +74,7 @@ def _objection(seat: Seat, pod: BoundPod, share: Share, parts: Parts) -> str | N
         return "its record names other cards, which only a new pod can get"
     if not has_broker(seat.grant):
         return "it was started without a broker: delete the pod to give it the new size"
-    seated = {each.grant.pod.uid for each in parts.seats}
-    granted = [each for each in asking(parts.pods.in_order()) if each.ref.uid in seated]
-    return overpromise(pod, share, parts.cards.cards(), granted)
+    return overpromise(pod, share, parts.cards.cards(), parts.granted())
 
 
 async def _resize(seat: Seat, pod: BoundPod, share: Share, slices: ContainerSlices, parts: Parts) -> bool:

@@ -219,7 +219,8 @@ class Verifier:
     ) -> None:
         """Write the folders and note who was confirmed.
 
-        Other seats of these ids belong to nobody: kubelet has forgotten them.
+        Other seats of these ids belong to nobody: kubelet has forgotten them. But where it has lost its checkpoint,
+        their containers run on, and are ours to hold to their slices.
         """
 
         def write() -> None:
@@ -231,9 +232,14 @@ class Verifier:
                     self._parts.folders.write(seat.key, policy, ledger_of(seat.grant))
 
         keys = {seat.key for seat in seats}
-        stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys]
+        stale = [seat.key for seat in self._parts.seats.holding(ids) if seat.key not in keys and not self._runs(seat)]
         verified = [replace(seat, verified=True) for seat in seats]
         await self._parts.seats.change(put=verified, drop=stale, first=write)
+
+    def _runs(self, seat: Seat) -> bool:
+        """Whether a container runs on it, though kubelet may not know."""
+        pod = self._parts.pods.get(seat.grant.pod.uid)
+        return seat.verified and pod is not None and not pod.over and pod.runs(seat.grant.container)
 
 
 def _few(ids: frozenset[str]) -> str:
