@@ -103,9 +103,10 @@ static void ask(hami_pacer *p, int64_t now)
     atomic_store_explicit(&p->page->asked_ns[p->member], now, memory_order_relaxed);
 }
 
-static void begin(hami_pacer *p, uint64_t word, int64_t now)
+static void begin(hami_pacer *p, uint64_t word, bool handed, int64_t now)
 {
     p->word = word;
+    p->beside = !handed;
     p->left_ns = HAMI_TURN_NS;
     p->had.turns++;
     p->had.waited_ns += p->waiting_ns == 0 ? 0 : now - p->waiting_ns;
@@ -127,7 +128,7 @@ static bool take(hami_pacer *p, int64_t now)
     uint64_t word = atomic_load(&p->page->holder);
     const int holder = (int)(word & MEMBER_MASK) - 1;
     if (holder == p->member) {
-        begin(p, word, now);
+        begin(p, word, true, now);
         return true;
     }
     const int64_t until = load(&p->page->until_ns);
@@ -137,7 +138,7 @@ static bool take(hami_pacer *p, int64_t now)
     const uint64_t ours = word_of(word, p->member);
     if (!atomic_compare_exchange_strong(&p->page->holder, &word, ours))
         return false;
-    begin(p, ours, now);
+    begin(p, ours, false, now);
     return true;
 }
 
@@ -148,9 +149,9 @@ static bool never_dry(const hami_pacer *p, int64_t now)
 }
 
 /* For how long nothing of ours has been on the card, as far as can be known: since the reckoned end, but for what was waited for. */
-static int64_t idle_ns(const hami_pacer *p, int64_t now)
+static int64_t idle_ns(const hami_pacer *p, int64_t most_blocked_ns, int64_t now)
 {
-    const int64_t idle = now - p->queue_end_ns - p->blocked_ns;
+    const int64_t idle = now - p->queue_end_ns - (p->blocked_ns < most_blocked_ns ? p->blocked_ns : most_blocked_ns);
     return idle > 0 ? idle : 0;
 }
 
@@ -158,7 +159,7 @@ static int64_t idle_ns(const hami_pacer *p, int64_t now)
 static void judge_host(hami_pacer *p, int64_t now)
 {
     const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
-    const int64_t idle = idle_ns(p, now);
+    const int64_t idle = idle_ns(p, p->bought_ns, now); /* beside another's work it takes twice as long */
     if (!p->excused && (p->dry || lost) && idle > 0)
         p->dry_ns += idle < HAMI_LAPSE_NS ? idle : HAMI_LAPSE_NS;
     p->excused = false;
@@ -177,9 +178,14 @@ static void judge_host(hami_pacer *p, int64_t now)
     }
 }
 
+static bool holds(const hami_pacer *p)
+{
+    return p->word != 0 && atomic_load_explicit(&p->page->holder, memory_order_relaxed) == p->word;
+}
+
 static bool mine(hami_pacer *p)
 {
-    if (p->word != 0 && atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word) {
+    if (p->word != 0 && !holds(p)) {
         p->word = 0; /* somebody found our queue dry */
         p->had.lost++;
     }
@@ -221,23 +227,30 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
         atomic_store(&p->page->until_ns, now);
 }
 
+/*
+ * Whoever takes a turn that nobody handed on may have others' work beside his own at first, and wait for both: then no end can be reckoned, and to look for one
+ * would take the turn from him, and from who took it, again and again. A wait later in a turn says nothing: a stream may wait for its host.
+ */
 void hami_turn_waits(hami_pacer *p, int64_t now)
 {
-    if (p->page != NULL && mine(p) && never_dry(p, now))
+    if (p->page != NULL && holds(p) && p->beside && never_dry(p, now))
         atomic_store(&p->page->until_ns, (p->queue_end_ns > now ? p->queue_end_ns : now) + HAMI_TURN_NS);
 }
 
 void hami_turn_waited(hami_pacer *p, int64_t since, int64_t now)
 {
-    const bool blocked = now - since >= HAMI_WAITED_NS;
+    if (p->page == NULL || now - since < HAMI_WAITED_NS)
+        return;
+    p->had.waits++;
     int64_t from = since > p->queue_end_ns ? since : p->queue_end_ns;
     from = from > p->blocked_until_ns ? from : p->blocked_until_ns; /* what several threads wait for counts once */
-    p->had.waits += blocked;
-    if (blocked && now > from) {
+    const bool ours = holds(p);
+    if (now > from && (!ours || p->beside)) {
         p->blocked_ns += now - from;
         p->blocked_until_ns = now;
     }
-    if (p->page != NULL && mine(p) && (blocked || never_dry(p, now)))
+    p->beside = false;
+    if (ours)
         atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
 
@@ -304,7 +317,7 @@ bool hami_turn_looks(const hami_pacer *p, int64_t now)
 static void see_queue(hami_pacer *p, int64_t now)
 {
     const bool dry = p->dry && p->waiting_ns == 0;
-    p->gaps_ns += dry ? idle_ns(p, now) : 0;
+    p->gaps_ns += dry ? idle_ns(p, INT64_MAX, now) : 0;
     if (p->full_since_ns == 0 || (dry && p->blocked_ns == 0) || p->gaps_ns * 100 > (now - p->full_since_ns) * HAMI_DRY_PERCENT) {
         p->full_since_ns = now;
         p->gaps_ns = 0;

@@ -57,6 +57,7 @@ typedef struct {
     bool dry, busy;        /* nothing of ours is left on the card, or something is; neither: not looked at (hami_turn_looks); likewise */
     int64_t blocked_ns, blocked_until_ns; /* after `queue_end_ns`, while threads of ours waited for the card: it was at work for us; when the last came back */
     int64_t full_since_ns, gaps_ns;       /* since then our queue has been empty for so long, in moments between launches */
+    bool beside;           /* our turn was not handed to us, and nobody has waited for the card in it yet: others' work may be on it */
     bool learns;           /* prices are being learned: others' slices would be in them; likewise */
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
@@ -94,8 +95,8 @@ void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);
 void hami_turn_over(hami_pacer *pacer, int64_t now_ns);
 
 /*
- * A thread begins to wait for the card, and has come back. What it waited for was on the card all that time, however long it was reckoned to take:
- * nobody takes its turn for dry meanwhile, nor its host for slow.
+ * A thread begins to wait for the card, and has come back. Outside of its turn, and at the beginning of it, what it waited for was on the card all that
+ * time, however long it was reckoned to take.
  */
 void hami_turn_waits(hami_pacer *pacer, int64_t now_ns);
 void hami_turn_waited(hami_pacer *pacer, int64_t since_ns, int64_t now_ns);

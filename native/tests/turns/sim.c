@@ -153,11 +153,12 @@ static void step_thread(tenant *t)
         break;
     case SYNC:
         if (t->waits_since == 0) {
-            t->waits_since = now;
+            t->waits_since = t->through_since = now;
             hami_turn_waits(&t->pacer, now);
         }
         t->wake_ns = now + POLL_NS;
-        if (t->queued == 0) {
+        t->through_since = t->queued > 0 ? now : t->through_since;
+        if (t->queued == 0 && now - t->through_since >= t->stall_ns) {
             t->at = LAUNCH;
             hami_turn_waited(&t->pacer, t->waits_since, now);
             t->waits_since = 0;

@@ -28,6 +28,7 @@ typedef struct {
     int priced; /* percent of what a kernel takes; 0: 100 */
     int every;  /* launches after which all are waited for; 0: never */
     bool sync;
+    int64_t stall_ns; /* that a wait goes on though all is through: a function of the host's in the stream, say */
     int64_t late_ns; /* that its host comes back after some of the waits */
     int late_every;  /* after how many launches that is; 0: never */
     int64_t slow_ns, slow_until_ns; /* until so long after BOOT its host takes so much more for each launch */
@@ -44,7 +45,7 @@ typedef struct {
     bool waits_for_turn;
     int queued, launched;
     int64_t head_left_ns;
-    int64_t done_ns, wait_most_ns, waiting_since, waits_since;
+    int64_t done_ns, wait_most_ns, waiting_since, waits_since, through_since;
     int64_t windows_ns[20000]; /* done, by millisecond */
 } tenant;
 
