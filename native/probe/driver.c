@@ -1,6 +1,8 @@
 /* Finding the driver, its first card and kernels of known length. See probe.h. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,39 @@ void begin_together(void)
     }
     while (begin != NULL && (double)now_ns() / 1e9 < atof(begin))
         usleep(1000);
+}
+
+static int64_t waits_of(const char *path)
+{
+    long long waited = 0;
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%*d %lld", &waited) != 1)
+            waited = 0;
+        fclose(file);
+    }
+    return waited;
+}
+
+static _Atomic int64_t ended_waits_ns;
+
+void thread_ends(void)
+{
+    atomic_fetch_add(&ended_waits_ns, waits_of("/proc/thread-self/schedstat"));
+}
+
+double kept_waiting(void)
+{
+    int64_t waited = atomic_load(&ended_waits_ns);
+    DIR *threads = opendir("/proc/self/task");
+    for (struct dirent *each; threads != NULL && (each = readdir(threads)) != NULL;) {
+        char path[300];
+        snprintf(path, sizeof path, "/proc/self/task/%s/schedstat", each->d_name);
+        waited += waits_of(path);
+    }
+    if (threads != NULL)
+        closedir(threads);
+    return (double)waited / 1e9;
 }
 
 void fail(const char *what, CUresult result)

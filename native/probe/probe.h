@@ -110,6 +110,14 @@ __attribute__((noreturn)) void fail(const char *what, CUresult result);
 int64_t now_ns(void);
 /* What many processes do at once: waits for PROBE_BEGIN_AT, s of CLOCK_MONOTONIC; or, for PROBE_BEGIN_WHEN_TOLD, says `ready` and waits for a line. */
 void begin_together(void);
+
+/*
+ * Seconds for which threads of this program were ready to run and had no processor, those that have ended only if they said so at their end; 0 where
+ * the kernel does not say. Who has less of the card than he may is not held back by the library for so long.
+ */
+double kept_waiting(void);
+void thread_ends(void);
+
 int by_value(const void *a, const void *b); /* of doubles, for qsort */
 
 /* Finds the driver. `per_thread`: in the variants for default streams of each thread. */

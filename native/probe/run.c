@@ -93,9 +93,9 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
     }
     MUST(cuStreamSynchronize, stream);
     const double took = (double)(now_ns() - from) / 1e9;
-    printf("{\"work\": \"%s\", \"ns\": %lld, \"host_ns\": %lld, \"seconds\": %.4f, \"launches\": %lld, \"rate\": %.3f, "
+    printf("{\"kept_s\": %.3f, \"work\": \"%s\", \"ns\": %lld, \"host_ns\": %lld, \"seconds\": %.4f, \"launches\": %lld, \"rate\": %.3f, "
            "\"rounds_a_ns\": %.6f, \"begun_ns\": %lld, ",
-           work, (long long)ns, (long long)host_ns, took, launches, (double)launches / took, rounds_a_ns, (long long)from);
+           kept_waiting(), work, (long long)ns, (long long)host_ns, took, launches, (double)launches / took, rounds_a_ns, (long long)from);
     const size_t kept = (size_t)(launches < LATENCIES ? launches : LATENCIES);
     qsort(took_us, kept, sizeof took_us[0], by_value);
     if (sync && kept > 0) {

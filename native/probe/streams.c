@@ -62,6 +62,7 @@ static void *work_in_phases(void *argument)
     }
     for (int i = 0; i < w->streams; i++)
         MUST(cuStreamSynchronize, w->lanes[i].stream);
+    thread_ends();
     return NULL;
 }
 
@@ -91,8 +92,8 @@ void streams(int threads, int each, double seconds, int64_t ns, unsigned int blo
         launches[1] += workers[i].launches[1];
     }
     const double took = (double)(now_ns() - from) / 1e9;
-    printf("{\"streams\": %d, \"seconds\": %.4f, \"together\": %lld, \"alone\": %lld, \"rate\": %.1f, ", threads * each, took,
-           launches[0], launches[1], (double)(launches[0] + launches[1]) / took);
+    printf("{\"kept_s\": %.3f, \"streams\": %d, \"seconds\": %.4f, \"together\": %lld, \"alone\": %lld, \"rate\": %.1f, ", kept_waiting(),
+           threads * each, took, launches[0], launches[1], (double)(launches[0] + launches[1]) / took);
     print_tenths(seconds);
     printf("}\n");
 }

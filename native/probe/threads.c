@@ -24,6 +24,7 @@ static void *work_for_a_while(void *argument)
     }
     MUST(cuStreamSynchronize, stream);
     MUST(cuStreamDestroy, stream);
+    thread_ends();
     return NULL;
 }
 
@@ -48,7 +49,7 @@ void threads(int count, double seconds, int64_t ns)
             launches += workers[i].launches;
         }
     }
-    printf("{\"threads\": %d, \"launches\": %lld, \"rate\": %.1f, ", started, launches,
+    printf("{\"kept_s\": %.3f, \"threads\": %d, \"launches\": %lld, \"rate\": %.1f, ", kept_waiting(), started, launches,
            (double)launches / ((double)(now_ns() - from) / 1e9));
     print_tenths(seconds);
     printf("}\n");

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +159,14 @@ def launches(container: "Container", kernels: int, **limits: str) -> tuple[int, 
     told = container.probe("launches", 60_000, kernels, **limits, LD_PRELOAD=container.tools.counting())
     _, _, long_way = str(told["stderr"]).rpartition("the long way: ")
     return int(str(told["launches"])), int(long_way)
+
+
+def kept(told: Mapping[str, object], seconds: float) -> float:
+    """Percent of the card, of so many seconds, that a busy machine may have cost a program of the probe.
+
+    For so long its threads stood in line for a processor. Whatever it lacks beyond that the library has held back.
+    """
+    return float(str(told["kept_s"])) / seconds * 100
 
 
 class Container:

@@ -18,7 +18,7 @@ import pytest
 from hami.cli.limits.program import ROUTES, STAY
 from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
-from .conftest import NATIVE, Container, Tools, launches
+from .conftest import NATIVE, Container, Tools, kept, launches
 from .test_ways_round import tried
 
 
@@ -109,7 +109,7 @@ def test_a_limit_of_time_is_what_is_had(container: Container, limit: int, ns: in
     got = container.probe("run", "spin", 3, ns, **wanted)
     share = sum(got["tenths"][10:]) / 2 * ns / 1e7  # type: ignore[index]
     assert share <= limit + 1.5
-    assert share >= limit - 6  # a busy machine may keep the program from launching
+    assert share >= limit - 6 - kept(got, 2)
 
 
 @pytest.mark.realtime
@@ -117,10 +117,11 @@ def test_two_processes_share_one_budget_of_time(container: Container) -> None:
     """Each would have 40 % by itself: together they have no more."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "40", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
     both = [container.start("probe", "run", "spin", 5, 200_000, **wanted) for _ in range(2)]
-    told = [json.loads(each.communicate(timeout=60)[0])["tenths"][20:45] for each in both]
-    shares = [sum(tenths) / 2.5 * 200_000 / 1e7 for tenths in told]
-    assert 25 <= sum(shares) <= 41.5  # less where the machine is busy with other things
-    assert min(shares) >= 5
+    told = [json.loads(each.communicate(timeout=60)[0]) for each in both]
+    shares = [sum(one["tenths"][20:45]) / 2.5 * 200_000 / 1e7 for one in told]
+    assert sum(shares) <= 41.5
+    assert sum(shares) >= 25 - sum(kept(one, 2.5) for one in told)
+    assert all(share >= 5 - kept(one, 2.5) for share, one in zip(shares, told, strict=True))
 
 
 @pytest.mark.realtime
@@ -130,7 +131,7 @@ def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Co
     wanted = {"CUDA_DEVICE_SM_LIMIT": "20", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
     got = container.probe("run", "spin", 4, ns, FAKE_CUDA_LATE_NS=str(late_ns), **wanted)
     share = sum(got["tenths"][20:]) / 2 * ns / 1e7  # type: ignore[index]
-    assert 18.9 <= share <= 21
+    assert 18.9 - kept(got, 2) <= share <= 21
 
 
 @pytest.mark.realtime
@@ -138,8 +139,13 @@ def test_a_pair_of_events_that_shows_too_much_is_found_out_in_bulk(container: Co
 def test_what_is_seen_in_bulk_is_what_a_queue_takes(container: Container, ns: int, host_ns: int) -> None:
     """An event that has launches behind it is later than one that has none, on a card by 0.5 us: that is not in it."""
     wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force", "PROBE_ROUNDS_A_NS": "1"}
-    got = container.probe("run", "spin", 3, ns, host_ns, FAKE_CUDA_BEHIND_NS="1000", LIBCUDA_LOG_LEVEL="4", **wanted)
-    seen = [int(took) / int(n) for n, took in re.findall(r"(\d+) launches in bulk: took (\d+)", str(got["stderr"]))]
+    logs = {"FAKE_CUDA_BEHIND_NS": "1000", "LIBCUDA_LOG_LEVEL": "4"}
+    seen: list[float] = []
+    for _ in range(5):  # on a busy machine few are made in time
+        said = str(container.probe("run", "spin", 3, ns, host_ns, **logs, **wanted)["stderr"])
+        seen += [int(took) / int(n) for n, took in re.findall(r"(\d+) launches in bulk: took (\d+)", said)]
+        if len(seen) > 3:
+            break
     assert len(seen) > 3
     assert statistics.median(seen) == pytest.approx(ns, rel=0.002)
 
@@ -151,7 +157,7 @@ def test_sets_and_copies_that_take_longer_in_a_queue_than_alone_are_charged_so(c
     wanted = {"CUDA_DEVICE_SM_LIMIT": "60", "GPU_CORE_UTILIZATION_POLICY": "force"}
     got = container.probe("run", work, 4, 100 << 20, FAKE_CUDA_CLOSE_NS="6000", **wanted)
     share = sum(got["tenths"][20:]) / 2 * 113_000 / 1e7  # type: ignore[index]
-    assert 45 <= share <= 61  # less where the machine is busy with other things
+    assert 45 - kept(got, 2) <= share <= 61
 
 
 @pytest.mark.realtime

@@ -10,7 +10,7 @@ import pytest
 from hami.cli.limits.program import steady
 from hami.wire.policy import CorePolicy
 
-from .conftest import Container
+from .conftest import Container, kept
 from .node import Node, node, result
 
 __all__ = ["node"]
@@ -38,23 +38,23 @@ def test_streams_that_overlap_are_charged_what_they_occupy(
     container: Container, limit: int, ns: int, hosts: int
 ) -> None:
     """Kernels of one block run beside each other: the program has its limit of what it had without one, no quarter."""
-    rate = got(container, limit, "streams", hosts, STREAMS // hosts, 4, ns, 1)["rate"]
-    share = rate * ns / STREAMS / 1e7
+    told = got(container, limit, "streams", hosts, STREAMS // hosts, 4, ns, 1)
+    share = told["rate"] * ns / STREAMS / 1e7
     assert share <= limit + 1.5
-    assert share >= limit * 0.7  # a busy machine may keep the threads from launching
+    assert share >= limit * 0.7 - kept(told, 4)
 
 
 def test_default_streams_that_are_each_threads_own_are_streams_like_others(container: Container) -> None:
     """No other thread can mark their ends, and a mark behind each launch would cost: here a tenth of it."""
-    rate = got(container, 50, "streams", STREAMS, 0, 4, 100_000, 1, FAKE_CUDA_EVENT_NS="20000")["rate"]
+    told = got(container, 50, "streams", STREAMS, 0, 4, 100_000, 1, FAKE_CUDA_EVENT_NS="20000")
     own_marks_ns = 20_700 / 8
-    share = rate * (100_000 + own_marks_ns) / STREAMS / 1e7
-    assert 43 <= share <= 51.5
+    share = told["rate"] * (100_000 + own_marks_ns) / STREAMS / 1e7
+    assert 43 - kept(told, 4) <= share <= 51.5
 
 
 def test_kernels_that_fill_the_card_gain_nothing_by_several_streams(container: Container) -> None:
-    rate = got(container, 50, "streams", STREAMS, 1, 5, 100_000, 132)["rate"]
-    assert 35 <= rate * 100_000 / 1e7 <= 51.5
+    told = got(container, 50, "streams", STREAMS, 1, 5, 100_000, 132)
+    assert 35 - kept(told, 5) <= told["rate"] * 100_000 / 1e7 <= 51.5
 
 
 TWO_LENGTHS = """
@@ -118,10 +118,10 @@ def test_a_program_that_overlaps_now_and_then_never_has_more_than_its_limit(
 def test_threads_that_come_and_go_with_streams_of_their_own_get_the_limit_together(
     container: Container, limit: int, ns: int
 ) -> None:
-    rate = got(container, limit, "threads", STREAMS, 5, ns)["rate"]
-    share = rate * ns / STREAMS / 1e7
+    told = got(container, limit, "threads", STREAMS, 5, ns)
+    share = told["rate"] * ns / STREAMS / 1e7
     assert share <= limit + 1.5
-    assert share >= limit * 0.35  # their streams stand still while they begin and end; a busy machine makes that long
+    assert share >= limit * 0.35 - kept(told, 5)  # their streams stand still while they begin and end
 
 
 @pytest.mark.parametrize("words", [("streams", STREAMS, 1, 2, 100_000, 1), ("threads", STREAMS, 2, 100_000)])
