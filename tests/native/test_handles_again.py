@@ -1,5 +1,9 @@
 """Handles that the driver gives out again before who ended them has heard of it: each keeps what is its own."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from .conftest import Container
@@ -145,3 +149,45 @@ print(stuck)
 def test_a_forked_child_waits_for_no_lock_that_another_thread_had(container: Container) -> None:
     """Destructors of a program that forks give back what is not theirs."""
     assert tried(container, FORKED) == "0"
+
+
+SLOW = """
+#include <stdlib.h>
+#include <unistd.h>
+__attribute__((constructor)) static void slow(void)
+{
+    char letter = 0;
+    if (write(atoi(getenv("LOADS")), &letter, 1) != 1 || read(atoi(getenv("GO_ON")), &letter, 1) != 1)
+        _exit(3);
+}
+int nvmlInit_v2(void) { return 0; }
+"""
+FORKS = """
+import ctypes, os, signal, threading
+here, (loads, told), (waits, go_on) = ctypes.CDLL(None), os.pipe(), os.pipe()
+os.environ |= {"LOADS": str(told), "GO_ON": str(waits)}
+thread = threading.Thread(target=lambda: here.nvmlDeviceGetMemoryInfo(None, None))
+thread.start()
+os.read(loads, 1)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    here.dlsym(None, b"cudaWhatNobodyHas")
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.write(go_on, b"1")
+thread.join()
+"""
+
+
+def test_a_child_that_is_forked_while_another_thread_loads_a_driver_looks_names_up(
+    container: Container, tmp_path: Path
+) -> None:
+    """NVML is loaded about a second after CUDA has started, and takes a while; a name that a driver may have."""
+    (tmp_path / "slow.c").write_text(SLOW)
+    made = ["-o", tmp_path / "libnvidia-ml.so.1", "-Wl,-soname,libnvidia-ml.so.1"]
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "slow.c", *made], check=True)
+    env = container.environment(LD_LIBRARY_PATH=str(tmp_path))
+    command = [sys.executable, "-c", FORKS]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "7\n"

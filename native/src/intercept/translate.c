@@ -30,7 +30,7 @@ static void *handles[2];
 static _Atomic int loaded[2];
 static _Atomic unsigned long unknown_count;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t policy_asked = PTHREAD_ONCE_INIT;
+static pthread_once_t policy_asked = PTHREAD_ONCE_INIT, forks_known = PTHREAD_ONCE_INIT;
 static bool strict_set, limited_set;
 
 const hami_name *hami_name_find(const char *name)
@@ -114,12 +114,24 @@ static bool learn(int driver, void *handle)
     return true;
 }
 
+/* Another thread of the parent may have had it, and what that had not read to its end is read anew. */
+static void in_child(void)
+{
+    pthread_mutex_init(&loading, NULL);
+}
+
+static void know_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
+}
+
 static bool load(int driver, bool only_if_there)
 {
     static const char *const files[] = {"libcuda.so.1", "libnvidia-ml.so.1"};
     if (atomic_load_explicit(&loaded[driver], memory_order_acquire))
         return true;
     const int kept = errno;
+    pthread_once(&forks_known, know_forks);
     pthread_mutex_lock(&loading);
     if (!atomic_load_explicit(&loaded[driver], memory_order_relaxed)) {
         /* For good: who closes it as often as it is open, or once more, takes nothing away. */
