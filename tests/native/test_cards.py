@@ -58,6 +58,8 @@ def test_a_container_that_shows_more_cards_than_the_library_holds_has_none(conta
     container.bench.put(parse(f"cards: [{', '.join(['{model: A100-40}'] * 17)}]"))
     assert tried(container, SEEN, 16, LD_PRELOAD="").split() == ["0", "40336", "15360"]
     assert tried(container, SEEN, 16) == "802 none"
+    told = str(container.probe("info", CUDA_DEVICE_MEMORY_LIMIT="4g")["stderr"])
+    assert "this container shows more than 16" in told  # before the seventeenth was written anywhere
     assert tried(container, SEEN, 15, CUDA_VISIBLE_DEVICES=",".join(map(str, range(16)))) == "0 4096 3584"
 
 
