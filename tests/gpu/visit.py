@@ -3,6 +3,7 @@
 
     make gpu-bundle ARGS="--python 3.12 --without numpy"        # before: what the machine with the card lacks
     python3 tests/gpu/visit.py PART [--out FOLDER] [--most SECONDS] [--only STEP,...] [--bundle FOLDER]
+                                    [--simulated FOLDER]        # a rehearsal, with that Python
     python3 tests/gpu/visit.py --list                           # parts, steps, seconds, what each needs
 
 PART is `one` (tenants one at a time), `several` (tenants under a broker, PyTorch), `chain` (Kubernetes, commands for
@@ -46,10 +47,13 @@ class Step:
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
     """Archives of the bundle that are unpacked for it."""
+    simulated: tuple[str, ...] = ()
+    """What more it is told where the card is simulated."""
 
 
 def script(name: str, seconds: int, file: str, *words: str, needs: tuple[str, ...] = ()) -> Step:
-    return Step(name, seconds, (str(HERE / file), "--out", ".", *words), needs)
+    simulated = ("--simulated", "{simulated}") if file.endswith(".py") else ("--simulated",)
+    return Step(name, seconds, (str(HERE / file), "--out", ".", *words), needs, simulated)
 
 
 PYTHON = ("python.tar.xz",)
@@ -85,6 +89,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--most", type=float, default=590, help="seconds for all of it (default 590)")
     parser.add_argument("--only", default="", help="steps, by name, with commas")
+    parser.add_argument(
+        "--simulated", type=Path, help="folder with the simulated libraries; HAMI_SIM_CARDS says what they show"
+    )
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help="folder that `make gpu-bundle` filled")
     chosen = parser.parse_args(words)
     if chosen.list:
@@ -103,9 +110,8 @@ def main(words: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="hami-visit-", dir="/tmp") as work,
         (chosen.out / f"{chosen.part}.log").open("w") as log,
     ):
-        return Visit(
-            steps, chosen.out / f"{chosen.part}.tar.gz", Path(work), chosen.bundle.resolve(), until, log
-        ).make()
+        kept = chosen.out / f"{chosen.part}.tar.gz"
+        return Visit(steps, kept, Path(work), chosen.bundle.resolve(), chosen.simulated, until, log).make()
 
 
 def listed() -> str:
@@ -129,6 +135,7 @@ class Visit:
     """The archive of what was found."""
     work: Path
     bundle: Path
+    simulated: Path | None
     until: float
     """When all of it must have ended, by the monotonic clock."""
     log: TextIO
@@ -157,7 +164,10 @@ class Visit:
         sites = [str(self.work / archive.partition(".")[0] / "site") for archive in INSTALLED if archive in wanted]
         path = os.pathsep.join([*sites, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.say(f"== unpacked {len(wanted)} archives in {time.monotonic() - begun:.0f} s")
-        return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        fixed = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        if self.simulated:
+            fixed |= {"LD_LIBRARY_PATH": str(self.simulated), "PROBE_SIMULATED": "1"}
+        return {**os.environ, **fixed}
 
     def take(self, step: Step, most: float, environment: dict[str, str]) -> object:
         """Its exit status, or why there is none."""
@@ -168,7 +178,8 @@ class Visit:
         begun = time.monotonic()
         folder = self.work / "found" / step.name
         folder.mkdir()
-        command = [sys.executable, *(word.format(bundle=self.bundle) for word in step.words)]
+        words = [*step.words, *(step.simulated if self.simulated else ())]
+        command = [sys.executable, *(word.format(bundle=self.bundle, simulated=self.simulated) for word in words)]
         with (folder / "printed").open("w") as printed:
             running = subprocess.Popen(
                 command,
