@@ -12,9 +12,10 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from hami.ledger.cluster import Ledger
-from hami.model.ask import Ask, Gang
+from hami.model.ask import Ask, CardAsk, Gang
 from hami.model.ids import PodUid
 from hami.model.refusal import Reason, Refusal
 from hami.model.reservation import ReservationState
@@ -23,6 +24,7 @@ from hami.plan.fleet.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
+OPPOSITE = {"binpack": "spread", "spread": "binpack"}
 Key = tuple[str, str]
 """Namespace and name of a gang."""
 
@@ -104,9 +106,14 @@ class Gangs:
         kept = self._kept(ask, names)
         if kept is not None:
             return kept
-        mine, held = self._hold_all(ask, members, names)
-        fit = len(members.bound) + len(self._holding(members))
-        if fit < gang.least:
+        mine, held = self._hold_all(ask, members, names, as_is)
+        fit = self._fit(members)
+        if held and fit < gang.least and any(otherwise(one) != one for one in members.waiting.values()):
+            for uid in held:
+                self._ledger.release(uid)
+            mine, held = self._hold_all(ask, members, names, otherwise)
+            fit = max(fit, self._fit(members))
+        if self._fit(members) < gang.least:
             known = len(members.bound) + len(members.waiting)
             self._give_back(list(members.waiting), members)
             return Decision(None, [], Refusals.alike(names, incomplete(gang, fit, known)))
@@ -140,30 +147,36 @@ class Gangs:
         others = [name for name in names if name != hold.plan.node]
         return Decision(hold.plan, [hold.plan.node], Refusals.alike(others, elsewhere))
 
-    def _hold_all(self, ask: Ask, members: Members, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:
-        """Hold slices until the least number has them, this one's first; its decision and who got one.
+    def _hold_all(
+        self, ask: Ask, members: Members, names: Sequence[str], wish: Callable[[Ask], Ask]
+    ) -> tuple[Decision, list[PodUid]]:
+        """Hold slices until the least number has them, this one's first; its decision and who got one. `wish` says by
+        which policies cards are chosen for each.
 
         The others are alike to kube-scheduler as a rule; for one that is not, its own turn will tell.
         """
         assert ask.gang is not None
-        mine, held = self._place(ask, names)
-        wanting = ask.gang.least - len(members.bound) - len(self._holding(members))
+        mine, held = self._place(ask, names, wish)
+        wanting = ask.gang.least - self._fit(members)
         for uid, other in members.waiting.items():
             if wanting <= 0:
                 break
             if uid != ask.pod.uid and self._ledger.reservation(uid) is None:
-                placed = self._place(other, names)[1]
+                placed = self._place(other, names, wish)[1]
                 wanting -= len(placed)
                 held += placed
         return mine, held
 
-    def _place(self, ask: Ask, names: Sequence[str]) -> tuple[Decision, list[PodUid]]:
-        decision = self._decide(ask, names)
+    def _place(self, ask: Ask, names: Sequence[str], wish: Callable[[Ask], Ask]) -> tuple[Decision, list[PodUid]]:
+        decision = self._decide(wish(ask), names)
         if decision.plan is None:
             self._ledger.release(ask.pod.uid)
             return decision, []
         self._ledger.reserve(ask, decision.plan, self._clock(), self._hold)
         return decision, [ask.pod.uid]
+
+    def _fit(self, members: Members) -> int:
+        return len(members.bound) + len(self._holding(members))
 
     def _holding(self, members: Members) -> list[PodUid]:
         return [uid for uid in members.waiting if self._ledger.reservation(uid) is not None]
@@ -213,6 +226,27 @@ class Gangs:
     def _join(self, uid: PodUid, key: Key) -> Members:
         self._of[uid] = key
         return self._gangs.setdefault(key, Members())
+
+
+def as_is(ask: Ask) -> Ask:
+    return ask
+
+
+def otherwise(ask: Ask) -> Ask:
+    """Of several shared cards: the emptiest first where the fullest were, and the other way round.
+
+    Full cards taken first leave a few large ones, of which no member finds as many as it asks. Nothing else that it
+    wishes is given up.
+    """
+    if not any(_several_shared(card) for container in ask.containers for card in container.cards):
+        return ask
+    words = ask.card_policy if any(word in OPPOSITE for word in ask.card_policy) else (*ask.card_policy, "spread")
+    return replace(ask, card_policy=tuple(OPPOSITE.get(word, word) for word in words))
+
+
+def _several_shared(card: CardAsk) -> bool:
+    """Who takes whole cards finds as many of them in any order."""
+    return card.cards > 1 and card.core_percent < 100 and card.mem_percent != 100
 
 
 def _answer(waiting: Iterable["asyncio.Future[bool]"], go: bool) -> None:
