@@ -1,7 +1,7 @@
 /*
  * Tenants taking turns: the library's own turns.c and budget.c on the simulated card of turns/sim.h, the same result each run.
  *
- *   turns shares | stalls | bound | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | stalls | bound | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -151,6 +151,38 @@ static void stalls(void)
     }
 }
 
+static double between(int i, int from_ms, int to_ms);
+
+/*
+ * Launches of one key and two lengths, whose prices are learned: each its percent, from the fourth second on, whenever the one came. Outside of turns all were
+ * charged the shorter, as others' slices look like the longer, so nobody had to wait and there were no turns: 47 for 10 beside its like of 90.
+ */
+static void lengths(void)
+{
+    static const int64_t both_ns[][LENGTHS] = {{MS, 20 * MS}, {2 * MS, 9 * MS}};
+    for (size_t l = 0; l < sizeof both_ns / sizeof both_ns[0]; l++) {
+        for (int percent = 10; percent <= 50; percent += 20) {
+            for (int way = 0; way < 8; way++) {
+                tenant a = {.percent = percent, .learned = true, .shuffled = way % 2 == 1, .begins_ns = way & 2 ? 700 * MS : 0};
+                tenant b = {.percent = 100 - percent, .learned = true, .kernel_ns = MS};
+                memcpy(a.lengths_ns, both_ns[l], sizeof both_ns[l]);
+                if (way & 4) {
+                    b.shuffled = a.shuffled;
+                    memcpy(b.lengths_ns, both_ns[l], sizeof both_ns[l]);
+                }
+                tenants_are(2, (tenant[]){a, b});
+                simulate(17, true, NULL);
+                const double first = between(0, 4000, 17000), second = between(1, 4000, 17000);
+                const double over = a.shuffled ? 3.5 : 1.5; /* a dozen long ones in a row are a turn of a quarter of a second */
+                const bool ok = first <= percent + over && second <= 100 - percent + over && first + second >= (a.shuffled ? 92 : 98);
+                printf("%-4s %d/%d, %g and %g ms%s beside %s%s: %.1f and %.1f\n", ok ? "ok" : "NO", percent, 100 - percent, (double)both_ns[l][0] / MS,
+                       (double)both_ns[l][1] / MS, a.shuffled ? " in no order" : "", way & 4 ? "the same" : "1 ms", way & 2 ? ", later" : "", first, second);
+                failed += !ok;
+            }
+        }
+    }
+}
+
 static void write_garbage(void)
 {
     unsigned char *bytes = (unsigned char *)&page;
@@ -279,6 +311,8 @@ int main(int words, char **word)
         stalls();
     else if (strcmp(what, "bound") == 0)
         bound();
+    else if (strcmp(what, "lengths") == 0)
+        lengths();
     else if (strcmp(what, "hostile") == 0)
         hostile();
     else if (strcmp(what, "deaths") == 0)

@@ -132,9 +132,11 @@ bool hami_reconcile(hami_card *card)
     for (int again = 0; again < LOOKS && l.read && !l.quiet; again++)
         l = look_at(card);
     atomic_store(&card->reconciled_ns, hami_now_ns());
-    const int told = atomic_load(&card->told_others);
-    if (l.read || told >= 0)
-        atomic_store(&card->alone, told >= 0 ? told == 0 : l.view.others == 0);
+    const int told = atomic_load(&card->told_others), others = told >= 0 ? told : (int)l.view.others;
+    if (l.read || told >= 0) {
+        atomic_store(&card->alone, others == 0);
+        atomic_store(&card->processes, others + hami_ledger_processes(hami_state.ledger));
+    }
     if (l.read)
         atomic_store(&card->nvml_shows_us, l.view.own_bytes >= 0);
     if (!l.read || l.view.own_bytes < 0)

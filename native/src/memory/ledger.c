@@ -362,3 +362,11 @@ bool hami_ledger_has(hami_ledger *ledger, int pid)
     }
     return false;
 }
+
+int hami_ledger_processes(const hami_ledger *ledger)
+{
+    int processes = 0;
+    for (int i = 0; i < HAMI_SLOTS; i++)
+        processes += atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed) != 0;
+    return processes;
+}

@@ -12,7 +12,9 @@ enum {
     MOST_BIAS_PART = 8,     /* of what samples show no more is taken off: a program may know that it is measured in bulk */
     MOST_SETTLED = 8192,    /* launches that one sample may speak for */
     MOST_POSTPONED = 512,
-    SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer */
+    SLICE_LEAST_NS = 20 * 1000, /* a time slice of another is longer, */
+    SLICE_MOST_NS = 3 * 1000 * 1000, /* and with its changes of context hardly longer than this */
+    SWITCHES_PART = 20,         /* of the card's time that goes into changes of context between full queues, at most */
     ALIKE_PART = 32,            /* samples that differ by less are of one length */
     AS_THEN_NS = 400,           /* samples of a key measured in bulk wander by so much while what its launches take in a queue stays, */
     AS_THEN_PART = 128,         /* and by this of its price more */
@@ -152,7 +154,8 @@ static bool recurs(int64_t sample_ns, const int64_t *sorted, int count)
 
 /*
  * True: somebody else's time is in it, as far as the samples of late can tell. A slice of another with its two changes of context is
- * longer than SLICE_LEAST_NS. Fewer than half of the samples are taken for such: what most launches take is what they take.
+ * longer than SLICE_LEAST_NS. Fewer than half of the samples are taken for such: what most launches take is what they take. Of long launches the first
+ * are all believed: at a price of the shortest a program queues seconds of others before it hears of them, and nobody can take them back.
  */
 static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
 {
@@ -162,7 +165,7 @@ static bool foreign(int64_t sample_ns, const int64_t *sorted, int count, hami_co
     if (trust == HAMI_COST_CROWDED)
         return sample_ns > least + least / 2 + JITTER_NS && !recurs(sample_ns, sorted, count);
     if (least > SLICED_NS)
-        return trust == HAMI_COST_OURS && sample_ns > 2 * least && !recurs(sample_ns, sorted, count);
+        return trust == HAMI_COST_OURS && count >= HAMI_COST_LEARNING && sample_ns > 2 * least && !recurs(sample_ns, sorted, count);
     return sample_ns > median + median / 2 + SLICE_LEAST_NS && !recurs(sample_ns, sorted, count);
 }
 
@@ -186,12 +189,24 @@ static int64_t uncut(const int64_t *sorted, int count)
     return quartile > HAMI_COST_MIDDLE_NS ? sorted[0] : quartile;
 }
 
-/* What the launch really took. */
-static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust)
+/*
+ * What of a sample is ours, at least: the card goes round from process to process, so each of the others has had a slice before our first and then as
+ * much as we had.
+ */
+static int64_t ours_at_least(int64_t sample_ns, int processes)
+{
+    const int64_t round_ns = sample_ns - (processes - 1) * (int64_t)SLICE_MOST_NS;
+    return processes < 2 || round_ns < 0 ? 0 : (round_ns - round_ns / SWITCHES_PART) / processes;
+}
+
+/* What the launch really took. `processes`: on the card, 0: unknown. */
+static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, hami_cost_trust trust, int processes)
 {
     const int64_t quartile = reference(sorted, count, trust);
-    if (trust == HAMI_COST_SHARED && quartile > SLICED_NS)
-        return uncut(sorted, count);
+    if (trust == HAMI_COST_SHARED && quartile > SLICED_NS) {
+        const int64_t whole = uncut(sorted, count), ours = ours_at_least(sample_ns, processes);
+        return ours > whole ? ours : whole;
+    }
     if (sample_ns > quartile - JITTER_NS && sample_ns < quartile + JITTER_NS)
         return quartile; /* a pair's own scatter is to one side: of 5 us pairs the mean is 0.3 us above the lower quartile */
     return sample_ns;
@@ -329,7 +344,7 @@ int64_t hami_cost_unbias(hami_cost *cost, uint32_t number, int64_t charged_ns, i
     return settle(cost, number, cost->mean_ns, charged_ns, false, false);
 }
 
-int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
+static int64_t learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust, int processes)
 {
     const uint32_t seen = atomic_load_explicit(&cost->samples, memory_order_relaxed);
     const bool uneven = hami_cost_uneven(cost), alone = trust == HAMI_COST_ALONE; /* `uneven` as it was before this sample, which has no say in that */
@@ -346,7 +361,7 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);
     if (foreign(sample_ns, sorted, count, trust) || stray(sample_ns, sorted, count))
         return 0; /* the next sample settles these launches too */
-    const int64_t truth = truth_of(sample_ns, sorted, count, trust);
+    const int64_t truth = truth_of(sample_ns, sorted, count, trust, processes);
     const int64_t away = truth - cost->mean_ns;
     adapt(cost, away < cost->mean_ns / 8 && -away < cost->mean_ns / 8);
     cost->known = as_in_bulk(cost, sorted, count, trust);
@@ -355,4 +370,14 @@ int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int
     average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
     return settle(cost, number, truth, charged_ns, uneven, alone);
+}
+
+int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust)
+{
+    return learn(cost, number, sample_ns, charged_ns, trust, 0);
+}
+
+int64_t hami_cost_learn_beside(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, int processes)
+{
+    return learn(cost, number, sample_ns, charged_ns, HAMI_COST_SHARED, processes);
 }

@@ -8,7 +8,7 @@
  * launches, so much a launch, against what they were charged. That makes the sum right whatever the spread, since samples are drawn
  * without regard to it, and right at once when a kernel begins to take longer; the price itself only needs to be near.
  * Beside other tenants a sample may hold the neighbour's time slices: those that do are left out where kernels are short, for longer ones
- * the lower quartile of the last 15 counts, and for long ones the least. Whatever a sample says, what it settles is bounded.
+ * the lower quartile of the last 15 counts, and for long ones the least, or what of each must be ours. Whatever a sample says, what it settles is bounded.
  */
 #ifndef HAMI_COST_H
 #define HAMI_COST_H
@@ -91,6 +91,12 @@ bool hami_cost_postpone(hami_cost *cost, uint32_t number);
  * to it, which were charged `charged_ns` in all: `cost->charged_ns` as it was when that launch was counted.
  */
 int64_t hami_cost_learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, hami_cost_trust trust);
+
+/*
+ * The same of a launch beside `processes` - 1 others on the card, whose time slices may be inside, where nothing else of ours is: they get no more of the
+ * card than we do, so what is left when each has had as much is ours, whatever other samples say.
+ */
+int64_t hami_cost_learn_beside(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_t charged_ns, int processes);
 
 /* True: so much the same are its samples that what is in bulk shows how wrong they are. */
 bool hami_cost_calm(const hami_cost *cost);

@@ -55,7 +55,9 @@ static void read_one(hami_sample *s)
     const hami_cost_trust trust = alone     ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
                                   : s->ours ? HAMI_COST_OURS
                                             : HAMI_COST_SHARED;
-    const int64_t owed = hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust);
+    const int processes = s->crowded ? 0 : atomic_load_explicit(&s->card->processes, memory_order_relaxed);
+    const int64_t owed = trust == HAMI_COST_SHARED ? hami_cost_learn_beside(s->cost, s->number, cost, s->total_ns, processes)
+                                                   : hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust);
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld, owed %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns, (long long)owed);
     hami_budget_correct(&s->card->purse, owed);

@@ -32,6 +32,7 @@ typedef struct {
     _Atomic int percent;             /* 1 to 100 */
     _Atomic bool alone;              /* no process of others was seen on the card at the last look */
     _Atomic int64_t unsure_until_ns; /* before that nobody has looked, so `alone` is not believed; 0: there is no broker who looks */
+    _Atomic int processes;           /* that may run on the card, ours included, as of the last look; 0: unknown */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
     _Atomic unsigned int changes;    /* goes up with each take and give of this process */

@@ -8,6 +8,7 @@ enum {
     SWITCH_NS = 70 * 1000,
     WAKE_NS = 50 * 1000,
     POLL_NS = 10 * 1000,
+    LOOK_NS = 20 * 1000,
     LAUNCH_NS = 4 * 1000,
     DEPTH = 1024
 };
@@ -62,6 +63,8 @@ static void run_card(int64_t until)
             continue;
         }
         tenant *t = &tenants[owner];
+        if (t->learned)
+            launch_runs(owner, gpu_ns);
         int64_t step = until - gpu_ns;
         step = step < t->head_left_ns ? step : t->head_left_ns;
         step = step < slice_left ? step : slice_left;
@@ -72,27 +75,35 @@ static void run_card(int64_t until)
             t->done_ns += step;
         if (gpu_ns < BOOT + 20 * SECOND)
             t->windows_ns[(gpu_ns - BOOT) / MILLI] += step;
-        if (t->head_left_ns == 0 && --t->queued > 0)
-            t->head_left_ns = t->kernel_ns;
+        if (t->head_left_ns > 0)
+            continue;
+        const int64_t next_ns = t->learned ? launch_ends(owner, gpu_ns) : t->kernel_ns;
+        if (--t->queued > 0)
+            t->head_left_ns = next_ns;
     }
 }
 
 static void push(tenant *t)
 {
+    const int64_t length_ns = t->learned ? launch_length((int)(t - tenants), t->price_ns) : t->kernel_ns;
     if (t->queued++ == 0)
-        t->head_left_ns = t->kernel_ns;
+        t->head_left_ns = length_ns;
 }
 
 /* ---- a thread ---- */
 
-static int64_t price_of(const tenant *t)
+/* False: it is not known yet. */
+static bool price(tenant *t)
 {
-    return t->priced == 0 ? t->kernel_ns : t->kernel_ns * t->priced / 100;
+    t->price_ns = t->priced == 0 ? t->kernel_ns : t->kernel_ns * t->priced / 100;
+    return !t->learned || learned_price((int)(t - tenants), &t->price_ns);
 }
 
 static void pace(tenant *t)
 {
     int64_t until = 0;
+    if (t->learned)
+        learn((int)(t - tenants));
     const bool looks = hami_turn_looks(&t->pacer, now);
     t->pacer.dry = looks && t->queued == 0;
     t->pacer.busy = looks && t->queued > 0;
@@ -117,14 +128,19 @@ static void step_thread(tenant *t)
             break;
         }
         t->waiting_since = now;
-        t->need = hami_purse_spend(&t->purse, price_of(t));
+        if (!price(t)) {
+            t->wake_ns = now + LOOK_NS;
+            break;
+        }
+        t->need = hami_purse_spend(&t->purse, t->price_ns);
         if (t->need == 0) {
             t->at = ROOM;
             break;
         }
         const int64_t debt = -atomic_load(&t->purse.credit_ns);
         t->need = t->need < debt ? debt : t->need;
-        t->pacer.spare_ns = price_of(t) > t->need ? price_of(t) - t->need : 0;
+        t->pacer.spare_ns = t->price_ns > t->need ? t->price_ns - t->need : 0;
+        t->pacer.debt_ns = t->learned && t->need > t->price_ns ? t->need - t->price_ns : 0;
         pace(t);
         break;
     case PACE:
@@ -162,6 +178,7 @@ static void step_thread(tenant *t)
             t->at = LAUNCH;
             hami_turn_waited(&t->pacer, t->waits_since, now);
             t->waits_since = 0;
+            t->wake_ns += t->rest_ns;
             t->wake_ns += t->late_every > 0 && t->launched % t->late_every == 0 ? t->late_ns : 0;
         }
         break;
@@ -185,6 +202,7 @@ void simulate(int seconds, bool turns, meddler meddle)
     slice_left = switch_left = 0;
     owner = 0;
     dice_state = 88172645463325252u;
+    learn_nothing();
     for (int i = 0; i < count; i++) {
         tenant *t = &tenants[i];
         t->pacer = (hami_pacer){.page = turns ? &page : NULL, .member = i, .tenant = i, .weight = t->percent, .borrows = t->borrows};

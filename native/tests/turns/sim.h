@@ -14,7 +14,7 @@
 
 #include "pay/turns.h"
 
-enum { MOST = 8 };
+enum { MOST = 8, LENGTHS = 4 };
 #define SECOND ((int64_t)1000000000)
 #define MILLI ((int64_t)1000000)
 #define NEVER INT64_MAX
@@ -34,12 +34,16 @@ typedef struct {
     int64_t slow_ns, slow_until_ns; /* until so long after BOOT its host takes so much more for each launch */
     int ahead;       /* launches that it leaves unfinished at most; 0: as many as the card takes */
     bool borrows;
+    bool learned;    /* what its launches cost is learned from samples; */
+    int64_t lengths_ns[LENGTHS]; /* they are of these lengths in turns, all 0: of `kernel_ns` */
+    bool shuffled;   /* in no order */
+    int64_t rest_ns; /* its host pauses for so long once it has waited for `every` launches */
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */
     hami_pacer pacer;
     hami_purse purse;
     _Atomic int64_t paid;
-    int64_t need;
+    int64_t need, price_ns;
     state at;
     int64_t wake_ns;
     bool waits_for_turn;
@@ -62,6 +66,17 @@ typedef void (*meddler)(void); /* called each millisecond */
 void simulate(int seconds, bool turns, meddler meddle);
 
 void tenants_are(int number, const tenant *list);
+
+/*
+ * Of a tenant whose prices are learned (learned.c): nothing is known of any; a launch is queued, its length; the card works at the first that is queued,
+ * or is through with it, the length of the next; what is through is read; and what the next is charged. False: it has to wait for the first figures.
+ */
+void learn_nothing(void);
+int64_t launch_length(int i, int64_t price_ns);
+void launch_runs(int i, int64_t gpu_ns);
+int64_t launch_ends(int i, int64_t gpu_ns);
+void learn(int i);
+bool learned_price(int i, int64_t *price_ns);
 
 /* Percent of the card that a tenant had. */
 double share(int i, int seconds);

@@ -186,6 +186,60 @@ static void lengths_that_never_recur(hami_cost *c, int64_t short_ns, int percent
 }
 
 /*
+ * Of the first launches in our turn none is taken for another's slice where they are long: at the shortest's price a program queues seconds of others
+ * before it hears of them.
+ */
+static void first_lengths_in_turns(hami_cost *c)
+{
+    uint32_t none = 0;
+    for (int i = 0; i < 4; i++)
+        hami_cost_learn(c, hami_cost_due(c, c->price_ns, &none), i % 2 == 0 ? 1000000 : 20000000, c->charged_ns, HAMI_COST_OURS);
+    CHECK(c->price_ns > 9000000);
+}
+
+/* What a pair shows of a launch that takes so long, where the card goes round `busy` processes with full queues, 2 ms each and 70 us to change. */
+static int64_t sliced(int64_t ns, int busy)
+{
+    const int64_t slice = 2000000, cuts = ((int64_t)(dice() % (uint64_t)slice) + ns) / slice;
+    return busy == 1 ? ns : ns + cuts * ((busy - 1) * (slice + 70000) + 70000);
+}
+
+/* Lengths in no order beside others, with `processes` on the card of which so many are busy: percent that is charged of what was used. */
+static double charged_beside(hami_cost *c, int64_t short_ns, int64_t long_ns, int busy, int processes)
+{
+    int64_t used = 0, charged = 0;
+    for (int i = 0; i < 6000; i++) {
+        uint32_t none = 0;
+        const int64_t price = c->price_ns, took = dice() % 2 == 0 ? short_ns : long_ns;
+        const uint32_t number = hami_cost_due(c, price, &none);
+        const int64_t owed = number == 0 ? 0 : hami_cost_learn_beside(c, number, sliced(took, busy), c->charged_ns, processes);
+        used += i < 1000 ? 0 : took;
+        charged += i < 1000 ? 0 : price + owed;
+    }
+    return 100.0 * (double)charged / (double)used;
+}
+
+/*
+ * Outside of turns what is longer than its likes may be cut by others' slices, so that all were charged the shortest: 10 percent of 1 and 20 ms. What
+ * must be its own is charged now, and never more than it took, whether the others are busy or not.
+ */
+static void lengths_beside_others(hami_cost *table)
+{
+    const int64_t ms = 1000000;
+    uint64_t which = 0;
+    for (int processes = 2; processes <= 4; processes++) {
+        for (int busy = 1; busy <= processes; busy++) {
+            hami_cost *c = hami_cost_find(table, hami_cost_key(0x85, ++which, 0));
+            const double both = charged_beside(c, ms, 20 * ms, busy, processes);
+            CHECK(both > 65.0 * busy / processes && both < 101);
+        }
+        const double one = charged_beside(hami_cost_find(table, hami_cost_key(0x86, which, 0)), 5 * ms, 5 * ms, 1, processes);
+        CHECK(one > 99 && one < 101);
+    }
+    CHECK(charged_beside(hami_cost_find(table, hami_cost_key(0x85, ++which, 0)), ms, 20 * ms, 2, 0) < 20); /* nobody knows how many there are */
+}
+
+/*
  * Of 2 us kernels, which take 3400, one pair in `often` shows `odd_ns` more, and bulk `bulk_ns` a launch. What is charged a launch once that is known.
  */
 static double charged_with_odd_pairs(hami_cost *c, uint32_t often, int64_t odd_ns, int64_t bulk_ns)
@@ -267,6 +321,8 @@ void cost(void)
         for (int64_t us = 100; us <= 1000; us *= 10)
             lengths_that_never_recur(hami_cost_find(table, hami_cost_key(0x84, (uint64_t)(us + percent), 0)), us * 1000, percent);
     }
+    lengths_beside_others(table);
+    first_lengths_in_turns(hami_cost_find(table, hami_cost_key(0x87, 1, 0)));
     lengths_far_apart(hami_cost_find(table, hami_cost_key(0x82, 1, 0)), HAMI_COST_OURS);
     lengths_far_apart(hami_cost_find(table, hami_cost_key(0x83, 1, 0)), HAMI_COST_CROWDED);
     /* Pairs that are too long by themselves, as bulk shows, are not charged; launches that do take so long are. */
