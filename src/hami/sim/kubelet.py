@@ -1,43 +1,35 @@
 """A simulated kubelet: its side of the device plugin and pod-resources protocols, on real sockets.
 
 It follows the device manager of Kubernetes 1.34 where a plugin can tell: admission one pod
-after the other, reuse of init containers' devices, what pod-resources lists and when, the
-checkpoint file, sockets removed at a start. It runs no containers and knows no API server.
+after the other, reuse of init containers' devices, when pod-resources lists what (`holdings` says how), sockets
+removed at a start; plugins are `plugins`. It runs no containers and knows no API server.
 """
 
-import asyncio
-import base64
-import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-import msgspec
-from msgspec import Struct
 
 from hami.agent.kubelet import rpc
 from hami.model.errors import HamiError
+from hami.sim.holdings import Holding, Place, containers, read, shown, write
+from hami.sim.plugins import Endpoint, Plugins
 from hami.wire.objects import Container, Pod
 from hami.wire.proto import deviceplugin_pb2 as messages
 from hami.wire.proto import podresources_pb2 as resources
 from hami.wire.proto.services import (
     ALLOCATE,
-    HEALTHY,
-    LIST_AND_WATCH,
     LIST_POD_RESOURCES,
-    OPTIONS,
     PRE_START,
     PREFERRED,
     REGISTER,
-    VERSION,
 )
 
 CALL_S = 60.0
 PRE_START_S = 30.0
-FILE_NAME = "kubelet_internal_checkpoint"
 
 
 class Rejected(HamiError):
@@ -48,40 +40,13 @@ class NotStarted(HamiError):
     """A container does not start: CreateContainerConfigError on a real node. It is tried again later."""
 
 
-class Endpoint:
-    """A registered plugin."""
-
-    def __init__(self, channel: grpc.aio.Channel, options: messages.DevicePluginOptions) -> None:
-        self.channel = channel
-        self.options = options
-        self.devices: dict[str, messages.Device] = {}
-        self.stopped = False
-        self.listening: asyncio.Task[None] | None = None
-
-    @property
-    def healthy(self) -> set[str]:
-        return set() if self.stopped else {id for id, one in self.devices.items() if one.health == HEALTHY}  # noqa: A001
-
-
-class Holding(Struct, frozen=True):
-    """What one container has of one resource, and the answer it came with."""
-
-    ids: frozenset[str]
-    answer: bytes
-
-
-Place = tuple[str, str, str]
-"""Pod uid, container, resource."""
-
-
-class SimKubelet:
+class SimKubelet(Plugins):
     """One node's kubelet. Start it with `async with`."""
 
     def __init__(self, plugin_folder: Path, resources_socket: Path, chance: random.Random | None = None) -> None:
-        self.folder = plugin_folder
+        super().__init__(plugin_folder)
         self.resources_socket = resources_socket
         self._chance = chance or random.Random(0)  # noqa: S311 - which of equal devices comes first
-        self.endpoints: dict[str, Endpoint] = {}
         self.pods: dict[str, Pod] = {}
         """By uid, in the order kubelet came to know them."""
         self.held: dict[Place, Holding] = {}
@@ -97,7 +62,6 @@ class SimKubelet:
         self._removed = False
         self._admitting = ""
         self._servers: list[grpc.aio.Server] = []
-        self._heard = asyncio.Event()
 
     # life
 
@@ -116,7 +80,8 @@ class SimKubelet:
             if path.is_socket():
                 path.unlink()
         self.resources_socket.unlink(missing_ok=True)
-        self._read_file()
+        self.held = read(self.folder)
+        self._allocated = self._devices()
         self._servers = [
             rpc.server([(REGISTER, self._register)], str(self.folder / "kubelet.sock")),
             rpc.server([(LIST_POD_RESOURCES, self._list)], str(self.resources_socket)),
@@ -137,53 +102,6 @@ class SimKubelet:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
-
-    async def registered(self, resource: str, wait: float = 10.0) -> None:
-        """Until a plugin serves `resource` and has listed its devices."""
-        async with asyncio.timeout(wait):
-            while resource not in self.endpoints or not self.endpoints[resource].devices:
-                self._heard.clear()
-                await self._heard.wait()
-
-    def allocatable(self, resource: str) -> int:
-        endpoint = self.endpoints.get(resource)
-        return len(endpoint.healthy) if endpoint else 0
-
-    # plugins
-
-    async def _register(self, request: messages.RegisterRequest, context: Any) -> messages.Empty:
-        if request.version != VERSION:
-            await context.abort(grpc.StatusCode.UNKNOWN, f"version {request.version} is not supported")
-        channel = rpc.channel(str(self.folder / request.endpoint))
-        options = await rpc.ask(channel, OPTIONS, messages.Empty(), 5.0)
-        endpoint = Endpoint(channel, options)
-        before = self.endpoints.get(request.resource_name)
-        self.endpoints[request.resource_name] = endpoint
-        if before is not None:
-            await self._hang_up(before)
-        endpoint.listening = asyncio.create_task(self._listen(endpoint))
-        return messages.Empty()
-
-    async def _listen(self, endpoint: Endpoint) -> None:
-        stream: AsyncIterator[messages.ListAndWatchResponse] = rpc.listen(
-            endpoint.channel, LIST_AND_WATCH, messages.Empty()
-        )
-        try:
-            async for answer in stream:
-                endpoint.devices = {device.ID: device for device in answer.devices}
-                self._heard.set()
-        except grpc.aio.AioRpcError:
-            pass
-        endpoint.stopped = True
-
-    @staticmethod
-    async def _hang_up(endpoint: Endpoint) -> None:
-        endpoint.stopped = True
-        if endpoint.listening is not None:
-            endpoint.listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await endpoint.listening
-        await endpoint.channel.close()
 
     # pods
 
@@ -316,60 +234,9 @@ class SimKubelet:
         if not self.answers_resources:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "rejected by rate limit")
         self._collect()
-        shown = (pod for uid, pod in self.pods.items() if self.lists_admitting or uid != self._admitting)
-        return resources.ListPodResourcesResponse(pod_resources=[self._shown(pod) for pod in shown])
-
-    def _shown(self, pod: Pod) -> resources.PodResources:
-        return resources.PodResources(
-            name=pod.metadata.name,
-            namespace=pod.metadata.namespace,
-            containers=[
-                resources.ContainerResources(name=container.name, devices=list(self._shown_devices(pod, container)))
-                for container, init in containers(pod)
-                if not init or container.restart_policy == "Always"
-            ],
-        )
-
-    def _shown_devices(self, pod: Pod, container: Container) -> Iterator[resources.ContainerDevices]:
-        for (uid, name, resource), holding in self.held.items():
-            if (uid, name) == (pod.metadata.uid, container.name):
-                for one in sorted(holding.ids):  # kubelet sends an entry a device
-                    yield resources.ContainerDevices(resource_name=resource, device_ids=[one])
-
-    # the checkpoint file
+        listed = (pod for uid, pod in self.pods.items() if self.lists_admitting or uid != self._admitting)
+        return resources.ListPodResourcesResponse(pod_resources=[shown(pod, self.held) for pod in listed])
 
     def _write_file(self) -> None:
-        if not self.writes_file:
-            return
-        entries = [
-            {
-                "PodUID": uid,
-                "ContainerName": name,
-                "ResourceName": resource,
-                "DeviceIDs": {"-1": sorted(holding.ids)},
-                "AllocResp": base64.b64encode(holding.answer).decode(),
-            }
-            for (uid, name, resource), holding in self.held.items()
-        ]
-        text = msgspec.json.encode({"Data": {"PodDeviceEntries": entries, "RegisteredDevices": {}}, "Checksum": 0})
-        temporary = self.folder / f".{FILE_NAME}"
-        temporary.write_bytes(text)
-        temporary.replace(self.folder / FILE_NAME)
-
-    def _read_file(self) -> None:
-        path = self.folder / FILE_NAME
-        self.held.clear()
-        if path.exists():
-            for entry in msgspec.json.decode(path.read_bytes())["Data"]["PodDeviceEntries"] or ():
-                ids = frozenset(one for some in entry["DeviceIDs"].values() for one in some)
-                place = (entry["PodUID"], entry["ContainerName"], entry["ResourceName"])
-                self.held[place] = Holding(ids, base64.b64decode(entry["AllocResp"]))
-        self._allocated = self._devices()
-
-
-def containers(pod: Pod) -> list[tuple[Container, bool]]:
-    """In kubelet's order, with whether it stands among the init containers."""
-    return [
-        *((one, True) for one in pod.spec.init_containers or ()),
-        *((one, False) for one in pod.spec.containers),
-    ]
+        if self.writes_file:
+            write(self.folder, self.held)

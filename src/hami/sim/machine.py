@@ -18,7 +18,8 @@ from hami.kube.errors import AlreadyExists, NotFound
 from hami.kube.reflector import Added, Deleted, Event, Modified
 from hami.kube.watch import follow
 from hami.model.errors import HamiError
-from hami.sim.kubelet import NotStarted, Rejected, SimKubelet, containers
+from hami.sim.holdings import containers
+from hami.sim.kubelet import NotStarted, Rejected, SimKubelet
 from hami.sim.nodes import Shape, node_object
 from hami.sim.reports import renew, running
 from hami.wire.objects import Pod
