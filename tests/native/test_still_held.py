@@ -3,6 +3,8 @@
 Without NVML, which would show it a second later; so all of the limit is to be had, a context's size being unknown.
 """
 
+from pathlib import Path
+
 import pytest
 
 from .conftest import Container
@@ -236,3 +238,47 @@ def test_what_was_to_be_freed_in_a_context_that_ends_is_given_back_with_it(
     container: Container, blind: dict[str, str]
 ) -> None:
     assert tried(container, CUDA + GONE, **blind) == "256 0"
+
+
+FOREIGN = """
+import os, subprocess, time
+libc, cuda, kind = ctypes.CDLL(None), ctypes.CDLL("libcuda.so.1"), sys.argv[2]
+start(cuda)
+class Handle(ctypes.Structure):
+    _fields_ = [("letters", ctypes.c_char * 64)]
+def let_in(token):
+    made = c_uint64()
+    if kind == "ipc":
+        return cuda.cuIpcOpenMemHandle_v2(byref(made), Handle.from_buffer_copy(bytes.fromhex(token)), 1), made
+    pid, number, _ = map(int, token.split(":"))
+    fd = libc.syscall(438, os.pidfd_open(pid), number, 0)  # pidfd_getfd
+    return cuda.cuMemImportFromShareableHandle(byref(made), c_void_p(fd), 1), made
+def another():
+    env = os.environ | {"CUDA_DEVICE_MEMORY_SHARED_CACHE": sys.argv[3], "CUDA_DEVICE_MEMORY_LIMIT": "8g"}
+    command = [sys.argv[1], "lend", kind, "3072", "keep", "-1"]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as maker:
+        told = let_in(json.loads(maker.stdout.readline())["token"])
+        maker.kill()
+    return told
+def until(mib):
+    over = time.monotonic() + 30
+    while used() != mib and time.monotonic() < over:
+        time.sleep(0.05)
+    return used()
+import json
+first = another()
+told = [first[0], until(480 + 3072)]
+second = another()
+told += [second[0], until(4096), another()[0], used()]
+assert (cuda.cuIpcCloseMemHandle if kind == "ipc" else cuda.cuMemRelease)(second[1]) == 0
+print(*told, until(480 + 3072), another()[0])
+"""
+
+
+@pytest.mark.parametrize("kind", ["ipc", "fd"])
+def test_who_has_more_than_the_limit_is_handed_nothing_more_by_other_containers(
+    container: Container, tmp_path: Path, kind: str
+) -> None:
+    """Of 3 GiB each of another container of its pod, whose makers end when it has them; that one has its own limit."""
+    told = tried(container, FOREIGN, container.tools.folder / "probe", kind, tmp_path / "theirs")
+    assert told == "0 3552 0 4096 2 4096 3552 0"

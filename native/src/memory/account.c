@@ -74,6 +74,14 @@ bool hami_overdrawn(hami_card *card)
     return hami_ledger_held(hami_state.ledger, card->ledger_index) > limit + SLACK_BYTES;
 }
 
+bool hami_full_for_others(hami_card *card)
+{
+    if (card == NULL || atomic_load(&card->limit) == HAMI_UNLIMITED)
+        return false;
+    hami_reconcile(card);
+    return hami_overdrawn(card);
+}
+
 bool hami_claim(hami_card *card, int64_t patience_ns)
 {
     return atomic_load(&card->limit) != HAMI_UNLIMITED &&

@@ -2,7 +2,7 @@
  * Hooks of IPC handles: memory of cuMemAlloc that other processes map.
  *
  * Its maker offers it in the ledger under a key made of the handle, and pays; who opens the handle finds it there and takes
- * a loan (loans.h). Handles of other containers are found nowhere: what they cost NVML shows.
+ * a loan (loans.h). Handles of other containers are found nowhere: what they cost NVML shows, once their makers have freed it.
  */
 #include "memory/ipc.h"
 
@@ -64,11 +64,12 @@ bool hami_offer_end(uint64_t key, hami_card *card, hami_kind kind, int64_t bytes
     return key != 0;
 }
 
-/* What is opened again has one address, and is one loan. */
-static void opened(CUdeviceptr address, const CUipcMemHandle *handle)
+/* What is opened again has one address, and is one loan. False: it is of nobody in this container. */
+static bool opened(CUdeviceptr address, const CUipcMemHandle *handle)
 {
     hami_entry entry;
     hami_loan offer;
+    bool known = true;
     pthread_mutex_lock(&opening);
     if (hami_map_get(&borrowed, address, false, &entry)) {
         entry.bytes++;
@@ -77,17 +78,22 @@ static void opened(CUdeviceptr address, const CUipcMemHandle *handle)
         const int row = hami_loan_take(hami_state.ledger, hami_state.slot, offer.owner - 1, offer.card, offer.key, offer.bytes);
         if (row >= 0)
             hami_map_put(&borrowed, (hami_entry){.key = address, .bytes = 1, .tag = (uint64_t)row});
+    } else {
+        known = false;
     }
     pthread_mutex_unlock(&opening);
+    return known;
 }
 
 #define OPEN(name)                                                                  \
     CUresult name(CUdeviceptr *out, CUipcMemHandle handle, unsigned int flags)      \
     {                                                                               \
         const CUresult result = BEHIND(name, out, handle, flags);                   \
-        if (result == CUDA_SUCCESS && atomic_load(&hami_active))                    \
-            opened(*out, &handle);                                                  \
-        return result;                                                              \
+        if (result != CUDA_SUCCESS || !atomic_load(&hami_active) ||                 \
+            opened(*out, &handle) || !hami_full_for_others(hami_card_now()))        \
+            return result;                                                          \
+        BEHIND(cuIpcCloseMemHandle, *out);                                          \
+        return CUDA_ERROR_OUT_OF_MEMORY;                                            \
     }
 OPEN(cuIpcOpenMemHandle)
 OPEN(cuIpcOpenMemHandle_v2)

@@ -409,14 +409,18 @@ static void imported(CUmemGenericAllocationHandle handle, int owner, int marked)
 CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *out, void *shareable, int type)
 {
     IN_CHILD(cuMemImportFromShareableHandle, out, shareable, type);
-    const bool active = atomic_load(&hami_active) && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    const int pid = active ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
-    const int marked = active ? fcntl((int)(intptr_t)shareable, F_GETSIG) : 0;
+    const bool by_descriptor = type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    const int pid = by_descriptor ? fcntl((int)(intptr_t)shareable, F_GETOWN) : 0;
+    const int marked = by_descriptor ? fcntl((int)(intptr_t)shareable, F_GETSIG) : 0;
     const int owner = pid > 0 ? hami_ledger_slot_of(hami_state.ledger, pid) : -1;
     pthread_mutex_lock(&lock);
     const CUresult result = BEHIND(cuMemImportFromShareableHandle, out, shareable, type);
-    if (result == CUDA_SUCCESS && active)
+    if (result == CUDA_SUCCESS && by_descriptor)
         imported(*out, owner, marked);
+    const bool foreign = result == CUDA_SUCCESS && owner < 0 && hami_vmm_of_handle(*out) == NULL;
     pthread_mutex_unlock(&lock);
-    return result;
+    if (!foreign || !hami_full_for_others(card_of(*out)))
+        return result;
+    BEHIND(cuMemRelease, *out);
+    return CUDA_ERROR_OUT_OF_MEMORY;
 }

@@ -107,6 +107,9 @@ void hami_move(hami_card *card, hami_kind kind, int64_t charged, int64_t now);
 /* More is held than the limit allows: by so much that an estimate does not explain it. */
 bool hami_overdrawn(hami_card *card);
 
+/* The same of this moment, of what nobody of this container makes or pays: whoever has too much already is handed nothing more. */
+bool hami_full_for_others(hami_card *card);
+
 /* One at a time, of this container, takes of a card what only shows afterwards. False: another took longer than that. */
 bool hami_claim(hami_card *card, int64_t patience_ns);
 void hami_unclaim(hami_card *card, bool *claimed);
