@@ -1,6 +1,7 @@
 /* What has been taken of a card, and linear memory. See fake.h. */
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "alloc.h"
 
@@ -104,8 +105,17 @@ static CUresult linear(CUdeviceptr *out, size_t bytes, int kind, int card)
     return CUDA_SUCCESS;
 }
 
+/* As where a machine keeps the thread from a processor just then, or the card has to look for room. */
+static void be_long(void)
+{
+    const char *ms = getenv("FAKE_CUDA_LONG_MS");
+    if (ms != NULL)
+        usleep((useconds_t)(1000 * atoi(ms)));
+}
+
 API CUresult cuMemAlloc_v2(CUdeviceptr *out, size_t bytes)
 {
+    be_long();
     ENTER;
     return fake_leave(linear(out, bytes, A_LINEAR, context->device));
 }
@@ -150,7 +160,9 @@ API CUresult cuMemFree_v2(CUdeviceptr address)
         return CUDA_SUCCESS;
     ENTER;
     (void)context;
-    return fake_leave(fake_fails("cuMemFree_v2") ? CUDA_ERROR_INVALID_VALUE : free_any(address));
+    const CUresult result = fake_leave(fake_fails("cuMemFree_v2") ? CUDA_ERROR_INVALID_VALUE : free_any(address));
+    be_long();
+    return result;
 }
 
 enum { HOST_PLACES = 1024 };

@@ -8,6 +8,7 @@
 #define MIB ((int64_t)1 << 20)
 
 enum { RECONCILE_EVERY_NS = 100 * 1000 * 1000 }; /* at most, on the way of an allocation: 0.3 ms each */
+enum { ASKS_S = 10 };                              /* the longest call of the driver that is reckoned with */
 enum { LOOKS = 2 };                              /* once more where memory was taken or given back meanwhile */
 enum { SLACK_BYTES = 64 << 20 };                 /* what an estimate may be off by before something is undone for it */
 
@@ -19,10 +20,31 @@ int64_t hami_linear_bytes(size_t bytes)
     return ((int64_t)bytes + unit - 1) / unit * unit;
 }
 
+void hami_asks(hami_card *card)
+{
+    atomic_store_explicit(&card->asked_ns, hami_now_ns(), memory_order_relaxed);
+    atomic_fetch_add(&card->asking, 1);
+    atomic_fetch_add(&card->changes, 1);
+}
+
+void hami_asked(hami_card *card)
+{
+    atomic_fetch_sub(&card->asking, 1);
+}
+
+/* A thread may end, or a handler jump, out of the driver: such a call is not waited for for ever. */
+static bool asks(hami_card *card)
+{
+    return atomic_load(&card->asking) > 0 && hami_now_ns() - atomic_load_explicit(&card->asked_ns, memory_order_relaxed) < ASKS_S * 1000000000ll;
+}
+
 static bool reserve(hami_card *card, hami_kind kind, int64_t bytes)
 {
-    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
-    return hami_ledger_reserve(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes, atomic_load(&card->limit));
+    hami_asks(card);
+    if (hami_ledger_reserve(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes, atomic_load(&card->limit)))
+        return true;
+    hami_asked(card);
+    return false;
 }
 
 static bool stale(hami_card *card)
@@ -99,7 +121,7 @@ void hami_unclaim(hami_card *card, bool *claimed)
 typedef struct {
     hami_nvml_view view;
     int64_t before, after; /* bytes */
-    bool read, quiet;      /* quiet: nothing was taken or given back meanwhile */
+    bool read, quiet;      /* quiet: nothing was taken or given back meanwhile, nor was about to be */
 } look;
 
 static int64_t own(hami_card *card)
@@ -110,10 +132,11 @@ static int64_t own(hami_card *card)
 static look look_at(hami_card *card)
 {
     const unsigned int changes = atomic_load(&card->changes);
+    const bool asking = asks(card);
     look l = {.before = own(card)};
     l.read = hami_nvml_read(atomic_load(&card->nvml), &l.view);
     l.after = own(card);
-    l.quiet = atomic_load(&card->changes) == changes;
+    l.quiet = !asking && atomic_load(&card->changes) == changes;
     return l;
 }
 

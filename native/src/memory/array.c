@@ -71,6 +71,7 @@ static CUresult make_array(void **out, const CUDA_ARRAY3D_DESCRIPTOR *desc, unsi
         hami_remember(&hami_arrays, (uint64_t)(uintptr_t)*out, card, HAMI_ARRAY, charge);
     else
         hami_give(card, HAMI_ARRAY, charge);
+    hami_asked(card);
     return result;
 }
 

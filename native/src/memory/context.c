@@ -80,6 +80,8 @@ bool hami_making_end(hami_making *m, CUresult result)
         hami_give(m->card, HAMI_CONTEXT, m->estimate);
     else if (result == CUDA_SUCCESS && !measured(m))
         return false;
+    if (m->estimate > 0)
+        hami_asked(m->card);
     hami_unclaim(m->card, &m->claimed);
     return true;
 }
@@ -157,6 +159,8 @@ typedef struct {
 static ending end_of(CUcontext context)
 {
     ending e = {.context = context, .card = card_of(context)};
+    if (e.card != NULL)
+        hami_asks(e.card);
     hami_burst_context_gone(context);
     e.held = hami_memory_leaves(context);
     hami_map_get(&attached, (uint64_t)(uintptr_t)context, true, &e.references);
@@ -175,6 +179,8 @@ static CUresult ended(CUresult result, const ending *e)
         hami_map_put(&attached, e->references); /* nothing where there were none: the key is 0 */
     if (gone && e->card != NULL)
         hami_making_back(e->card);
+    if (e->card != NULL)
+        hami_asked(e->card);
     hami_all_due();
     return result;
 }

@@ -144,6 +144,12 @@ static int64_t begin_on(hami_card *card, int64_t bytes)
     return reserved >= used && (int64_t)(reserved - used) >= bytes ? 0 : -1;
 }
 
+static void give_back(hami_card *card, int64_t bytes)
+{
+    hami_give(card, HAMI_GRAPH, bytes);
+    hami_asked(card);
+}
+
 /* Replaces what was reserved by what the driver has taken. */
 static void end(const needs *reserved)
 {
@@ -151,7 +157,7 @@ static void end(const needs *reserved)
         if (reserved->any)
             settle(i);
         if (reserved->on[i] > 0)
-            hami_give(&hami_state.cards[i], HAMI_GRAPH, reserved->on[i]);
+            give_back(&hami_state.cards[i], reserved->on[i]);
     }
 }
 

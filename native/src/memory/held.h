@@ -28,6 +28,9 @@ void hami_forget(hami_entry entry, uint64_t offer);
             return (call);                                              \
         const bool ours = hami_map_get((map), (uint64_t)(key), true, &entry); \
         const uint64_t offer = ours && (map) == &hami_buffers ? hami_offer_leaves(key) : 0; \
+        hami_card *card_ = &hami_state.cards[ours ? entry.card : 0];    \
+        if (ours)                                                       \
+            hami_asks(card_);                                           \
         const CUresult result = (call);                                 \
         if (ours && result == CUDA_SUCCESS) {                           \
             hami_forget(entry, offer);                                  \
@@ -35,6 +38,8 @@ void hami_forget(hami_entry entry, uint64_t offer);
             hami_map_put((map), entry);                                 \
             hami_offer_stays(key, offer);                               \
         }                                                               \
+        if (ours)                                                       \
+            hami_asked(card_);                                          \
         return result;                                                  \
     } while (0)
 

@@ -117,6 +117,7 @@ static bool reserve(hami_card *card, size_t bytes_a_thread, size_t *before, int6
             more = INT64_MAX;
         fits = hami_take(card, HAMI_CONTEXT, more);
         if (fits) {
+            hami_asked(card); /* the driver takes it with the launch */
             contexts[at].has = bytes_a_thread;
             contexts[at].charged += more;
             *taken = more;
@@ -154,6 +155,8 @@ static bool grow_heap(hami_card *card, int which, size_t value, hami_local_taken
             taken->bytes = hami_linear_bytes(value - there);
         else if (value > there)
             taken->bytes = -1;
+        if (taken->bytes > 0)
+            hami_asked(card); /* likewise: with the call that follows */
         of->most[which] = taken->bytes > 0 ? value : of->most[which];
         of->grown += taken->bytes > 0 ? taken->bytes : 0;
     }

@@ -16,6 +16,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *out, size_t bytes)
         hami_remember(&hami_buffers, *out, card, HAMI_BUFFER, charge);
     else
         hami_give(card, HAMI_BUFFER, charge);
+    hami_asked(card);
     return result;
 }
 
@@ -33,6 +34,7 @@ CUresult cuMemAllocManaged(CUdeviceptr *out, size_t bytes, unsigned int flags)
         hami_remember(&hami_buffers, *out, card, HAMI_BUFFER, charge);
     else
         hami_give(card, HAMI_BUFFER, charge);
+    hami_asked(card);
     return result;
 }
 
@@ -51,17 +53,22 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *out, size_t *pitch, size_t width_bytes,
     const CUresult result = BEHIND(cuMemAllocPitch_v2, out, pitch, width_bytes, height, element_bytes);
     if (result != CUDA_SUCCESS || __builtin_mul_overflow(*pitch, height, &actual)) {
         hami_give(card, HAMI_BUFFER, charge);
+        hami_asked(card);
         return result;
     }
     const int64_t final = hami_linear_bytes(actual);
     if (final > charge && !hami_take(card, HAMI_BUFFER, final - charge)) {
         BEHIND(cuMemFree_v2, *out);
         hami_give(card, HAMI_BUFFER, charge);
+        hami_asked(card);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    if (final > charge)
+        hami_asked(card);
     if (final < charge)
         hami_give(card, HAMI_BUFFER, charge - final);
     hami_remember(&hami_buffers, *out, card, HAMI_BUFFER, final);
+    hami_asked(card);
     return result;
 }
 
@@ -86,6 +93,7 @@ CUresult cuImportExternalMemory(CUexternalMemory *out, const CUDA_EXTERNAL_MEMOR
         hami_remember(&hami_arrays, (uintptr_t)*out, card, HAMI_BUFFER, charge);
     else
         hami_give(card, HAMI_BUFFER, charge);
+    hami_asked(card);
     return result;
 }
 

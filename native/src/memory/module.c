@@ -86,6 +86,8 @@ static bool load_end(loading *l, CUresult result, const void *module)
         hami_give(l->card, HAMI_CONTEXT, l->reserved);
     else if (l->reserved > 0)
         remember(l, module);
+    if (l->reserved > 0)
+        hami_asked(l->card);
     if (result == CUDA_SUCCESS && atomic_load(&l->card->limit) == HAMI_UNLIMITED)
         atomic_store(&l->card->reconcile_due, true);
     else if (result == CUDA_SUCCESS && hami_reconcile(l->card) && hami_overdrawn(l->card))

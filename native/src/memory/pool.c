@@ -159,6 +159,8 @@ static CUresult pool_alloc(hami_card *card, CUmemoryPool pool, CUdeviceptr *out,
     const CUresult result = allocate(out, bytes, pool, stream);
     const int64_t grown = settle_one(pool, card);
     hami_give(card, HAMI_POOL, charge);
+    if (charge > 0)
+        hami_asked(card);
     if (result == CUDA_SUCCESS && grown > charge && hami_ledger_held(hami_state.ledger, card->ledger_index) > atomic_load(&card->limit)) {
         release(*out, stream); /* the pool grew by more than it should */
         *out = 0;

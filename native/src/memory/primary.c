@@ -98,6 +98,7 @@ typedef struct {
 static ending end_of(hami_card *card)
 {
     ending e = {.card = card, .context = atomic_load(&card->primary)};
+    hami_asks(card);
     e.held = hami_memory_leaves(e.context);
     e.leave = hami_context_leaves(e.context);
     return e;
@@ -113,6 +114,7 @@ static CUresult ended(CUresult result, const ending *e, bool gone)
         atomic_store(&e->card->primary, NULL);
         hami_making_back(e->card);
     }
+    hami_asked(e->card);
     hami_all_due();
     return result;
 }

@@ -202,6 +202,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *out, size_t bytes, const CUme
     else
         hami_map_put(&handles, (hami_entry){.key = *out, .bytes = 1, .tag = (uint64_t)(uintptr_t)b});
     pthread_mutex_unlock(&lock);
+    hami_asked(card);
     return result;
 }
 

@@ -36,6 +36,8 @@ typedef struct {
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
     _Atomic unsigned int changes;    /* goes up with each take and give of this process */
+    _Atomic int asking;              /* calls of the driver that are taking or freeing memory: ledger and NVML differ by it */
+    _Atomic int64_t asked_ns;        /* when the last of them began */
     _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
     _Atomic(CUcontext) primary;      /* the primary context while it is active */
     hami_purse purse;
@@ -98,8 +100,15 @@ void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int ten
 /* ---- memory, used by the hooks ---- */
 
 /* Reserves; on refusal looks again at what pools and NVML really hold before giving up. False: over the limit. */
-bool hami_take(hami_card *card, hami_kind kind, int64_t bytes);
+bool hami_take(hami_card *card, hami_kind kind, int64_t bytes); /* true: hami_asked is due */
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes);
+
+/*
+ * From hami_take on, or hami_asks where memory is about to be freed, until hami_asked, when the driver has answered and the ledger says so: so long the
+ * ledger has what NVML does not show. What only NVML shows would seem to be less by it, and is not settled lower meanwhile.
+ */
+void hami_asks(hami_card *card);
+void hami_asked(hami_card *card);
 
 /* Moves the charge of a kind from `charged` to `now`, bytes, whatever the limit: it is what the driver holds. */
 void hami_move(hami_card *card, hami_kind kind, int64_t charged, int64_t now);
