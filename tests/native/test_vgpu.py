@@ -369,7 +369,7 @@ def test_a_card_that_is_not_in_the_policy_gives_nothing(container: Container) ->
 def test_default_policy_lets_a_tenant_alone_have_the_card(container: Container) -> None:
     with policy(container, limits(container, None, 20, core_policy=CorePolicy.DEFAULT)):
         got = container.probe("run", "spin", 2, 1_000_000, PROBE_ROUNDS_A_NS="1")
-    assert got["rate"] > 500  # type: ignore[operator]
+    assert got["rate"] > 500 - 10 * kept(got, 2)  # type: ignore[operator]
 
 
 def test_the_library_leaves_the_process_as_it_found_it(container: Container) -> None:
