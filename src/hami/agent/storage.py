@@ -3,7 +3,7 @@
 A grant is files: its checkpoint, its policy, its ledger. On a disk that is full, read-only or stands still each pod
 placed here would be refused by kubelet, and the next one be placed here again. So the folders are written to
 every now and then, and at once after a write that failed. A moment without room is forgiven; who comes back from a
-longer one has room to spare, for a while. Knows files only; whom it concerns is told by the callbacks.
+longer one has room to spare, for a while. Knows files and settings only; whom it concerns is told by the callbacks.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -198,6 +200,40 @@ def test_a_look_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "made/of/it").iterdir()) == []
     (tmp_path / "file").touch()
     assert unwritable([Folder(tmp_path / "file/in")]) == f"cannot write to {tmp_path}/file/in: Not a directory"
+
+
+ON_A_TMPFS = """
+import subprocess, sys
+from pathlib import Path
+from hami.agent.storage import Folder, unwritable
+disk, folder = Path(sys.argv[1]), Folder(Path(sys.argv[1]) / "a")
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], check=True)
+print(unwritable([folder]))
+try:
+    (disk / "fill").write_bytes(bytes(2 << 20))
+except OSError:
+    print(unwritable([folder]), list(folder.path.iterdir()))
+(disk / "fill").unlink()
+print(unwritable([folder]))
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+print(unwritable([folder]))
+"""
+
+
+def test_a_real_disk_that_is_full_or_read_only_is_seen(tmp_path):
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount")
+    words = ["unshare", "-m", sys.executable, "-c", ON_A_TMPFS, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    place = f"cannot write to {tmp_path}/a: "
+    assert done.stdout.splitlines() == [
+        "None",
+        f"{place}No space left on device []",
+        "None",
+        f"{place}Read-only file system",
+    ]
 
 
 def test_each_folder_that_grants_are_written_to_is_looked_at():
