@@ -9,6 +9,7 @@ typedef struct waiting {
     hami_entry entry; /* in none of the maps any more */
     uint64_t offer;
     CUevent event; /* NULL: none could be made; then the charge stands until its context ends */
+    uint64_t in;   /* context of the event, which goes with it */
     struct waiting *next;
 } waiting;
 
@@ -17,12 +18,14 @@ static _Atomic int count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list */
 
 /* In the stream's own context, which need not be the current one. */
-static CUevent mark(CUstream stream)
+static CUevent mark(CUstream stream, uint64_t *in)
 {
     CUcontext current = NULL, own = NULL;
     CUevent event = NULL;
     USE(cuCtxGetCurrent, &current);
-    const bool other = USE(cuStreamGetCtx, stream, &own) == CUDA_SUCCESS && own != current;
+    own = USE(cuStreamGetCtx, stream, &own) == CUDA_SUCCESS && own != NULL ? own : current;
+    const bool other = own != current;
+    *in = (uint64_t)(uintptr_t)own;
     if (other)
         USE(cuCtxSetCurrent, own);
     if (USE(cuEventCreate, &event, CU_EVENT_DISABLE_TIMING) == CUDA_SUCCESS && USE(cuEventRecord, event, stream) != CUDA_SUCCESS) {
@@ -40,7 +43,8 @@ static void wait_for(hami_entry entry, uint64_t offer, CUstream stream)
     waiting *w = malloc(sizeof *w);
     if (w == NULL)
         return;
-    *w = (waiting){.entry = entry, .offer = offer, .event = mark(stream)};
+    *w = (waiting){.entry = entry, .offer = offer};
+    w->event = mark(stream, &w->in);
     pthread_mutex_lock(&lock);
     w->next = first;
     first = w;
@@ -68,7 +72,7 @@ CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(
 /* A name that a context has while it ends is odd: nobody asks for an event of one that may be gone. */
 static bool come_there(const waiting *w)
 {
-    return (w->entry.tag & 1) == 0 && w->event != NULL && USE(cuEventQuery, w->event) == CUDA_SUCCESS;
+    return (w->in & 1) == 0 && w->event != NULL && USE(cuEventQuery, w->event) == CUDA_SUCCESS;
 }
 
 /* Takes out of the list what is chosen, and ends its charge. */
@@ -97,9 +101,9 @@ static bool is_through(const waiting *w, uint64_t unused)
     return come_there(w);
 }
 
-static bool is_of(const waiting *w, uint64_t tag)
+static bool is_of(const waiting *w, uint64_t context)
 {
-    return w->entry.tag == tag;
+    return w->entry.tag == context || w->in == context;
 }
 
 /* While something is captured, to ask for an event could spoil that. */
@@ -111,10 +115,11 @@ void hami_later_refresh(void)
 
 void hami_later_rename(CUcontext from, CUcontext to)
 {
+    const uint64_t before = (uint64_t)(uintptr_t)from, now = (uint64_t)(uintptr_t)to;
     pthread_mutex_lock(&lock);
     for (waiting *w = first; w != NULL; w = w->next) {
-        if (w->entry.tag == (uint64_t)(uintptr_t)from)
-            w->entry.tag = (uint64_t)(uintptr_t)to;
+        w->entry.tag = w->entry.tag == before ? now : w->entry.tag;
+        w->in = w->in == before ? now : w->in;
     }
     pthread_mutex_unlock(&lock);
 }
