@@ -8,7 +8,7 @@
 #define MIB ((int64_t)1 << 20)
 
 enum { RECONCILE_EVERY_NS = 100 * 1000 * 1000 }; /* at most, on the way of an allocation: 0.3 ms each */
-enum { ASKS_S = 10 };                              /* the longest call of the driver that is reckoned with */
+enum { ASKS_S = 10 };                              /* a call of the driver is reckoned with for so long after nothing else moves */
 enum { LOOKS = 2 };                              /* once more where memory was taken or given back meanwhile */
 enum { SLACK_BYTES = 64 << 20 };                 /* what an estimate may be off by before something is undone for it */
 
@@ -20,22 +20,35 @@ int64_t hami_linear_bytes(size_t bytes)
     return ((int64_t)bytes + unit - 1) / unit * unit;
 }
 
+#define CHANGE (HAMI_ASKING + 1)
+
+static void changed(hami_card *card)
+{
+    atomic_fetch_add_explicit(&card->calls, CHANGE, memory_order_relaxed);
+}
+
 void hami_asks(hami_card *card)
 {
-    atomic_store_explicit(&card->asked_ns, hami_now_ns(), memory_order_relaxed);
-    atomic_fetch_add(&card->asking, 1);
-    atomic_fetch_add(&card->changes, 1);
+    atomic_fetch_add(&card->calls, CHANGE + 1);
 }
 
 void hami_asked(hami_card *card)
 {
-    atomic_fetch_sub(&card->asking, 1);
+    atomic_fetch_sub(&card->calls, 1);
 }
 
-/* A thread may end, or a handler jump, out of the driver: such a call is not waited for for ever. */
-static bool asks(hami_card *card)
+/*
+ * Some call is with the driver. A thread may end in there, or a handler jump out of it: where nothing has moved for long that is not waited for any more. Timed
+ * by those who look, who are few, and not by the calls.
+ */
+static bool asks(hami_card *card, uint64_t calls)
 {
-    return atomic_load(&card->asking) > 0 && hami_now_ns() - atomic_load_explicit(&card->asked_ns, memory_order_relaxed) < ASKS_S * 1000000000ll;
+    if ((calls & HAMI_ASKING) == 0)
+        return false;
+    const int64_t now = hami_now_ns();
+    if (atomic_exchange(&card->calls_seen, calls) != calls)
+        atomic_store(&card->calls_seen_ns, now);
+    return now - atomic_load(&card->calls_seen_ns) < ASKS_S * 1000000000ll;
 }
 
 static bool reserve(hami_card *card, hami_kind kind, int64_t bytes)
@@ -75,7 +88,7 @@ bool hami_take(hami_card *card, hami_kind kind, int64_t bytes)
 
 void hami_give(hami_card *card, hami_kind kind, int64_t bytes)
 {
-    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
+    changed(card);
     hami_ledger_release(hami_state.ledger, hami_state.slot, card->ledger_index, kind, bytes);
 }
 
@@ -83,7 +96,7 @@ void hami_move(hami_card *card, hami_kind kind, int64_t charged, int64_t now)
 {
     if (now == charged)
         return;
-    atomic_fetch_add_explicit(&card->changes, 1, memory_order_relaxed);
+    changed(card);
     hami_ledger_add(hami_state.ledger, hami_state.slot, card->ledger_index, kind, now - charged);
 }
 
@@ -131,12 +144,12 @@ static int64_t own(hami_card *card)
 
 static look look_at(hami_card *card)
 {
-    const unsigned int changes = atomic_load(&card->changes);
-    const bool asking = asks(card);
+    const uint64_t calls = atomic_load(&card->calls);
+    const bool asking = asks(card, calls);
     look l = {.before = own(card)};
     l.read = hami_nvml_read(atomic_load(&card->nvml), &l.view);
     l.after = own(card);
-    l.quiet = !asking && atomic_load(&card->changes) == changes;
+    l.quiet = !asking && atomic_load(&card->calls) == calls;
     return l;
 }
 

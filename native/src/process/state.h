@@ -35,9 +35,9 @@ typedef struct {
     _Atomic int processes;           /* that may run on the card, ours included, as of the last look; 0: unknown */
     _Atomic int64_t reconciled_ns;   /* last NVML reading */
     _Atomic bool reconcile_due;      /* something changed that only NVML shows */
-    _Atomic unsigned int changes;    /* goes up with each take and give of this process */
-    _Atomic int asking;              /* calls of the driver that are taking or freeing memory: ledger and NVML differ by it */
-    _Atomic int64_t asked_ns;        /* when the last of them began */
+    _Atomic uint64_t calls;          /* that take or free memory: how many are with the driver now (HAMI_ASKING), and above it how often one took or gave */
+    _Atomic uint64_t calls_seen;     /* by who looked last, and since when it has been so */
+    _Atomic int64_t calls_seen_ns;
     _Atomic int64_t event_offset_ns; /* what a gated pair of events adds; 0: not calibrated, below 0: cannot be */
     _Atomic(CUcontext) primary;      /* the primary context while it is active */
     hami_purse purse;
@@ -66,6 +66,8 @@ typedef struct {
     _Atomic(nvmlDevice_t) nvml; /* NULL: not asked for yet, or unknown to NVML */
     _Atomic bool nvml_asked;
 } hami_card;
+
+#define HAMI_ASKING (((uint64_t)1 << 20) - 1)
 
 typedef struct {
     hami_policy policy;
