@@ -1,7 +1,7 @@
 /*
  * Tenants taking turns: the library's own turns.c and budget.c on the simulated card of turns/sim.h, the same result each run.
  *
- *   turns shares | stalls | bound | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | stalls | bound | pauses | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -147,6 +147,30 @@ static void stalls(void)
             printf("%-4s %g ms and %g ms more of each wait: %.1f and %.1f, without turns %.1f and %.1f\n", ok ? "ok" : "NO", (double)kernels_ns[k] / MS,
                    (double)stalls_ns[i] / MS, share(0, 20), share(1, 20), own, full);
             failed += !ok;
+        }
+    }
+}
+
+/*
+ * A host that waits for a burst of launches and pauses then has beside a full queue what it has without turns, but for the moments of each try, whichever of
+ * its launches are bought: 20 of 50 us with half a millisecond after them had 32.5 of 46.7, as each pause ended with a launch that had been bought before it.
+ */
+static void pauses(void)
+{
+    static const int bursts[] = {5, 20, 50}, pauses_us[] = {200, 500, 1000};
+    for (size_t b = 0; b < sizeof bursts / sizeof bursts[0]; b++) {
+        for (size_t p = 0; p < sizeof pauses_us / sizeof pauses_us[0]; p++) {
+            for (int us = 20; us <= 200; us += us == 20 ? 30 : 150) {
+                const tenant both[] = {{.percent = 50, .kernel_ns = us * US, .every = bursts[b], .rest_ns = pauses_us[p] * US}, QUEUED(50, MS)};
+                tenants_are(2, both);
+                simulate(10, false, NULL);
+                const double free = share(0, 10);
+                tenants_are(2, both);
+                simulate(10, true, NULL);
+                const bool ok = share(0, 10) >= 0.96 * free;
+                printf("%-4s %d of %d us and %g ms: %.1f, without turns %.1f\n", ok ? "ok" : "NO", bursts[b], us, pauses_us[p] / 1e3, share(0, 10), free);
+                failed += !ok;
+            }
         }
     }
 }
@@ -311,6 +335,8 @@ int main(int words, char **word)
         stalls();
     else if (strcmp(what, "bound") == 0)
         bound();
+    else if (strcmp(what, "pauses") == 0)
+        pauses();
     else if (strcmp(what, "lengths") == 0)
         lengths();
     else if (strcmp(what, "hostile") == 0)

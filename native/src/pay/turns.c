@@ -5,6 +5,7 @@
 
 enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
 #define BOUND_NS ((int64_t)1000 * 1000 * 1000)
+#define CLOSELY_AGAIN_NS ((int64_t)1000 * 1000 * 1000)
 
 static_assert((int64_t)HAMI_LAPSE_NS * 100 <= (int64_t)HAMI_JUDGED_NS * HAMI_DRY_PERCENT, "one absence alone is not too much");
 
@@ -155,26 +156,42 @@ static int64_t idle_ns(const hami_pacer *p, int64_t most_blocked_ns, int64_t now
     return idle > 0 ? idle : 0;
 }
 
-/* What was queued in our turn is through before there is more: once that is too much of our turns, we go without. */
+static void host_is_bound(hami_pacer *p, int64_t now)
+{
+    p->bound_ns = now + (BOUND_NS << p->times_bound);
+    p->times_bound += p->times_bound < MOST_BOUND;
+    p->had.bound++;
+    p->busy_ns = p->dry_ns = 0;
+    p->unseen = p->closely = false;
+}
+
+/*
+ * What was queued in our turn is through before there is more: once that is too much of our turns, we go without.
+ * A pause of our host is not seen where what was launched after it had been bought before: by the next purchase there is something on the card again,
+ * though all should be through. That may as well be late. So where it has been so each launch is bought by itself for a while, and nothing is missed.
+ */
 static void judge_host(hami_pacer *p, int64_t now)
 {
     const bool lost = atomic_load_explicit(&p->page->holder, memory_order_relaxed) != p->word;
     const int64_t idle = idle_ns(p, p->bought_ns, now); /* beside another's work it takes twice as long */
     if (!p->excused && (p->dry || lost) && idle > 0)
         p->dry_ns += idle < HAMI_LAPSE_NS ? idle : HAMI_LAPSE_NS;
+    p->unseen |= !p->excused && p->busy && idle > HAMI_PAUSE_NS;
     p->excused = false;
     const int64_t all = p->busy_ns + p->dry_ns;
     if (all < HAMI_JUDGED_NS)
         return;
     if (p->dry_ns * 100 > all * HAMI_DRY_PERCENT) {
-        p->bound_ns = now + (BOUND_NS << p->times_bound);
-        p->times_bound += p->times_bound < MOST_BOUND;
-        p->had.bound++;
-        p->busy_ns = p->dry_ns = 0;
+        host_is_bound(p, now);
     } else if (all > 4 * (int64_t)HAMI_JUDGED_NS) {
         p->busy_ns /= 2;
         p->dry_ns /= 2;
         p->times_bound = 0;
+        p->unseen = p->closely = false;
+    } else if (p->unseen && now > p->closely_ns + CLOSELY_AGAIN_NS) {
+        p->unseen = false;
+        p->closely = true;
+        p->closely_ns = now;
     }
 }
 
@@ -365,7 +382,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
         return step;
     if (!turns && p->page != NULL && p->word != 0)
         hand_on(p, false, now);
-    const int64_t bought = need_ns + (turns ? HAMI_SLAB_NS : hami_budget_slab(paid, percent, now));
+    const int64_t bought = need_ns + (turns ? (p->closely ? 0 : HAMI_SLAB_NS) : hami_budget_slab(paid, percent, now));
     const int64_t when =
         hami_budget_buy(paid_until_ns, purse, bought, percent, turns ? HAMI_TURN_BURST_NS : HAMI_BURST_NS, now);
     if (when != 0)

@@ -31,6 +31,7 @@ enum {
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
     HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
     HAMI_JUDGED_NS = 40 * 1000 * 1000, /* queued in its turns and left idle in them, together, before that is said of it */
+    HAMI_PAUSE_NS = 100 * 1000,        /* shorter pauses are not looked for */
     HAMI_LAPSE_NS = 4 * 1000 * 1000 /* one absence counts for no more (a program that loads, a host slow to wake): never too much by itself */
 };
 
@@ -65,6 +66,9 @@ typedef struct {
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */
     int64_t busy_ns, dry_ns; /* of our turns of late: what was queued in them, and for how long nothing was though our host could have */
+    bool unseen;             /* our host may have paused unseen: something is on the card, though by reckoning all was through */
+    bool closely;            /* each launch is bought by itself, so that no pause is missed */
+    int64_t closely_ns;      /* when that was begun last */
     bool excused;            /* the next that is queued could not have been before */
     int64_t bound_ns;        /* until when we take no turns, since our host does not fill them */
     int times_bound;         /* in a row */
