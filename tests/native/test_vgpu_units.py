@@ -111,7 +111,9 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("case", ["shares", "stalls", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"])
+@pytest.mark.parametrize(
+    "case", ["shares", "stalls", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"]
+)
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
     in the shared page gains nothing."""
