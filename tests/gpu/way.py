@@ -225,6 +225,66 @@ def dmabuf() -> dict[str, object]:
     return said
 
 
+def retained() -> dict[str, object]:
+    """Memory of which only a handle is left that was asked for by an address in its middle."""
+    card, handle, again, at, size = Card(), c_uint64(), c_uint64(), c_uint64(), c_size_t(1024 * MIB)
+    said: dict[str, object] = {"before": card.shown()}
+    card.must("cuMemCreate", byref(handle), size, place(), c_ulonglong(0))
+    card.must("cuMemAddressReserve", byref(at), size, c_size_t(0), c_uint64(0), c_ulonglong(0))
+    card.must("cuMemMap", at, size, c_size_t(0), handle, c_ulonglong(0))
+    said["code"] = card.ask("cuMemRetainAllocationHandle", byref(again), c_void_p(at.value + 512 * MIB))
+    card.must("cuMemUnmap", at, size)
+    card.must("cuMemRelease", handle)
+    time.sleep(1.2)
+    said |= {"same": again.value == handle.value, "released": card.shown(), "free": card.info()}
+    said |= {"code_then": card.ask("cuMemRelease", again), "let_go": card.shown(), "free_then": card.info()}
+    return said
+
+
+def imported() -> dict[str, object]:
+    """Memory of which only a handle is left that its own maker imported."""
+    card, handle, again, fd = Card(), c_uint64(), c_uint64(), c_int(-1)
+    said: dict[str, object] = {"before": card.shown()}
+    card.must("cuMemCreate", byref(handle), c_size_t(1024 * MIB), place(), c_ulonglong(0))
+    card.must("cuMemExportToShareableHandle", byref(fd), handle, 1, c_ulonglong(0))
+    said["code"] = card.ask("cuMemImportFromShareableHandle", byref(again), c_void_p(fd.value), 1)
+    card.must("cuMemRelease", handle)
+    os.close(fd.value)
+    time.sleep(1.2)
+    said |= {"same": again.value == handle.value, "released": card.shown(), "free": card.info()}
+    said |= {"code_then": card.ask("cuMemRelease", again), "let_go": card.shown(), "free_then": card.info()}
+    return said
+
+
+def destroyed_pool() -> dict[str, object]:
+    """Memory of a pool that was destroyed meanwhile."""
+    card, pool, address = Card(), c_void_p(), c_uint64()
+    stream = card.stream()
+    said: dict[str, object] = {"before": card.shown()}
+    card.must("cuMemPoolCreate", byref(pool), struct.pack("iiii72x", 1, 0, 1, 0))
+    card.must("cuMemAllocFromPoolAsync", byref(address), c_size_t(1024 * MIB), pool, stream)
+    card.must("cuStreamSynchronize", stream)
+    said |= {"code": card.ask("cuMemPoolDestroy", pool), "destroyed": card.shown(), "free": card.info()}
+    said["code_then"] = card.ask("cuMemFreeAsync", address, stream)
+    card.must("cuStreamSynchronize", stream)
+    time.sleep(2.5)
+    said |= {"let_go": card.shown(), "free_then": card.info()}
+    return said
+
+
+def freed_in_order() -> dict[str, object]:
+    """Linear memory that is freed in the order of a stream which is busy for a second."""
+    card = Card()
+    function, stream, address = card.function(SPIN), card.stream(), card.buffer(1024)
+    said: dict[str, object] = {"before": card.shown()}
+    card.launch(function, 1_000_000_000, stream)
+    said |= {"code": card.ask("cuMemFreeAsync", address, stream), "meanwhile": card.shown(), "free": card.info()}
+    card.must("cuStreamSynchronize", stream)
+    time.sleep(2.5)
+    said |= {"let_go": card.shown(), "free_then": card.info()}
+    return said
+
+
 def local(size: str) -> dict[str, object]:
     """A kernel's local memory, which the card takes for all its threads when it is launched for the first time."""
     card, loaded, bytes_a_thread = Card(), c_int(-1), c_int(-1)
@@ -366,7 +426,8 @@ def copies(how: str, seconds: str) -> dict[str, object]:
     return {"a_second": rate(card, calls[how], float(seconds))}
 
 
-_ALL = (linear, beside, asked, exported, dmabuf, local, pageable, managed_pool, graphs, torch_start, spins, copies)
+_ALL = (linear, beside, asked, exported, dmabuf, retained, imported, destroyed_pool, freed_in_order, local, pageable,
+        managed_pool, graphs, torch_start, spins, copies)  # fmt: skip
 WAYS: dict[str, Callable[..., dict[str, object]]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from typing import Any
 
 from bench import HERE, Bench, build, card, finish
 
+KEPT = ("retained", "imported", "destroyed_pool", "freed_in_order")
+"""Ways to give memory back and still have it, by what has it then."""
 LIMIT_MIB = 4096
 SLACK_MIB = 64
 PERCENT = 20
@@ -62,7 +64,9 @@ def names(bench: Bench) -> None:
 
 
 def held(bench: Bench) -> None:
-    """What is still held when everything but a descriptor was given back, and what comes without being asked for."""
+    """What is still held when everything but one thing was given back, and what comes without being asked for."""
+    for name in KEPT:
+        fact(bench, name, name)
     for words in (("exported",), ("dmabuf",), ("local", "16384"), ("local", "65536"), ("pageable",), ("managed_pool",),
                   ("graphs", "beside"), ("graphs", "same")):  # fmt: skip
         fact(bench, " ".join(words), *words)
@@ -87,6 +91,10 @@ def freed(bench: Bench) -> None:
         after = got.get("free_later") or got.get("info")
         ok = after is not None and after[0] <= LIMIT_MIB - 1024 - 400
         bench.add("freed", words[0], f"{after} MiB free", "<= 2672", ok, **got)
+    for name in KEPT:
+        got = way(bench, name, memory=f"{LIMIT_MIB}m")
+        free, then = got.get("free", [0])[0], got.get("free_then", [0])[0]
+        bench.add("freed", name, f"{free} MiB free, then {then}", "1024 more then", then - free == 1024, **got)
 
 
 def torch_starts(bench: Bench) -> None:
