@@ -174,7 +174,9 @@ assert cuda.cuMemAllocAsync(byref(second), SIZE, stream) == 0
 told = [now.value == default.value, used()]
 for each in (first, second):
     assert cuda.cuMemFreeAsync(each, stream) == 0
-time.sleep(2)
+over = time.monotonic() + 30
+while used() != 0 and time.monotonic() < over:
+    time.sleep(0.05)
 print(*told, used(), cuda.cuMemPoolDestroy(default))
 """
 
@@ -196,7 +198,7 @@ where, suffix = streams[sys.argv[1]]
 addresses, told = [c_uint64() for _ in range(3)], []
 for each in addresses:
     assert cuda.cuMemAlloc_v2(byref(each), SIZE) == 0
-ns = c_uint64(400_000_000)
+ns = c_uint64(2_000_000_000)
 words = (c_void_p * 1)(ctypes.cast(byref(ns), c_void_p))
 assert cuda["cuLaunchKernel" + suffix](spin, 1, 1, 1, 32, 1, 1, 0, where, words, None) == 0
 for each in addresses[:2]:
@@ -223,7 +225,7 @@ own, address, stream = c_void_p(), c_uint64(), c_void_p()
 if sys.argv[1] == "another":
     assert cuda.cuMemAlloc_v2(byref(address), SIZE) == 0
 assert cuda.cuCtxCreate_v2(byref(own), 0, 0) == cuda.cuStreamCreate(byref(stream), 1) == 0
-module, spin, ns = c_void_p(), c_void_p(), c_uint64(200_000_000)
+module, spin, ns = c_void_p(), c_void_p(), c_uint64(1_000_000_000)
 assert cuda.cuModuleLoadData(byref(module), b"code") == cuda.cuModuleGetFunction(byref(spin), module, b"spin") == 0
 words = (c_void_p * 1)(ctypes.cast(byref(ns), c_void_p))
 if sys.argv[1] == "it":
