@@ -112,3 +112,11 @@ def test_what_runs_when_the_scheduler_starts_is_its_first_lesson() -> None:
     for record in before.pods().values():
         after.set_pod(record)
     assert shapes(after) == ["1 x 470 MiB"]
+
+
+def test_nothing_is_worth_anything_on_a_node_that_is_gone_or_to_a_pod_without_cards() -> None:
+    ledger, one = ledger_of(*NODES), ask("one", 470)
+    ledger.decide(one)
+    assert ledger.worth(one, NodeName("a")) is not None
+    assert ledger.worth(one, NodeName("gone")) is None
+    assert ledger.worth(replace(one, containers=()), NodeName("a")) is None
