@@ -114,6 +114,10 @@ CUdeviceptr fake_graph_address(int card, int64_t bytes);
 CUdeviceptr fake_address(int64_t bytes);
 bool fake_on_card(CUdeviceptr address);
 bool fake_is_capturing(CUstream stream);
+
+/* What may give memory back is called while a capture of the mode that forbids it to all is under way: that is spoilt. Under the lock. */
+bool fake_forbidden(void);
+enum { FAKE_FORBIDDEN = 900 };
 int fake_card_of(CUstream stream);
 CUdeviceptr fake_capture_alloc(CUstream stream, int64_t bytes);
 

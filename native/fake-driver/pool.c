@@ -148,6 +148,8 @@ API CUresult cuMemPoolGetAttribute(CUmemoryPool pool, int attribute, void *value
 API CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 {
     pthread_mutex_lock(&fake_lock);
+    if (fake_forbidden())
+        return fake_leave(FAKE_FORBIDDEN);
     fake_pool *mine = (fake_pool *)pool;
     const int64_t low = mine->used > (int64_t)keep ? mine->used : (int64_t)keep;
     const int64_t chunk = chunk_bytes(), floor = (low + chunk - 1) / chunk * chunk;

@@ -257,6 +257,11 @@ static bool spoilt(const stream *asked)
     return any;
 }
 
+bool fake_forbidden(void)
+{
+    return spoilt(NULL);
+}
+
 API CUresult cuStreamQuery(CUstream handle)
 {
     pthread_mutex_lock(&fake_lock);

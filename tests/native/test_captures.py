@@ -42,3 +42,29 @@ def test_measurements_that_are_under_way_are_not_read_while_something_is_capture
     """In the strict mode even to ask an event is forbidden, to all threads."""
     limits = {"CUDA_DEVICE_SM_LIMIT": "50", "GPU_CORE_UTILIZATION_POLICY": "force"}
     assert tried(container, SAMPLES, **limits) == "0 0 0 0"
+
+
+WAITS = """
+import time
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+stream, pool, later, graph = c_void_p(), c_void_p(), c_void_p(), c_void_p()
+address, linear_address, size = c_uint64(), c_uint64(), c_size_t(64 * MIB)
+assert cuda.cuStreamCreate(byref(stream), 1) == 0
+for each in (pool, later):
+    assert cuda.cuMemPoolCreate(byref(each), struct.pack("<iiii72x", 1, 0, 1, 0)) == 0
+    assert cuda.cuMemAllocFromPoolAsync(byref(address), size, each, None) == 0
+assert cuda.cuMemAlloc_v2(byref(linear_address), size) == 0
+assert cuda.cuMemFreeAsync(linear_address, None) == cuda.cuMemPoolDestroy(pool) == 0
+assert cuda.cuStreamBeginCapture_v2(stream, 0) == 0
+assert cuda.cuMemPoolDestroy(later) == 0
+time.sleep(2.5)
+print(cuda.cuStreamEndCapture(stream, byref(graph)))
+"""
+
+
+def test_what_was_given_back_and_is_not_through_is_not_looked_after_while_something_is_captured(
+    container: Container,
+) -> None:
+    """A pool that was destroyed before or meanwhile, and linear memory that a stream frees."""
+    assert tried(container, WAITS) == "0"

@@ -8,6 +8,7 @@
 #include "memory/later.h"
 #include "memory/map.h"
 #include "memory/vmm.h"
+#include "pay/capture.h"
 #include "process/state.h"
 
 enum { POOL_CHUNK_BYTES = 32 << 20 }; /* as drivers do; where one takes more, the allocation is undone */
@@ -49,10 +50,10 @@ static void trim_pool(hami_entry *entry, void *unused)
     settle_pool(entry, NULL);
 }
 
-/* One that was destroyed holds nothing more: now it is. */
+/* One that was destroyed holds nothing more: now it is. Not while something is captured, which to give memory back could spoil. */
 static void end_pool(hami_entry *entry, void *unused)
 {
-    if (entry->tag != DESTROYED)
+    if (entry->tag != DESTROYED || hami_capturing())
         return;
     trim_pool(entry, unused);
     if (entry->bytes == 0 && BEHIND(cuMemPoolDestroy, (CUmemoryPool)(uintptr_t)entry->key) == CUDA_SUCCESS)
@@ -262,7 +263,10 @@ static bool put_off(hami_entry *entry)
     uint64_t nothing = 0;
     if (entry->tag != MADE)
         return false;
-    trim_pool(entry, NULL);
+    if (hami_capturing())
+        settle_pool(entry, NULL);
+    else
+        trim_pool(entry, NULL);
     if (entry->bytes == 0)
         return false;
     replace_current(pool, hami_state.cards[entry->card].device);
