@@ -292,12 +292,23 @@ static double between(int i, int from_ms, int to_ms)
     return 100.0 * (double)sum / (double)((to_ms - from_ms) * MILLI);
 }
 
+static int64_t heard_at; /* when the first tenant could have seen that the second buys; 0: not yet */
+
+static void listen_for_a_newcomer(void)
+{
+    if (heard_at == 0 && hami_turn_others_buy(&tenants[0].pacer, now))
+        heard_at = now;
+}
+
 /* Beside a neighbour that wants the card from the 3rd to the 6th second: all of it while it does not, the percent while it does. */
 static void idle(void)
 {
     tenants_are(2, (tenant[]){{.percent = 30, .kernel_ns = 100 * US, .borrows = true},
                               {.percent = 70, .kernel_ns = 100 * US, .begins_ns = 3 * SECOND, .ends_ns = 6 * SECOND}});
-    simulate(9, true, NULL);
+    simulate(9, true, listen_for_a_newcomer);
+    const double heard_ms = (double)(heard_at - BOOT - 3 * SECOND) / MS;
+    printf("the neighbour is heard of after %g ms\n", heard_ms);
+    failed += !(heard_ms > 0 && heard_ms < 3);
     const double before = between(0, 1000, 3000), at_once = between(0, 3020, 3120), beside = between(0, 3200, 5900);
     const double neighbour = between(1, 3200, 5900), after = between(0, 6200, 9000);
     printf("alone %.1f, at once %.1f, beside %.1f, the neighbour %.1f, alone again %.1f\n", before, at_once, beside, neighbour, after);

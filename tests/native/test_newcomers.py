@@ -51,3 +51,17 @@ def test_one_that_is_alone_with_an_agent_has_all_of_the_card_from_its_first_mome
     newcomer = node.grant("new", mem=None, cores=20, core_policy=CorePolicy.DEFAULT)
     node.start_agent()
     assert first(node, newcomer, 2.0) > 26  # a busy machine gives less, never more
+
+
+def test_one_that_is_alone_hears_of_a_newcomer_from_its_first_purchase_on(node: Node) -> None:
+    """Not at the agent's next look, up to a second later: until then it had half of the card and more, for a fifth."""
+    alone = node.grant("alone", mem=None, cores=20, core_policy=CorePolicy.DEFAULT)
+    newcomer = node.grant("new", mem=None, cores=80, core_policy=CorePolicy.FORCE)
+    node.start_agent(nvml=True)
+    lone = node.start(alone, "probe", "run", "spin", 11, 1_000_000, **WORK)
+    time.sleep(4)  # for some seconds it pays, as nobody has looked
+    for _ in range(3):
+        node.start(newcomer, "probe", "run", "spin", 1, 1_000_000, **WORK).communicate(timeout=60)
+        time.sleep(0.7)
+    tenths = result(lone)["tenths"][30:]
+    assert sum(each <= 40 for each in tenths) >= 18  # of thirty

@@ -46,6 +46,16 @@ static bool others_idle(const hami_pacer *p, int64_t now)
     return true;
 }
 
+bool hami_turn_others_buy(const hami_pacer *p, int64_t now)
+{
+    for (int t = 0; p->page != NULL && t < HAMI_TENANTS; t++) {
+        const int64_t used = load(&p->page->used_ns[t]);
+        if (t != p->tenant && used <= now && used > now - HAMI_LINGER_NS)
+            return true;
+    }
+    return false;
+}
+
 void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
 {
     if (p->page != NULL)

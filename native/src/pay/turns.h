@@ -108,6 +108,12 @@ void hami_turn_waited(hami_pacer *pacer, int64_t since_ns, int64_t now_ns);
 /* True where it is worth a look whether what was queued is through: it should be, and in our turn or beside others it matters. */
 bool hami_turn_looks(const hami_pacer *pacer, int64_t now_ns);
 
+/*
+ * True: another tenant has bought time on the card a moment ago. Those that pay for nothing leave word ahead of time, whether they use the card or not:
+ * they are not meant.
+ */
+bool hami_turn_others_buy(const hami_pacer *pacer, int64_t now_ns);
+
 /* True while it is our turn, and so nobody else's slices are in what we measure. */
 bool hami_turn_ours(const hami_pacer *pacer);
 

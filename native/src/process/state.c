@@ -60,6 +60,17 @@ bool hami_card_pays(hami_card *card)
     return atomic_load(&card->percent) < 100 && policy != HAMI_CORE_DISABLE && (policy == HAMI_CORE_FORCE || !alone(card));
 }
 
+bool hami_card_lone(hami_card *card)
+{
+    return atomic_load(&card->percent) < 100 && atomic_load(&hami_state.core_policy) == HAMI_CORE_DEFAULT && alone(card);
+}
+
+void hami_card_not_alone(hami_card *card)
+{
+    atomic_store(&card->unsure_until_ns, hami_now_ns() + UNSURE_NS);
+    atomic_store(&card->alone, false);
+}
+
 void hami_throttle_update(void)
 {
     int count = 0;

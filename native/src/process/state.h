@@ -96,6 +96,12 @@ void hami_throttle_update(void);
 /* Launches on it are paid for now: there is a limit of time, and somebody else on the card or a policy that asks nobody. */
 bool hami_card_pays(hami_card *card);
 
+/* True: it is taken for ours alone, and by its limit and policy that is why nothing is paid for. */
+bool hami_card_lone(hami_card *card);
+
+/* Somebody uses it, whom the last look may not have seen: until the next ones are through it is not taken for ours alone. */
+void hami_card_not_alone(hami_card *card);
+
 /* The page on which a card's tenants take turns, and our place on it; NULL: none. */
 void hami_card_pages(hami_card *card, hami_turns_page *page, int member, int tenant, int weight);
 

@@ -1,7 +1,8 @@
 /*
  * The watch threads: two a process, started by cuInit, all signals blocked.
  *
- * Once a second the one sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker. While gates are being closed the
+ * Once a second the one sets the ledger right (dead processes, NVML, pools, neighbours) and speaks with the broker; while a card is ours alone it looks
+ * for newcomers 50 times a second. While gates are being closed the
  * other looks every millisecond that none stays so; otherwise it sleeps. It asks nobody and takes no lock: a call may have one, the driver's or ours,
  * until the card is through, and the card wait for a gate. Where a thread that closes one runs in real time, it does so before that.
  */
@@ -15,7 +16,7 @@
 #include "prim/prim.h"
 #include "process/state.h"
 
-enum { ROUND_NS = 1000 * 1000 * 1000, GATE_TICK_NS = 1000 * 1000, GATE_LINGER_NS = 20 * 1000 * 1000 };
+enum { ROUND_NS = 1000 * 1000 * 1000, GLANCE_NS = 20 * 1000 * 1000, GATE_TICK_NS = 1000 * 1000, GATE_LINGER_NS = 20 * 1000 * 1000 };
 
 static _Atomic uint32_t wanted;    /* 1: gates are in use */
 static _Atomic int64_t gate_at_ns; /* last time a gate was closed */
@@ -71,11 +72,26 @@ static void speak_for_the_unpaid(hami_card *card)
     *before = speaks;
 }
 
+/*
+ * Whoever is alone under the default policy pays for nothing and looks at nothing when he launches. Who comes to the card leaves word on the page of turns
+ * with his first purchase, but is seen by the agent once a second: until then he had half of the card, whatever their percents.
+ */
+static bool others_buy(hami_card *card)
+{
+    pthread_mutex_lock(&card->pacing);
+    const bool buy = hami_turn_others_buy(&card->pacer, hami_now_ns());
+    pthread_mutex_unlock(&card->pacing);
+    if (buy)
+        hami_card_not_alone(card);
+    return buy;
+}
+
 static void round_of_looks(void)
 {
     hami_ledger_reap(hami_state.ledger);
     for (int i = 0; i < hami_state.card_count; i++) {
         hami_reconcile(&hami_state.cards[i]);
+        others_buy(&hami_state.cards[i]);
         speak_for_the_unpaid(&hami_state.cards[i]);
         if (hami_log_level >= HAMI_LOG_DECISION)
             say_turns(&hami_state.cards[i]);
@@ -85,13 +101,36 @@ static void round_of_looks(void)
     hami_throttle_update();
 }
 
+/* True: a card is ours alone. */
+static bool look_for_newcomers(void)
+{
+    bool lone = false;
+    for (int i = 0; i < hami_state.card_count; i++) {
+        hami_card *card = &hami_state.cards[i];
+        if (!hami_card_lone(card))
+            continue;
+        if (others_buy(card))
+            hami_throttle_update();
+        else
+            lone = true;
+    }
+    return lone;
+}
+
+static void rest_of_round(void)
+{
+    const int64_t until = hami_now_ns() + ROUND_NS;
+    for (int64_t now; (now = hami_now_ns()) < until;)
+        hami_sleep_coarse_ns(look_for_newcomers() && until - now > GLANCE_NS ? GLANCE_NS : until - now);
+}
+
 static void *watch(void *unused)
 {
     /* Not all processes of a container at the same moment: each starts NVML at its first look. */
     hami_sleep_coarse_ns(ROUND_NS / 2 + (int64_t)(getpid() % 64) * (ROUND_NS / 128));
     for (;;) {
         round_of_looks();
-        hami_sleep_coarse_ns(ROUND_NS);
+        rest_of_round();
     }
     return unused;
 }
