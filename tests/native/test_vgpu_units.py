@@ -141,6 +141,13 @@ def test_a_dozen_kernels_hardly_ever_push_each_other_out_of_what_a_thread_keeps(
     assert max(percent.values()) < 3
 
 
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_who_sees_to_a_group_of_low_priority_and_comes_back_late_leaves_it_as_others_have_made_it(
+    tools: Tools, sanitizer: str
+) -> None:
+    assert run(tools.part("groups", [], SANITIZERS[sanitizer]), "") == "as the other left it\n"
+
+
 def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
     """Of drivers, of the headers of CUDA 12 and 13, and those that HAMi-core hooks."""
     lists = sorted((NATIVE / "src/intercept/drivers").glob("*.txt"))

@@ -17,6 +17,12 @@ static inline int64_t hami_lease_take(_Atomic int64_t *until_ns, int64_t now_ns,
     return there <= now_ns && atomic_compare_exchange_strong(until_ns, &there, ours) ? ours : 0;
 }
 
+/* True: nobody else has had it since. */
+static inline bool hami_lease_holds(const _Atomic int64_t *until_ns, int64_t ours)
+{
+    return atomic_load(until_ns) == ours;
+}
+
 /* Gives it back. False: it has run out, and another has had it since. */
 static inline bool hami_lease_end(_Atomic int64_t *until_ns, int64_t ours)
 {

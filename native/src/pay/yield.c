@@ -99,6 +99,8 @@ static void keep_queue_short(hami_card *card, CUstream stream)
     const hami_fence_kind other = card->fence == HAMI_FENCE_LEASH ? HAMI_FENCE_LEASH_TOO : HAMI_FENCE_LEASH;
     if (hami_fence(card, stream, other))
         pass(card, card->fence, hami_now_ns() + PASS_MOST_NS);
+    if (!hami_lease_holds(&until_ns, lease))
+        return; /* so late that others have seen to a group since: what is known here is of before */
     card->fence = other;
     const int64_t now = hami_now_ns(), took = now - card->group_ns;
     card->group_ns = now;
