@@ -91,7 +91,10 @@ extern pthread_mutex_t fake_unmapping;
 /* FAKE_CUDA_SLOW_MS: how long it takes to make a context or load a module whose memory is taken already. */
 void fake_take_time(void);
 
-/* FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer. */
+/*
+ * FAKE_CUDA_SLOW_END_MS: how long it takes from when something has ended, and its handle may be another's, to the answer; FAKE_CUDA_ENDS_TO: the
+ * descriptor to which a byte is written at that moment.
+ */
 void fake_end_slowly(void);
 
 /* FAKE_CUDA_FAILS: the one function that fails, as long as the variable is there. */

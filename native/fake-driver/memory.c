@@ -105,7 +105,7 @@ static CUresult linear(CUdeviceptr *out, size_t bytes, int kind, int card)
     return CUDA_SUCCESS;
 }
 
-/* As where a machine keeps the thread from a processor just then, or the card has to look for room. */
+/* FAKE_CUDA_LONG_MS: for so long linear memory is asked for and not taken yet, or freed and not answered for: a thread that waits for a processor just then. */
 static void be_long(void)
 {
     const char *ms = getenv("FAKE_CUDA_LONG_MS");
