@@ -215,6 +215,11 @@ API CUresult cuGraphAddNode_v2(CUgraphNode *out, CUgraph g, const CUgraphNode *b
     return cuGraphAddNode(out, g, before, count, params);
 }
 
+API CUresult cuGraphAddNode_v3(CUgraphNode *out, CUgraph g, const CUgraphNode *before, const void *edges, size_t count, void *params)
+{
+    return cuGraphAddNode_v2(out, g, before, edges, count, params);
+}
+
 API CUresult cuGraphAddKernelNode(CUgraphNode *out, CUgraph g, const CUgraphNode *before, size_t count, const void *params)
 {
     return cuGraphAddKernelNode_v2(out, g, before, count, params);

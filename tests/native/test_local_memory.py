@@ -160,8 +160,10 @@ def by_node(graph, found, name="cuGraphAddKernelNode_v2"):
     return cuda[name](byref(c_void_p()), graph, None, c_size_t(0), kernel(found))
 def by_any(graph, found):
     return cuda.cuGraphAddNode(byref(c_void_p()), graph, None, c_size_t(0), bytes(16) + kernel(found))
-def by_any_with_edges(graph, found):
-    return cuda.cuGraphAddNode_v2(byref(c_void_p()), graph, None, None, c_size_t(0), bytes(16) + kernel(found))
+def by_any_with_edges(graph, found, name="cuGraphAddNode_v2"):
+    return cuda[name](byref(c_void_p()), graph, None, None, c_size_t(0), bytes(16) + kernel(found))
+def by_any_v3(graph, found):
+    return by_any_with_edges(graph, found, "cuGraphAddNode_v3")
 def by_child(graph, found):
     child = made()
     assert by_node(child, found) == 0
@@ -171,12 +173,12 @@ def by_change(graph, found):
     assert cuda.cuGraphAddKernelNode_v2(byref(node), graph, None, c_size_t(0), kernel(small)) == 0
     return cuda.cuGraphKernelNodeSetParams_v2(node, kernel(found))
 ways = {{"node": by_node, "old": lambda graph, found: by_node(graph, found, "cuGraphAddKernelNode"), "any": by_any,
-        "edges": by_any_with_edges, "child": by_child, "change": by_change}}
+        "edges": by_any_with_edges, "v3": by_any_v3, "child": by_child, "change": by_change}}
 print(ways[sys.argv[1]](body(), large), ways[sys.argv[1]](body(), small), by_node(made(), large))
 """
 
 
-@pytest.mark.parametrize("how", ["node", "old", "any", "edges", "child", "change"])
+@pytest.mark.parametrize("how", ["node", "old", "any", "edges", "v3", "child", "change"])
 def test_a_function_of_what_a_conditional_node_runs_is_held_to_the_limit(container: Container, how: str) -> None:
     """Nobody can look into that when the graph is made; into others one can, and there it is looked at then."""
     assert tried(container, MODULES + CONDITION, how) == "2 0 0"

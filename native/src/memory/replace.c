@@ -78,6 +78,7 @@ REPLACE(cuGraphExecUpdate_v2, hami_graph_fits(graph), (CUgraphExec exec, CUgraph
 REPLACE(cuGraphKernelNodeSetParams, fits(params), (CUgraphNode node, const void *params), node, params)
 REPLACE(cuGraphKernelNodeSetParams_v2, fits_v2(params), (CUgraphNode node, const void *params), node, params)
 REPLACE(cuGraphNodeSetParams, node_fits(params), (CUgraphNode node, void *params), node, params)
+REPLACE(cuGraphNodeSetParams_v2, node_fits(params), (CUgraphNode node, void *params), node, params)
 
 /* ---- into what a conditional node runs ---- */
 
@@ -129,4 +130,6 @@ ADD(cuGraphAddChildGraphNode, hami_graph_fits(child), (CUgraphNode * out, CUgrap
 ADD_ANY(cuGraphAddNode, (CUgraphNode * out, CUgraph graph, const CUgraphNode *before, size_t count, void *params), out, graph, before, count,
         params)
 ADD_ANY(cuGraphAddNode_v2, (CUgraphNode * out, CUgraph graph, const CUgraphNode *before, const void *edges, size_t count, void *params), out,
+        graph, before, edges, count, params)
+ADD_ANY(cuGraphAddNode_v3, (CUgraphNode * out, CUgraph graph, const CUgraphNode *before, const void *edges, size_t count, void *params), out,
         graph, before, edges, count, params)

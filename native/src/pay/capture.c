@@ -48,6 +48,8 @@ BOTH(BEGIN, cuStreamBeginCaptureToGraph,
      edges, count, mode)
 BOTH(BEGIN, cuStreamBeginRecaptureToGraph, (CUstream stream, int mode, CUgraph graph, void *callback, void *user), stream, mode,
      graph, callback, user)
+/* Into a graphics command list: what is launched goes there and not to the card, as into a graph. */
+BOTH(BEGIN, cuStreamBeginCaptureToCig, (CUstream stream, void *params), stream, params)
 
 CUresult cuStreamEndCapture(CUstream stream, CUgraph *out)
 {
@@ -57,4 +59,20 @@ CUresult cuStreamEndCapture(CUstream stream, CUgraph *out)
 CUresult cuStreamEndCapture_ptsz(CUstream stream, CUgraph *out)
 {
     return ended(BEHIND(cuStreamEndCapture_ptsz, stream, out));
+}
+
+/* There is no broken capture of this kind that an end takes away: it has ended, or it has not. */
+static CUresult ended_well(CUresult result)
+{
+    return result == CUDA_SUCCESS ? ended(result) : result;
+}
+
+CUresult cuStreamEndCaptureToCig(CUstream stream)
+{
+    return ended_well(BEHIND(cuStreamEndCaptureToCig, stream));
+}
+
+CUresult cuStreamEndCaptureToCig_ptsz(CUstream stream)
+{
+    return ended_well(BEHIND(cuStreamEndCaptureToCig_ptsz, stream));
 }
