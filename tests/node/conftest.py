@@ -45,6 +45,7 @@ class AgentNode:
                 f"--metrics-bind-address=127.0.0.1:{self.port}",
                 "--conflict-interval=1",
                 "--allocate-timeout=15",
+                "--recovery-quiet=2",
             ],
             env=self.bench.environment,
             node=self.node,

@@ -18,21 +18,23 @@ UMOUNT = "import ctypes, sys; sys.exit(ctypes.CDLL(None).umount2(sys.argv[1].enc
 
 @pytest.fixture
 def full(agent: AgentNode) -> Iterator[Path]:
-    """The agent's state folder on a disk of its own, without a byte of room: the file in it that takes all."""
+    """The agent's state folder on a disk of its own, and the file in it that may take all of it."""
     state = agent.node.folder / "agent"
     agent.program.kill()
     kept = state.with_name("kept")
     shutil.copytree(state, kept)
-    agent.node.run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", state)
-    agent.node.run("sh", "-c", f"cp -a {kept}/. {state}; head -c 200000 /dev/zero > {state}/fill || true")
-    agent.program.start()
-    agent.wait_ready()
-    yield state / "fill"
-    agent.program.kill()
-    agent.node.run(sys.executable, "-c", UMOUNT, state)
-    shutil.rmtree(kept)
-    agent.program.start()
-    agent.wait_ready()
+    agent.node.run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state)
+    try:
+        agent.node.run("sh", "-c", f"cp -a {kept}/. {state}")
+        agent.program.start()
+        agent.wait_ready()
+        yield state / "fill"
+    finally:
+        agent.program.kill()
+        agent.node.run(sys.executable, "-c", UMOUNT, state)
+        shutil.rmtree(kept)
+        agent.program.start()
+        agent.wait_ready()
 
 
 def resize(agent: AgentNode, name: str, card: int, mem: int) -> None:
@@ -52,28 +54,35 @@ def events(agent: AgentNode, reason: str) -> str:
     return agent.lab.kubectl("get", "events", f"--field-selector=reason={reason}")
 
 
-def test_a_full_disk_refuses_with_the_file_keeps_what_runs_and_does_all_when_there_is_room(
+def test_a_full_disk_offers_no_card_keeps_what_runs_and_does_all_when_there_is_room(
     agent: AgentNode, full: Path
 ) -> None:
-    agent.node.run("rm", full)
+    """Found full at the start, the agent has its cards given to nobody: the scheduler has the node's word for it."""
     agent.create("runs", sliced())
     agent.bind("runs", [(0, 1000, 10)])
     agent.wait_running("runs")
-    agent.node.run("sh", "-c", f"head -c 200000 /dev/zero > {full} || true")
+    agent.node.run("sh", "-c", f"head -c 8000000 /dev/zero > {full} || true")
     agent.program.kill()
     agent.program.start()
-    agent.wait_ready()
+    why = f"[-]disk cannot write to {full.parent}: No space left on device"
+    agent.lab.wait_for("said", lambda: why in agent.page("/readyz"), 60)
+    agent.lab.wait_for("no card offered", lambda: agent.allocatable() == 0, 60)
+    agent.lab.wait_for("told", lambda: "No space left on device" in events(agent, "DiskUnwritable"), 60)
     agent.create("comes", sliced())
     agent.bind("comes", [(1, 1000, 10)])
     agent.lab.wait_for("refused", lambda: agent.phase("comes") == "Failed", 60)
-    message = agent.lab.get("pod", "comes")["status"]["message"]
-    assert f"cannot be prepared: [Errno 28] No space left on device: '{full.with_name('allocations.json')}'" in message
+    assert agent.lab.get("pod", "comes")["status"]["reason"] == "UnexpectedAdmissionError"
+    assert agent.phase("runs") == "Running"
     resize(agent, "runs", 0, 3000)
     agent.lab.wait_for("told", lambda: "No space left on device" in events(agent, "ResizeWaits"), 60)
     assert " mem_mib 1000 " in policy(agent, "runs")
     agent.node.run("rm", full)
     agent.lab.wait_for("resized", lambda: " mem_mib 3000 " in policy(agent, "runs"), 60)
     assert "has 3000 MiB" in events(agent, "SliceResized")
+    agent.wait_ready()
+    agent.create("later", sliced())
+    agent.bind("later", [(1, 1000, 10)])
+    agent.wait_running("later")
 
 
 def test_a_resized_pod_outlives_a_removed_state_folder(agent: AgentNode) -> None:
