@@ -108,3 +108,10 @@ def test_no_gang_of_random_ones_waits_where_there_is_a_way(policy: str) -> None:
         assert ledger.recount() == []
         found += way
     assert 30 < found < 140
+
+
+def test_no_more_members_than_must_run_hold_slices() -> None:
+    """Others of the gang come in their own turn: cards held for whom nobody asked about are kept from everybody."""
+    asks = [replace(one, gang=Gang("g", 2)) for one in several(4, 2, 1000, "spread")]
+    _, ledger, _ = tried(asks, [8000, 8000])
+    assert {hold.plan.pod.uid for hold in ledger.reservations()} == {"p0", "p1"}
