@@ -117,7 +117,14 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
     in the shared page gains nothing."""
-    sources = ["tests/turns/sim.c", "tests/turns/learned.c", "src/pay/turns.c", "src/pay/budget.c", "src/price/cost.c"]
+    sources = [
+        "tests/turns/sim.c",
+        "tests/turns/learned.c",
+        "src/pay/turns.c",
+        "src/pay/page.c",
+        "src/pay/budget.c",
+        "src/price/cost.c",
+    ]
     told = run(tools.part("turns", sources, SANITIZERS["asan"]), case)
     assert "NO " not in told
     assert told == run(tools.part("turns", sources, SANITIZERS["plain"]), case)
@@ -126,7 +133,7 @@ def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Tools, sanitizer: str) -> None:
     """A handler may keep the thread; the time after which others take its place is over, and they have had a turn."""
-    sources = ["src/pay/turns.c", "src/pay/budget.c"]
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
 
 

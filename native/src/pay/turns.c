@@ -3,31 +3,11 @@
 
 #include <assert.h>
 
-enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff, DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
+enum { DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
 #define BOUND_NS ((int64_t)1000 * 1000 * 1000)
 #define CLOSELY_AGAIN_NS ((int64_t)1000 * 1000 * 1000)
 
 static_assert((int64_t)HAMI_LAPSE_NS * 100 <= (int64_t)HAMI_JUDGED_NS * HAMI_DRY_PERCENT, "one absence alone is not too much");
-
-static int64_t load(const _Atomic int64_t *word)
-{
-    return atomic_load_explicit(word, memory_order_relaxed);
-}
-
-/* Of a time that anybody may have written: was it within `span` before now? */
-static bool within(int64_t then_ns, int64_t span_ns, int64_t now_ns)
-{
-    return then_ns > now_ns - span_ns && then_ns < now_ns + span_ns;
-}
-
-static bool others_full(const hami_pacer *p, int64_t now)
-{
-    for (int t = 0; t < HAMI_TENANTS; t++) {
-        if (t != p->tenant && within(load(&p->page->full_ns[t]), HAMI_LINGER_NS, now))
-            return true;
-    }
-    return false;
-}
 
 /* When what was launched is through. */
 static int64_t queue_end(const hami_pacer *p)
@@ -35,31 +15,15 @@ static int64_t queue_end(const hami_pacer *p)
     return p->queue_end_ns - p->spare_ns;
 }
 
-/* Nobody else wants the card. What stands in the page may be of a clock that nobody has: then it counts for nothing. */
-static bool others_idle(const hami_pacer *p, int64_t now)
-{
-    for (int t = 0; t < HAMI_TENANTS; t++) {
-        const int64_t until = load(&p->page->used_ns[t]);
-        if (t != p->tenant && until > now - HAMI_LINGER_NS && until < now + HAMI_USED_MOST_NS)
-            return false;
-    }
-    return true;
-}
-
-bool hami_turn_others_buy(const hami_pacer *p, int64_t now)
-{
-    for (int t = 0; p->page != NULL && t < HAMI_TENANTS; t++) {
-        const int64_t used = load(&p->page->used_ns[t]);
-        if (t != p->tenant && used <= now && used > now - HAMI_LINGER_NS)
-            return true;
-    }
-    return false;
-}
-
 void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
 {
     if (p->page != NULL)
         atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
+}
+
+bool hami_turn_others_buy(const hami_pacer *p, int64_t now)
+{
+    return p->page != NULL && hami_page_others_buy(p->page, p->tenant, now);
 }
 
 /* One that cannot fill its turns is none of those that wait for each other, nor one that others have to wait for. */
@@ -69,45 +33,10 @@ static void mark_full(hami_pacer *p, int64_t now)
         atomic_store_explicit(&p->page->full_ns[p->tenant], now, memory_order_relaxed);
 }
 
-static int tenant_of(const hami_turns_page *page, int member)
-{
-    return atomic_load_explicit(&page->tenant_of[member], memory_order_relaxed) % HAMI_TENANTS;
-}
-
-/* Who of those that wait has had the least for its weight; -1: nobody waits. */
-static int next_member(const hami_turns_page *page, int64_t now)
-{
-    int best = -1;
-    for (int m = 0; m < HAMI_MEMBERS; m++) {
-        if (!within(load(&page->asked_ns[m]), HAMI_FRESH_NS, now))
-            continue;
-        const int64_t had = load(&page->virtual_ns[tenant_of(page, m)]);
-        const int64_t least = best < 0 ? 0 : load(&page->virtual_ns[tenant_of(page, best)]);
-        if (best < 0 || had < least || (had == least && load(&page->had_ns[m]) < load(&page->had_ns[best])))
-            best = m;
-    }
-    return best;
-}
-
-/* One that was away does not come back with the time it did not use. */
-static void enter(hami_pacer *p, int64_t now)
-{
-    int64_t floor = INT64_MAX;
-    for (int m = 0; m < HAMI_MEMBERS; m++) {
-        const int64_t had = load(&p->page->virtual_ns[tenant_of(p->page, m)]);
-        if (m != p->member && had < floor && within(load(&p->page->asked_ns[m]), HAMI_LINGER_NS, now))
-            floor = had;
-    }
-    atomic_store_explicit(&p->page->tenant_of[p->member], (uint16_t)p->tenant, memory_order_relaxed);
-    if (floor != INT64_MAX && load(&p->page->virtual_ns[p->tenant]) < floor)
-        atomic_store_explicit(&p->page->virtual_ns[p->tenant], floor, memory_order_relaxed);
-}
-
 static void ask(hami_pacer *p, int64_t now)
 {
-    if (!within(load(&p->page->asked_ns[p->member]), HAMI_LINGER_NS, now) &&
-        !within(load(&p->page->had_ns[p->member]), HAMI_LINGER_NS, now))
-        enter(p, now);
+    if (hami_page_away(p->page, p->member, now))
+        hami_page_enter(p->page, p->member, p->tenant, now);
     if (p->waiting_ns == 0)
         p->waiting_ns = now;
     mark_full(p, now);
@@ -128,25 +57,20 @@ static void begin(hami_pacer *p, uint64_t word, bool handed, int64_t now)
     atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
 
-static uint64_t word_of(uint64_t before, int member)
-{
-    return ((before >> MEMBER_BITS) + 1) << MEMBER_BITS | (uint64_t)(member + 1);
-}
-
 /* Is it our turn, or can it be made so? */
 static bool take(hami_pacer *p, int64_t now)
 {
     uint64_t word = atomic_load(&p->page->holder);
-    const int holder = (int)(word & MEMBER_MASK) - 1;
+    const int holder = hami_page_holder(word);
     if (holder == p->member) {
         begin(p, word, true, now);
         return true;
     }
-    const int64_t until = load(&p->page->until_ns);
+    const int64_t until = hami_page_load(&p->page->until_ns);
     const bool over = holder < 0 || !(until > now - HAMI_PATIENCE_NS && until < now + 2 * HAMI_TURN_BURST_NS);
-    if (!over || next_member(p->page, now) != p->member)
+    if (!over || hami_page_next(p->page, now) != p->member)
         return false;
-    const uint64_t ours = word_of(word, p->member);
+    const uint64_t ours = hami_page_word(word, p->member);
     if (!atomic_compare_exchange_strong(&p->page->holder, &word, ours))
         return false;
     begin(p, ours, false, now);
@@ -234,7 +158,7 @@ static void hand_on(hami_pacer *p, bool want, int64_t now)
     atomic_store_explicit(&p->page->asked_ns[p->member], want ? now : 0, memory_order_relaxed);
     if (atomic_load(&p->page->holder) == word)
         atomic_store(&p->page->until_ns, now + HAMI_CLAIM_NS);
-    if (!atomic_compare_exchange_strong(&p->page->holder, &word, word_of(word, next_member(p->page, now))))
+    if (!atomic_compare_exchange_strong(&p->page->holder, &word, hami_page_word(word, hami_page_next(p->page, now))))
         return;
     atomic_fetch_add(&p->page->handed, 1);
     p->handed = true;
@@ -250,7 +174,7 @@ void hami_turn_over(hami_pacer *p, int64_t now)
 
 void hami_turn_draining(hami_pacer *p, int64_t now)
 {
-    if (p->page != NULL && mine(p) && load(&p->page->until_ns) < now)
+    if (p->page != NULL && mine(p) && hami_page_load(&p->page->until_ns) < now)
         atomic_store(&p->page->until_ns, now);
 }
 
@@ -310,7 +234,7 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
         if (p->left_ns > 0)
             return true;
         atomic_store_explicit(&p->page->asked_ns[p->member], now, memory_order_relaxed);
-        if (next_member(p->page, now) == p->member) {
+        if (hami_page_next(p->page, now) == p->member) {
             p->left_ns = HAMI_TURN_NS;
             return true;
         }
@@ -324,7 +248,7 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
     ask(p, now);
     if (take(p, now))
         return true;
-    const int64_t dry = load(&p->page->until_ns);
+    const int64_t dry = hami_page_load(&p->page->until_ns);
     if (dry > now - HAMI_PATIENCE_NS && dry < *until - HAMI_PATIENCE_NS)
         *until = dry + HAMI_PATIENCE_NS;
     return false;
@@ -332,7 +256,7 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
 
 bool hami_turn_looks(const hami_pacer *p, int64_t now)
 {
-    return p->page != NULL && now > p->queue_end_ns && (p->word != 0 || !others_idle(p, now));
+    return p->page != NULL && now > p->queue_end_ns && (p->word != 0 || !hami_page_others_idle(p->page, p->tenant, now));
 }
 
 /*
@@ -355,8 +279,8 @@ static void see_queue(hami_pacer *p, int64_t now)
 
 static bool contended(hami_pacer *p, int64_t now)
 {
-    return p->page != NULL && now >= p->defiant_ns && now >= p->bound_ns && within(load(&p->page->full_ns[p->tenant]), HAMI_LINGER_NS, now) &&
-           others_full(p, now);
+    return p->page != NULL && now >= p->defiant_ns && now >= p->bound_ns && hami_page_full(p->page, p->tenant, now) &&
+           hami_page_others_full(p->page, p->tenant, now);
 }
 
 static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64_t *until)
@@ -378,7 +302,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
                     int64_t *until)
 {
     hami_turn_used(p, 0, now);
-    if (p->borrows && p->page != NULL && others_idle(p, now))
+    if (p->borrows && p->page != NULL && hami_page_others_idle(p->page, p->tenant, now))
         percent = 100;
     if (p->word != 0)
         judge_host(p, now);

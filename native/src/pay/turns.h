@@ -14,16 +14,15 @@
 
 #include <stdbool.h>
 
-#include "pay/budget.h"
 #include "hami/turns.h"
+#include "pay/budget.h"
+#include "pay/page.h"
 
 enum {
     HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
     HAMI_CLAIM_NS = 1000 * 1000,           /* who is handed the turn has so long to begin */
     HAMI_POLL_NS = 2 * 1000 * 1000,        /* who waits asks again at least so often */
-    HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
-    HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
     HAMI_NEVER_DRY_NS = 40 * 1000 * 1000,  /* so does a queue that is hardly ever empty for so long: many slices of others */
     HAMI_WAITED_NS = 20 * 1000,            /* who waits for so long found work of his on the card */
@@ -34,8 +33,6 @@ enum {
     HAMI_PAUSE_NS = 100 * 1000,        /* shorter pauses are not looked for */
     HAMI_LAPSE_NS = 4 * 1000 * 1000 /* one absence counts for no more (a program that loads, a host slow to wake): never too much by itself */
 };
-
-#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
 
 /* What has been so far, for people who look into it. */
 typedef struct {

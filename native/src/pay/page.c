@@ -1,0 +1,96 @@
+/* See page.h. */
+#include "pay/page.h"
+
+enum { MEMBER_BITS = 16, MEMBER_MASK = 0xffff };
+
+/* Of a time that anybody may have written: was it within `span` before now? */
+static bool within(int64_t then_ns, int64_t span_ns, int64_t now_ns)
+{
+    return then_ns > now_ns - span_ns && then_ns < now_ns + span_ns;
+}
+
+bool hami_page_full(const hami_turns_page *page, int tenant, int64_t now)
+{
+    return within(hami_page_load(&page->full_ns[tenant]), HAMI_LINGER_NS, now);
+}
+
+bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now)
+{
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        if (t != tenant && hami_page_full(page, t, now))
+            return true;
+    }
+    return false;
+}
+
+bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t now)
+{
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        const int64_t until = hami_page_load(&page->used_ns[t]);
+        if (t != tenant && until > now - HAMI_LINGER_NS && until < now + HAMI_USED_MOST_NS)
+            return false;
+    }
+    return true;
+}
+
+bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now)
+{
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        const int64_t used = hami_page_load(&page->used_ns[t]);
+        if (t != tenant && used <= now && used > now - HAMI_LINGER_NS)
+            return true;
+    }
+    return false;
+}
+
+static int tenant_of(const hami_turns_page *page, int member)
+{
+    return atomic_load_explicit(&page->tenant_of[member], memory_order_relaxed) % HAMI_TENANTS;
+}
+
+static int64_t had_for_weight(const hami_turns_page *page, int member)
+{
+    return hami_page_load(&page->virtual_ns[tenant_of(page, member)]);
+}
+
+int hami_page_next(const hami_turns_page *page, int64_t now)
+{
+    int best = -1;
+    for (int m = 0; m < HAMI_MEMBERS; m++) {
+        if (!within(hami_page_load(&page->asked_ns[m]), HAMI_FRESH_NS, now))
+            continue;
+        const int64_t had = had_for_weight(page, m), least = best < 0 ? 0 : had_for_weight(page, best);
+        if (best < 0 || had < least || (had == least && hami_page_load(&page->had_ns[m]) < hami_page_load(&page->had_ns[best])))
+            best = m;
+    }
+    return best;
+}
+
+bool hami_page_away(const hami_turns_page *page, int member, int64_t now)
+{
+    return !within(hami_page_load(&page->asked_ns[member]), HAMI_LINGER_NS, now) &&
+           !within(hami_page_load(&page->had_ns[member]), HAMI_LINGER_NS, now);
+}
+
+void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now)
+{
+    int64_t floor = INT64_MAX;
+    for (int m = 0; m < HAMI_MEMBERS; m++) {
+        const int64_t had = had_for_weight(page, m);
+        if (m != member && had < floor && within(hami_page_load(&page->asked_ns[m]), HAMI_LINGER_NS, now))
+            floor = had;
+    }
+    atomic_store_explicit(&page->tenant_of[member], (uint16_t)tenant, memory_order_relaxed);
+    if (floor != INT64_MAX && hami_page_load(&page->virtual_ns[tenant]) < floor)
+        atomic_store_explicit(&page->virtual_ns[tenant], floor, memory_order_relaxed);
+}
+
+int hami_page_holder(uint64_t word)
+{
+    return (int)(word & MEMBER_MASK) - 1;
+}
+
+uint64_t hami_page_word(uint64_t before, int member)
+{
+    return ((before >> MEMBER_BITS) + 1) << MEMBER_BITS | (uint64_t)(member + 1);
+}

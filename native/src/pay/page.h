@@ -1,0 +1,45 @@
+/*
+ * The page on which tenants of a card tell each other who wants it and whose turn it is (hami/turns.h), and what of it is believed: anybody may have written
+ * anything there, in a clock that nobody has. What follows from it for a process is in turns.c.
+ */
+#ifndef HAMI_PAGE_H
+#define HAMI_PAGE_H
+
+#include <stdbool.h>
+
+#include "hami/turns.h"
+
+enum {
+    HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
+    HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
+};
+
+#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
+
+static inline int64_t hami_page_load(const _Atomic int64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+/* Its queue has been seen full of late: the tenant's own, or some other one's. */
+bool hami_page_full(const hami_turns_page *page, int tenant, int64_t now_ns);
+bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now_ns);
+
+/* No other tenant wants the card. */
+bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t now_ns);
+
+/* Some other tenant has paid for GPU time of late, by its own word at that moment. */
+bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now_ns);
+
+/* The member has neither asked for a turn nor had one of late: it is to enter, and comes back without the time that it did not use. */
+bool hami_page_away(const hami_turns_page *page, int member, int64_t now_ns);
+void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now_ns);
+
+/* Who of those that wait has had the least for its weight; -1: nobody waits. */
+int hami_page_next(const hami_turns_page *page, int64_t now_ns);
+
+/* `holder` of the page: whose turn it is, -1: nobody's; and what stands there next, of that member. */
+int hami_page_holder(uint64_t word);
+uint64_t hami_page_word(uint64_t before, int member);
+
+#endif
