@@ -153,6 +153,7 @@ def unwritable(folders: Sequence[Folder], spare: int = 0) -> str | None:
         probe = folder.path / ".probe"
         try:
             folder.path.mkdir(parents=True, exist_ok=True, mode=folder.mode)
+            probe.unlink(missing_ok=True)  # of an agent that was killed: it has the room that is looked for
             # Random, so that a file system that compresses sets as much aside as for anything else.
             replace_file(probe, os.urandom(_size(folder.rewritten) + GRANT_BYTES + spare), 0o600, durable=False)
             probe.unlink()

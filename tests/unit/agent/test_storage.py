@@ -202,6 +202,18 @@ def test_a_look_leaves_nothing_behind(tmp_path):
     assert unwritable([Folder(tmp_path / "file/in")]) == f"cannot write to {tmp_path}/file/in: Not a directory"
 
 
+def test_what_a_look_that_was_killed_left_behind_takes_no_room_from_the_next(tmp_path):
+    """Nor does it for good: on a disk at its brim that alone would keep the cards back."""
+    (tmp_path / ".probe").write_bytes(bytes(GRANT_BYTES))
+    (tmp_path / "..probe.new").write_bytes(bytes(GRANT_BYTES))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage.os, "urandom", lambda count: seen.extend(tmp_path.iterdir()) or bytes(count))
+        assert unwritable([Folder(tmp_path)]) is None
+    assert seen == [tmp_path / "..probe.new"]  # is written anew from its beginning
+    assert list(tmp_path.iterdir()) == []
+
+
 ON_A_TMPFS = """
 import subprocess, sys
 from pathlib import Path
