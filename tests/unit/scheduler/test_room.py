@@ -39,6 +39,12 @@ def test_a_peer_with_less_than_the_mean_does_not_give_way() -> None:
     assert first(One("server", 3), One("pod", 3)).peer == "server"  # type: ignore[union-attr]
 
 
+def test_who_has_no_more_than_anybody_may_counts_as_having_that() -> None:
+    few = [One("a", 1), One("b", 1), One("c", 3)]
+    assert gives_way(few, lambda one: one.weight, 2).peer == "c"  # type: ignore[union-attr]
+    assert gives_way(few, lambda one: one.weight, 3).peer == "a"  # type: ignore[union-attr]
+
+
 def test_a_peer_with_the_mean_may_have_to() -> None:
     assert first(One("a", 2), One("b", 2), One("c", 2)).peer == "a"  # type: ignore[union-attr]
 
@@ -140,6 +146,20 @@ async def test_who_has_no_room_for_its_next_bytes_may_be_the_one_that_gives_way(
         await room.read(hog, fed(b"12345678", b"9"))
     assert (room.taken, room._free) == (2, 8)
     reading.cancel()
+
+
+async def test_one_of_the_largest_finds_room_beside_slow_ones_of_many_addresses() -> None:
+    """Each of which holds a little less than the mean would be with it."""
+    room, size = Room(largest=3 << 20), 1056768
+    slow = [asyncio.create_task(room.read(Body(f"slow {index}"), stalled(bytes(size)))) for index in range(63)]
+    await settled()
+    assert room.taken == 63 * size
+    text = await room.read(Body("server"), fed(*(bytes(1 << 16) for _ in range(48))))
+    assert len(text) == 3 << 20
+    assert [one.done() for one in slow] == [True, True, True] + 60 * [False]  # those that came first
+    for one in slow:
+        one.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
 
 
 async def test_a_time_limit_of_the_caller_s_is_not_taken_for_giving_way() -> None:

@@ -45,6 +45,7 @@ class Room:
     """Of one listener and its event loop. `largest` is the largest body there can be."""
 
     def __init__(self, largest: int = 0) -> None:
+        self._largest = largest
         self._free = max(BYTES, 2 * largest)
         self._bodies: dict[Body, None] = {}
         """As they came."""
@@ -91,7 +92,7 @@ class Room:
             if any(one.whole for one in self._bodies):  # answered within milliseconds: nobody need give way
                 await self._left()
             else:
-                self._cut(lambda one: one.size)
+                self._cut(lambda one: one.size, self._largest)
         if not body.gave_way:
             self._free -= len(chunk)
             body.size += len(chunk)
@@ -106,9 +107,9 @@ class Room:
                 if not waiting.done():
                     waiting.set_result(None)
 
-    def _cut(self, weight: Callable[[Body], int]) -> bool:
+    def _cut(self, weight: Callable[[Body], int], anybody: int = 0) -> bool:
         """Make room by one that is not whole yet; False where all are."""
-        other = gives_way([one for one in self._bodies if not one.whole], weight)
+        other = gives_way([one for one in self._bodies if not one.whole], weight, anybody)
         if other is None:
             return False
         self.leave(other)
