@@ -1,7 +1,7 @@
 /*
  * Tenants taking turns: the library's own turns.c and budget.c on the simulated card of turns/sim.h, the same result each run.
  *
- *   turns shares | stalls | bound | pauses | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
+ *   turns shares | stalls | polls | nothing | bound | pauses | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -149,6 +149,65 @@ static void stalls(void)
             failed += !ok;
         }
     }
+}
+
+/* Is the turn of the first, whose queue is through, kept by calls of `call_ns` that wait for nothing, made one after the other for 10 ms? */
+static bool kept_by(int64_t call_ns, bool beside)
+{
+    memset(&page, 0, sizeof page);
+    now = BOOT;
+    const uint64_t word = hami_page_word(0, 0);
+    hami_pacer p = {.page = &page, .word = word, .beside = beside, .full_since_ns = now - SECOND, .queue_end_ns = now, .weight = 50};
+    hami_pacer other = {.page = &page, .member = 1, .tenant = 1, .weight = 50, .full_since_ns = now - SECOND};
+    hami_purse purse = {0};
+    _Atomic int64_t paid = 0;
+    atomic_store(&page.holder, word);
+    atomic_store(&page.until_ns, now);
+    while (now < BOOT + 10 * MS && other.word == 0) {
+        int64_t until = 0;
+        hami_turn_waits(&p, now);
+        now += call_ns;
+        hami_turn_waited(&p, now - call_ns, now);
+        now += US;
+        atomic_store(&page.full_ns[0], now);
+        other.busy = true;
+        hami_pace(&other, &paid, &purse, 100 * US, 50, now, &until);
+    }
+    return other.word == 0;
+}
+
+/* Who only asks again and again whether all is through, or reads a word of the card's memory, keeps no turn by it. */
+static void polls(void)
+{
+    static const int64_t calls_ns[] = {US, 10 * US, 19 * US, 20 * US, 30 * US, 200 * US};
+    for (size_t c = 0; c < sizeof calls_ns / sizeof calls_ns[0]; c++) {
+        for (int beside = 0; beside < 2; beside++) {
+            const bool kept = kept_by(calls_ns[c], beside);
+            printf("%-4s calls of %g us, turn %s: %s\n", kept ? "NO" : "ok", (double)calls_ns[c] / US, beside ? "taken" : "handed on", kept ? "kept" : "lost");
+            failed += kept;
+        }
+    }
+}
+
+/*
+ * Where each launch is bought by itself, who finds that another thread has bought for his, and then has a debt of the past to pay, buys something all the
+ * same: he would ask for nothing again and again.
+ */
+static void nothing(void)
+{
+    hami_pacer p = {.page = &page, .weight = 50, .closely = true, .left_ns = HAMI_TURN_NS};
+    hami_purse purse = {0};
+    _Atomic int64_t paid = 0;
+    int64_t until = 0;
+    memset(&page, 0, sizeof page);
+    now = BOOT;
+    p.word = hami_page_word(0, 0);
+    atomic_store(&page.holder, p.word);
+    atomic_store(&page.full_ns[0], now);
+    atomic_store(&page.full_ns[1], now);
+    const bool ok = hami_pace(&p, &paid, &purse, 0, 50, now, &until) == HAMI_GO && p.bought_ns > 0;
+    printf("%-4s a need of nothing: %lld ns bought\n", ok ? "ok" : "NO", (long long)p.bought_ns);
+    failed += !ok;
 }
 
 /*
@@ -344,6 +403,10 @@ int main(int words, char **word)
         shares();
     else if (strcmp(what, "stalls") == 0)
         stalls();
+    else if (strcmp(what, "polls") == 0)
+        polls();
+    else if (strcmp(what, "nothing") == 0)
+        nothing();
     else if (strcmp(what, "bound") == 0)
         bound();
     else if (strcmp(what, "pauses") == 0)

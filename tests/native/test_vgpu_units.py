@@ -112,7 +112,8 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "case", ["shares", "stalls", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"]
+    "case",
+    ["shares", "stalls", "polls", "nothing", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"],
 )
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
@@ -135,6 +136,14 @@ def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Too
     """A handler may keep the thread; the time after which others take its place is over, and they have had a turn."""
     sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
+
+
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_who_waits_for_a_turn_while_its_place_on_the_page_is_taken_back_goes_on_without(
+    tools: Tools, sanitizer: str
+) -> None:
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
+    assert run(tools.part("places", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "bought\n"
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "asan"])

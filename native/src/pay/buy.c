@@ -68,9 +68,8 @@ static void look_out(const hami_turns_page *page, uint32_t handed, int64_t until
  * Sleeps until our turn may have come. Waking takes long beside a hand-over, so whoever has it due is up before it; once a turn only,
  * since the time it is due at is another tenant's word.
  */
-static void wait_for_turn(hami_card *card, int64_t wish, uint32_t handed, int64_t until)
+static void wait_for_turn(hami_card *card, hami_turns_page *page, int64_t wish, uint32_t handed, int64_t until)
 {
-    hami_turns_page *page = card->pacer.page;
     const int64_t now = hami_now_ns(), due = atomic_load_explicit(&page->until_ns, memory_order_relaxed) - WAKE_NS;
     if (due > now && due < until)
         until = due;
@@ -80,12 +79,15 @@ static void wait_for_turn(hami_card *card, int64_t wish, uint32_t handed, int64_
         look_out(page, handed, now + WAKE_NS + LOOK_OUT_NS);
 }
 
-/* Sleeps until it is worth asking again. `wish`: since when we want our turn, 0: it is the budget that lacks. */
-static void wait(hami_card *card, int64_t wish, uint32_t handed, int64_t until)
+/*
+ * Sleeps until it is worth asking again. `wish`: since when we want our turn, 0: it is the budget that lacks. `page`: where it was asked for; the broker may
+ * have taken our place there back since, but it stays mapped.
+ */
+static void wait(hami_card *card, hami_turns_page *page, int64_t wish, uint32_t handed, int64_t until)
 {
     const int64_t now = hami_now_ns();
     if (wish != 0 && until > now)
-        wait_for_turn(card, wish, handed, until);
+        wait_for_turn(card, page, wish, handed, until);
     else
         hami_sleep_until_ns(until - now > ASK_AGAIN_NS ? now + ASK_AGAIN_NS : until);
 }
@@ -112,7 +114,8 @@ static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, 
     int64_t until = 0;
     pthread_mutex_lock(&card->pacing);
     hami_pacer *p = &card->pacer;
-    const uint32_t handed = p->page == NULL ? 0 : atomic_load(&p->page->handed);
+    hami_turns_page *page = p->page;
+    const uint32_t handed = page == NULL ? 0 : atomic_load(&page->handed);
     p->spare_ns = of->spare_ns;
     p->debt_ns = of->debt_ns;
     look_at_queue(p, stream);
@@ -124,13 +127,13 @@ static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, 
     if (step == HAMI_DRAIN)
         drain(card, stream, until);
     pthread_mutex_lock(&card->pacing);
-    const bool wake = p->handed && p->page != NULL;
+    const bool wake = p->handed && page != NULL;
     p->handed = false;
     pthread_mutex_unlock(&card->pacing);
     if (wake)
-        hami_futex_wake_shared(&p->page->handed);
+        hami_futex_wake_shared(&page->handed);
     if (step == HAMI_WAIT)
-        wait(card, wish, handed, until);
+        wait(card, page, wish, handed, until);
     return bought;
 }
 

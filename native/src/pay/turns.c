@@ -188,21 +188,30 @@ void hami_turn_waits(hami_pacer *p, int64_t now)
         atomic_store(&p->page->until_ns, (p->queue_end_ns > now ? p->queue_end_ns : now) + HAMI_TURN_NS);
 }
 
+/*
+ * Who waits again with nothing bought in between shows no more work than before, and a call that was back at once shows none: neither keeps the turn longer
+ * than was reckoned, or who asks again and again whether all is through would keep it.
+ */
 void hami_turn_waited(hami_pacer *p, int64_t since, int64_t now)
 {
-    if (p->page == NULL || now - since < HAMI_WAITED_NS)
+    if (p->page == NULL)
+        return;
+    const bool ours = holds(p), waited = now - since >= HAMI_WAITED_NS;
+    const int64_t reckoned = p->queue_end_ns > now ? p->queue_end_ns : now;
+    if (ours && p->beside)
+        atomic_store(&p->page->until_ns, waited ? reckoned : p->queue_end_ns);
+    else if (ours && waited && since <= hami_page_load(&p->page->until_ns))
+        atomic_store(&p->page->until_ns, reckoned);
+    if (!waited)
         return;
     p->had.waits++;
     int64_t from = since > p->queue_end_ns ? since : p->queue_end_ns;
     from = from > p->blocked_until_ns ? from : p->blocked_until_ns; /* what several threads wait for counts once */
-    const bool ours = holds(p);
     if (now > from && (!ours || p->beside)) {
         p->blocked_ns += now - from;
         p->blocked_until_ns = now;
     }
     p->beside = false;
-    if (ours)
-        atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
 
 bool hami_turn_ours(const hami_pacer *p)
@@ -316,7 +325,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
         return step;
     if (!turns && p->page != NULL && p->word != 0)
         hand_on(p, false, now);
-    const int64_t bought = need_ns + (turns ? (p->closely ? 0 : HAMI_SLAB_NS) : hami_budget_slab(paid, percent, now));
+    const int64_t bought = need_ns + (turns ? (p->closely && need_ns > 0 ? 0 : HAMI_SLAB_NS) : hami_budget_slab(paid, percent, now));
     const int64_t when =
         hami_budget_buy(paid_until_ns, purse, bought, percent, turns ? HAMI_TURN_BURST_NS : HAMI_BURST_NS, now);
     if (when != 0)
