@@ -175,16 +175,16 @@ async def test_a_node_whose_disk_takes_no_grants_offers_its_cards_to_nobody_unti
             await kubelet_ready(kubelet)
             (folder / "state").rename(folder / "away")
             (folder / "state").touch()
-            await until(lambda: offered(False), 30)
-            await until(lambda: told("DiskUnwritable"), 10)
+            await until(lambda: offered(False), 60)
+            await until(lambda: told("DiskUnwritable"), 60)
             assert kubelet.allocatable(RESOURCE) == 0
             assert f"[-]disk cannot write to {folder}/state: " in await asyncio.to_thread(readiness, agent.port)
             assert await asyncio.to_thread(metric, agent.port, "hami_agent_disk_writable") == 0
             (folder / "state").unlink()
             (folder / "away").rename(folder / "state")
-            await until(lambda: offered(True), 30)
+            await until(lambda: offered(True), 60)
             await kubelet_ready(kubelet)
-            await until(lambda: told("DiskWritable"), 10)
+            await until(lambda: told("DiskWritable"), 60)
             assert "[+]disk ok" in await asyncio.to_thread(readiness, agent.port)
         finally:
             running.cancel()
