@@ -1,5 +1,7 @@
 """What a program captures stays whole: the library asks nothing that would spoil it."""
 
+import pytest
+
 from .conftest import Container
 from .test_ways_of_memory import GRAPHS
 from .test_ways_round import tried
@@ -68,3 +70,39 @@ def test_what_was_given_back_and_is_not_through_is_not_looked_after_while_someth
 ) -> None:
     """A pool that was destroyed before or meanwhile, and linear memory that a stream frees."""
     assert tried(container, WAITS) == "0"
+
+
+BETWEEN = """
+import time
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+stream, pool, graph, address, held = c_void_p(), c_void_p(), c_void_p(), c_uint64(), c_void_p()
+module, spin, ns = c_void_p(), c_void_p(), c_uint64(20_000_000_000)
+assert cuda.cuStreamCreate(byref(stream), 1) == cuda.cuStreamCreate(byref(held), 1) == 0
+assert cuda.cuModuleLoadData(byref(module), b"code") == cuda.cuModuleGetFunction(byref(spin), module, b"spin") == 0
+words = (c_void_p * 1)(ctypes.cast(byref(ns), c_void_p))
+assert cuda.cuLaunchKernel(spin, 1, 1, 1, 32, 1, 1, 0, held, words, None) == 0
+for _ in range(int(sys.argv[2])):
+    if sys.argv[1] == "freed":
+        assert cuda.cuMemAlloc_v2(byref(address), c_size_t(512)) == cuda.cuMemFreeAsync(address, held) == 0
+    else:
+        assert cuda.cuMemPoolCreate(byref(pool), struct.pack("<iiii72x", 1, 0, 1, 0)) == 0
+        assert cuda.cuMemAllocFromPoolAsync(byref(address), c_size_t(512), pool, stream) == 0
+        assert cuda.cuMemPoolDestroy(pool) == 0
+spoilt, over = 0, time.monotonic() + 3.5
+while time.monotonic() < over:
+    assert cuda.cuStreamBeginCapture_v2(stream, 0) == 0
+    for _ in range(100):
+        pass
+    spoilt += cuda.cuStreamEndCapture(stream, byref(graph)) != 0
+    time.sleep(0.0001)
+print(spoilt)
+"""
+
+
+@pytest.mark.parametrize(("what", "count"), [("freed", 20_000), ("pools", 3_000)])
+def test_a_capture_that_begins_while_what_was_given_back_is_looked_after_stays_whole(
+    container: Container, what: str, count: int
+) -> None:
+    """Once a second, of so many that captures begin meanwhile."""
+    assert tried(container, BETWEEN, what, count, FAKE_CUDA_CHUNK_MIB="1") == "0"

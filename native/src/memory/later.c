@@ -69,10 +69,13 @@ CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(
     return result;
 }
 
-/* A name that a context has while it ends is odd: nobody asks for an event of one that may be gone. */
+/*
+ * A name that a context has while it ends is odd: nobody asks for an event of one that may be gone. Nor while something is captured, which that could spoil:
+ * it may have begun since the one before was asked for.
+ */
 static bool come_there(const waiting *w)
 {
-    return (w->in & 1) == 0 && w->event != NULL && USE(cuEventQuery, w->event) == CUDA_SUCCESS;
+    return !hami_capturing() && (w->in & 1) == 0 && w->event != NULL && USE(cuEventQuery, w->event) == CUDA_SUCCESS;
 }
 
 /* Takes out of the list what is chosen, and ends its charge. */
@@ -106,11 +109,18 @@ static bool is_of(const waiting *w, uint64_t context)
     return w->entry.tag == context || w->in == context;
 }
 
-/* While something is captured, to ask for an event could spoil that. */
 void hami_later_refresh(void)
 {
     if (atomic_load(&count) > 0 && !hami_capturing())
         end_those(is_through, 0, true);
+}
+
+void hami_later_pause(void)
+{
+    if (!atomic_load(&hami_active))
+        return; /* in a forked child: another thread may have had the lock */
+    pthread_mutex_lock(&lock);
+    pthread_mutex_unlock(&lock);
 }
 
 void hami_later_rename(CUcontext from, CUcontext to)

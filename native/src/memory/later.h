@@ -15,6 +15,9 @@ CUresult hami_free_later(CUdeviceptr address, CUstream stream, CUresult (*call)(
 /* Ends the charges of what the streams have come to. */
 void hami_later_refresh(void);
 
+/* Something begins to be captured: afterwards no event is being asked for here. */
+void hami_later_pause(void);
+
 /* A context is called otherwise from now on; it has gone, with what was to be freed in it. */
 void hami_later_rename(CUcontext from, CUcontext to);
 void hami_later_gone(CUcontext context);

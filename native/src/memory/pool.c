@@ -87,6 +87,14 @@ void hami_pools_refresh(bool trim)
     hami_vmm_refresh();
 }
 
+void hami_pools_pause(void)
+{
+    if (!atomic_load(&hami_active))
+        return; /* in a forked child: another thread may have had the lock */
+    pthread_mutex_lock(&settling);
+    pthread_mutex_unlock(&settling);
+}
+
 /* ---- whose card it is on: the current one only where nothing says more ---- */
 
 static bool is_pool_of(CUmemoryPool pool, const hami_card *card)

@@ -2,8 +2,10 @@
 #include "pay/capture.h"
 
 #include "memory/graph.h"
+#include "memory/later.h"
 #include "price/burst.h"
 #include "process/driver.h"
+#include "process/state.h"
 
 bool hami_captured(CUstream stream)
 {
@@ -36,6 +38,8 @@ static CUresult ended(CUresult result)
         atomic_fetch_add(&hami_hot.captures, 1);                        \
         hami_burst_pause();                                             \
         hami_graph_pause();                                             \
+        hami_later_pause();                                             \
+        hami_pools_pause();                                             \
         const CUresult result = begun(BEHIND(name, __VA_ARGS__));   \
         atomic_fetch_sub(&hami_hot.captures, 1);                        \
         return result;                                              \

@@ -137,6 +137,9 @@ bool hami_reconcile(hami_card *card);
 /* Reads again what this process's pools and graph memory hold, and settles them; `trim`: gives back what they do not use. */
 void hami_pools_refresh(bool trim);
 
+/* Something begins to be captured: afterwards no pool that was destroyed is being looked after. */
+void hami_pools_pause(void);
+
 /* What the driver takes for a linear allocation of that many bytes. */
 int64_t hami_linear_bytes(size_t bytes);
 
