@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from hami.config.schema import DeviceConfig, NodeOverrides
-from hami.config.yamls import place
+from hami.config.yamls import Placed, place
 from hami.model.errors import Malformed
 
 OTHER_VENDORS = (
@@ -67,12 +67,14 @@ def node_overrides(text: str, source: str) -> NodeOverrides:
     return _converted(_mapping(text, source), NodeOverrides, source)
 
 
-class _Strict(yaml.SafeLoader):
+class _Strict(Placed):
     """YAML without a key twice: the second would win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):  # refused below
+                continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
             seen.add(key.value)

@@ -30,7 +30,7 @@ DEEP = "leave an alias (*...) out of what its own anchor (&...) names, and nest 
 def document(text: str, name: str) -> Any:
     """What the one document of a text says, as JSON could. Raises `Unusable`: ``NAME, line 3, column 5: ...``."""
     try:
-        found = yaml.load(text, _Placed)  # noqa: S506 (it is a SafeLoader)
+        found = yaml.load(text, Placed)  # noqa: S506 (it is a SafeLoader)
         msgspec.json.encode(found)  # as it will be sent: YAML can say things that JSON cannot
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as fault:
         where = place(fault, text)
@@ -57,14 +57,17 @@ class Unusable(Malformed):
         self.args = (words,)
 
 
-class _Placed(yaml.SafeLoader):
-    """Says of a value that looks like a date and is none where it stands."""
+class Placed(yaml.SafeLoader):
+    """Says of a value that looks like a date and is none, or that its tag (!!bool) does not fit, where it stands."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except ValueError as fault:
             problem = f"{node.value!r} is of no such kind as it looks like: {fault}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+        except (AttributeError, LookupError):  # which is how PyYAML has it
+            problem = f"{node.value!r} is of no such kind as its tag says"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 

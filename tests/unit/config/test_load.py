@@ -78,6 +78,8 @@ def test_keys_hami_has_dropped_are_passed_over_and_told() -> None:
         ("nvidia: {defaultCores: 1, defaultCores: 2}", "$", "YAML at line 1, column 27: the key 'defaultCores' twice"),
         ("nvidia: [", "$", "YAML at line 1"),
         ("!!python/object:os.system {}", "$", "YAML at line 1"),
+        ("nvidia: {defaultCores: !!bool maybe}", "$", "YAML at line 1, column 24: 'maybe' is of no such kind as its"),
+        ("{{ .Values.config }}", "$", "YAML at line 1, column 2: found unhashable key"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_path_and_way_out(text: str, path: str, allowed: str) -> None:
