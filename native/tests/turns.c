@@ -151,8 +151,11 @@ static void stalls(void)
     }
 }
 
-/* Is the turn of the first, whose queue is through, kept by calls of `call_ns` that wait for nothing, made one after the other for 10 ms? */
-static bool kept_by(int64_t call_ns, bool beside)
+/*
+ * Is the turn of the first, whose queue is through, kept by calls of `call_ns` that wait for nothing, made one after the other for 10 ms? The second asks
+ * `between` them, or at the end of each.
+ */
+static bool kept_by(int64_t call_ns, bool beside, bool between)
 {
     memset(&page, 0, sizeof page);
     now = BOOT;
@@ -167,11 +170,14 @@ static bool kept_by(int64_t call_ns, bool beside)
         int64_t until = 0;
         hami_turn_waits(&p, now);
         now += call_ns;
-        hami_turn_waited(&p, now - call_ns, now);
-        now += US;
+        if (between)
+            hami_turn_waited(&p, now - call_ns, now);
         atomic_store(&page.full_ns[0], now);
         other.busy = true;
         hami_pace(&other, &paid, &purse, 100 * US, 50, now, &until);
+        if (!between)
+            hami_turn_waited(&p, now - call_ns, now);
+        now += US;
     }
     return other.word == 0;
 }
@@ -181,9 +187,10 @@ static void polls(void)
 {
     static const int64_t calls_ns[] = {US, 10 * US, 19 * US, 20 * US, 30 * US, 200 * US};
     for (size_t c = 0; c < sizeof calls_ns / sizeof calls_ns[0]; c++) {
-        for (int beside = 0; beside < 2; beside++) {
-            const bool kept = kept_by(calls_ns[c], beside);
-            printf("%-4s calls of %g us, turn %s: %s\n", kept ? "NO" : "ok", (double)calls_ns[c] / US, beside ? "taken" : "handed on", kept ? "kept" : "lost");
+        for (int way = 0; way < 4; way++) {
+            const bool beside = way & 1, between = way & 2, kept = kept_by(calls_ns[c], beside, between);
+            printf("%-4s calls of %g us, turn %s, asked for %s: %s\n", kept ? "NO" : "ok", (double)calls_ns[c] / US, beside ? "taken" : "handed on",
+                   between ? "between them" : "within", kept ? "kept" : "lost");
             failed += kept;
         }
     }

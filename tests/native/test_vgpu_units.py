@@ -147,6 +147,12 @@ def test_who_waits_for_a_turn_while_its_place_on_the_page_is_taken_back_goes_on_
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_of_several_cards_the_one_that_is_waited_for_is_told_so(tools: Tools, sanitizer: str) -> None:
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
+    assert run(tools.part("waits", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "each its own\n"
+
+
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
 def test_a_dozen_kernels_hardly_ever_push_each_other_out_of_what_a_thread_keeps(tools: Tools, sanitizer: str) -> None:
     """By chance of their addresses, so of thousands of programs: in 1 or 2 percent of them. With one place for keys
     that fall together it is 40, and 9 where functions of one size lie in a row."""

@@ -180,11 +180,12 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
 
 /*
  * Whoever takes a turn that nobody handed on may have others' work beside his own at first, and wait for both: then no end can be reckoned, and to look for one
- * would take the turn from him, and from who took it, again and again. A wait later in a turn says nothing: a stream may wait for its host.
+ * would take the turn from him, and from who took it, again and again. A wait later in a turn says nothing, nor one that begins when all should
+ * be through: a stream may wait for its host.
  */
 void hami_turn_waits(hami_pacer *p, int64_t now)
 {
-    if (p->page != NULL && holds(p) && p->beside && never_dry(p, now))
+    if (p->page != NULL && holds(p) && p->beside && never_dry(p, now) && now <= hami_page_load(&p->page->until_ns))
         atomic_store(&p->page->until_ns, (p->queue_end_ns > now ? p->queue_end_ns : now) + HAMI_TURN_NS);
 }
 

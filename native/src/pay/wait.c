@@ -4,6 +4,7 @@
  */
 #include <pthread.h>
 
+#include "memory/local.h"
 #include "pay/pay.h"
 #include "prim/prim.h"
 
@@ -12,9 +13,21 @@ typedef struct {
     int64_t since_ns;
 } waiting;
 
-static waiting begin(void)
+/* Of several cards the one that is waited for, where the context or the stream tells, whichever is current: on that one nothing is left idle by it. */
+static hami_card *card_of(CUcontext context, CUstream stream)
 {
-    hami_card *card = THROTTLING ? hami_card_now() : NULL;
+    const bool named = stream != NULL && stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD;
+    hami_card *card = NULL;
+    if (hami_state.card_count > 1 && named && USE(cuStreamGetCtx, stream, &context) != CUDA_SUCCESS)
+        context = NULL;
+    if (hami_state.card_count > 1 && context != NULL)
+        card = hami_local_card_of(context);
+    return card != NULL ? card : hami_card_now();
+}
+
+static waiting begin(CUcontext context, CUstream stream)
+{
+    hami_card *card = THROTTLING ? card_of(context, stream) : NULL;
     if (card == NULL || card->pacer.page == NULL)
         return (waiting){0};
     const int64_t now = hami_now_ns();
@@ -34,23 +47,23 @@ static CUresult end(waiting w, CUresult result)
     return result;
 }
 
-#define WAITS(name, parameters, ...)                \
-    CUresult name parameters                        \
-    {                                               \
-        const waiting w = begin();                  \
-        return end(w, BEHIND(name, __VA_ARGS__));   \
+#define WAITS(name, whose, stream_, parameters, ...) \
+    CUresult name parameters                          \
+    {                                                 \
+        const waiting w = begin(whose, stream_);    \
+        return end(w, BEHIND(name, __VA_ARGS__));     \
     }
-WAITS(cuCtxSynchronize_v2, (CUcontext context), context)
-WAITS(cuEventSynchronize, (CUevent event), event)
-WAITS(cuStreamSynchronize, (CUstream stream), stream)
-WAITS(cuStreamSynchronize_ptsz, (CUstream stream), stream)
-WAITS(cuMemcpyDtoH_v2, (void *to, CUdeviceptr from, size_t bytes), to, from, bytes)
-WAITS(cuMemcpyDtoH_v2_ptds, (void *to, CUdeviceptr from, size_t bytes), to, from, bytes)
-WAITS(cuMemcpyDtoHAsync_v2, (void *to, CUdeviceptr from, size_t bytes, CUstream stream), to, from, bytes, stream)
-WAITS(cuMemcpyDtoHAsync_v2_ptsz, (void *to, CUdeviceptr from, size_t bytes, CUstream stream), to, from, bytes, stream)
+WAITS(cuCtxSynchronize_v2, context, NULL, (CUcontext context), context)
+WAITS(cuEventSynchronize, NULL, NULL, (CUevent event), event)
+WAITS(cuStreamSynchronize, NULL, stream, (CUstream stream), stream)
+WAITS(cuStreamSynchronize_ptsz, NULL, stream, (CUstream stream), stream)
+WAITS(cuMemcpyDtoH_v2, NULL, NULL, (void *to, CUdeviceptr from, size_t bytes), to, from, bytes)
+WAITS(cuMemcpyDtoH_v2_ptds, NULL, NULL, (void *to, CUdeviceptr from, size_t bytes), to, from, bytes)
+WAITS(cuMemcpyDtoHAsync_v2, NULL, stream, (void *to, CUdeviceptr from, size_t bytes, CUstream stream), to, from, bytes, stream)
+WAITS(cuMemcpyDtoHAsync_v2_ptsz, NULL, stream, (void *to, CUdeviceptr from, size_t bytes, CUstream stream), to, from, bytes, stream)
 
 CUresult cuCtxSynchronize(void)
 {
-    const waiting w = begin();
+    const waiting w = begin(NULL, NULL);
     return end(w, BEHIND(cuCtxSynchronize));
 }
