@@ -129,6 +129,26 @@ def test_fit_reads_a_manifest(file: str, tmp_path: Path) -> None:
     fault = run("fit", "-f", str(manifest), "--snapshot", file).exception
     assert isinstance(fault, Malformed)
     assert str(fault) == f"{manifest} has nothing at spec.template: there the pod would stand"
+    manifest.write_text("kind: [Pod]")
+    fault = run("fit", "-f", str(manifest), "--snapshot", file).exception
+    assert isinstance(fault, Malformed)
+    assert str(fault).startswith(f"{manifest} makes no pods: its kind is ['Pod']; ")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "there"),
+    [("", "team"), ("metadata:", "team"), ("metadata: {namespace: }", "team"), ("metadata: {namespace: own}", "own")],
+)
+def test_a_manifest_that_names_no_namespace_is_of_the_one_that_is_given(
+    file: str, tmp_path: Path, metadata: str, there: str
+) -> None:
+    """As for kubectl, to which a key without a value is none."""
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        f"kind: Pod\n{metadata}\nspec: {{containers: [{{name: c, resources: {{limits: {{nvidia.com/gpu: 1}}}}}}]}}\n"
+    )
+    told = run("fit", "-f", str(manifest), "-n", "team", "--snapshot", file, "-o", "json")
+    assert json.loads(told.output)["pod"]["namespace"] == there
 
 
 @pytest.mark.parametrize(

@@ -93,19 +93,19 @@ def _manifest(file: Path, namespace: str) -> dict[str, Any]:
 
     name = "standard input" if str(file) == "-" else str(file)
     found = document(text(STDIN if str(file) == "-" else file), name)
-    if not isinstance(found, dict) or found.get("kind") not in TEMPLATES:
-        kind = found.get("kind") if isinstance(found, dict) else None
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(kind, str) or kind not in TEMPLATES:
         said = f"its kind is {kind}" if kind else "it has no kind"
         raise Unusable(f"{name} makes no pods: {said}; {', '.join(TEMPLATES)} do")
     pod: Any = found
-    for key in TEMPLATES[found["kind"]]:
+    for key in TEMPLATES[kind]:
         pod = pod.get(key) if isinstance(pod, dict) else None
     if not isinstance(pod, dict):
-        raise Unusable(f"{name} has nothing at {'.'.join(TEMPLATES[found['kind']])}: there the pod would stand")
+        raise Unusable(f"{name} has nothing at {'.'.join(TEMPLATES[kind])}: there the pod would stand")
     told = {key: pod[key] for key in ("metadata", "spec") if key in pod}
-    given = found.get("metadata") or {}
-    if isinstance(given, dict) and isinstance(told.setdefault("metadata", {}), dict):
-        told["metadata"] = {"namespace": given.get("namespace") or namespace, **told["metadata"]}
+    given, own = found.get("metadata") or {}, told.get("metadata") or {}
+    if isinstance(given, dict) and isinstance(own, dict):
+        told["metadata"] = {**own, "namespace": own.get("namespace") or given.get("namespace") or namespace}
     return told
 
 
