@@ -179,7 +179,7 @@ bool hami_reconcile(hami_card *card)
     const int told = atomic_load(&card->told_others), others = told >= 0 ? told : (int)l.view.others;
     if (l.read || told >= 0) {
         atomic_store(&card->alone, others == 0);
-        atomic_store(&card->processes, others + hami_ledger_processes(hami_state.ledger));
+        atomic_store(&card->processes, others + hami_ledger_processes(hami_state.ledger, card->ledger_index));
     }
     if (l.read)
         atomic_store(&card->nvml_shows_us, l.view.own_bytes >= 0);

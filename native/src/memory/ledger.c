@@ -363,10 +363,14 @@ bool hami_ledger_has(hami_ledger *ledger, int pid)
     return false;
 }
 
-int hami_ledger_processes(const hami_ledger *ledger)
+int hami_ledger_processes(hami_ledger *ledger, int card)
 {
     int processes = 0;
-    for (int i = 0; i < HAMI_SLOTS; i++)
-        processes += atomic_load_explicit(&ledger->slots[i].pid, memory_order_relaxed) != 0;
+    hami_ledger_lock(ledger);
+    for (int i = 0; i < HAMI_SLOTS; i++) {
+        const hami_slot *slot = &ledger->slots[i];
+        processes += atomic_load_explicit(&slot->pid, memory_order_relaxed) != 0 && slot_held(slot, card) > 0;
+    }
+    hami_ledger_unlock(ledger);
     return processes;
 }

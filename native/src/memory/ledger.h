@@ -148,7 +148,7 @@ int hami_ledger_slot_of(hami_ledger *ledger, int pid);
 /* True when `pid` has a slot: by the container's pid, or by the host's where that is known. */
 bool hami_ledger_has(hami_ledger *ledger, int pid);
 
-/* How many processes are in it. */
-int hami_ledger_processes(const hami_ledger *ledger);
+/* How many processes hold something of the card: a context of theirs, and so they may run there. */
+int hami_ledger_processes(hami_ledger *ledger, int card);
 
 #endif

@@ -148,6 +148,16 @@ void slots(const char *path)
     }
     /* Nobody else's slot has moved, nor lost what it holds. */
     CHECK(atomic_load(&ledger->slots[slot].pid) == getpid() && hami_ledger_own(ledger, slot, 0) == 1 << 20);
+    /* A process is on the cards of which it holds something, as its context there, and on no other. */
+    other->pid_namespace = hami_pid_namespace() + 1;
+    atomic_store(&other->pid, 1);
+    CHECK(hami_ledger_processes(ledger, 0) == 1 && hami_ledger_processes(ledger, 1) == 0);
+    CHECK(hami_ledger_reserve(ledger, slot + 1, 1, HAMI_CONTEXT, 1 << 20, LIMIT));
+    CHECK(hami_ledger_processes(ledger, 0) == 1 && hami_ledger_processes(ledger, 1) == 1);
+    CHECK(hami_ledger_reserve(ledger, slot + 1, 0, HAMI_CONTEXT, 1 << 20, LIMIT));
+    CHECK(hami_ledger_processes(ledger, 0) == 2);
+    hami_ledger_leave(ledger, slot + 1);
+    CHECK(hami_ledger_processes(ledger, 0) == 1 && hami_ledger_processes(ledger, 1) == 0);
 }
 
 /* What is lent is held all the time, and once: by its owner, then by one of those who have it, then by nobody. */
