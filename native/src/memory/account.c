@@ -134,7 +134,7 @@ void hami_unclaim(hami_card *card, bool *claimed)
 typedef struct {
     hami_nvml_view view;
     int64_t before, after; /* bytes */
-    bool read, quiet;      /* quiet: nothing was taken or given back meanwhile, nor was about to be */
+    bool read, quiet;      /* quiet: nothing was taken or given back meanwhile, nor was about to be, nor had been by the driver alone */
 } look;
 
 static int64_t own(hami_card *card)
@@ -142,6 +142,10 @@ static int64_t own(hami_card *card)
     return hami_ledger_own(hami_state.ledger, hami_state.slot, card->ledger_index);
 }
 
+/*
+ * The driver gives back without a call of ours (pools at a wait, what a stream was to free): what the ledger still has of that is looked for after NVML's answer,
+ * which is without it, and so nothing is quiet.
+ */
 static look look_at(hami_card *card)
 {
     const uint64_t calls = atomic_load(&card->calls);
@@ -149,6 +153,8 @@ static look look_at(hami_card *card)
     look l = {.before = own(card)};
     l.read = hami_nvml_read(atomic_load(&card->nvml), &l.view);
     l.after = own(card);
+    if (l.read)
+        hami_pools_refresh(false);
     l.quiet = !asking && atomic_load(&card->calls) == calls;
     return l;
 }
