@@ -1,7 +1,7 @@
 /*
  * Tenants taking turns: the library's own turns.c and budget.c on the simulated card of turns/sim.h, the same result each run.
  *
- *   turns shares | stalls | polls | nothing | bound | pauses | lengths | hostile | deaths | idle | again     prints a line a case, exits 1 when one is not as it should be
+ *   turns CASE, one of those in `main`: prints a line for each program or pair, exits 1 when one is not as it should be
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -405,30 +405,16 @@ static void again(void)
 
 int main(int words, char **word)
 {
-    const char *what = words > 1 ? word[1] : "";
-    if (strcmp(what, "shares") == 0)
-        shares();
-    else if (strcmp(what, "stalls") == 0)
-        stalls();
-    else if (strcmp(what, "polls") == 0)
-        polls();
-    else if (strcmp(what, "nothing") == 0)
-        nothing();
-    else if (strcmp(what, "bound") == 0)
-        bound();
-    else if (strcmp(what, "pauses") == 0)
-        pauses();
-    else if (strcmp(what, "lengths") == 0)
-        lengths();
-    else if (strcmp(what, "hostile") == 0)
-        hostile();
-    else if (strcmp(what, "deaths") == 0)
-        deaths();
-    else if (strcmp(what, "idle") == 0)
-        idle();
-    else if (strcmp(what, "again") == 0)
-        again();
-    else
-        return 2;
-    return failed != 0;
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } cases[] = {{"shares", shares}, {"stalls", stalls}, {"polls", polls}, {"nothing", nothing}, {"bound", bound}, {"pauses", pauses},
+                 {"lengths", lengths}, {"hostile", hostile}, {"deaths", deaths}, {"idle", idle}, {"again", again}};
+    for (size_t i = 0; words > 1 && i < sizeof cases / sizeof cases[0]; i++) {
+        if (strcmp(word[1], cases[i].name) == 0) {
+            cases[i].run();
+            return failed != 0;
+        }
+    }
+    return 2;
 }
