@@ -85,14 +85,17 @@ def local(bench: Bench) -> None:
 
 
 def freed(bench: Bench) -> None:
-    """What descriptors hold after everything else was given back stays charged until they are closed."""
+    """What descriptors hold after everything else was given back stays charged until they are closed.
+
+    Each has a ledger of its own: what the program before had is there until somebody looks, up to a second.
+    """
     for words in (("exported",), ("dmabuf",)):
-        got = way(bench, *words, memory=f"{LIMIT_MIB}m")
+        got = way(bench, *words, memory=f"{LIMIT_MIB}m", tenant=words[0])
         after = got.get("free_later") or got.get("info")
         ok = after is not None and after[0] <= LIMIT_MIB - 1024 - 400
         bench.add("freed", words[0], f"{after} MiB free", "<= 2672", ok, **got)
     for name in KEPT:
-        got = way(bench, name, memory=f"{LIMIT_MIB}m")
+        got = way(bench, name, memory=f"{LIMIT_MIB}m", tenant=name)
         free, then = got.get("free", [0])[0], got.get("free_then", [0])[0]
         bench.add("freed", name, f"{free} MiB free, then {then}", "1024 more then", then - free == 1024, **got)
 
