@@ -69,7 +69,4 @@ CUresult hami_denied(const char *name);
 /* Whether what this library does not know is denied. Reads the policy if nobody has, which may be before cuInit. */
 bool hami_strict(void);
 
-/* Lookups of driver addresses that the table does not know, since the start. */
-unsigned long hami_unknown_lookups(void);
-
 #endif

@@ -28,7 +28,6 @@ static struct {
 static span spans[2]; /* the driver, NVML */
 static void *handles[2];
 static _Atomic int loaded[2];
-static _Atomic unsigned long unknown_count;
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t policy_asked = PTHREAD_ONCE_INIT, forks_known = PTHREAD_ONCE_INIT;
 static bool strict_set, limited_set;
@@ -228,15 +227,9 @@ void *hami_translate(void *address, const char *name)
     const hami_name *entry = known_find(address);
     if (entry != NULL)
         return entry->hook != NULL ? entry->hook : address;
-    atomic_fetch_add_explicit(&unknown_count, 1, memory_order_relaxed);
     const bool denied = hami_strict();
     hami_log(HAMI_LOG_WARN, "%s is unknown to this library%s", name, denied ? " and denied" : "");
     return denied ? NULL : address;
-}
-
-unsigned long hami_unknown_lookups(void)
-{
-    return atomic_load(&unknown_count);
 }
 
 CUresult hami_denied(const char *name)
