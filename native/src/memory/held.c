@@ -2,6 +2,7 @@
 #include "memory/held.h"
 
 #include "memory/graph.h"
+#include "memory/handed.h"
 #include "memory/later.h"
 #include "memory/local.h"
 #include "memory/vmm.h"
@@ -23,7 +24,7 @@ void hami_remember(hami_map *map, uint64_t key, hami_card *card, hami_kind kind,
 void hami_forget(hami_entry entry, uint64_t offer)
 {
     hami_card *card = &hami_state.cards[entry.card];
-    if (entry.spare != 0 && hami_vmm_leave(card, (hami_kind)entry.kind, entry.bytes, entry.spare))
+    if (entry.spare != 0 && hami_handed_leaves(card, (hami_kind)entry.kind, entry.bytes, entry.spare))
         return;
     if (!hami_offer_end(offer, card, (hami_kind)entry.kind, entry.bytes))
         hami_give(card, (hami_kind)entry.kind, entry.bytes);

@@ -5,9 +5,9 @@
  * stands while the driver works, and is then replaced by the pool's growth.
  */
 #include "memory/graph.h"
+#include "memory/handed.h"
 #include "memory/later.h"
 #include "memory/map.h"
-#include "memory/vmm.h"
 #include "pay/capture.h"
 #include "process/state.h"
 
@@ -84,7 +84,7 @@ void hami_pools_refresh(bool trim)
     pthread_mutex_unlock(&settling);
     hami_later_refresh();
     hami_graphs_refresh(trim);
-    hami_vmm_refresh();
+    hami_handed_refresh();
 }
 
 void hami_pools_pause(void)

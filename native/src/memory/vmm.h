@@ -1,4 +1,4 @@
-/* What holds physical memory of cuMemCreate beside its handles and mappings: see vmm.c and bound.c. Under the lock but where it says otherwise. */
+/* What holds physical memory of cuMemCreate beside its handles and mappings: see vmm.c, bound.c and handed.c. Under the lock but where it says otherwise. */
 #ifndef HAMI_MEMORY_VMM_H
 #define HAMI_MEMORY_VMM_H
 
@@ -25,6 +25,11 @@ struct hami_block {
     hami_block *next; /* of those of which only descriptors are left */
 };
 
+/* A forked child asks the driver alone, which says no: another thread of its parent may have had the lock. */
+#define IN_CHILD(name, ...)         \
+    if (!atomic_load(&hami_active)) \
+    return BEHIND(name, __VA_ARGS__)
+
 void hami_vmm_lock(void);
 void hami_vmm_unlock(void);
 
@@ -35,22 +40,22 @@ hami_block *hami_vmm_of_address(CUdeviceptr address);
 /* A multicast object: counted as a handle of memory is. */
 void hami_vmm_add(CUmemGenericAllocationHandle handle, hami_card *card);
 
+/* By one more reference of the handle; where it is not known yet it is the block's from now on. */
+void hami_vmm_hold(CUmemGenericAllocationHandle handle, hami_block *b);
+
+/* All that have a handle or a mapping; one with several is seen as often. */
+void hami_vmm_each(void (*see)(hami_block *each, void *argument), void *argument);
+
 /* Gives up so many holds; with the last one the block goes, and what is bound to it is let go. */
 void hami_vmm_drop(hami_block *b, int64_t count);
 
+/* Nothing holds it, no descriptor either. */
+void hami_vmm_end(hami_block *b);
+
+/* Whose memory it is, without the lock. NULL: no card's. */
+hami_card *hami_vmm_card(const CUmemAllocationProp *prop);
+
 /* ---- these take the lock themselves ---- */
-
-/* Looks whether what only descriptors held has gone. */
-void hami_vmm_refresh(void);
-
-/*
- * Other memory than that of cuMemCreate has been freed, of which a descriptor with that mark may be left. True: there is one,
- * and the charge stands until there is none.
- */
-bool hami_vmm_leave(hami_card *card, hami_kind kind, int64_t bytes, int mark);
-
-/* A descriptor of linear memory: the mark that it is to have, `fresh` where there was none. 0: not ours. In held.c. */
-int hami_buffer_mark(CUdeviceptr address, int fresh);
 
 /*
  * An array or mipmap is about to be destroyed: what its parts hold, NULL: nothing. Then it has been, or `result` says why not, which is
