@@ -170,6 +170,15 @@ def test_who_sees_to_a_group_of_low_priority_and_comes_back_late_leaves_it_as_ot
     assert run(tools.part("groups", [], SANITIZERS[sanitizer]), "") == "as the other left it\n"
 
 
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_of_threads_of_several_real_time_ranks_none_takes_gates_for_opened_that_are_not(
+    tools: Tools, sanitizer: str
+) -> None:
+    """Two at the same moment: the lower had the last word with the kernel, and the higher spun for ever."""
+    alone = ["-ffunction-sections", "-Wl,--gc-sections", "-lpthread"]
+    assert run(tools.part("ranks", [], [*SANITIZERS[sanitizer], *alone]), "") == "before all\n"
+
+
 def test_every_export_of_every_driver_we_know_has_a_class(tmp_path: Path) -> None:
     """Of drivers, of the headers of CUDA 12 and 13, and those that HAMi-core hooks."""
     lists = sorted((NATIVE / "src/intercept/drivers").glob("*.txt"))

@@ -23,17 +23,31 @@ static _Atomic int64_t gate_at_ns; /* last time a gate was closed */
 static _Atomic int running_pid;
 static _Atomic pid_t opener;    /* thread that opens gates; 0: it does not run yet */
 static _Atomic int opener_rank; /* its real-time priority, as far as it was given one */
+static _Atomic bool raising;    /* a thread has the kernel told of a higher one */
 
-bool hami_watch_outranks(void)
+/* Under `raising`: it never falls. */
+static bool raise_above(int rank)
 {
-    const int rank = hami_realtime();
     const pid_t thread = atomic_load(&opener);
-    if (rank == 0 || rank < atomic_load(&opener_rank))
+    if (rank < atomic_load(&opener_rank))
         return true;
     if (thread == 0 || !hami_run_realtime(thread, rank + 1))
         return false;
     atomic_store(&opener_rank, rank + 1);
     return true;
+}
+
+/* Of two threads the lower could have the last word with the kernel, and the higher be told otherwise: nobody waits for the other, who may get no processor. */
+bool hami_watch_outranks(void)
+{
+    const int rank = hami_realtime();
+    if (rank == 0 || rank < atomic_load(&opener_rank))
+        return true;
+    if (atomic_exchange(&raising, true))
+        return false;
+    const bool raised = raise_above(rank);
+    atomic_store(&raising, false);
+    return raised;
 }
 
 void hami_watch_gate(void)
@@ -160,6 +174,7 @@ int hami_watch_start(void)
         return 0;
     atomic_store(&opener, 0);
     atomic_store(&opener_rank, 0);
+    atomic_store(&raising, false);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &kept); /* inherited by the thread: the program's handlers never run in it */
     pthread_attr_init(&attributes);
