@@ -89,3 +89,26 @@ def test_what_a_librarys_image_says_that_it_takes_is_charged_before_it_is_loaded
     """Nothing of it is on the card yet: its first kernel takes all, and then nobody can say no."""
     told = tried(container, ENDS + CUBINS, "cubin", end, FAKE_CUDA_LAZY="1", **blind)
     assert told == f"4096 0 {8 if end == 'refused' else 0} 0 0 4096"
+
+
+UNUSED = """
+def module(mib):
+    made = c_void_p()
+    assert cuda.cuModuleLoadData(byref(made), b"data %d" % (mib - 2)) == 0
+module(400)
+before, library = used(), c_void_p()
+assert cuda.cuLibraryLoadData(byref(library), cubin_of(300), None, None, 0, None, None, 0) == 0
+loaded = used() - before
+module(4)
+print(loaded, used() - before, cuda.cuLibraryUnload(library))
+"""
+
+
+def test_what_a_library_that_nobody_has_used_yet_is_charged_is_not_taken_off_what_only_nvml_shows(
+    container: Container,
+) -> None:
+    """NVML showed as much less than the ledger had: 300 MiB beside it could be taken twice."""
+    loaded, later, told = map(int, tried(container, ENDS + UNUSED, "cubin", FAKE_CUDA_LAZY="1").split())
+    assert told == 0
+    assert loaded >= 300
+    assert later >= 304

@@ -9,9 +9,10 @@
 #include "memory/image.h"
 #include "memory/local.h"
 #include "memory/map.h"
+#include "pay/capture.h"
 #include "process/state.h"
 
-enum { NEAR_BYTES = 1 << 30, PATIENCE_NS = 1000 * 1000 * 1000 }; /* as soon as the watch sees it, anyway */
+enum { NEAR_BYTES = 1 << 30, LARGE_BYTES = 16 << 20, PATIENCE_NS = 1000 * 1000 * 1000 }; /* as soon as the watch sees it, anyway */
 
 static hami_map modules = HAMI_MAP_INIT; /* module or library -> what was reserved for it; tag: a module's context, a library is of none */
 
@@ -123,11 +124,21 @@ LOAD(cuModuleLoadFatBinary, cuModuleUnload, NULL, false, (void)0, (CUmodule * ou
 LOAD(cuModuleLoadDataEx, cuModuleUnload, image, false, (void)0,
      (CUmodule * out, const void *image, unsigned int count, int *options, void **values), out, image, count, options, values)
 
-/* Libraries load late, at the first use of their module: near the limit at once, so that too much can still be undone. */
+/*
+ * Libraries load late, at the first use of their module. Near the limit at once, so that too much can still be undone; and where much was reserved: what is
+ * charged and not on the card NVML does not show, and that would seem to be less of what only NVML shows.
+ */
+static bool loads_now(const loading *l)
+{
+    if (l->reserved == 0)
+        return scarce(l->card, 4);
+    return l->reserved >= LARGE_BYTES && atomic_load(&l->card->limit) != HAMI_UNLIMITED && !hami_capturing();
+}
+
 static void load_now(const loading *l, CUresult result, CUlibrary *library)
 {
     CUmodule module;
-    if (result == CUDA_SUCCESS && l->card != NULL && l->reserved == 0 && scarce(l->card, 4))
+    if (result == CUDA_SUCCESS && l->card != NULL && loads_now(l))
         BEHIND(cuLibraryGetModule, &module, *library);
 }
 
