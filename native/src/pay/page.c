@@ -77,12 +77,24 @@ void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now)
     int64_t floor = INT64_MAX;
     for (int m = 0; m < HAMI_MEMBERS; m++) {
         const int64_t had = had_for_weight(page, m);
-        if (m != member && had < floor && within(hami_page_load(&page->asked_ns[m]), HAMI_LINGER_NS, now))
+        if (m != member && had < floor && !hami_page_away(page, m, now))
             floor = had;
     }
     atomic_store_explicit(&page->tenant_of[member], (uint16_t)tenant, memory_order_relaxed);
-    if (floor != INT64_MAX && hami_page_load(&page->virtual_ns[tenant]) < floor)
-        atomic_store_explicit(&page->virtual_ns[tenant], floor, memory_order_relaxed);
+    if (floor >= INT64_MAX - HAMI_TURN_NS)
+        return;
+    const int64_t had = hami_page_load(&page->virtual_ns[tenant]), most = floor + HAMI_TURN_NS;
+    if (had < floor || had > most)
+        atomic_store_explicit(&page->virtual_ns[tenant], had < floor ? floor : most, memory_order_relaxed);
+}
+
+bool hami_page_others_ask(const hami_turns_page *page, int member, int64_t now)
+{
+    for (int m = 0; m < HAMI_MEMBERS; m++) {
+        if (m != member && within(hami_page_load(&page->asked_ns[m]), HAMI_FRESH_NS, now))
+            return true;
+    }
+    return false;
 }
 
 int hami_page_holder(uint64_t word)

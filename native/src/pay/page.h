@@ -10,6 +10,7 @@
 #include "hami/turns.h"
 
 enum {
+    HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
 };
@@ -31,12 +32,18 @@ bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t now_
 /* Some other tenant has paid for GPU time of late, by its own word at that moment. */
 bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now_ns);
 
-/* The member has neither asked for a turn nor had one of late: it is to enter, and comes back without the time that it did not use. */
+/*
+ * The member has neither asked for a turn nor had one of late: it is to enter, and comes back without the time that it did not use, and without what it had
+ * beyond the others' (a turn's worth at most is left), be it that they were the ones who were away: else one of the two would wait for all of it.
+ */
 bool hami_page_away(const hami_turns_page *page, int member, int64_t now_ns);
 void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now_ns);
 
 /* Who of those that wait has had the least for its weight; -1: nobody waits. */
 int hami_page_next(const hami_turns_page *page, int64_t now_ns);
+
+/* Some other member waits for its turn. */
+bool hami_page_others_ask(const hami_turns_page *page, int member, int64_t now_ns);
 
 /* `holder` of the page: whose turn it is, -1: nobody's; and what stands there next, of that member. */
 int hami_page_holder(uint64_t word);

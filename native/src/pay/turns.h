@@ -19,14 +19,13 @@
 #include "pay/page.h"
 
 enum {
-    HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
     HAMI_CLAIM_NS = 1000 * 1000,           /* who is handed the turn has so long to begin */
     HAMI_POLL_NS = 2 * 1000 * 1000,        /* who waits asks again at least so often */
     HAMI_FULL_NS = 300 * 1000,             /* work queued ahead of the card that makes a queue full */
     HAMI_NEVER_DRY_NS = 40 * 1000 * 1000,  /* so does a queue that is hardly ever empty for so long: many slices of others */
     HAMI_WAITED_NS = 20 * 1000,            /* who waits for so long found work of his on the card */
-    HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over */
+    HAMI_BRIEF_NS = 300 * 1000,            /* waits for the budget that a turn is kept over, one and all together */
     HAMI_TURN_BURST_NS = 100 * 1000 * 1000, /* wall time that may be caught up where turns are waited for */
     HAMI_DRY_PERCENT = 12, /* of its turns that a tenant's host may leave the card idle: to overlap costs 7 to 9 */
     HAMI_JUDGED_NS = 40 * 1000 * 1000, /* queued in its turns and left idle in them, together, before that is said of it */
@@ -60,6 +59,8 @@ typedef struct {
     int64_t bought_ns;     /* by the last that went on */
     bool borrows;          /* may use what the others leave idle: the percent holds only beside them */
     int64_t waiting_ns;    /* since when we want our turn; 0: we do not */
+    int64_t asked_ns;      /* when we asked for it last */
+    int64_t brief_ns;      /* what of our turn went by while the budget was waited for */
     int64_t defiant_ns;    /* until when we take no turns, having waited too long */
     int defied;            /* how often that has been so in a row */
     int64_t busy_ns, dry_ns; /* of our turns of late: what was queued in them, and for how long nothing was though our host could have */
