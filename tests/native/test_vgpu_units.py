@@ -111,6 +111,16 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
     assert done.returncode != 0
 
 
+TURNS = [
+    "tests/turns/sim.c",
+    "tests/turns/learned.c",
+    "src/pay/turns.c",
+    "src/pay/page.c",
+    "src/pay/budget.c",
+    "src/price/cost.c",
+]
+
+
 @pytest.mark.parametrize(
     "case",
     ["shares", "stalls", "polls", "nothing", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"],
@@ -118,17 +128,14 @@ def test_a_guided_fuzzer_finds_what_chance_would_not(tools: Tools, tmp_path: Pat
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
     in the shared page gains nothing."""
-    sources = [
-        "tests/turns/sim.c",
-        "tests/turns/learned.c",
-        "src/pay/turns.c",
-        "src/pay/page.c",
-        "src/pay/budget.c",
-        "src/price/cost.c",
-    ]
-    told = run(tools.part("turns", sources, SANITIZERS["asan"]), case)
+    told = run(tools.part("turns", TURNS, SANITIZERS["asan"]), case)
     assert "NO " not in told
-    assert told == run(tools.part("turns", sources, SANITIZERS["plain"]), case)
+    assert told == run(tools.part("turns", TURNS, SANITIZERS["plain"]), case)
+
+
+def test_tenants_whose_hosts_are_kept_at_any_moment_take_turns_again_at_once(tools: Tools) -> None:
+    """In simulated time: half a second after the last absence each has its percent, and nobody went without turns."""
+    assert "NO " not in run(tools.part("absences", TURNS, SANITIZERS["asan"]), "")
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
