@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 import uvloop
-from aiohttp import web
 
 from benchmarks.cluster import fill
 from benchmarks.proc import rss_mb
@@ -22,6 +21,7 @@ from hami.ledger.cluster import Ledger
 from hami.model.ask import Policies
 from hami.observe.metrics import registry
 from hami.scheduler.edge.connections import BoundedServer, limits_of
+from hami.scheduler.edge.listener import Listener
 from hami.scheduler.edge.routes import MIB, extender_routes
 from hami.scheduler.edge.serve import Edge, health_pages
 from hami.scheduler.edge.tls import server_context
@@ -71,16 +71,15 @@ async def serve(engine: Engine, between: Between, tls: Path) -> None:
         answered=between.answered,
     )
     context = server_context(str(tls / "server.crt"), str(tls / "server.key"), str(tls / "ca.crt"))
-    runner = web.ServerRunner(BoundedServer(edge, limits_of(routes), 1024, lambda: None), handle_signals=False)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    print("ready", runner.addresses[0][1], rss_mb(os.getpid()), flush=True)
+    listener = Listener(BoundedServer(edge, limits_of(routes), 1024, lambda: None), context, 1024)
+    await listener.open("127.0.0.1", 0)
+    print("ready", listener.port, rss_mb(os.getpid()), flush=True)
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     while not ended.done():
         await asyncio.wait({ended}, timeout=1.0)
         engine.ledger.expire(engine.clock())
         between.idle()
-    await runner.cleanup()
+    await listener.cleanup()
 
 
 @click.command()

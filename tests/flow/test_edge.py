@@ -1,6 +1,7 @@
 """The scheduler's ports as anybody on the network meets them: certificates, broken bodies, slow clients."""
 
 import json
+import select
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hami.observe.running import allow_descriptors
 from hami.scheduler.edge.tls import names_of
 
 if TYPE_CHECKING:
@@ -79,6 +81,26 @@ def test_a_hundred_clients_that_say_nothing_do_not_keep_others_waiting(product: 
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_a_thousand_handshakes_that_never_end_keep_nobody_out(product: "Product") -> None:
+    allow_descriptors(4096)
+    replica = product.replicas[0]
+    standing = []
+    try:
+        for number in range(1000):
+            source = (f"127.0.{number % 5}.{1 + number % 250}", 0)
+            standing.append(socket.create_connection(("127.0.0.1", replica.port), source_address=source))
+        assert product.post(replica, "/filter", b"{}")[0] == 200
+        connection = product.connection(replica, None)
+        connection.request("POST", "/webhook", b"{}")
+        assert connection.getresponse().status == 200
+        connection.close()
+        closed = [one for one in standing if select.select([one], [], [], 0)[0]]
+        assert len(closed) > 500
+    finally:
+        for one in standing:
+            one.close()
 
 
 def test_a_new_certificate_is_served_without_a_restart(product: "Product") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Iterable
 
@@ -26,6 +27,14 @@ async def until_stopped(duties: Iterable[Awaitable[None]]) -> None:
         if known is None or others is not None:
             raise
         raise _first(known) from faults
+
+
+def allow_descriptors(wanted: int) -> None:
+    """So many files and connections at once, or as many as we may: containers are given 1024 to begin with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _first(faults: ExceptionGroup[HamiError]) -> HamiError:

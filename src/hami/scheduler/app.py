@@ -24,11 +24,12 @@ from hami.model.ids import PodUid
 from hami.observe import log as logs
 from hami.observe import memory
 from hami.observe.metrics import registry
-from hami.observe.running import until_stopped
+from hami.observe.running import allow_descriptors, until_stopped
 from hami.scheduler.api.access import Access
 from hami.scheduler.api.advise import Adviser
 from hami.scheduler.api.desk import FIT, LIMIT, Desk
 from hami.scheduler.edge.connections import BoundedServer, limits_of
+from hami.scheduler.edge.listener import Listener
 from hami.scheduler.edge.routes import MIB, extender_routes, open_routes
 from hami.scheduler.edge.serve import Edge, health_pages
 from hami.scheduler.edge.tls import Certificate
@@ -57,6 +58,8 @@ from hami.wire.objects import Pod
 
 HOUSEKEEPING = 1.0
 """Seconds between looks at what only time changes."""
+DESCRIPTORS = 512
+"""Beside those of clients: files, the API server, metrics."""
 JUDGING = 1.0
 """Seconds between looks at whether the policy `pack` needs new prices."""
 
@@ -65,6 +68,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `HamiError` for settings that cannot be used."""
     logs.setup(settings.log_format, settings.log_level)
     check(settings)
+    allow_descriptors(2 * settings.max_connections + DESCRIPTORS)
     # libuv's loop: TLS and sockets cost a filter a third less than with asyncio's own (docs/adr/0002).
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main(settings))
@@ -219,7 +223,7 @@ class Scheduler:
         except (OSError, ssl.SSLError) as fault:
             raise Malformed("--cert-file", settings.cert_file, f"a certificate with its key and CA: {fault}") from fault
 
-    async def listen(self, context: ssl.SSLContext | None, ready: Callable[[int], None] | None) -> web.ServerRunner:
+    async def listen(self, context: ssl.SSLContext | None, ready: Callable[[int], None] | None) -> Listener:
         """Extender, webhook and health on one port."""
         settings = self.settings
         asked = webhook.WebhookSettings(
@@ -245,16 +249,18 @@ class Scheduler:
             answered=self.between.answered,
         )
         accepted = self.engine.meters.connections.labels("main").inc
-        runner = web.ServerRunner(
-            BoundedServer(edge, limits_of(routes, {FIT: LIMIT}), settings.max_connections, accepted),
-            handle_signals=False,
+        most = settings.max_connections
+        handshakes = self.engine.meters.handshakes
+        listener = Listener(
+            BoundedServer(edge, limits_of(routes, {FIT: LIMIT}), most, accepted),
+            context,
+            most,
+            lambda result: handshakes.labels(result).inc(),
         )
-        await runner.setup()
-        site = web.TCPSite(runner, *address("--http-bind", settings.http_bind), ssl_context=context, backlog=1024)
-        await site.start()
+        await listener.open(*address("--http-bind", settings.http_bind))
         if ready:
-            ready(runner.addresses[0][1])
-        return runner
+            ready(listener.port)
+        return listener
 
     async def listen_metrics(self) -> web.ServerRunner | None:
         """Metrics and health without TLS, for scrapers and kubelet's probes."""

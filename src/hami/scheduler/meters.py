@@ -88,6 +88,12 @@ class Meters:
         self.watch_events = Gauge(
             "hami_scheduler_watch_events", "Watch events taken in since the start.", ["resource"], registry=registry
         )
+        self.handshakes = Counter(
+            "hami_scheduler_handshakes_total",
+            "TLS handshakes: done, failed, late (ended after 10 s) or gave_way (ended for others: too many at once).",
+            ["result"],
+            registry=registry,
+        )
         self.connections = Counter(
             "hami_scheduler_connections_total", "Connections accepted.", ["listener"], registry=registry
         )

@@ -99,7 +99,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     body_timeout: float = 30.0
     """How long a client may take to send one request's body."""
     max_connections: int = 1024
-    """Clients at once; with one more a stranger's is closed, that asked nothing for longest."""
+    """Clients at once; with one more a stranger's is closed, that asked nothing for longest. A quarter as many
+    may stand at the door with a TLS handshake that is not finished, 10 s each."""
 
     force_overwrite_default_scheduler: bool = True
     """Whether a pod that names default-scheduler counts as one that names none."""

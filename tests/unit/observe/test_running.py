@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import resource
 import signal
 
 import pytest
 
 from hami.model.errors import Unavailable
-from hami.observe.running import until_stopped
+from hami.observe.running import allow_descriptors, until_stopped
 
 
 class Duty:
@@ -68,3 +69,23 @@ async def test_beside_a_fault_of_another_kind_nothing_is_left_out() -> None:
     with pytest.raises(ExceptionGroup) as told:
         await until_stopped([fail(Unavailable("no driver")), fail(OSError("no disk"))])
     assert sorted(str(one) for one in told.value.exceptions) == ["no disk", "no driver"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "got"),
+    [
+        ((1024, 4096), 2560, 2560),
+        ((1024, 2048), 2560, 2048),
+        ((1024, resource.RLIM_INFINITY), 2560, 2560),
+        ((4096, 4096), 2560, None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 2560, None),
+    ],
+)
+def test_descriptors_are_allowed_as_far_as_we_may_and_never_taken(
+    limits: tuple[int, int], wanted: int, got: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: told.append((kind, pair)))
+    allow_descriptors(wanted)
+    assert told == ([] if got is None else [(resource.RLIMIT_NOFILE, (got, limits[1]))])

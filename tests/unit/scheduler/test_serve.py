@@ -1,20 +1,22 @@
 """The HTTPS edge as strangers meet it: sizes, times, certificates, broken requests; and the answers of all verbs."""
 
 import asyncio
+import errno
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
 import trustme
-from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hami.scheduler.edge.connections import BoundedServer, limits_of
+from hami.scheduler.edge.listener import FEWEST, Listener
 from hami.scheduler.edge.room import SMALL
 from hami.scheduler.edge.routes import MIB, Route, extender_routes, open_routes
 from hami.scheduler.edge.serve import Edge, health_pages
@@ -43,6 +45,7 @@ class Site:
         self.authority.cert_pem.write_to_path(str(folder / "ca.crt"))
         self.context = server_context(str(folder / "tls.pem"), str(folder / "tls.pem"), str(folder / "ca.crt"))
         self.port = 0
+        self.ended: list[str] = []
 
     @asynccontextmanager
     async def serve(self, **options: Any) -> AsyncIterator["Site"]:
@@ -57,16 +60,16 @@ class Site:
             clients=clients,
             body_timeout=options.pop("body_timeout", 60.0),
         )
+        deadline = options.pop("deadline", 60.0)
         assert not options
         server = BoundedServer(edge, limits_of(routes), connections, lambda: None)
-        runner = web.ServerRunner(server, handle_signals=False)
-        await runner.setup()
+        self.listener = listener = Listener(server, self.context, connections, self.ended.append, deadline=deadline)
+        await listener.open("127.0.0.1", 0)
+        self.port = listener.port
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.context).start()
-            self.port = runner.addresses[0][1]
             yield self
         finally:
-            await runner.cleanup()
+            await listener.cleanup()
 
     def client_context(self, name: str | None, authority: trustme.CA | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context()
@@ -344,6 +347,77 @@ async def test_one_address_with_many_connections_closes_none_of_another(site: Si
         await asked(*strangers[-1])
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await asked(*strangers[0])
+
+
+@asynccontextmanager
+async def standing(site: Site, peers: Iterable[str]) -> AsyncIterator[list[Line]]:
+    """Connections that send no byte of their TLS handshake, one after the other."""
+    before = site.listener.accepted
+    lines = [await asyncio.open_connection("127.0.0.1", site.port, local_addr=(peer, 0)) for peer in peers]
+    try:
+        await until(lambda: site.listener.accepted == before + len(lines))
+        yield lines
+    finally:
+        for _, writer in lines:
+            writer.close()
+
+
+@pytest.mark.parametrize("addresses", [1, 100])
+async def test_any_number_of_unfinished_handshakes_keeps_no_review_out(site: Site, addresses: int) -> None:
+    async with site.serve(max_connections=4), standing(site, (f"127.0.1.{n % addresses}" for n in range(200))) as lines:
+        assert len(site.listener) == FEWEST
+        assert site.ended == ["gave_way"] * (200 - FEWEST)
+        assert await lines[0][0].read() == b""  # the first is closed
+        async with idle(site) as line:
+            await asked(*line)
+        assert len(site.listener) == FEWEST - 1
+
+
+async def test_one_address_with_many_unfinished_handshakes_ends_none_of_another(site: Site) -> None:
+    """Nor one that is slow: its first bytes come when all the others are there."""
+    peers = ["127.0.0.1"] + ["127.0.0.2"] * 100
+    async with site.serve(max_connections=4), standing(site, peers) as lines:
+        assert await lines[1][0].read() == b""
+        assert [one.peer for one in site.listener._handshakes].count("127.0.0.1") == 1
+
+
+async def test_a_handshake_must_be_finished_soon(site: Site) -> None:
+    async with site.serve(deadline=0.05), standing(site, ["127.0.0.1"]) as lines:
+        async with asyncio.timeout(30):
+            assert await lines[0][0].read() == b""
+        assert (site.ended, len(site.listener)) == (["late"], 0)
+
+
+async def test_what_became_of_handshakes_is_counted_and_told_seldom(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.serve(max_connections=4):
+        async with idle(site):
+            assert site.ended == ["done"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")  # no TLS
+        await reader.read()
+        writer.close()
+        assert site.ended == ["done", "failed"]
+        assert not caplog.records
+        async with standing(site, ["127.0.0.2"] * (FEWEST + 3)):
+            (told,) = [one for one in caplog.records if one.name == "hami.scheduler.edge.listener"]
+            assert (told.gave_way, told.last_peer) == (1, "127.0.0.2")  # type: ignore[attr-defined]
+
+
+async def test_a_listener_without_descriptors_goes_on_when_there_are_some(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And makes one free itself, of those who stand at the door."""
+    async with site.serve(), standing(site, ["127.0.0.2"]) as lines:
+        none = OSError(errno.EMFILE, "Too many open files")
+        monkeypatch.setattr("socket.socket.accept", Mock(side_effect=none))
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        async with asyncio.timeout(30):
+            assert await lines[0][0].read() == b""
+        monkeypatch.undo()
+        await until(lambda: site.listener.accepted == 2)
+        writer.close()
 
 
 async def test_a_fault_of_ours_stays_in_the_verb_s_own_form(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
