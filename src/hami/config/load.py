@@ -6,7 +6,6 @@ misspelt key is a fault with its path.
 """
 
 import re
-from collections.abc import Hashable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -67,23 +66,9 @@ def node_overrides(text: str, source: str) -> NodeOverrides:
     return _converted(_mapping(text, source), NodeOverrides, source)
 
 
-class _Strict(Placed):
-    """YAML without a key twice: the second would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):  # refused below
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
-        document = yaml.load(text, _Strict)  # noqa: S506 (it is a SafeLoader)
+        document = yaml.load(text, Placed)  # noqa: S506 (it is a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         where = place(error, text)
         problem = getattr(error, "problem", error)

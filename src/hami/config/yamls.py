@@ -4,6 +4,7 @@ PyYAML tells it in several, with the text around; a person who has the file open
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import yaml
 from hami.model.errors import Malformed
 
 WAYS_OUT = (
+    ("stands twice", "leave one of the two out"),
     ("another document", "one document a file: split it at the line ---"),
     (r"'\\t'", "indent by spaces, not by a tab"),
     ("constructor for the tag", "leave the tag (!...) out: plain values only"),
@@ -23,16 +25,26 @@ WAYS_OUT = (
     ("expected ',' or", "close the bracket of before, or put the text in quotes"),
     ("while scanning a quoted scalar|end of stream", "close the quote or the bracket of before"),
 )
+FAULTS = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 OTHERWISE = "mend the indent, the brackets or the quotes there"
 DEEP = "leave an alias (*...) out of what its own anchor (&...) names, and nest it less deeply"
 
 
 def document(text: str, name: str) -> Any:
     """What the one document of a text says, as JSON could. Raises `Unusable`: ``NAME, line 3, column 5: ...``."""
+    return _read(text, name, lambda: yaml.load(text, Placed))  # noqa: S506 (it is a SafeLoader)
+
+
+def documents(text: str, name: str) -> list[Any]:
+    """Likewise of several, those left out that say nothing."""
+    return [one for one in _read(text, name, lambda: list(yaml.load_all(text, Placed))) if one]
+
+
+def _read(text: str, name: str, read: Callable[[], Any]) -> Any:
     try:
-        found = yaml.load(text, Placed)  # noqa: S506 (it is a SafeLoader)
+        found = read()
         msgspec.json.encode(found)  # as it will be sent: YAML can say things that JSON cannot
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as fault:
+    except FAULTS as fault:
         where = place(fault, text)
         raise Unusable(f"{name}{where and ', '}{where}: {_what(fault)}: {_way_out(fault)}") from None
     return found
@@ -58,7 +70,20 @@ class Unusable(Malformed):
 
 
 class Placed(yaml.SafeLoader):
-    """Says of a value that looks like a date and is none, or that its tag (!!bool) does not fit, where it stands."""
+    """Says of a value that looks like a date and is none, or that its tag (!!bool) does not fit, where it stands.
+
+    A key that stands twice is a fault: the second would win in silence. Compared as written, for JSON has texts only.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[str, yaml.Mark] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):  # others are refused later
+            before = first.setdefault(key.value, key.start_mark)
+            if before is not key.start_mark:
+                problem = f"the key {key.value!r} stands twice, first in line {before.line + 1}"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

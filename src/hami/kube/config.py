@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 from msgspec import Struct
 
 from hami.config.files import text
+from hami.config.yamls import document
 from hami.model.errors import Malformed
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -103,11 +103,10 @@ def from_files(names: list[Path], context: str | None = None) -> Target:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        parsed = yaml.safe_load(text(path))
+        told = text(path)
     except Malformed as fault:
         raise Malformed("kubeconfig", fault.path, f"{fault.value}; must be {fault.allowed}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise Malformed(f"kubeconfig {path}", "(the file)", f"must be YAML: {fault}") from fault
+    parsed = document(told, f"kubeconfig {path}")
     if not isinstance(parsed, dict):
         raise Malformed(f"kubeconfig {path}", parsed, "must be a mapping with clusters, contexts and users")
     return parsed

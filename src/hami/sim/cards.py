@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
         return 2
     source, target = map(Path, arguments)
     try:
-        write(target, parse(source.read_bytes(), source.name))
+        write(target, parse(source.read_text(), source.name))
     except Malformed as fault:
         print(fault, file=sys.stderr)
         return 1

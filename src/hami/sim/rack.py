@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from uuid import UUID, uuid5
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
+from hami.config.yamls import document
 from hami.model.errors import Malformed
 from hami.sim.models import MODELS
 
@@ -127,12 +127,11 @@ class Rack(Struct, frozen=True, forbid_unknown_fields=True):
     faults: list[Fault] = []
 
 
-def parse(text: str | bytes, source: str = "cards") -> Rack:
+def parse(text: str, source: str = "cards") -> Rack:
     """A rack from YAML. Raises Malformed, naming the path and what is allowed there."""
+    described = document(text, source) or {}
     try:
-        rack = msgspec.convert(yaml.safe_load(text) or {}, Rack)
-    except yaml.YAMLError as fault:
-        raise Malformed(source, str(fault), "a YAML document") from None
+        rack = msgspec.convert(described, Rack)
     except msgspec.ValidationError as fault:
         reason, _, path = str(fault).partition(" - at ")
         raise Malformed(f"{source}:{path.strip('`') or '$'}", reason, "see hami.sim.cards.Rack") from None

@@ -76,7 +76,8 @@ def test_free_cards_that_are_alike_share_a_row() -> None:
     ("content", "said"),
     [
         (None, r"--examples: .*a folder with \*.yaml files"),
-        (b"a: [", "--examples: .*a.yaml.*a file of YAML: "),
+        (b"a: [", "a.yaml, line 1, column 5: "),
+        (b"a: 1\nb: 2\na: 3\n", "a.yaml, line 3, column 1: the key 'a' stands twice, first in line 1: leave one"),
         (b"hello", "a.yaml.*nothing but objects"),
         (b"{kind: Pod, spec: 5}", "a.yaml.*nothing but objects"),
         (b"\xeb\xb3^\xb9", "a.yaml.*text in UTF-8"),

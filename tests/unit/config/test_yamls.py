@@ -2,7 +2,7 @@
 
 import pytest
 
-from hami.config.yamls import Unusable, document
+from hami.config.yamls import Unusable, document, documents
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,14 @@ from hami.config.yamls import Unusable, document
         ("a: !!float ''\n", "line 1, column 4: '' is of no such kind as its tag says: put it in quotes"),
         ('a: "b\n', "line 2, column 1: found unexpected end of stream: close the quote"),
         ("a:\n  - b\n c: d\n", "line 3, column 2: expected <block end>, but found '<block mapping start>': mend the"),
+        (
+            "a:\n  b: 1\n  'b': 2\n",
+            "line 3, column 3: the key 'b' stands twice, first in line 2: leave one of the two out",
+        ),
+        (
+            "- {1: a, '1': b}\n",
+            "line 1, column 10: the key '1' stands twice, first in line 1: leave one of the two out",
+        ),
         ("a: &b {c: *b}\n", "it is nested too deeply: leave an alias (*...) out of what its own anchor (&...) names"),
     ],
 )
@@ -38,3 +46,14 @@ def test_a_fault_is_one_line_with_its_place_and_the_way_out(text: str, said: str
 def test_what_is_well_is_read_as_it_stands() -> None:
     assert document("a: &x [1, b]\nc: *x\n", "pod.yaml") == {"a": [1, "b"], "c": [1, "b"]}
     assert document("", "pod.yaml") is None
+
+
+def test_a_key_may_stand_again_elsewhere_and_over_what_is_merged_in() -> None:
+    text = "x: &x {a: 1}\nd: {e: {y: &y {<<: *x, a: 2}}}\nz: {<<: *y, a: 3}\n"
+    assert document(text, "pod.yaml") == {"x": {"a": 1}, "d": {"e": {"y": {"a": 2}}}, "z": {"a": 3}}
+
+
+def test_each_of_several_documents_may_have_the_same_keys() -> None:
+    assert documents("a: 1\n---\n---\na: 2\n", "pods.yaml") == [{"a": 1}, {"a": 2}]
+    with pytest.raises(Unusable, match=r"pods.yaml, line 4, column 1: the key 'a' stands twice, first in line 3: "):
+        documents("a: 1\n---\na: 2\na: 3\n", "pods.yaml")

@@ -27,7 +27,7 @@ def test_a_description_names_models_and_what_differs() -> None:
         ("cards: [{modell: A100-40}]", "modell"),
         ("cards: [{numa: x}]", "cards:$.cards[0].numa"),
         ("cards: [{}, {}]\nnvlinks: [[0]]", "cards:$.nvlinks"),
-        ("cards: [", "YAML"),
+        ("cards: [", "cards, line 1, column 9: "),
         ("cards: [{faults: [{function: x, result: wet}]}]", "faults"),
     ],
 )

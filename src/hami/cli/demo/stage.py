@@ -16,6 +16,7 @@ from hami.cli.demo.scene import Scene, decode, observe
 from hami.cli.demo.simulated import SimulatedNodes
 from hami.config.files import text
 from hami.config.schema import DeviceConfig
+from hami.config.yamls import documents
 from hami.lab import Lab, NodeSpec, obstacle
 from hami.lab.agents import start_agent
 from hami.lab.front import Front, own_address
@@ -115,10 +116,7 @@ def read_examples(folder: Path) -> Iterator[tuple[str, str]]:
     if not files:
         raise Malformed("--examples", str(folder), "a folder with *.yaml files in it")
     for file in files:
-        try:
-            objects = [one for one in yaml.safe_load_all(text(file)) if one]
-        except yaml.YAMLError as fault:
-            raise Malformed("--examples", str(file), f"a file of YAML: {' '.join(str(fault).split())}") from None
+        objects = documents(text(file), str(file))
         if not all(isinstance(one, dict) and isinstance(one.get("spec", {}), dict) for one in objects):
             raise Malformed("--examples", str(file), "a file of nothing but objects of Kubernetes")
         yield file.name, yaml.safe_dump_all([with_image(one, TOOLS) for one in objects])
