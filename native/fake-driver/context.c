@@ -65,6 +65,7 @@ static void end_context(fake_context *context)
 {
     fake_take(context->device, -context->bytes);
     fake_host_gone(context, NULL);
+    fake_streams_gone(context);
     fake_array_gone(0, context);
     if (current == context)
         current = NULL;

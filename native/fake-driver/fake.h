@@ -64,6 +64,7 @@ fake_context *fake_current(void);
 
 /* Host memory at that address has been freed, or with NULL all that was made in the context. Under the lock. */
 void fake_host_gone(const fake_context *context, const void *address);
+void fake_streams_gone(const fake_context *context); /* what they capture goes with it */
 
 /* A sparse array, or with 0 all of a context, holds nothing any more. Under the lock. */
 void fake_array_gone(uint64_t array, const fake_context *context);

@@ -97,13 +97,29 @@ API CUresult cuGraphCreate(CUgraph *out, unsigned int flags)
     return CUDA_SUCCESS;
 }
 
+static __thread char here; /* its address is this thread's */
+
+API CUresult cuStreamBeginCaptureToGraph(CUstream handle, CUgraph to, const CUgraphNode *nodes, const void *edges, size_t count, int mode)
+{
+    (void)nodes, (void)edges, (void)count;
+    pthread_mutex_lock(&fake_lock);
+    stream *s = fake_stream_of(handle);
+    if (s->capture != NULL)
+        return fake_leave(FAKE_NOT_SO);
+    to->mode = mode;
+    to->thread = &here;
+    s->capture = to;
+    return fake_leave(CUDA_SUCCESS);
+}
+
 API CUresult cuStreamBeginCapture_v2(CUstream handle, int mode)
 {
-    struct CUgraph_st *made = calloc(1, sizeof *made);
-    made->mode = mode;
-    pthread_mutex_lock(&fake_lock);
-    fake_stream_of(handle)->capture = made;
-    return fake_leave(CUDA_SUCCESS);
+    return cuStreamBeginCaptureToGraph(handle, calloc(1, sizeof(struct CUgraph_st)), NULL, NULL, 0, mode);
+}
+
+API CUresult cuStreamBeginCapture_v2_ptsz(CUstream handle, int mode)
+{
+    return cuStreamBeginCapture_v2(fake_own(handle), mode);
 }
 
 API CUresult cuStreamEndCapture(CUstream handle, CUgraph *out)
@@ -111,9 +127,18 @@ API CUresult cuStreamEndCapture(CUstream handle, CUgraph *out)
     stream *s = fake_stream_of(handle);
     pthread_mutex_lock(&fake_lock);
     struct CUgraph_st *made = s->capture;
+    if (made == NULL)
+        return fake_leave(FAKE_NOT_SO);
+    if (made->mode != CU_STREAM_CAPTURE_MODE_RELAXED && made->thread != &here)
+        return fake_leave(FAKE_WRONG_THREAD);
     s->capture = NULL;
-    *out = made == NULL || made->spoilt ? NULL : made;
-    return fake_leave(made == NULL ? CUDA_ERROR_INVALID_VALUE : made->spoilt ? FAKE_SPOILT : CUDA_SUCCESS);
+    *out = made->spoilt ? NULL : made;
+    return fake_leave(made->spoilt ? FAKE_SPOILT : CUDA_SUCCESS);
+}
+
+API CUresult cuStreamEndCapture_ptsz(CUstream handle, CUgraph *out)
+{
+    return cuStreamEndCapture(fake_own(handle), out);
 }
 
 API CUresult cuStreamIsCapturing(CUstream handle, int *status)

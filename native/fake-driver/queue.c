@@ -228,8 +228,18 @@ API CUresult cuStreamSynchronize_ptsz(CUstream handle)
 API CUresult cuStreamDestroy_v2(CUstream handle)
 {
     cuStreamSynchronize(handle);
+    pthread_mutex_lock(&fake_lock);
+    fake_stream_of(handle)->capture = NULL;
     fake_stream_of(handle)->used = false;
-    return CUDA_SUCCESS;
+    return fake_leave(CUDA_SUCCESS);
+}
+
+void fake_streams_gone(const fake_context *context)
+{
+    for (int i = 1; i < STREAMS; i++) {
+        if (streams[i].context == context)
+            streams[i].capture = NULL;
+    }
 }
 
 API CUresult cuCtxSynchronize(void)

@@ -6,7 +6,7 @@
 
 enum { DEPTH = 1024 /* operations in flight before a launch blocks, as on a real card */ };
 
-enum { FAKE_CAPTURING = 900, FAKE_SPOILT }; /* CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, _INVALIDATED */
+enum { FAKE_NOT_SO = 401, FAKE_CAPTURING = 900, FAKE_SPOILT, FAKE_WRONG_THREAD = 908 }; /* CUDA_ERROR_ILLEGAL_STATE, _STREAM_CAPTURE_UNSUPPORTED, _INVALIDATED, ... */
 
 typedef struct CUevent_st {
     int64_t at_ns; /* -1: not yet */
@@ -46,6 +46,7 @@ struct CUgraph_st {
     int parts; /* of its widest node */
     int nodes;
     int mode; /* of its capture */
+    const void *thread; /* that began it, by something of its own */
     bool spoilt;
     const fake_function *replaced; /* put in for another; NULL: none was */
     int64_t memory[SIM_LIVE_CARDS]; /* bytes of its memory nodes, not taken yet */

@@ -106,3 +106,80 @@ def test_a_capture_that_begins_while_what_was_given_back_is_looked_after_stays_w
 ) -> None:
     """Once a second, of so many that captures begin meanwhile."""
     assert tried(container, BETWEEN, what, count, FAKE_CUDA_CHUNK_MIB="1") == "0"
+
+
+CAPTURES = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+context, stream, other, graph, mode = c_void_p(), c_void_p(), c_void_p(), c_void_p(), c_int(2)
+def must(result, wanted=0):
+    assert result == wanted, result
+def primary():
+    must(cuda.cuDevicePrimaryCtxRetain(byref(context), 0))
+    must(cuda.cuCtxSetCurrent(context))
+def made(which=stream):
+    must(cuda.cuStreamCreate(byref(which), 1))
+def begun(how=2):
+    made()
+    must(cuda.cuStreamBeginCapture_v2(stream, how))
+def in_thread(call):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
+def looked_after():
+    "What a stream has freed is let go, which is asked for where memory lacks; not while something is captured."
+    address = c_uint64()
+    must(cuda.cuMemAlloc_v2(byref(address), c_size_t(2048 * MIB)))
+    must(cuda.cuMemFreeAsync(address, None))
+    result = cuda.cuMemAlloc_v2(byref(address), c_size_t(2048 * MIB))
+    assert result in (0, 2), result
+    return result == 0
+"""
+
+ENDS = {
+    "an end": "begun(); must(cuda.cuStreamEndCapture(stream, byref(graph)))",
+    "an end of a thread's own stream": "must(cuda.cuStreamBeginCapture_v2_ptsz(None, 2));"
+    "must(cuda.cuStreamEndCapture(c_void_p(2), byref(graph)))",
+    "an end of one that was spoilt": "begun(0); must(cuda.cuStreamQuery(stream), 900);"
+    "must(cuda.cuStreamEndCapture(stream, byref(graph)), 901)",
+    "an end of one into a graph of the program's": "made(); must(cuda.cuGraphCreate(byref(graph), 0));"
+    "must(cuda.cuStreamBeginCaptureToGraph(stream, graph, None, None, c_size_t(0), 2));"
+    "must(cuda.cuStreamEndCapture(stream, byref(graph)))",
+    "the end of its stream": "begun(); must(cuda.cuStreamDestroy_v2(stream))",
+    "the end of its context": "must(cuda.cuCtxCreate_v2(byref(context), 0, 0)); begun();"
+    "must(cuda.cuCtxDestroy_v2(context)); primary()",
+    "the end of its context, which is not current": "must(cuda.cuCtxCreate_v2(byref(other), 0, 0)); made(); primary();"
+    "must(cuda.cuStreamBeginCapture_v2(stream, 2)); must(cuda.cuCtxDestroy_v2(other))",
+    "the last release of the primary context": "begun(); must(cuda.cuDevicePrimaryCtxRelease_v2(0)); primary()",
+    "a reset of the primary context": "begun(); must(cuda.cuDevicePrimaryCtxReset_v2(0)); primary()",
+    "none, as it did not begin": "begun(); must(cuda.cuStreamBeginCapture_v2(stream, 2), 401);"
+    "must(cuda.cuStreamEndCapture(stream, byref(graph)))",
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_a_capture_is_over_with(container: Container, way: str) -> None:
+    """It went on for ever where its stream or context had ended: nothing was measured or looked after any more."""
+    assert tried(container, f"{CAPTURES}{ENDS[way]}\nprint(looked_after())") == "True"
+
+
+GOES_ON = {
+    "an end of another stream, which captures nothing": "made(other);"
+    "must(cuda.cuStreamEndCapture(other, byref(graph)), 401)",
+    "the end of another stream": "made(other); must(cuda.cuStreamDestroy_v2(other))",
+    "the end of another context": "must(cuda.cuCtxCreate_v2(byref(context), 0, 0));must(cuda.cuCtxDestroy_v2(context))",
+    "the end of its context, which fails": "os.environ['FAKE_CUDA_FAILS'] = 'cuCtxDestroy_v2';"
+    "must(cuda.cuCtxGetCurrent(byref(context))); must(cuda.cuCtxDestroy_v2(context), 201)",
+    "a release of the primary context, which is held": "primary(); must(cuda.cuDevicePrimaryCtxRelease_v2(0))",
+    "an end in another thread, which may not": "in_thread("
+    "lambda: must(cuda.cuStreamEndCapture(stream, byref(graph)), 908))",
+    "another way of its thread": "must(cuda.cuThreadExchangeStreamCaptureMode(byref(mode)))",
+}
+
+
+@pytest.mark.parametrize("way", GOES_ON)
+def test_a_capture_goes_on_after(container: Container, way: str) -> None:
+    """Only the thread that began it may end one of this mode."""
+    then = "before = looked_after(); must(cuda.cuStreamEndCapture(stream, byref(graph))); print(before, looked_after())"
+    assert tried(container, f"{CAPTURES}begun(1)\n{GOES_ON[way]}\n{then}") == "False True"

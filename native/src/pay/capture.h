@@ -16,4 +16,10 @@ static inline bool hami_capturing(void)
 /* True when a launch on `stream` would be captured. */
 bool hami_captured(CUstream stream);
 
+/* A stream or a context may be about to end, and what is captured on it with it; then it has, or is there as before. */
+void hami_captures_stream_leaves(CUstream stream);
+void hami_captures_stream_left(CUstream stream, bool gone);
+void hami_captures_context_leaves(CUcontext context);
+void hami_captures_context_left(CUcontext context, bool gone);
+
 #endif

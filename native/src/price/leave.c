@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "memory/graph.h"
+#include "pay/capture.h"
 #include "price/bench.h"
 #include "price/bulk.h"
 #include "price/burst.h"
@@ -24,6 +25,7 @@ static hami_bench *bench_of(CUcontext context)
 hami_leave hami_context_leaves(CUcontext context)
 {
     const hami_leave leave = {.context = context, .stay = hami_stay()};
+    hami_captures_context_leaves(context);
     if (!hami_bench_enter())
         return leave;
     hami_bench *b = bench_of(context);
@@ -46,6 +48,7 @@ static void forget(hami_bench *b)
 
 void hami_context_left(const hami_leave *leave, bool gone)
 {
+    hami_captures_context_left(leave->context, gone);
     if (hami_bench_enter()) {
         hami_bench *b = bench_of(leave->context);
         if (b != NULL && b->leaving && gone)
@@ -61,21 +64,28 @@ void hami_context_left(const hami_leave *leave, bool gone)
 
 /* ---- streams: whatever has the handle next is another ---- */
 
-static void stream_gone(CUstream stream)
+static void stream_leaves(CUstream stream)
 {
     hami_burst_stream_gone(stream);
     hami_bulk_stream_gone(stream);
     hami_graph_stream_gone(stream);
+    hami_captures_stream_leaves(stream);
+}
+
+static CUresult stream_left(CUstream stream, CUresult result)
+{
+    hami_captures_stream_left(stream, result == CUDA_SUCCESS);
+    return result;
 }
 
 CUresult cuStreamDestroy(CUstream stream)
 {
-    stream_gone(stream);
-    return BEHIND(cuStreamDestroy, stream);
+    stream_leaves(stream);
+    return stream_left(stream, BEHIND(cuStreamDestroy, stream));
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream)
 {
-    stream_gone(stream);
-    return BEHIND(cuStreamDestroy_v2, stream);
+    stream_leaves(stream);
+    return stream_left(stream, BEHIND(cuStreamDestroy_v2, stream));
 }
