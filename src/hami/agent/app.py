@@ -108,7 +108,7 @@ class Agent:
         self.publisher = Publisher(kube, vendor, settings.node_name, self.recorder)
         self.pod_resources = PodResources(settings.pod_resources_socket, self.resource)
         self.storage = Storage(
-            written(settings), self.workers[3], self.inventory.withhold, self.tell, quiet=settings.recovery_quiet
+            written(settings), self.workers[3], self._withhold, self.tell, quiet=settings.recovery_quiet
         )
         self.parts = self._parts()
         self.house = House(self.parts)
@@ -163,6 +163,7 @@ class Agent:
         folders = self.parts.folders
         self.broker = Broker(lambda: of_seats(self.parts.seats), lambda key: folders.root / key)
         self.parts.seats.on_change = self.broker.kick
+        self.parts.seats.on_unkept = self.storage.suspect
         self.look = Look(
             self.broker,
             self.nvml,
@@ -197,6 +198,12 @@ class Agent:
             resource=self.resource,
             unwritten=self.storage.suspect,
         )
+
+    def _withhold(self, reason: str | None) -> None:
+        """What kubelet was sent before it hears of it is not granted either, unless it is on the disk."""
+        self.inventory.withhold(reason)
+        if reason is not None:
+            self.parts.seats.distrust()
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """1. take over what was granted, 2. serve pages, 3. cards, pods, kubelet, 4. until told to stop."""

@@ -21,7 +21,7 @@ from hami.model.errors import Malformed, Unavailable
 from hami.model.grant import Grant
 
 log = logging.getLogger(__name__)
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 def source(settings: Settings) -> Path:
@@ -45,7 +45,7 @@ def install(settings: Settings) -> str:
 
 
 def install_if_room(settings: Settings) -> str:
-    """As `install`, but a disk that is full or read-only ends no agent: it has containers to serve that run.
+    """As `install`, but a disk that is full, read-only or broken ends no agent: it has containers to serve that run.
 
     Nobody new comes while no grant can be written there either (`storage`), and `ensure` puts it there first.
     """

@@ -2,8 +2,9 @@
 
 A grant is files: its checkpoint, its policy, its ledger. On a disk that is full, read-only or stands still each pod
 placed here would be refused by kubelet, and the next one be placed here again. So the folders are written to
-every now and then, and at once after a write that failed. A moment without room is forgiven; who comes back from a
-longer one has room to spare, for a while. Knows files and settings only; whom it concerns is told by the callbacks.
+every now and then, and at once after a write that failed; the checkpoint's, which must outlive a power cut, as far as
+the disk itself, for some tell only then that they take nothing. A moment without room is forgiven; who comes back from
+a longer one has room to spare, for a while. Knows files and settings only; whom it concerns is told by the callbacks.
 """
 
 import asyncio
@@ -40,6 +41,11 @@ class Folder(Struct, frozen=True):
     mode: int = 0o755
     rewritten: Path | None = None
     """The file that each grant writes anew beside the old one: it must fit a second time."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is written here must outlive a power cut. Policies and ledgers are made anew after one."""
+        return self.rewritten is not None
 
 
 def checkpoint(settings: Settings) -> Path:
@@ -155,7 +161,9 @@ def unwritable(folders: Sequence[Folder], spare: int = 0) -> str | None:
             folder.path.mkdir(parents=True, exist_ok=True, mode=folder.mode)
             probe.unlink(missing_ok=True)  # of an agent that was killed: it has the room that is looked for
             # Random, so that a file system that compresses sets as much aside as for anything else.
-            replace_file(probe, os.urandom(_size(folder.rewritten) + GRANT_BYTES + spare), 0o600, durable=False)
+            replace_file(
+                probe, os.urandom(_size(folder.rewritten) + GRANT_BYTES + spare), 0o600, durable=folder.durable
+            )
             probe.unlink()
         except OSError as fault:
             return f"cannot write to {folder.path}: {fault.strerror or fault}"

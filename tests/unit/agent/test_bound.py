@@ -122,7 +122,7 @@ def test_a_hook_path_that_cannot_be_written_is_named(tmp_path):
         library.install(settings)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_a_disk_that_does_not_take_a_new_library_ends_no_agent(tmp_path, monkeypatch, caplog, number):
     """Containers that run have sessions with it; the next grant is refused until the library is there."""
     (tmp_path / "origin.so").touch()

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -12,9 +13,15 @@ from msgspec.structs import replace
 
 from hami.agent import storage
 from hami.agent.cards.inventory import Found, Inventory
+from hami.agent.grants import seats as seats_module
+from hami.agent.grants.checkpoint import Checkpoint, Seat, State
 from hami.agent.grants.house import House
+from hami.agent.grants.seats import Seats
 from hami.agent.settings import Settings
 from hami.agent.storage import GRANT_BYTES, SPARE_BYTES, Folder, Storage, unwritable, written
+from hami.model.ask import PodRef
+from hami.model.grant import Grant
+from hami.model.ids import PodUid
 from hami.sim.kubelet import NotStarted, Rejected
 from hami.vendors.nvidia.worker import Worker
 
@@ -268,10 +275,10 @@ async def watched(make_node, disk, monkeypatch):
     node.allocator._parts = node.verifier._parts = node.parts
     save = node.checkpoint.save
 
-    def saved(seats):
+    def saved(seats, **how):
         if disk.fault or disk.room <= 0:
             raise OSError(disk.fault or errno.ENOSPC, "No space left on device")
-        save(seats)
+        save(seats, **how)
 
     monkeypatch.setattr(node.checkpoint, "save", saved)
     await made.once()
@@ -328,6 +335,102 @@ async def test_a_start_and_a_tidying_that_cannot_be_written_lead_to_a_look_too(w
             await made._suspected.wait()
     finally:
         tidying.cancel()
+
+
+@pytest.fixture
+def unsynced(monkeypatch):
+    """While it holds an error's number, what was written does not get to the disk, and only fsync tells."""
+    fault = []
+
+    def fsync(descriptor):
+        if fault:
+            raise OSError(fault[0], os.strerror(fault[0]))
+
+    monkeypatch.setattr("hami.agent.files.os.fsync", fsync)
+    return fault
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_a_disk_that_takes_nothing_when_it_is_waited_for_is_one_that_cannot_be_written_to(
+    tmp_path, unsynced, number
+):
+    folder = Folder(tmp_path, rewritten=tmp_path / "allocations.json")
+    assert unwritable([folder, Folder(tmp_path / "policies")]) is None
+    unsynced.append(number)
+    assert unwritable([folder]) == f"cannot write to {tmp_path}: {os.strerror(number)}"
+    assert unwritable([Folder(tmp_path / "policies")]) is None  # made anew after a power cut
+    assert [one.name for one in tmp_path.iterdir()] == ["policies"]
+
+
+async def test_after_a_failed_wait_for_the_disk_nothing_is_granted_until_it_has_taken_everything(
+    watched, unsynced, monkeypatch
+):
+    node, _, made = watched
+    monkeypatch.setattr(seats_module, "KEEP_S", 0.01)
+    monkeypatch.setattr(seats_module, "AGAIN_S", 0.01)
+    seats = node.parts.seats
+    heard = asyncio.Event()
+    seats.on_unkept = lambda: (heard.set(), made.suspect())
+    keeping = asyncio.create_task(seats.keep())
+    try:
+        await node.kubelet.admit(node.pod("before", ask(slices=one(1))))
+        unsynced.append(errno.EIO)
+        await node.kubelet.admit(node.pod("meanwhile", ask(slices=one(2))))
+        async with asyncio.timeout(30):
+            await heard.wait()
+        assert made._suspected.is_set()
+        with pytest.raises(Rejected, match="Input/output error"):
+            await node.kubelet.admit(node.pod("a", ask(slices=one(3))))
+        assert len(seats) == 2
+        await made.once()
+        await made.once()
+        await listed(node, 0)
+        assert made.problem == f"cannot write to {node.root}/state: Input/output error"
+        unsynced.clear()
+        async with asyncio.timeout(30):
+            while seats._wary:  # noqa: ASYNC110 - a thread writes it anew
+                await asyncio.sleep(0.01)
+        assert len(node.checkpoint.load()) == 2
+        made._clock = iter((0.0, QUIET_S)).__next__
+        await made.once()
+        await made.once()
+        await listed(node, 80)
+        await node.kubelet.admit(node.pod("b", ask(slices=one(3))))
+        assert len(seats) == 3
+    finally:
+        keeping.cancel()
+
+
+async def test_what_a_disk_lost_is_written_anew_and_not_only_waited_for_again(unsynced, tmp_path, monkeypatch):
+    """After an error the kernel calls pages clean that never got to the disk: waiting again would call them well."""
+    monkeypatch.setattr(seats_module, "KEEP_S", 0.01)
+    monkeypatch.setattr(seats_module, "AGAIN_S", 0.01)
+    kept = Seats(Checkpoint(tmp_path / "seats.json"))
+    grant = Grant(PodRef("ns", "pod", PodUid("u1")), "main", ("a",), tuple(one(1)), {})
+    await kept.change(put=[Seat("k1", grant, State.COMPLETED)])
+    first = (tmp_path / "seats.json").stat().st_ino
+    failed = asyncio.Event()
+    kept.on_unkept = lambda: (unsynced.clear(), failed.set())
+    unsynced.append(errno.EIO)
+    keeping = asyncio.create_task(kept.keep())
+    try:
+        async with asyncio.timeout(30):
+            await failed.wait()
+            while (tmp_path / "seats.json").stat().st_ino == first:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        keeping.cancel()
+
+
+async def test_a_disk_that_a_look_found_broken_gets_no_grant_that_kubelet_was_sent_before(make_node, unsynced):
+    """It takes a moment until kubelet hears that the cards are withdrawn."""
+    node = await make_node()
+    unsynced.append(errno.EIO)
+    node.parts.seats.distrust()
+    with pytest.raises(Rejected, match="Input/output error"):
+        await node.kubelet.admit(node.pod("a", ask(slices=one(3))))
+    assert len(node.parts.seats) == 0
+    assert not [*node.parts.folders.keys()]
 
 
 async def test_who_suspects_a_disk_is_heard_at_once(rig, monkeypatch):

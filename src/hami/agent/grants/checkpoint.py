@@ -79,12 +79,15 @@ class Checkpoint:
         except msgspec.MsgspecError as fault:
             raise Unreadable(f"{self.path}: {fault}") from fault
 
-    def save(self, seats: tuple[Seat, ...]) -> None:
-        """For whoever reads from now on; a power cut may undo it until `keep`. Raises OSError: the old state holds."""
+    def save(self, seats: tuple[Seat, ...], *, durable: bool = False) -> None:
+        """For whoever reads from now on; a power cut may undo it until `keep`, or not if it is `durable`.
+
+        Raises OSError: the old state holds, but where the last step of a durable one failed.
+        """
         body = msgspec.json.encode(seats)
         text = b'{"version":1,"checksum":"%s","seats":%s}' % (_checksum(body).encode(), body)
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(self.path, text, 0o600, durable=False)
+        replace_file(self.path, text, 0o600, durable=durable)
 
     def keep(self) -> None:
         """Return when what was saved last is on the disk. Raises OSError."""

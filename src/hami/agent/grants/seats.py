@@ -4,7 +4,9 @@ The only writer of the checkpoint. Knows nothing of kubelet's calls or of Kubern
 
 What is written outlives the agent at once, and the machine a moment later (`keep`): kubelet waits for each answer while
 a burst of container starts keeps the disk busy. After a power cut no container runs; what the last moment lacked is
-rebuilt from kubelet's own file (`recover`), which kubelet does wait for.
+rebuilt from kubelet's own file (`recover`), which kubelet does wait for. A disk that does not take what was written
+(an error that comes with the wait, as of a network or a thin volume) is trusted no more: until it has taken everything
+once, each change waits for it, and is refused where it fails.
 """
 
 import asyncio
@@ -20,6 +22,8 @@ from hami.model.ids import PodUid
 log = logging.getLogger(__name__)
 KEEP_S = 0.2
 """From a change to the disk: one wait for all changes of a burst's moment."""
+AGAIN_S = 5.0
+"""After a disk that did not take it."""
 
 
 class Seats:
@@ -28,11 +32,18 @@ class Seats:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._seats: dict[str, Seat] = {}
-        self._on_disk: dict[str, Seat] = {}
+        self._on_disk: dict[str, Seat] | None = {}
+        """What the file says; None: not known."""
+        self._wary = False
+        """Whether each change waits for the disk, since it may not take it."""
+        self._told = False
+        """Whether the log says that the disk does not take them."""
         self._writing = asyncio.Lock()
         self._unkept = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
         """Called after each change, in the loop."""
+        self.on_unkept: Callable[[], None] = lambda: None
+        """Called when the disk did not take what was written, in the loop."""
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(tuple(self._seats.values()))
@@ -133,6 +144,11 @@ class Seats:
             await self._follow(write, revised, marked)
             return True
 
+    def distrust(self) -> None:
+        """Somebody has found that the disk takes nothing: no change counts until it is there."""
+        self._wary = True
+        self._unkept.set()
+
     async def keep(self) -> None:
         """Bring what was written to the disk itself, a moment after each change, until cancelled."""
         while True:
@@ -140,14 +156,32 @@ class Seats:
             await asyncio.sleep(KEEP_S)
             self._unkept.clear()
             try:
-                await asyncio.to_thread(self._checkpoint.keep)
+                await self._to_disk()
             except OSError as fault:
-                log.warning("a power cut would undo the last grants", extra={"why": str(fault)})
+                if not self._told:
+                    log.error("a power cut would undo the last grants", extra={"why": str(fault)})
+                self._wary = self._told = True
+                self.on_unkept()
+                asyncio.get_running_loop().call_later(AGAIN_S, self._unkept.set)
+
+    async def _to_disk(self) -> None:
+        """A disk that has failed is given all of it anew: it may call well what it has thrown away."""
+        if not self._wary:
+            await asyncio.to_thread(self._checkpoint.keep)
+            return
+        async with self._writing:
+            await asyncio.to_thread(self._checkpoint.save, tuple(self._seats.values()), durable=True)
+            self._on_disk, self._wary = self._seats, False
+        if self._told:
+            self._told = False
+            log.info("all grants are on the disk")
 
     def _save(self, seats: dict[str, Seat]) -> None:
         """In the thread. Nothing where the file says so already."""
         if seats != self._on_disk:
-            self._checkpoint.save(tuple(seats.values()))
+            if self._wary:
+                self._on_disk = None  # a name that could not be brought to the disk may be in the folder all the same
+            self._checkpoint.save(tuple(seats.values()), durable=self._wary)
             self._on_disk = seats
 
     async def _follow(self, write: Callable[[], None], after: dict[str, Seat], before: dict[str, Seat]) -> None:
