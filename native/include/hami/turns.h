@@ -22,7 +22,7 @@ typedef struct {
     _Atomic uint32_t handed;              /* rises with each hand-over; futex */
     uint32_t pad;
     _Atomic int64_t high_ns;              /* last launch of a tenant of high priority */
-    _Alignas(64) _Atomic int64_t full_ns[HAMI_TENANTS];  /* when a tenant last had more to run than it was let */
+    _Alignas(64) _Atomic int64_t full_ns[HAMI_TENANTS];  /* when a tenant last had more to run than it was let, or up to when */
     _Atomic int64_t virtual_ns[HAMI_TENANTS];            /* time had, over weight */
     _Atomic int64_t used_ns[HAMI_TENANTS];               /* up to when a tenant counts as using the card */
     _Alignas(2048) _Atomic int64_t asked_ns[HAMI_MEMBERS]; /* when a process last asked for its turn; 0: it does not want it */

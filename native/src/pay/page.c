@@ -11,7 +11,8 @@ static bool within(int64_t then_ns, int64_t span_ns, int64_t now_ns)
 
 bool hami_page_full(const hami_turns_page *page, int tenant, int64_t now)
 {
-    return within(hami_page_load(&page->full_ns[tenant]), HAMI_LINGER_NS, now);
+    const int64_t until = hami_page_load(&page->full_ns[tenant]);
+    return until > now - HAMI_LINGER_NS && until < now + HAMI_USED_MOST_NS;
 }
 
 bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now)

@@ -15,7 +15,7 @@ enum {
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
 };
 
-#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card for longer, unasked */
+#define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card, nor his queue for full, for longer, unasked */
 
 static inline int64_t hami_page_load(const _Atomic int64_t *word)
 {

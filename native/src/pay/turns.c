@@ -3,7 +3,13 @@
 
 #include <assert.h>
 
-enum { DEFIANCE_NS = 1000 * 1000 * 1000, MOST_DEFIED = 6, MOST_BOUND = 3 };
+enum {
+    DEFIANCE_NS = 1000 * 1000 * 1000,
+    MOST_DEFIED = 6,
+    MOST_BOUND = 3,
+    LONG_NS = HAMI_LINGER_NS / 2 /* a queue that is seen full counts as full for longer than that */
+};
+#define BELIEVED_NS ((int64_t)1000 * 1000 * 1000) /* nobody's queue is believed to be longer; who waits for one has his own patience */
 #define BOUND_NS ((int64_t)1000 * 1000 * 1000)
 #define CLOSELY_AGAIN_NS ((int64_t)1000 * 1000 * 1000)
 
@@ -68,7 +74,7 @@ static bool take(hami_pacer *p, int64_t now)
         return true;
     }
     const int64_t until = hami_page_load(&p->page->until_ns);
-    const bool over = holder < 0 || !(until > now - HAMI_PATIENCE_NS && until < now + 2 * HAMI_TURN_BURST_NS);
+    const bool over = holder < 0 || !(until > now - HAMI_PATIENCE_NS && until < now + BELIEVED_NS);
     if (!over || hami_page_next(p->page, now) != p->member)
         return false;
     const uint64_t ours = hami_page_word(word, p->member);
@@ -175,7 +181,11 @@ void hami_turn_over(hami_pacer *p, int64_t now)
 
 void hami_turn_draining(hami_pacer *p, int64_t now)
 {
-    if (p->page != NULL && mine(p) && hami_page_load(&p->page->until_ns) < now)
+    if (p->page == NULL || !mine(p))
+        return;
+    if (p->bought_ns > LONG_NS)
+        mark_full(p, now);
+    if (hami_page_load(&p->page->until_ns) < now)
         atomic_store(&p->page->until_ns, now);
 }
 
@@ -296,10 +306,25 @@ static void see_queue(hami_pacer *p, int64_t now)
         mark_full(p, now);
 }
 
+/* Somebody has his turn, and work in it that is not through, whatever he has to run after that. */
+static bool others_turn(const hami_pacer *p, int64_t now)
+{
+    const int holder = hami_page_holder(atomic_load(&p->page->holder));
+    const int64_t until = hami_page_load(&p->page->until_ns);
+    return holder >= 0 && holder != p->member && until > now && until < now + BELIEVED_NS;
+}
+
 static bool contended(hami_pacer *p, int64_t now)
 {
     return p->page != NULL && now >= p->defiant_ns && now >= p->bound_ns && hami_page_full(p->page, p->tenant, now) &&
-           hami_page_others_full(p->page, p->tenant, now);
+           (hami_page_others_full(p->page, p->tenant, now) || others_turn(p, now));
+}
+
+/* Who is full and launches something long asks for nothing until it is through: he is full until then. */
+static void stay_full(hami_pacer *p, int64_t now)
+{
+    if (p->page != NULL && p->queue_end_ns - now > LONG_NS && now >= p->bound_ns && hami_page_full(p->page, p->tenant, now))
+        atomic_store_explicit(&p->page->full_ns[p->tenant], p->queue_end_ns, memory_order_relaxed);
 }
 
 /*
@@ -356,6 +381,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     p->queue_end_ns = (p->queue_end_ns > now ? p->queue_end_ns : now) + bought - p->debt_ns;
     p->blocked_ns = 0;
     p->left_ns -= bought;
+    stay_full(p, now);
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);
         p->busy_ns += bought - p->debt_ns;

@@ -8,6 +8,7 @@ enum {
     SWITCH_NS = 70 * 1000,
     WAKE_NS = 50 * 1000,
     POLL_NS = 10 * 1000,
+    ASK_AGAIN_NS = 20 * 1000 * 1000, /* as buy.c: so soon is a changed limit felt */
     LOOK_NS = 20 * 1000,
     LAUNCH_NS = 4 * 1000,
     DEPTH = 1024
@@ -116,6 +117,8 @@ static void pace(tenant *t)
     }
     t->at = step == HAMI_DRAIN ? DRAIN : PACE;
     t->waits_for_turn = step == HAMI_WAIT;
+    if (step == HAMI_WAIT && until > now + ASK_AGAIN_NS)
+        until = now + ASK_AGAIN_NS;
     t->wake_ns = step == HAMI_DRAIN ? now + POLL_NS : (until > now ? until : now) + 5000;
 }
 
