@@ -48,6 +48,12 @@ def test_who_sleeps_for_the_ledgers_lock_goes_on_though_nobody_wakes_him(tools: 
     run(tools.units(), f"wakes {tmp_path / 'ledger'}")
 
 
+def test_who_changes_the_ledger_or_clears_up_after_the_dead_waits_for_whoever_is_half_way_through_a_change(
+    tools: Tools, tmp_path: Path
+) -> None:
+    assert run(tools.units(), f"alone {tmp_path / 'ledger'}") == "14 changes, each alone\n"
+
+
 @pytest.mark.timeout(900)
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     """Half a minute on two free cores, of which a busy machine made two."""
@@ -136,6 +142,11 @@ def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
 def test_tenants_whose_hosts_are_kept_at_any_moment_take_turns_again_at_once(tools: Tools) -> None:
     """In simulated time: half a second after the last absence each has its percent, and nobody went without turns."""
     assert "NO " not in run(tools.part("absences", TURNS, SANITIZERS["asan"]), "")
+
+
+def test_tenants_with_kernels_longer_than_a_turn_take_turns_too(tools: Tools) -> None:
+    """In simulated time: each within 1.5 points of its percent, 98 of the card together, up to 50 ms a kernel."""
+    assert "NO " not in run(tools.part("longkernels", TURNS, SANITIZERS["asan"]), "")
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)

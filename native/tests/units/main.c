@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER. See units.h. */
+/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER | alone LEDGER. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -43,6 +43,8 @@ int main(int count, char **words)
         halted(words[2]);
     } else if (strcmp(what, "wakes") == 0 && count > 2) {
         wakes(words[2]);
+    } else if (strcmp(what, "alone") == 0 && count > 2) {
+        alone(words[2]);
     } else {
         return 2;
     }

@@ -27,5 +27,6 @@ void claims(const char *path);                                 /* ledger.c */
 void kills(const char *path, int count);                       /* ledger.c */
 void halted(const char *path);                                 /* halted.c */
 void wakes(const char *path);                                  /* wakes.c */
+void alone(const char *path);                                  /* alone.c */
 
 #endif
