@@ -218,11 +218,13 @@ def serve(seconds: float, go_file: str) -> dict[str, object]:
 def cards(seconds: float) -> dict[str, object]:
     """All cards that are seen, in one process."""
     rates = [0.0] * torch.cuda.device_count()
+    queued_s = [0.0] * len(rates)
     begin = threading.Barrier(len(rates))
 
     def on(card: int) -> None:
         with torch.cuda.device(card):
             rate_of(lambda: torch.cuda._sleep(400_000), 1.5)
+            queued_s[card] = queued(lambda: torch.cuda._sleep(400_000), (64, 16), 2e-4)
             begin.wait()
             rates[card] = rate_of(lambda: torch.cuda._sleep(400_000), seconds)
 
@@ -232,7 +234,7 @@ def cards(seconds: float) -> dict[str, object]:
     for each in threads:
         each.join()
     totals = [torch.cuda.mem_get_info(card)[1] >> 20 for card in range(len(rates))]
-    return {"rates": rates, "totals_mib": totals}
+    return {"rates": rates, "queued_s": queued_s, "totals_mib": totals}
 
 
 def main(words: list[str]) -> int:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import Bench, build, card, finish, steady
@@ -50,10 +51,12 @@ def budgets(node: Node, uuids: list[str]) -> None:
     one_thread(bench, env)
     if without_torch(bench):
         return
-    full = torch_program(bench, "cards", bench.seconds, env=plain)["rates"]
+    free = torch_program(bench, "cards", bench.seconds, env=plain)
     got = torch_program(bench, "cards", bench.seconds, env=env)
-    parts = [rate / most * 100 for rate, most in zip(got["rates"], full, strict=True)]
-    judge(bench, "one process, PyTorch, a thread a card, 30 and 70", parts)
+    parts = [rate / most * 100 for rate, most in zip(got["rates"], free["rates"], strict=True)]
+    # It waits for the card now and then, so its percent of the card is some more of its speed.
+    busy = [rate * each for rate, each in zip(free["rates"], free["queued_s"], strict=True)]
+    judge(bench, "one process, PyTorch, a thread a card, 30 and 70", parts, busy)
     # The CUDA runtime changes contexts by what lookups gave it: were there another way, the library would say so.
     said = str(got.get("stderr", ""))
     bench.add("cards", "PyTorch's contexts change unseen", "unseen" in said, "no", "unseen" not in said, said=said)
@@ -72,9 +75,12 @@ def one_thread(bench: Bench, env: dict[str, str]) -> None:
     bench.add("cards", "null launch, limit 70, two cards seen", f"+{added:.0f} ns", "<= 40 ns", added <= 40, got=got)
 
 
-def judge(bench: Bench, name: str, parts: list[float]) -> None:
-    ok = all(abs(part - cap) <= 1.5 for part, cap in zip(parts, CORES, strict=True))
-    bench.add("cards", name, f"{parts[0]:.1f} {parts[1]:.1f}", "each +- 1.5", ok)
+def judge(bench: Bench, name: str, parts: Sequence[float], busy: Sequence[float] = (1.0, 1.0)) -> None:
+    """`parts` of its speed without limits, percent; it kept the cards busy for such parts of the time then."""
+    due = [cap / min(1.0, part) for cap, part in zip(CORES, busy, strict=True)]
+    ok = all(abs(part - each) <= 1.5 for part, each in zip(parts, due, strict=True))
+    target = "each +- 1.5" if due == list(CORES) else f"{due[0]:.1f} {due[1]:.1f}, each +- 1.5"
+    bench.add("cards", name, f"{parts[0]:.1f} {parts[1]:.1f}", target, ok, busy=list(busy))
 
 
 def on(bench: Bench, at: int, env: dict[str, str], *words: object) -> "subprocess.Popen[str]":
