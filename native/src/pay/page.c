@@ -73,18 +73,22 @@ bool hami_page_away(const hami_turns_page *page, int member, int64_t now)
            !within(hami_page_load(&page->had_ns[member]), HAMI_LINGER_NS, now);
 }
 
-void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now)
+void hami_page_enter(hami_turns_page *page, int member, int tenant, int weight, int64_t now)
 {
     int64_t floor = INT64_MAX;
+    bool back = true; /* of its container nobody else is there */
     for (int m = 0; m < HAMI_MEMBERS; m++) {
+        if (m == member || hami_page_away(page, m, now))
+            continue;
         const int64_t had = had_for_weight(page, m);
-        if (m != member && had < floor && !hami_page_away(page, m, now))
-            floor = had;
+        floor = had < floor ? had : floor;
+        back &= tenant_of(page, m) != tenant;
     }
     atomic_store_explicit(&page->tenant_of[member], (uint16_t)tenant, memory_order_relaxed);
-    if (floor >= INT64_MAX - HAMI_TURN_NS)
+    const int64_t turn = (int64_t)HAMI_TURN_NS * 100 / weight;
+    if (!back || floor >= INT64_MAX - turn)
         return;
-    const int64_t had = hami_page_load(&page->virtual_ns[tenant]), most = floor + HAMI_TURN_NS;
+    const int64_t had = hami_page_load(&page->virtual_ns[tenant]), most = floor + turn;
     if (had < floor || had > most)
         atomic_store_explicit(&page->virtual_ns[tenant], had < floor ? floor : most, memory_order_relaxed);
 }

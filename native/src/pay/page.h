@@ -34,10 +34,11 @@ bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now_n
 
 /*
  * The member has neither asked for a turn nor had one of late: it is to enter, and comes back without the time that it did not use, and without what it had
- * beyond the others' (a turn's worth at most is left), be it that they were the ones who were away: else one of the two would wait for all of it.
+ * beyond the others' (a turn over its weight is left), be it that they were the ones who were away: else one of the two would wait for all of it.
+ * A second process of a container changes nothing of what that has had.
  */
 bool hami_page_away(const hami_turns_page *page, int member, int64_t now_ns);
-void hami_page_enter(hami_turns_page *page, int member, int tenant, int64_t now_ns);
+void hami_page_enter(hami_turns_page *page, int member, int tenant, int weight, int64_t now_ns);
 
 /* Who of those that wait has had the least for its weight; -1: nobody waits. */
 int hami_page_next(const hami_turns_page *page, int64_t now_ns);

@@ -42,7 +42,7 @@ static void mark_full(hami_pacer *p, int64_t now)
 static void ask(hami_pacer *p, int64_t now)
 {
     if (hami_page_away(p->page, p->member, now))
-        hami_page_enter(p->page, p->member, p->tenant, now);
+        hami_page_enter(p->page, p->member, p->tenant, p->weight, now);
     if (p->waiting_ns == 0)
         p->waiting_ns = now;
     mark_full(p, now);
