@@ -1,6 +1,7 @@
 """The preloaded library in a real container, on the simulated driver: held to its slice, resized, seen."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -189,6 +190,31 @@ def test_a_running_slice_is_resized_without_a_restart(agent: AgentNode, pod: str
     status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
     assert status["restartCount"] == 0
     agent.lab.wait_for("told", lambda: "SliceResized" in agent.lab.kubectl("get", "events"), 60)
+
+
+def test_with_kubelet_s_checkpoint_and_ours_lost_a_running_program_gets_its_broker_back(
+    agent: AgentNode, pod: str
+) -> None:
+    """Its folder says whose it is. kubelet gives its ids to the next pod, which gets a grant of its own."""
+    hold = "/opt/probe hold 1000 600 >/dev/null 2>&1 </dev/null & echo $! > /tmp/pid"
+    agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", hold)
+    agent.lab.wait_for("its buffer", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 60)
+    agent.program.kill()
+    agent.node.kubelet.kill()
+    (agent.node.root / "var/lib/kubelet/device-plugins/kubelet_internal_checkpoint").unlink()
+    shutil.rmtree(agent.node.folder / "agent")
+    agent.node.kubelet.start()
+    agent.program.start()
+    agent.lab.wait_for("it is seen again", lambda: value(agent, "hami_vgpu_memory_buffer_bytes", pod) == 1000 * MIB, 60)
+    agent.create("next", sliced(mem=2000))
+    agent.bind("next", [(0, 2000, 10)])
+    agent.wait_running("next")
+    assert agent.seen("next")[1][agent.bench.uuid(0)] == "mem_mib 2000 core_percent 10"
+    assert probe(agent, pod, "info")["total_mib"] == 4000
+    status = agent.lab.get("pod", pod)["status"]["containerStatuses"][0]
+    assert status["restartCount"] == 0
+    agent.lab.kubectl("exec", pod, "--", "/bin/sh", "-c", "kill -9 $(cat /tmp/pid)")
+    agent.lab.wait_for("nothing", lambda: value(agent, "hami_vgpu_memory_used_bytes", pod) == 0, 5)
 
 
 def test_a_musl_program_hears_nothing_of_the_library_and_is_seen_and_named(

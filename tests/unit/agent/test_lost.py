@@ -1,18 +1,25 @@
 """What is lost at once (kubelet's checkpoint, ours, the folder of ledgers) costs no container its grant, and grants
 nothing twice."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
 from hami.agent.bound import AgentStatus
+from hami.agent.broker.tenants import of_seats
+from hami.agent.cards.inventory import Inventory
+from hami.agent.files import replace_file
 from hami.agent.grants import recover
 from hami.agent.grants.house import House
-from hami.agent.grants.policy import ledger_of
+from hami.agent.grants.policy import has_broker, ledger_of
 from hami.sim.kubelet import Rejected
 from hami.wire import annotations as keys
 from hami.wire.objects import ContainerState, ContainerStatus, RunningState
 
-from .conftest import RESOURCE, ask, one, uuid
+from .conftest import RESOURCE, ask, card, one, uuid
+from .test_resize import record
 
 EMPTY = b'{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":0}'
 BIG = {"mem": 30_000, "cores": 10}
@@ -160,12 +167,155 @@ async def test_a_container_that_kubelet_forgot_gets_what_it_had_when_it_starts_a
     await refuses_what_is_taken(node, 1)
 
 
-async def test_after_both_checkpoints_are_lost_what_runs_is_still_nobody_else_s(node, tmp_path):
+async def both_forget(node, **how):
+    """kubelet's file and ours are lost; pods run on, and their folders are there."""
+    await kubelet_forgets(node)
+    await agent_starts(node, forgets=True, **how)
+
+
+def without_ids(seats):
+    return {seat.key: replace(seat.grant, kubelet_ids=()) for seat in seats}
+
+
+@pytest.mark.parametrize("before", ["", "before"])
+@pytest.mark.parametrize("after", ["", "after"])
+async def test_with_both_checkpoints_lost_what_runs_has_its_grant_from_its_folder(make_node, tmp_path, before, after):
+    """So it keeps its broker, whose door is in the folder; and what it has is nobody else's."""
+    node = await make_node(ledger_dir=str(tmp_path / before) if before else "")
+    pods = [await started(node, f"p{index}", big(index)) for index in range(2)]
+    seats = list(node.parts.seats)
+    await both_forget(node, ledgers=str(tmp_path / after) if after else "")
+    if before != after and before:  # where ledgers were made is not known any more
+        assert {one.key for one in node.parts.seats} == {one.key for one in seats}
+    else:
+        assert without_ids(node.parts.seats) == without_ids(seats)
+    assert {(one.key, one.pod.name) for one in of_seats(node.parts.seats)} == {
+        (one.key, one.grant.pod.name) for one in seats
+    }
+    for index, (_, answer) in enumerate(pods):
+        assert node.policy(answer)[uuid(index)] == "mem_mib 30000 core_percent 10"
+        await refuses_what_is_taken(node, index)
+    for pod, _ in pods:
+        node.delete(pod)
+        node.kubelet.remove(pod.metadata.uid)
+    await House(node.parts).tidy()
+    assert (len(node.parts.seats), node.parts.folders.keys()) == (0, set())
+
+
+async def test_with_both_checkpoints_lost_kubelet_gives_the_ids_to_others_and_they_are_granted(node):
+    old, answer = await started(node, "old", big(1))
+    (seat,) = node.parts.seats
+    await both_forget(node)
+    fresh = [(await started(node, f"fresh{index}", ask(slices=one(index))))[0] for index in range(8)]
+    assert len(node.parts.seats) == 9
+    for pod in fresh:
+        assert node.policy(await node.run(pod))["container"] == f"{pod.metadata.uid}/main"
+    assert node.policy(answer)["container"] == f"{old.metadata.uid}/main"
+    await agent_starts(node)
+    assert seat.key in {one.key for one in node.parts.seats}
+
+
+async def test_with_both_checkpoints_lost_a_container_that_starts_again_gets_what_it_had(node):
+    pod, _ = await started(node, "a", big(1))
+    await both_forget(node)
+    crashed = replace(
+        node.update(pod), status=AgentStatus(phase="Running", container_statuses=[ContainerStatus("main")])
+    )
+    node.pods.put(crashed)
+    await node.kubelet.admit(crashed)
+    answer = await node.run(crashed)
+    assert answer.envs["NVIDIA_VISIBLE_DEVICES"] == uuid(1)
+    assert node.policy(answer)["container"] == f"{pod.metadata.uid}/main"
+    await refuses_what_is_taken(node, 1)
+
+
+async def test_with_both_checkpoints_lost_a_container_has_the_size_it_is_held_to_until_its_record_is_judged(node):
+    """Its folder has the size of now. A record that asks too much changes nothing."""
+    pods = [await started(node, name, ask(mem=1000, slices=one(1, 1000))) for name in ("a", "b")]
+    node.pods.complete()
+    resized = node.update(pods[0][0], **record(one(1, 3000)))
+    await House(node.parts).tidy()
+    node.update(pods[1][0], **record(one(1, 90_000)))
+    await both_forget(node)
+    assert [node.policy(answer)[uuid(1)].split()[1] for _, answer in pods] == ["3000", "1000"]
+    assert {one.grant.pod.name: one.grant.slices[0].mem_mib for one in node.parts.seats} == {"a": 3000, "b": 1000}
+    assert ("b", "ResizeRefused") in [(name, reason) for name, reason, _ in node.told.notes]
+    node.update(pods[1][0], **record(one(1, 1000)))
+    node.update(resized, **record(one(1, 2000)))
+    await House(node.parts).tidy()
+    assert node.policy(pods[0][1])[uuid(1)].startswith("mem_mib 2000 ")
+
+
+async def test_with_both_checkpoints_lost_all_of_a_card_stays_all_of_it(node):
+    whole = one(1, card(1).mem_mib, 30)
+    _, answer = await started(node, "a", ask(mem=card(1).mem_mib, cores=30, slices=whole))
+    before = node.policy(answer)
+    assert before[uuid(1)] == "mem_mib all core_percent 30"
+    await both_forget(node)
+    assert [seat.grant.slices for seat in node.parts.seats] == [tuple(whole)]
+    assert node.policy(answer) == before
+
+
+async def other_cards(node, pod, _):
+    node.update(pod, **record(one(2, 30_000)))
+
+
+async def not_running(node, pod, _):
+    node.pods.put(replace(node.update(pod), status=AgentStatus(phase="Running")))
+    node.api.pods[pod.metadata.uid] = node.pods.get(pod.metadata.uid).pod
+
+
+async def given_up(node, pod, _):
+    node.update(pod, **{keys.BIND_PHASE: keys.PHASE_FAILED})
+
+
+async def no_policy(node, _, answer):
+    path = next(one.host_path for one in answer.mounts if one.container_path.endswith("/policy"))
+    replace_file(Path(path), b"version 2\n", 0o444, durable=False)
+
+
+@pytest.mark.parametrize("spoil", [other_cards, not_running, given_up, no_policy])
+async def test_with_both_checkpoints_lost_a_folder_that_does_not_fit_its_pod_gives_nothing(node, spoil):
+    pod, answer = await started(node, "a", big(1))
+    await spoil(node, pod, answer)
+    await both_forget(node)
+    assert (len(node.parts.seats), node.parts.folders.keys()) == (0, set())
+
+
+async def test_a_container_that_was_started_without_a_broker_is_given_none_that_it_could_not_reach(make_node):
+    node = await make_node(broker=False)
+    await started(node, "a", big(1))
+    node.settings = replace(node.settings, broker=True)
+    await both_forget(node)
+    (seat,) = node.parts.seats
+    assert not has_broker(seat.grant)
+
+
+async def test_before_the_cards_are_known_nothing_is_judged_and_no_folder_removed(make_node):
+    """Which device nodes a container was told depends on them: what kubelet keeps would not look like ours."""
+    node = await make_node(pass_device_specs=True)
+    await started(node, "a", ask(slices=one(2) + one(1), cards=2))
+    (seat,) = node.parts.seats
+    node.checkpoint.path.unlink()
+    await node.stop()
+    cards, node.inventory = node.inventory, Inventory()
+    node.build()
+    recover.take_over(node.parts)
+    node.pods.complete()
+    house = House(node.parts)
+    await house.tidy()
+    assert node.parts.folders.keys() == {seat.key}
+    node.inventory.publish([cards.found(one.id) for one in cards.cards()])
+    await house.tidy()
+    assert [one.grant for one in node.parts.seats] == [seat.grant]
+
+
+async def test_with_the_folders_lost_too_what_runs_is_still_nobody_else_s(node, tmp_path):
     """Nothing is known of it but its record, and that it was granted."""
     for index in range(2):
         await started(node, f"p{index}", big(index))
-    await kubelet_forgets(node)
-    await agent_starts(node, forgets=True, ledgers=str(tmp_path / "run"))
+    shutil.rmtree(node.parts.folders.root)
+    await both_forget(node, ledgers=str(tmp_path / "run"))
     assert len(node.parts.seats) == 0
     for index in range(2):
         await refuses_what_is_taken(node, index)

@@ -38,6 +38,9 @@ class Cards(Protocol):
     """The node's cards as they are now (`inventory.Inventory`)."""
 
     def cards(self) -> tuple[Card, ...]: ...
+    @property
+    def scanned(self) -> bool:
+        """Whether there has been a look at them: before that, no cards means that nothing is known."""
 
 
 class Outcome(Protocol):

@@ -17,6 +17,8 @@ from hami.wire import annotations as keys
 log = logging.getLogger(__name__)
 GATHER_S = 0.5
 """Changes come in bursts; one round serves all of them."""
+SCAN_S = 1.0
+"""To the next look at whether the cards are known by now."""
 AGAIN_S = 5.0
 """After a round that a full or read-only disk has cut short."""
 
@@ -51,19 +53,33 @@ class House:
                 asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
 
     async def tidy(self) -> None:
-        """One round. Before all pods are known nothing is thrown away."""
+        """One round. Before all pods and cards are known nothing is thrown away, and nothing is judged.
+
+        The order of a container's cards and their device nodes are part of what it was told.
+        """
         if not self._parts.pods.synced:
             return
+        if not self._parts.cards.scanned:
+            asyncio.get_running_loop().call_later(SCAN_S, self._changed.set)
+            return
         if not self._rebuilt:
-            found = await recover.rebuild(self._parts)
-            if found:
-                log.warning("grants rebuilt from what kubelet keeps", extra={"count": found})
-            if found is not None:
-                recover.sweep(self._parts)
-                self._rebuilt = True
+            await self._rebuild()
         await recover.forget(self._parts)
         await resize.apply(self._parts)
         self.tell_granted()
+
+    async def _rebuild(self) -> None:
+        """Once: what an agent before us granted and no checkpoint of ours tells of."""
+        kept = await recover.rebuild(self._parts)
+        if kept is None:
+            return
+        if kept:
+            log.warning("grants rebuilt from what kubelet keeps", extra={"count": kept})
+        running = await recover.from_folders(self._parts)
+        if running:
+            log.warning("grants rebuilt from the folders of containers that run", extra={"count": running})
+        recover.sweep(self._parts)
+        self._rebuilt = True
 
     def tell_granted(self) -> None:
         """Pods that have all their cards while the cluster says that they wait: a restart lost the word."""

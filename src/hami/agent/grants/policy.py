@@ -21,11 +21,13 @@ from hami.model.plan import Slice
 from hami.wire.policy import (
     BROKER_PATH,
     LEDGER_PATH,
+    MAX_BYTES,
     MAX_CARDS,
     POLICY_PATH,
     CardLimit,
     CorePolicy,
     LibraryPolicy,
+    decode,
     encode,
 )
 
@@ -109,6 +111,14 @@ class Folders:
             with contextlib.suppress(OSError):
                 ledger.unlink()
         shutil.rmtree(self.root / key, ignore_errors=True)
+
+    def read(self, key: str) -> LibraryPolicy | None:
+        """What a folder's container is held to; None where that cannot be read."""
+        try:
+            with (self.root / key / "policy").open("rb") as file:
+                return decode(file.read(MAX_BYTES + 1).decode("latin-1"))
+        except (OSError, Malformed):
+            return None
 
     def keys(self) -> set[str]:
         try:

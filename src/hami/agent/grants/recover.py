@@ -2,7 +2,9 @@
 
 A broken checkpoint never grants more: a seat is rebuilt only where kubelet's own file shows the answer it keeps, with
 the sizes of that answer, and where it is otherwise what the pod's record gives. If the container was resized since, its
-record is judged anew (`resize`). The rest stays unknown: its containers do not start again until their pods are new.
+record is judged anew (`resize`). Where kubelet's file is lost as well, the folder that a running container has mounted
+says whose it is and what it is held to: with that it keeps its broker. The rest stays unknown: its containers do not
+start again until their pods are new.
 """
 
 import logging
@@ -13,16 +15,16 @@ from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
 from hami.agent.bound import BoundPod, Share
-from hami.agent.grant import ALLOCATION, build, fixed_part, ordered
+from hami.agent.grant import ALLOCATION, BROKER_FOLDER, build, fixed_part, ordered
 from hami.agent.grants.allocate import Parts
 from hami.agent.grants.answer import fixed_part_of
 from hami.agent.grants.checkpoint import Seat, State
-from hami.agent.grants.policy import ledger_of
+from hami.agent.grants.policy import ledger_of, needs_policy
 from hami.agent.kubelet.podresources import Kept
-from hami.model.grant import Grant
-from hami.model.ids import PodUid
-from hami.model.plan import ContainerSlices
-from hami.wire.policy import LEDGER_PATH
+from hami.model.grant import Grant, Mount
+from hami.model.ids import CardId, PodUid
+from hami.model.plan import ContainerSlices, Slice
+from hami.wire.policy import LEDGER_PATH, CardLimit, LibraryPolicy
 from hami.wire.proto import deviceplugin_pb2 as messages
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,61 @@ async def rebuild(parts: Parts) -> int | None:
             found.append(made)
     await parts.seats.change(put=found)
     return len(found)
+
+
+async def from_folders(parts: Parts) -> int:
+    """Seats for containers that run on a folder nobody knows of; how many. Call after `rebuild`, before `sweep`.
+
+    None of them is granted more by that than its folder says, which is what holds it now. The folders are root's, and
+    only an agent writes there.
+    """
+    found = []
+    for key in sorted(parts.folders.keys() - {one.key for one in parts.seats}):
+        policy = parts.folders.read(key)
+        made = _of_folder(key, policy, parts) if policy is not None else None
+        if made is not None:
+            found.append(made)
+    await parts.seats.change(put=found)
+    return len(found)
+
+
+def _of_folder(key: str, policy: LibraryPolicy, parts: Parts) -> Seat | None:
+    """The seat of a container that runs; None where it does not, or where its record gives it other cards.
+
+    Its ids are unknown, and mean nothing any more: kubelet has forgotten them, and hands them out again.
+    """
+    uid, _, name = policy.container.partition("/")
+    pod = parts.pods.get(PodUid(uid))
+    share = pod.share(name) if pod is not None else None
+    if pod is None or share is None or pod.over or not pod.runs(name):
+        return None
+    limits = {one.uuid: one for one in policy.cards}
+    if {one.card for one in share.slices} != limits.keys():
+        return None
+    full = {card.id: card.mem_mib for card in parts.cards.cards()}
+    given = replace(share, slices=tuple(_held_to(one, limits[one.card], full) for one in share.slices))
+    grant = build(pod.ref, given, (), key=key, cards=parts.cards.cards(), host=parts.host)
+    mounts = tuple(one for one in grant.mounts if policy.broker is not None or one.container_path != BROKER_FOLDER)
+    grant = replace(grant, mounts=_ledger_found(mounts, key, parts))
+    return Seat(key, grant, State.COMPLETED, verified=True, unsettled=True) if needs_policy(grant) else None
+
+
+def _held_to(one: Slice, limit: CardLimit, full: Mapping[CardId, int]) -> Slice:
+    """The slice with the sizes of a policy, in which the whole of a card is no number."""
+    mem_mib = full.get(one.card, one.mem_mib) if limit.mem_mib is None else limit.mem_mib
+    core_percent = one.core_percent if min(one.core_percent, 100) == limit.core_percent else limit.core_percent
+    return replace(one, mem_mib=mem_mib, core_percent=core_percent)
+
+
+def _ledger_found(mounts: tuple[Mount, ...], key: str, parts: Parts) -> tuple[Mount, ...]:
+    """With the ledger where it is: in the folder, if it is not where ledgers are made now."""
+    inside = f"{parts.host.folder(key)}/ledger"
+    return tuple(
+        replace(one, host_path=inside)
+        if one.container_path == LEDGER_PATH and not Path(one.host_path).exists() and Path(inside).exists()
+        else one
+        for one in mounts
+    )
 
 
 async def forget(parts: Parts) -> list[str]:
