@@ -1,6 +1,6 @@
 /*
  * A program whose launches do not return as they were called: threads are cancelled in them, handlers jump out of them, launch in them
- * or end the program; or which is sent signals while it forks. Under a limit of time a launch waits, so nearly all of it happens there;
+ * or end the program; or which is sent signals while it forks, or starts CUDA while nobody answers the library. Under a limit of time a launch waits, so nearly all of it happens there;
  * handlers act only where their thread is asleep, since elsewhere it may have a lock, the driver's too, and no program can count on
  * coming through.
  *
@@ -69,9 +69,8 @@ static void find(void *handle, const char *name, void *place)
     memcpy(place, &address, sizeof address);
 }
 
-static void start(int count)
+static void start_by(void *handle, int count)
 {
-    void *handle = dlopen("libcuda.so.1", RTLD_NOW);
     CHECK(handle != NULL);
 #define FIND(name) find(handle, #name, &cu.name)
     FIND(cuInit);
@@ -108,6 +107,11 @@ static void *work(void *stream)
         pthread_testcancel();
     }
     return NULL;
+}
+
+static void start(int count)
+{
+    start_by(dlopen("libcuda.so.1", RTLD_NOW), count);
 }
 
 /* ---- what happens to them ---- */
@@ -157,6 +161,25 @@ static void every(int us, void (*handler)(int, siginfo_t *, void *))
     const struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Out of a start that waits for the agent; then anew. */
+static int start_again(int count)
+{
+    CUresult (*init)(unsigned int);
+    void *handle = dlopen("libcuda.so.1", RTLD_NOW);
+    CHECK(handle != NULL);
+    find(handle, "cuInit", &init);
+    every(EVERY_US, jump);
+    if (sigsetjmp(before, 1) == 0) {
+        init(0);
+        CHECK(!"it was jumped out of");
+    }
+    signal(SIGALRM, SIG_IGN);
+    start_by(handle, count);
+    launch(streams[0]);
+    printf("{\"launched\": %ld}\n", atomic_load(&launched));
+    return 0;
 }
 
 static void cancel_again_and_again(int64_t until)
@@ -314,6 +337,8 @@ int main(int argc, char **argv)
     sigset_t alarms;
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
+    if (strcmp(argv[1], "start") == 0)
+        return start_again(count);
     start(count);
     if (strcmp(argv[1], "fork") == 0)
         return fork_again_and_again(now_ns() + (int64_t)(atof(argv[2]) * 1e9));

@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from hami.wire.policy import CardLimit, LibraryPolicy, encode
+
 from .conftest import Container, Tools
+from .test_vgpu import policy
 
 pytestmark = pytest.mark.realtime
 
@@ -66,6 +69,16 @@ def test_a_handler_that_runs_in_a_forked_child_at_any_moment_waits_for_no_lock(
         assert (done.returncode, done.stderr) == (0, "")
         told = json.loads(done.stdout)
         assert (told["stuck"], told["masked"]) == (0, 0)
+
+
+def test_who_jumps_out_of_a_start_that_waits_for_the_agent_may_start_again(tools: Tools, container: Container) -> None:
+    """It waits up to ten seconds, where none does without limits."""
+    cards = (CardLimit(container.bench.uuid(0), 4000),)
+    nobody = str(container.ledger) + ".sock"
+    told = LibraryPolicy(container="a", cards=cards, ledger=str(container.ledger), broker=nobody, fail_open=True)
+    with policy(container, encode(told)):
+        done = interrupted(tools, container, "start", 1, 1)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"launched": 1})
 
 
 def test_words_on_a_stderr_that_nobody_reads_kill_nobody(tools: Tools, container: Container) -> None:

@@ -54,6 +54,13 @@ def test_who_changes_the_ledger_or_clears_up_after_the_dead_waits_for_whoever_is
     assert run(tools.units(), f"alone {tmp_path / 'ledger'}") == "14 changes, each alone\n"
 
 
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_a_thread_that_a_handler_takes_out_of_the_ledger_or_calls_there_again_keeps_nobody_waiting(
+    tools: Tools, tmp_path: Path, sanitizer: str
+) -> None:
+    assert run(tools.units(SANITIZERS[sanitizer]), f"jumps {tmp_path / 'ledger'}") == "all went on\n"
+
+
 @pytest.mark.timeout(900)
 def test_ten_thousand_kills_lose_no_byte_and_block_nobody(tools: Tools, tmp_path: Path) -> None:
     """Half a minute on two free cores, of which a busy machine made two."""
@@ -139,6 +146,12 @@ def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     assert told == run(tools.part("turns", TURNS, SANITIZERS["plain"]), case)
 
 
+@pytest.mark.parametrize("case", ["shares", "seldom", "glances"])
+def test_tenants_that_ask_again_and_again_take_turns_as_those_that_block(tools: Tools, case: str) -> None:
+    """In simulated time. Who asks now and then between launches, or too seldom to see the end, loses nothing by it."""
+    assert "NO " not in run(tools.part("polled", TURNS, SANITIZERS["asan"]), case)
+
+
 def test_tenants_whose_hosts_are_kept_at_any_moment_take_turns_again_at_once(tools: Tools) -> None:
     """In simulated time: half a second after the last absence each has its percent, and nobody went without turns."""
     assert "NO " not in run(tools.part("absences", TURNS, SANITIZERS["asan"]), "")
@@ -154,6 +167,15 @@ def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Too
     """A handler may keep the thread; the time after which others take its place is over, and they have had a turn."""
     sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
+
+
+@pytest.mark.parametrize("sanitizer", ["plain", "asan"])
+def test_who_does_not_come_back_from_a_call_of_the_driver_or_calls_again_in_there_keeps_nobody_waiting(
+    tools: Tools, sanitizer: str
+) -> None:
+    """A handler jumps out of it, ends its thread, or calls: where contexts are made and CUDA is started."""
+    sources = ["src/prim/door.c", "src/prim/linux.c", "src/prim/realtime.c"]
+    assert run(tools.part("doors", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "nobody waits\n"
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "asan"])

@@ -8,11 +8,12 @@
 
 #include "memory/loans.h"
 #include "memory/map.h"
+#include "prim/door.h"
 
 static hami_map offers = HAMI_MAP_INIT;   /* address -> its key, as tag */
 static hami_map borrowed = HAMI_MAP_INIT; /* address -> row, as tag; bytes: how often it was opened */
 static _Atomic int offer_count;
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER; /* one address may be opened twice */
+static hami_door opening; /* one address may be opened twice */
 
 uint64_t hami_loan_key(const void *bytes, size_t size)
 {
@@ -70,7 +71,7 @@ static bool opened(CUdeviceptr address, const CUipcMemHandle *handle)
     hami_entry entry;
     hami_loan offer;
     bool known = true;
-    pthread_mutex_lock(&opening);
+    const bool entered = hami_door_enter(&opening);
     if (hami_map_get(&borrowed, address, false, &entry)) {
         entry.bytes++;
         hami_map_put(&borrowed, entry);
@@ -81,7 +82,8 @@ static bool opened(CUdeviceptr address, const CUipcMemHandle *handle)
     } else {
         known = false;
     }
-    pthread_mutex_unlock(&opening);
+    if (entered)
+        hami_door_leave(&opening);
     return known;
 }
 
@@ -103,7 +105,7 @@ CUresult cuIpcCloseMemHandle(CUdeviceptr address)
     hami_entry entry;
     if (!atomic_load(&hami_active))
         return BEHIND(cuIpcCloseMemHandle, address);
-    pthread_mutex_lock(&opening); /* nobody is to get the address before we have forgotten it */
+    const bool entered = hami_door_enter(&opening); /* nobody is to get the address before we have forgotten it */
     const CUresult result = BEHIND(cuIpcCloseMemHandle, address);
     if (result == CUDA_SUCCESS && hami_map_get(&borrowed, address, true, &entry)) {
         if (--entry.bytes > 0)
@@ -111,6 +113,7 @@ CUresult cuIpcCloseMemHandle(CUdeviceptr address)
         else
             hami_loan_return(hami_state.ledger, hami_state.slot, (int)entry.tag);
     }
-    pthread_mutex_unlock(&opening);
+    if (entered)
+        hami_door_leave(&opening);
     return result;
 }

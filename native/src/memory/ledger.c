@@ -34,6 +34,8 @@ static int make_lock(pthread_mutex_t *lock)
     if (error == 0)
         error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     if (error == 0)
+        error = pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+    if (error == 0)
         error = pthread_mutex_init(lock, &attributes);
     return -error;
 }
@@ -63,7 +65,7 @@ static int64_t slot_held(const hami_slot *slot, int card)
     return sum;
 }
 
-/* After a holder died: the slots are the truth, the totals may lag by the change in flight. */
+/* After a holder died or has left half way: the slots are the truth, the totals may lag by the change in flight. */
 static void recount(hami_ledger *ledger)
 {
     hami_loans_recount(ledger);
@@ -95,12 +97,17 @@ static int lock_or_look(pthread_mutex_t *lock)
     return error;
 }
 
+/*
+ * EDEADLK: this thread has it. A handler has jumped out of what had it, or has interrupted that and calls us: all of the container would wait for it for ever.
+ * What was interrupted goes on unguarded, and finds when it leaves that it has the lock no more.
+ */
 void hami_ledger_lock(hami_ledger *ledger)
 {
-    if (lock_or_look(&ledger->lock) == EOWNERDEAD) {
+    const int error = lock_or_look(&ledger->lock);
+    if (error == EOWNERDEAD || error == EDEADLK)
         recount(ledger);
+    if (error == EOWNERDEAD)
         pthread_mutex_consistent(&ledger->lock);
-    }
 }
 
 void hami_ledger_unlock(hami_ledger *ledger)
@@ -136,14 +143,14 @@ static int reap_locked(hami_ledger *ledger)
 }
 
 /* Not more often than REAP_EVERY_NS in the container; a process that has not looked for a second always may. */
-static int reap_soon(hami_ledger *ledger)
+static bool reap_is_due(hami_ledger *ledger)
 {
     static int64_t own_ns;
     const int64_t now = hami_now_ns();
     if (now - ledger->reaped_ns < REAP_EVERY_NS && own_ns != 0 && now - own_ns < 1000000000)
-        return 0;
+        return false;
     ledger->reaped_ns = own_ns = now;
-    return reap_locked(ledger);
+    return true;
 }
 
 static int take_slot(hami_ledger *ledger, pid_t pid, uint64_t start, uint64_t space)
@@ -254,8 +261,12 @@ bool hami_ledger_reserve(hami_ledger *ledger, int slot, int card, hami_kind kind
     hami_ledger_lock(ledger);
     /* limit - held cannot overflow: both are at least 0. */
     bool fits = bytes <= MOST_BYTES && bytes <= limit - ledger->cards[card].held;
-    if (!fits && bytes <= MOST_BYTES && reap_soon(ledger) > 0)
+    if (!fits && bytes <= MOST_BYTES && reap_is_due(ledger)) {
+        hami_ledger_unlock(ledger);
+        hami_ledger_reap(ledger);
+        hami_ledger_lock(ledger);
         fits = bytes <= limit - ledger->cards[card].held;
+    }
     if (fits)
         add(ledger, slot, card, kind, bytes);
     else
@@ -331,11 +342,15 @@ void hami_ledger_host_pid(hami_ledger *ledger, int slot, int pid)
     atomic_store(&ledger->slots[slot].host_pid, pid);
 }
 
+/* It reads a file of each process: a handler that jumped out of that would leave all of the container waiting. */
 int hami_ledger_reap(hami_ledger *ledger)
 {
+    sigset_t before;
+    hami_undisturbed_begin(&before);
     hami_ledger_lock(ledger);
     const int dead = reap_locked(ledger);
     hami_ledger_unlock(ledger);
+    hami_undisturbed_end(&before);
     return dead;
 }
 

@@ -5,41 +5,26 @@
 #include "memory/local.h"
 #include "memory/map.h"
 #include "pay/lane.h"
-#include "prim/prim.h"
+#include "prim/door.h"
+#include "process/state.h"
 
 /*
  * A card's: what the driver does to its primary context, and what is noted of that, is one step. Else one thread's last release and another's first
  * retain end or begin in the notes what they did not on the card.
  */
-static struct {
-    pthread_mutex_t lock;
-    _Atomic(const void *) owner; /* thread that has it, by something of its own */
-} doors[HAMI_MAX_CARDS] = {[0 ... HAMI_MAX_CARDS - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
+static hami_door doors[HAMI_MAX_CARDS];
 
-typedef struct {
-    int card; /* -1: none was entered */
-    int stay; /* of this thread, which is not cancelled meanwhile */
-} passage;
-
-/* NULL: the library is not active, or the card is none of ours. A handler of the program's that interrupted this very thread in there goes on without. */
-static passage enter(const hami_card *card)
+/* NULL: the library is not active, or the card is none of ours; nothing was entered. Nor by a handler that has interrupted this very thread in there. */
+static hami_door *enter(const hami_card *card)
 {
-    const int index = card == NULL ? -1 : (int)(card - hami_state.cards);
-    if (index < 0 || atomic_load(&doors[index].owner) == &hami_mine)
-        return (passage){.card = -1};
-    const passage p = {.card = index, .stay = hami_stay()};
-    pthread_mutex_lock(&doors[index].lock);
-    atomic_store(&doors[index].owner, &hami_mine);
-    return p;
+    hami_door *door = card == NULL ? NULL : &doors[card - hami_state.cards];
+    return door != NULL && hami_door_enter(door) ? door : NULL;
 }
 
-static CUresult left(const passage *p, CUresult result)
+static CUresult left(hami_door *door, CUresult result)
 {
-    if (p->card < 0)
-        return result;
-    atomic_store(&doors[p->card].owner, NULL);
-    pthread_mutex_unlock(&doors[p->card].lock);
-    hami_stayed(p->stay);
+    if (door != NULL)
+        hami_door_leave(door);
     return result;
 }
 
@@ -84,8 +69,8 @@ static CUresult retain(CUcontext *out, CUdevice device)
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
 {
-    const passage p = enter(card_of(device));
-    return left(&p, retain(out, device));
+    hami_door *door = enter(card_of(device));
+    return left(door, retain(out, device));
 }
 
 /* What was noted before a reference to it is given back, of which only the last ends it. */
@@ -132,10 +117,10 @@ static bool is_gone(const ending *e)
         hami_card *card = card_of(device);            \
         if (card == NULL)                             \
             return BEHIND(name, device);              \
-        const passage p = enter(card);                \
+        hami_door *door = enter(card);                \
         const ending e = end_of(card);                \
         const CUresult result = BEHIND(name, device); \
-        return left(&p, ended(result, &e, gone));     \
+        return left(door, ended(result, &e, gone));     \
     }
 PRIMARY_END(cuDevicePrimaryCtxRelease, is_gone(&e))
 PRIMARY_END(cuDevicePrimaryCtxRelease_v2, is_gone(&e))
@@ -185,8 +170,8 @@ static CUresult create_green(CUgreenCtx *out, void *desc, CUdevice device, unsig
 
 CUresult cuGreenCtxCreate(CUgreenCtx *out, void *desc, CUdevice device, unsigned int flags)
 {
-    const passage p = enter(card_of(device));
-    return left(&p, create_green(out, desc, device, flags));
+    hami_door *door = enter(card_of(device));
+    return left(door, create_green(out, desc, device, flags));
 }
 
 /* Its own context, by which a program may have measured in it. */
@@ -203,7 +188,7 @@ CUresult cuGreenCtxDestroy(CUgreenCtx green)
     if (!atomic_load(&hami_active) || !hami_map_get(&greens, (uint64_t)(uintptr_t)green, true, &entry))
         return BEHIND(cuGreenCtxDestroy, green);
     hami_card *card = &hami_state.cards[entry.card];
-    const passage p = enter(card);
+    hami_door *door = enter(card);
     const CUcontext primary = atomic_load(&card->primary), inner = inside(green, primary);
     if (inner != NULL)
         hami_memory_rename(inner, primary);
@@ -215,5 +200,5 @@ CUresult cuGreenCtxDestroy(CUgreenCtx green)
     hami_lane_context_gone();
     ended(result, &e, is_gone(&e));
     hami_context_left(&leave, result == CUDA_SUCCESS);
-    return left(&p, result);
+    return left(door, result);
 }

@@ -13,6 +13,7 @@
 #include "pay/lane.h"
 #include "process/log.h"
 #include "process/nvml.h"
+#include "prim/door.h"
 #include "prim/prim.h"
 
 /* The agent's look, and its word: within two seconds, and some of it for a busy machine. */
@@ -23,7 +24,7 @@ _Atomic bool hami_active;
 _Atomic bool hami_shut;
 _Atomic int hami_throttling;
 
-static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+static hami_door starting;
 static bool policy_read, policy_usable, complained;
 
 hami_card *hami_card_of(CUdevice device)
@@ -123,7 +124,7 @@ static void in_child(void)
     hami_bulk_forget(NULL);
     atomic_store(&hami_state.host_pid, 0);
     hami_broker_forget();
-    pthread_mutex_init(&starting, NULL);
+    starting = (hami_door){0};
     hami_undisturbed_end(&before_fork);
 }
 
@@ -285,11 +286,10 @@ CUresult cuInit(unsigned int flags)
 {
     if (!hami_uses_load())
         return CUDA_ERROR_NOT_INITIALIZED;
-    const int before = hami_stay();
-    pthread_mutex_lock(&starting);
+    if (!hami_door_enter(&starting)) /* a handler asks, in the middle of it */
+        return atomic_load(&hami_active) ? BEHIND(cuInit, flags) : CUDA_ERROR_SYSTEM_NOT_READY;
     const CUresult result = atomic_load(&hami_active) ? BEHIND(cuInit, flags) : start(flags);
-    pthread_mutex_unlock(&starting);
-    hami_stayed(before);
+    hami_door_leave(&starting);
     return result;
 }
 

@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER | alone LEDGER. See units.h. */
+/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER | alone LEDGER | jumps LEDGER. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -45,6 +45,8 @@ int main(int count, char **words)
         wakes(words[2]);
     } else if (strcmp(what, "alone") == 0 && count > 2) {
         alone(words[2]);
+    } else if (strcmp(what, "jumps") == 0 && count > 2) {
+        jumps(words[2]);
     } else {
         return 2;
     }

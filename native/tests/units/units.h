@@ -28,5 +28,6 @@ void kills(const char *path, int count);                       /* ledger.c */
 void halted(const char *path);                                 /* halted.c */
 void wakes(const char *path);                                  /* wakes.c */
 void alone(const char *path);                                  /* alone.c */
+void jumps(const char *path);                                  /* jumps.c */
 
 #endif
