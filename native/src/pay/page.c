@@ -24,11 +24,11 @@ bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now)
     return false;
 }
 
-bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t now)
+bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t span_ns, int64_t now)
 {
     for (int t = 0; t < HAMI_TENANTS; t++) {
         const int64_t until = hami_page_load(&page->used_ns[t]);
-        if (t != tenant && until > now - HAMI_LINGER_NS && until < now + HAMI_USED_MOST_NS)
+        if (t != tenant && until > now - span_ns && until < now + HAMI_USED_MOST_NS)
             return false;
     }
     return true;
@@ -38,7 +38,7 @@ bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now)
 {
     for (int t = 0; t < HAMI_TENANTS; t++) {
         const int64_t used = hami_page_load(&page->used_ns[t]);
-        if (t != tenant && used <= now && used > now - HAMI_LINGER_NS)
+        if (t != tenant && used < now + HAMI_BOUGHT_NS && used > now - HAMI_LINGER_NS)
             return true;
     }
     return false;

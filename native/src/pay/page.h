@@ -13,6 +13,8 @@ enum {
     HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
+    HAMI_IDLE_NS = 5 * 1000 * 1000,        /* who has had nothing to run for so long leaves the card to others */
+    HAMI_BOUGHT_NS = 500 * 1000 * 1000,    /* who buys says so no further ahead */
 };
 
 #define HAMI_USED_MOST_NS ((int64_t)5 * 1000 * 1000 * 1000) /* nobody is taken for a user of the card, nor his queue for full, for longer, unasked */
@@ -26,8 +28,8 @@ static inline int64_t hami_page_load(const _Atomic int64_t *word)
 bool hami_page_full(const hami_turns_page *page, int tenant, int64_t now_ns);
 bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now_ns);
 
-/* No other tenant wants the card. */
-bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t now_ns);
+/* No other tenant has wanted the card for `span_ns`. */
+bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t span_ns, int64_t now_ns);
 
 /* Some other tenant has paid for GPU time of late, by its own word at that moment. */
 bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now_ns);

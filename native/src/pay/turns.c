@@ -27,6 +27,13 @@ void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
         atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
 }
 
+/* It does not look idle while what it has bought runs, nor while it waits for its budget, though it says nothing meanwhile. */
+static void use_until(hami_pacer *p, int64_t until, int64_t now)
+{
+    const int64_t span = until - now;
+    hami_turn_used(p, span < HAMI_BOUGHT_NS - HAMI_LINGER_NS ? span : HAMI_BOUGHT_NS - HAMI_LINGER_NS, now);
+}
+
 bool hami_turn_others_buy(const hami_pacer *p, int64_t now)
 {
     return p->page != NULL && hami_page_others_buy(p->page, p->tenant, now);
@@ -183,6 +190,7 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
 {
     if (p->page == NULL || !mine(p))
         return;
+    hami_turn_used(p, 0, now);
     if (p->bought_ns > LONG_NS)
         mark_full(p, now);
     if (hami_page_load(&p->page->until_ns) < now)
@@ -285,7 +293,7 @@ static bool have_turn(hami_pacer *p, int64_t now, hami_step *step, int64_t *unti
 
 bool hami_turn_looks(const hami_pacer *p, int64_t now)
 {
-    return p->page != NULL && now > p->queue_end_ns && (p->word != 0 || !hami_page_others_idle(p->page, p->tenant, now));
+    return p->page != NULL && now > p->queue_end_ns && (p->word != 0 || !hami_page_others_idle(p->page, p->tenant, HAMI_LINGER_NS, now));
 }
 
 /*
@@ -340,6 +348,7 @@ static bool keeps_turn_over(hami_pacer *p, int64_t wait_ns, int64_t now)
 static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64_t *until)
 {
     mark_full(p, now);
+    use_until(p, when, now);
     p->waiting_ns = 0;
     p->excused = true;
     if (p->page != NULL && mine(p) && !keeps_turn_over(p, when - now, now)) {
@@ -356,7 +365,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
                     int64_t *until)
 {
     hami_turn_used(p, 0, now);
-    if (p->borrows && p->page != NULL && hami_page_others_idle(p->page, p->tenant, now))
+    if (p->borrows && p->page != NULL && hami_page_others_idle(p->page, p->tenant, HAMI_IDLE_NS, now))
         percent = 100;
     if (p->word != 0)
         judge_host(p, now);
@@ -382,6 +391,7 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     p->blocked_ns = 0;
     p->left_ns -= bought;
     stay_full(p, now);
+    use_until(p, p->queue_end_ns, now);
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);
         p->busy_ns += bought - p->debt_ns;
