@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +57,9 @@ def test_one_card_of_several_is_measured_where_it_is_asked_for(container: Contai
     own = {**LIMITED, "CUDA_DEVICE_MEMORY_LIMIT_1": "2g", "CUDA_DEVICE_SM_LIMIT": "0"}
     rows = json.loads(run(container, "--card", "1", "-o", "json", **own).stdout)["rows"]
     assert {row["limit"] for row in rows} == {2048}
+    uuid = container.bench.uuid(1)
+    rows = json.loads(run(container, "--card", uuid, "-o", "json", **own).stdout)["rows"]
+    assert {row["limit"] for row in rows} == {2048}
     done = run(container, "--card", "2", **own)
     assert (done.returncode, "CUDA counts 2 here" in done.stderr) == (2, True)
 
@@ -96,6 +102,24 @@ def test_a_percent_that_holds_only_beside_others_is_not_judged_alone(container: 
     rows = json.loads(done.stdout)["rows"]
     assert done.returncode == 0
     assert [row["ok"] for row in rows if row["name"] == "time, %"] == [None]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_it_finds_nothing_left_behind(container: Container, tmp_path: Path, number: signal.Signals) -> None:
+    """By Ctrl-C, by a signal, by closing the terminal: the card is free, and so is the folder of ledgers."""
+    env = container.environment(**LIMITED, TMPDIR=str(tmp_path))
+    command = [sys.executable, "-m", "hami", "limits", "check", "--seconds", "30", "--card", "0", "--memory", "4096"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        deadline = time.monotonic() + 60
+        while not (begun := [*tmp_path.glob("hami-limits-*")] and children.read_text().split()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(number)
+        said, _ = running.communicate(timeout=60)
+    assert (running.returncode, said) == (130 if number is signal.SIGINT else 128 + number, b"")
+    assert [*tmp_path.glob("hami-limits-*")] == []
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in begun)
 
 
 def test_where_nothing_can_be_checked_it_says_what_is_missing(container: Container) -> None:

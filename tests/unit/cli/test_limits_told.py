@@ -1,15 +1,19 @@
 """What `hami limits check` holds limits against: the policy as it is now, or the variables of hand use."""
 
+import io
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from hami.cli.commands.limits import _numbers, command
+from hami.cli.commands.limits import _as_json, _draw_check, _number_of, _numbers, command
 from hami.cli.limits import check, told
 from hami.cli.limits.check import Here, Limits
 from hami.cli.limits.program import Program, finish
+from hami.cli.look import pictures
 from hami.model.errors import Unavailable
 from hami.wire.policy import CardLimit, CorePolicy, LibraryPolicy, encode
 
@@ -52,6 +56,55 @@ def test_each_card_has_variables_and_a_line_of_the_policy_of_its_own(tmp_path: P
 )
 def test_which_cards_are_measured(card: int | str | None, held: bool, there: int, measured: list[int]) -> None:
     assert list(_numbers(card, Here("A100", "GPU-1", "580", held, 40000, cards=there))) == measured
+
+
+UUIDS = ("GPU-1a2b", "GPU-1a3c", "MIG-9")
+
+
+@pytest.mark.parametrize(
+    ("word", "number"), [("GPU-1a3c", 1), ("gpu-1a2", 0), ("MIG-", 2), ("GPU-1a", "2 of"), ("GPU-7", "none of")]
+)
+def test_a_card_is_found_by_what_its_uuid_begins_with_if_no_other_s_does(word: str, number: int | str) -> None:
+    there = [Here("A100", uuid, "580", True, 40000, index, len(UUIDS)) for index, uuid in enumerate(UUIDS)]
+    if isinstance(number, int):
+        assert _number_of(word, there) == number
+        return
+    with pytest.raises(click.UsageError, match=f"{number} the cards here begin so: GPU-1a2b, GPU-1a3c, MIG-9"):
+        _number_of(word, there)
+
+
+def shown(rows: list[check.Row], monkeypatch: pytest.MonkeyPatch) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    monkeypatch.setattr(pictures, "console", lambda: console)
+    _draw_check("A100, driver 580", rows)
+    return console.export_text()
+
+
+def test_what_was_not_judged_is_not_said_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    holds, fails = check.Row("a", 1, 1, True), check.Row("b", 1, 2, False)
+    open_one = check.Row("c", 40, None, None, "%", "the percent holds only while others use the card")
+    assert shown([holds, open_one], monkeypatch).endswith("All 1 hold. 1 not judged.\n")
+    assert shown([holds, fails, open_one], monkeypatch).endswith("1 of 2 do not hold. 1 not judged.\n")
+    assert shown([open_one], monkeypatch).endswith("Nothing could be judged. 1 not judged.\n")
+
+
+def test_the_table_fits_eighty_columns_and_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [check.Row("card 0: time: graphs of 10 kernels of 100 us at 50", 50, 49.98, False, "%", check.UNSEEN)]
+    text = shown(rows, monkeypatch)
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+    assert "\u2026" not in text
+    assert " ".join(text.split()).count("neither") == 1
+
+
+def test_a_measure_without_nvml_says_so(tmp_path: Path) -> None:
+    counting = tmp_path / "probe"
+    counting.write_text(
+        '#!/bin/sh\necho \'{"taken_mib": 90, "nvml_mib": -1.0, "refused_with": 2, "again": 1, "total_mib": 100}\'\n'
+    )
+    counting.chmod(0o755)
+    row = check.memory(Program(counting, Path("/none"), tmp_path), "linear", 100, {})
+    assert (row.measured, row.ok, row.why) == (90, True, check.UNSEEN)
+    assert _as_json(row)["why"] == check.UNSEEN
 
 
 @pytest.mark.parametrize("word", ["first", "-1", "1.5", "", "99999999999"])

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -141,9 +142,11 @@ def test_addresses_and_spans_that_cannot_be_used_are_named() -> None:
         assert CliRunner().invoke(command, words).exit_code == 2, words
 
 
-def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(Malformed, match="banana"):
-        list(slices(TEXT.replace("29.5", "banana")))
+@pytest.mark.parametrize("word", ["banana", "NaN", "+Inf"])
+def test_a_number_that_is_none_is_named(word: str) -> None:
+    """Nor is it printed: JSON has no such numbers."""
+    with pytest.raises(Malformed, match=re.escape(word)):
+        list(slices(TEXT.replace("29.5", word)))
 
 
 def test_the_table_fits_eighty_columns_and_names_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

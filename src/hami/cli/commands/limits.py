@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHORTEST_S = 0.5
 ALL = "all"
+UUIDS = ("GPU-", "MIG-")
+"""How those of cards begin."""
 
 
 class Seconds(click.FloatRange):
@@ -37,15 +39,15 @@ class Seconds(click.FloatRange):
 
 
 class Card(click.ParamType):  # type: ignore[type-arg]
-    """A card's number, or all of them."""
+    """A card's number, its UUID or the beginning of that, or all of them."""
 
     name = "card"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == ALL or isinstance(value, int):
+        if value == ALL or isinstance(value, int) or str(value).upper().startswith(UUIDS):
             return value  # type: ignore[no-any-return]
         if not str(value).isdecimal() or len(str(value)) > 4:
-            self.fail(f"{value!r} is neither a number of a card, from 0, nor {ALL}.", param, ctx)
+            self.fail(f"{value!r} is neither a number of a card, from 0, nor a UUID (GPU-...) nor {ALL}.", param, ctx)
         return int(value)
 
 
@@ -73,8 +75,9 @@ def command() -> None:
 @click.option(
     "--card",
     type=Card(),
-    metavar="NUMBER|all",
-    help="As CUDA counts cards, from 0. Default: all of a slice's, on a host the first.",
+    metavar="NUMBER|UUID|all",
+    help="A number as CUDA counts cards, from 0, or a UUID, of which the beginning will do. Default: all of a slice's, "
+    "on a host the first.",
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: int | str | None, output: str) -> None:
@@ -95,7 +98,9 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
     from hami.cli.limits import told
     from hami.cli.limits.program import Program
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes, too: so that nothing is left behind
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     with _folder() as folder:
         program = Program(native.library(native.PROBE), Path("/none"), Path(folder))
         as_started = dict(os.environ)
@@ -105,6 +110,8 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
             _note("This container has a slice, and the library that should hold it to that is not in force.")
         elif not first.held and (mem_mib is not None or core_percent is not None):
             raise click.UsageError("--memory and --cores are for where the library is in force, and it is not here")
+        if isinstance(card, str) and card != ALL:
+            card = _number_of(card, [checks.here(program, as_started, number) for number in range(first.cards)])
         numbers = _numbers(card, first)
         cards = [first if number == first.index else checks.here(program, as_started, number) for number in numbers]
         asked = Asked(mem_mib, core_percent, seconds, several=len(cards) > 1)
@@ -123,11 +130,16 @@ def check(mem_mib: int | None, core_percent: int | None, seconds: float, card: i
         raise unlimited[0]
     title = ", ".join(dict.fromkeys(one.card for one in cards))
     if output == "json":
-        shown = [{"name": row.title, "limit": row.limit, "measured": row.measured, "ok": row.ok} for row in rows]
+        shown = [_as_json(row) for row in rows]
         click.echo(json.dumps({"card": title, "driver": first.driver, "rows": shown}, indent=2))
     else:
-        _draw_check(f"{title}, driver {first.driver}", rows)
+        _draw_check(f"{title}, driver {first.driver or 'unknown (no NVML here)'}", rows)
     sys.exit(1 if any(row.ok is False for row in rows) else 0)
+
+
+def _as_json(row: "Row") -> dict[str, Any]:
+    told = {"name": row.title, "limit": row.limit, "measured": row.measured, "ok": row.ok}
+    return {**told, "why": row.why} if row.why else told
 
 
 def _folder() -> "tempfile.TemporaryDirectory[str]":
@@ -135,6 +147,15 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
         return tempfile.TemporaryDirectory(prefix="hami-limits-")
     except OSError as fault:  # a container whose root is read-only
         raise Unavailable(f"no folder for ledgers: set TMPDIR to one that can be written ({fault.strerror})") from fault
+
+
+def _number_of(uuid: str, there: "Sequence[Here]") -> int:
+    """Of the one card that has it."""
+    found = [one.index for one in there if one.uuid.upper().startswith(uuid.upper())]
+    if len(found) != 1:
+        uuids = ", ".join(one.uuid for one in there)
+        raise click.UsageError(f"--card {uuid}: {len(found) or 'none'} of the cards here begin so: {uuids}")
+    return found[0]
 
 
 def _numbers(card: int | str | None, first: "Here") -> "Sequence[int]":
@@ -221,7 +242,14 @@ def _draw_check(title: str, rows: "list[Row]") -> None:
     console = pictures.console()
     console.print(table)
     failed = sum(row.ok is False for row in rows)
-    console.print(f"{failed} of {len(rows)} do not hold." if failed else f"All {len(rows)} hold.")
+    open_ones = sum(row.ok is None for row in rows)
+    console.print(_verdict(len(rows) - open_ones, failed) + (f" {open_ones} not judged." if open_ones else ""))
+
+
+def _verdict(judged: int, failed: int) -> str:
+    if not judged:
+        return "Nothing could be judged."
+    return f"{failed} of {judged} do not hold." if failed else f"All {judged} hold."
 
 
 def _number(value: float | None, unit: str) -> str:

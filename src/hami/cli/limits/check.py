@@ -17,6 +17,7 @@ SLACK_MIB = 64
 MEMORY_ROUTES = ("linear", "async", "own_pool", "vmm_mapped", "managed", "array", "graph_node", "mixed")
 HOST_MIB = 4096
 """The limit set by hand on a host."""
+UNSEEN = "by the program's own count, there is no NVML here: what modules take is neither seen nor held"
 SETTLE_S = 1.0
 OUT_OF_MEMORY = 2
 
@@ -240,7 +241,8 @@ def memory(program: Program, route: str, mem_mib: int, env: dict[str, str]) -> R
     held = held if held > 0 else float(got.get("taken_mib", 0))
     ok = "error" not in got and 0 < held <= mem_mib + SLACK_MIB and got["refused_with"] == 2 and got["again"] == 1
     ok = ok and got["total_mib"] == mem_mib
-    return Row(f"memory: {route}", mem_mib, held, ok, "MiB", fault(got))
+    why = fault(got) or (UNSEEN if got.get("nvml_mib", -1.0) < 0 else "")
+    return Row(f"memory: {route}", mem_mib, held, ok, "MiB", why)
 
 
 def launch(program: Program, name: str, env: dict[str, str], most_ns: int) -> Row:

@@ -1,6 +1,7 @@
 """What the slices of a node use now, from the metrics of its agent (`docs/reference/broker.md` lists them)."""
 
 import http.client
+import math
 import re
 import urllib.error
 import urllib.request
@@ -71,10 +72,7 @@ def slices(text: str) -> Iterator[Slice]:
         if name in (USED, LIMIT, TIME, CHARGED, CORES, WAITED, REFUSED):
             of = dict(_LABEL.findall(labels))
             key = (of.get("namespace", ""), of.get("pod", ""), of.get("container", ""), of.get("device_uuid", ""))
-            try:
-                values.setdefault(key, {})[name] = float(value)
-            except ValueError as fault:
-                raise Malformed(name, value, "a number, as an agent tells it") from fault
+            values.setdefault(key, {})[name] = _number(name, value)
     for key in sorted(values):
         told = values[key]
         if USED in told:
@@ -83,6 +81,17 @@ def slices(text: str) -> Iterator[Slice]:
                 *key, told[USED] / 2**20, None if limit is None else limit / 2**20, told.get(TIME), _source(told),
                 told.get(CORES, 100.0), told.get(WAITED, 0.0), told.get(REFUSED, 0.0),
             )  # fmt: skip
+
+
+def _number(name: str, value: str) -> float:
+    """JSON knows no other than finite ones."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise Malformed(name, value, "a number, as an agent tells it")
+    return number
 
 
 def _source(told: dict[str, float]) -> str:
