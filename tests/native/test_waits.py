@@ -31,7 +31,13 @@ parameters = (H * 1)(ctypes.addressof(length))
 def launch():
     must(cuda.cuLaunchKernel(spin, 256, 1, 1, 32, 1, 1, 0, stream, parameters, None))
     must(cuda.cuEventRecord(event, stream))
+def asked(call):
+    while (result := call()) == 600:  # CUDA_ERROR_NOT_READY
+        pass
+    return result
 WAYS = [
+    lambda: asked(lambda: cuda.cuStreamQuery(stream)),
+    lambda: asked(lambda: cuda.cuEventQuery(event)),
     lambda: cuda.cuCtxSynchronize(),
     lambda: cuda.cuCtxSynchronize_v2(context),
     lambda: cuda.cuStreamSynchronize(stream),
@@ -43,6 +49,9 @@ for way in WAYS:
     launch()
     must(way())      # the card is at work
     must(cuda.cuStreamSynchronize(stream))  # it is not
+for look in (lambda: cuda.cuStreamQuery(stream), lambda: cuda.cuEventQuery(event)):
+    launch()
+    assert look() == 600  # and goes on
 print(len(WAYS), flush=True)
 time.sleep(2.5)  # what has been is told once a second
 """

@@ -1,11 +1,14 @@
 /*
- * Hooks of what waits for the card. A host that waits for each of its launches has nothing queued whenever it makes one; that it waited for the card, and
- * not the card for it, is seen here alone. Only where tenants take turns: elsewhere a hook is two looks and the driver's call.
+ * Hooks of what waits for the card, in a call that blocks or by asking again and again. A host that waits for each of its launches has nothing queued whenever
+ * it makes one; that it waited for the card, and not the card for it, is seen here alone. Only where tenants take turns: elsewhere a hook is two looks and the
+ * driver's call.
  */
 #include <pthread.h>
 
 #include "memory/local.h"
+#include "pay/capture.h"
 #include "pay/pay.h"
+#include "pay/polls.h"
 #include "prim/prim.h"
 
 typedef struct {
@@ -67,3 +70,33 @@ CUresult cuCtxSynchronize(void)
     const waiting w = begin(NULL, NULL);
     return end(w, BEHIND(cuCtxSynchronize));
 }
+
+/* Nothing of it touches what other threads write but where a wait is over. */
+static void answered(const void *what, CUstream stream, bool through)
+{
+    static __thread hami_polls polls __attribute__((tls_model("initial-exec")));
+    if ((through && polls.since_ns == 0) || hami_capturing())
+        return;
+    hami_card *card = card_of(NULL, stream);
+    if (card == NULL || card->pacer.page == NULL)
+        return;
+    const int64_t bought = atomic_load_explicit(&card->purse.known_ns, memory_order_relaxed);
+    const int64_t since = hami_polled(&polls, what, through, bought, hami_now_ns());
+    if (since == 0)
+        return;
+    pthread_mutex_lock(&card->pacing);
+    hami_turn_waited(&card->pacer, since, polls.last_ns);
+    pthread_mutex_unlock(&card->pacing);
+}
+
+#define ASKS(name, type, what, stream)                                                \
+    CUresult name(type what)                                                          \
+    {                                                                                 \
+        const CUresult result = BEHIND(name, what);                                   \
+        if (THROTTLING && (result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_READY)) \
+            answered(what, stream, result == CUDA_SUCCESS);                           \
+        return result;                                                                \
+    }
+ASKS(cuStreamQuery, CUstream, asked, asked)
+ASKS(cuStreamQuery_ptsz, CUstream, asked, asked)
+ASKS(cuEventQuery, CUevent, asked, NULL)

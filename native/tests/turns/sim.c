@@ -122,6 +122,13 @@ static void pace(tenant *t)
     t->wake_ns = step == HAMI_DRAIN ? now + POLL_NS : (until > now ? until : now) + 5000;
 }
 
+static void ask(tenant *t, bool through)
+{
+    const int64_t since = t->unseen ? 0 : hami_polled(&t->polls, t, through, atomic_load(&t->purse.known_ns), now);
+    if (since != 0)
+        hami_turn_waited(&t->pacer, since, t->polls.last_ns);
+}
+
 static void step_thread(tenant *t)
 {
     switch (t->at) {
@@ -130,6 +137,8 @@ static void step_thread(tenant *t)
             t->wake_ns = NEVER;
             break;
         }
+        if (t->glances > 0 && t->launched % t->glances == 0)
+            ask(t, t->queued == 0);
         t->waiting_since = now;
         if (!price(t)) {
             t->wake_ns = now + LOOK_NS;
@@ -173,16 +182,22 @@ static void step_thread(tenant *t)
     case SYNC:
         if (t->waits_since == 0) {
             t->waits_since = t->through_since = now;
-            hami_turn_waits(&t->pacer, now);
+            if (t->polls_ns == 0)
+                hami_turn_waits(&t->pacer, now);
         }
-        t->wake_ns = now + POLL_NS;
+        t->wake_ns = now + (t->polls_ns > 0 ? t->polls_ns : POLL_NS);
         t->through_since = t->queued > 0 ? now : t->through_since;
         if (t->queued == 0 && now - t->through_since >= t->stall_ns) {
             t->at = LAUNCH;
-            hami_turn_waited(&t->pacer, t->waits_since, now);
+            if (t->polls_ns == 0)
+                hami_turn_waited(&t->pacer, t->waits_since, now);
+            else
+                ask(t, true);
             t->waits_since = 0;
             t->wake_ns += t->rest_ns;
             t->wake_ns += t->late_every > 0 && t->launched % t->late_every == 0 ? t->late_ns : 0;
+        } else if (t->polls_ns > 0) {
+            ask(t, false);
         }
         break;
     case DEAD:

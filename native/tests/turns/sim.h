@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pay/polls.h"
 #include "pay/turns.h"
 
 enum { MOST = 8, LENGTHS = 4 };
@@ -28,6 +29,9 @@ typedef struct {
     int priced; /* percent of what a kernel takes; 0: 100 */
     int every;  /* launches after which all are waited for; 0: never */
     bool sync;
+    int64_t polls_ns; /* it waits by asking again and again, so long after each answer; 0: by a call that blocks */
+    int glances; /* launches after which it asks once whether all is through, whatever the answer; 0: never */
+    bool unseen; /* nobody sees it ask */
     int64_t stall_ns; /* that a wait goes on though all is through: a function of the host's in the stream, say */
     int64_t late_ns; /* that its host comes back after some of the waits */
     int late_every;  /* after how many launches that is; 0: never */
@@ -41,6 +45,7 @@ typedef struct {
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */
     hami_pacer pacer;
+    hami_polls polls;
     hami_purse purse;
     _Atomic int64_t paid;
     int64_t need, price_ns;
