@@ -17,7 +17,7 @@ fake_card fake_cards[SIM_LIVE_CARDS];
 int fake_card_count;
 sim_live *fake_live;
 
-static bool started;
+static bool started, inherited; /* inherited: by a child, for which it never starts again */
 static int live_fd = -1;
 static sim_live_process *self;
 
@@ -146,15 +146,17 @@ static void leave(void)
 /* What glibc's pthread_atfork calls. musl, whose programs are to be able to load this too, has none by that name. */
 extern int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *library) __attribute__((weak));
 
-/* As on a real driver: who is forked need not wait for threads that it has not. */
+/* As on a real driver: who is forked need not wait for threads that it has not, and is refused. */
 static void in_child(void)
 {
     pthread_mutex_init(&fake_lock, NULL);
+    inherited = started;
+    started = false;
 }
 
 API CUresult cuInit(unsigned int flags)
 {
-    CUresult result = flags == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    CUresult result = inherited ? CUDA_ERROR_NOT_INITIALIZED : flags == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&fake_lock);
     if (!started && result == CUDA_SUCCESS) {
         const char *cards = getenv("HAMI_SIM_CARDS");

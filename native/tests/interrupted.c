@@ -267,6 +267,7 @@ static void *take_and_give(void *unused)
     while (!atomic_load(&over)) {
         if (cu.cuMemAlloc_v2(&address, 4096) == CUDA_SUCCESS)
             cu.cuMemFree_v2(address);
+        launch(streams[0]);
     }
     return unused;
 }
@@ -283,6 +284,16 @@ static void free_in_child(int number)
     (void)number;
     if (getpid() != parent)
         cu.cuMemFree_v2(0);
+}
+
+/* What a child may try that does not know that it is one; the driver refuses all of it. */
+static void do_all_in_child(void)
+{
+    CUdeviceptr address;
+    cu.cuInit(0);
+    cu.cuMemAlloc_v2(&address, 4096);
+    cu.cuDevicePrimaryCtxReset_v2(0);
+    _exit(0);
 }
 
 /* True: it has not ended in 5 s. */
@@ -318,7 +329,7 @@ static int fork_again_and_again(int64_t until)
     for (; now_ns() < until && stuck_ones == 0; forks++) {
         const pid_t child = fork();
         if (child == 0)
-            _exit(0);
+            do_all_in_child();
         stuck_ones += child > 0 && stuck(child);
     }
     atomic_store(&over, true);

@@ -270,6 +270,30 @@ def test_a_child_that_does_not_exec_is_no_witness_that_its_parent_lives(node: No
         os.kill(child, signal.SIGKILL)
 
 
+STARTS_AGAIN = """
+import ctypes, os
+cuda = ctypes.CDLL("libcuda.so.1")
+print(cuda.cuInit(0), flush=True)
+child = os.fork()
+if child == 0:
+    print(cuda.cuInit(0), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_child_of_a_program_that_uses_the_card_is_refused_by_the_driver_and_registers_nowhere(node: Node) -> None:
+    """Each took a place in the ledger and a session, and waited for an agent that was away."""
+    node.mounted(node.grant("a"))
+    node.start_agent()
+    command = [sys.executable, "-c", STARTS_AGAIN]
+    env = node.container.environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["0", "3"]
+    node.until(lambda: node.clients() == 0 and node.sessions() > 0, "the end of the session")
+    assert node.sessions() == 1
+
+
 def test_a_program_that_closes_all_descriptors_is_registered_again_and_its_own_files_are_left_alone(node: Node) -> None:
     policy = node.grant("a")
     node.start_agent()

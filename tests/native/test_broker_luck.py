@@ -124,6 +124,32 @@ def test_a_tenant_that_is_stopped_with_the_turn_in_hand_holds_nobody_up(node: No
     node.until(lambda: node.clients() == 1, "its end, and the other still there")
 
 
+def test_tenants_that_end_at_any_moment_with_the_turn_in_hand_hold_nobody_up(node: Node) -> None:
+    """Killed; by a handler, in a launch that waits; or their context is reset under their launches, again and again."""
+    dice = random.Random(5)
+    policies = [node.grant(key, mem=2000, cores=cores, core_policy=CorePolicy.FORCE) for key, cores in LIMITS.items()]
+    node.start_agent()
+    works = node.start(policies[1], "probe", "run", "spin", 12, 1_000_000, PROBE_ROUNDS_A_NS="1")
+    node.mounted(policies[0])
+    program = node.container.tools.part("interrupted", [], ["-O1", "-ldl", "-lpthread"])
+    ends = 0
+    while works.poll() is None:
+        seconds = f"{0.2 + dice.random() * 0.3:.3f}"
+        if ends % 3 == 0:
+            victim = node.container.start("probe", "run", "spin", 60, 1_000_000, PROBE_ROUNDS_A_NS="1")
+            time.sleep(float(seconds) + 0.1)
+            victim.kill()
+            victim.communicate()
+        else:
+            words = [program, "end" if ends % 3 == 1 else "gone", seconds, "4"]
+            subprocess.run(words, env=node.container.environment(), check=True, timeout=30, capture_output=True)
+        ends += 1
+    tenths: Any = result(works)["tenths"]
+    assert ends > 3
+    assert not any(sum(tenths[at : at + 10]) == 0 for at in range(10, len(tenths) - 11)), tenths
+    node.until(lambda: node.clients() == 0, "the end of all sessions")
+
+
 CROWD = """
 import os, resource, socket, sys, time
 place = os.open(sys.argv[1], os.O_PATH)

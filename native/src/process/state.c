@@ -26,6 +26,7 @@ _Atomic int hami_throttling;
 
 static hami_door starting;
 static bool policy_read, policy_usable, complained;
+static bool inherited; /* by a child of a process in which limits are in force */
 
 hami_card *hami_card_of(CUdevice device)
 {
@@ -114,9 +115,11 @@ static void in_parent(void)
 
 static void in_child(void)
 {
-    /* CUDA itself refuses to work in a child of an initialised parent; a child that starts it anew joins anew. */
-    if (atomic_exchange(&hami_active, false))
+    /* CUDA itself refuses to work in a child of an initialised parent, and to start there. Other threads of that may have had any of our locks. */
+    if (atomic_exchange(&hami_active, false)) {
         atomic_store(&hami_shut, true);
+        inherited = true;
+    }
     atomic_store(&hami_throttling, 0);
     hami_routes_update();
     atomic_store(&hami_hot.measuring, false);
@@ -286,6 +289,8 @@ CUresult cuInit(unsigned int flags)
 {
     if (!hami_uses_load())
         return CUDA_ERROR_NOT_INITIALIZED;
+    if (inherited)
+        return BEHIND(cuInit, flags);
     if (!hami_door_enter(&starting)) /* a handler asks, in the middle of it */
         return atomic_load(&hami_active) ? BEHIND(cuInit, flags) : CUDA_ERROR_SYSTEM_NOT_READY;
     const CUresult result = atomic_load(&hami_active) ? BEHIND(cuInit, flags) : start(flags);
