@@ -385,6 +385,20 @@ static void idle(void)
     simulate(9, true, NULL);
     printf("between requests: %.1f, the requests %.1f\n", share(0, 9), share(1, 9));
     failed += !(share(0, 9) > 85 && share(1, 9) > 5.7);
+    /* Two of several want it: they divide it by their percents, and so do the three once there is another. */
+    tenants_are(3, (tenant[]){{.percent = 10, .kernel_ns = 100 * US, .borrows = true},
+                              {.percent = 30, .kernel_ns = MS, .borrows = true},
+                              {.percent = 40, .kernel_ns = 10 * US, .borrows = true, .begins_ns = 4 * SECOND}});
+    simulate(8, true, NULL);
+    printf("10 and 30 of 100: %.1f and %.1f; with 40: %.1f, %.1f and %.1f\n", between(0, 1000, 4000), between(1, 1000, 4000), between(0, 4500, 8500),
+           between(1, 4500, 8500), between(2, 4500, 8500));
+    failed += !(near(between(0, 1000, 4000), 25, 1.5) && near(between(1, 1000, 4000), 75, 1.5) && near(between(0, 4500, 8500), 12.5, 1.5) &&
+                near(between(1, 4500, 8500), 37.5, 1.5) && near(between(2, 4500, 8500), 50, 1.5));
+    /* One that is held to its percent leaves the rest of it, and is left that. */
+    tenants_are(2, (tenant[]){{.percent = 50, .kernel_ns = 100 * US, .borrows = true}, QUEUED(20, MS)});
+    simulate(4, true, NULL);
+    printf("50 that may borrow, 20 that may not: %.1f and %.1f\n", share(0, 4), share(1, 4));
+    failed += !(near(share(0, 4), 100.0 * 50 / 70, 1.5) && near(share(1, 4), 20, 1));
     /* The control: who may not borrow has its percent all the time. */
     tenants_are(2, (tenant[]){QUEUED(30, 100 * US), {.percent = 70, .kernel_ns = 100 * US, .begins_ns = 3 * SECOND}});
     simulate(4, true, NULL);

@@ -46,6 +46,7 @@ MORE: tuple[tuple[tuple[int, int], tuple[Work, Work]], ...] = (
     ((30, 70), (("sync", 5_000_000), ("spin", 100_000))),
     ((50, 50), (("sync", 5_000_000), ("spin", 100_000))),
     ((70, 30), (("sync", 5_000_000), ("spin", 100_000))),
+    ((50, 50), (("asks", 5_000_000), ("asks", 5_000_000))),
 )
 WORKS = (*((caps, works) for works in PAIRS for caps in CAPS), *MORE)
 PLAIN = {((30, 70), PAIRS[0]), ((30, 70), PAIRS[1])}
@@ -120,6 +121,15 @@ def idle(node: Node) -> None:
     both = steady(got, begun / 10 + 0.2, 8) / solo * 100
     node.bench.add("idle", "and beside one that wants its 50", f"{both:.1f}", "50 +- 1.5", abs(both - 50) <= 1.5)
     between_requests(node, solo)
+    caps = (10, 30)
+    for key, cap in zip(("tenth", "third"), caps, strict=True):
+        node.grant(key, cores=cap, core_policy="default")
+    running = [node.start(key, "run", "spin", 6 - at, 100_000) for at, key in enumerate(("tenth", "third"))]
+    parts = [steady(finish(each), 2.0, 4.5) / solo * 100 for each in running]
+    ok = all(abs(part - cap * 100 / sum(caps)) <= 1.5 for part, cap in zip(parts, caps, strict=True))
+    node.bench.add(
+        "idle", "10 and 30 that may use the rest", f"{parts[0]:.1f} {parts[1]:.1f}", "25 75, each +- 1.5", ok
+    )
 
 
 def between_requests(node: Node, solo: float) -> None:

@@ -25,6 +25,7 @@ typedef struct {
     _Alignas(64) _Atomic int64_t full_ns[HAMI_TENANTS];  /* when a tenant last had more to run than it was let, or up to when */
     _Atomic int64_t virtual_ns[HAMI_TENANTS];            /* time had, over weight */
     _Atomic int64_t used_ns[HAMI_TENANTS];               /* up to when a tenant counts as using the card */
+    _Atomic uint8_t percent_of[HAMI_TENANTS];            /* what of the card is its own; 0: not said */
     _Alignas(2048) _Atomic int64_t asked_ns[HAMI_MEMBERS]; /* when a process last asked for its turn; 0: it does not want it */
     _Atomic uint16_t tenant_of[HAMI_MEMBERS];
     _Atomic int64_t had_ns[HAMI_MEMBERS]; /* when a process last had its turn */
@@ -34,7 +35,7 @@ typedef struct {
 static_assert(sizeof(hami_turns_page) == 8192, "the broker makes it of this size");
 static_assert(offsetof(hami_turns_page, holder) == 64 && offsetof(hami_turns_page, asked_ns) == 2048, "the broker writes these");
 static_assert(offsetof(hami_turns_page, full_ns) == 128 && offsetof(hami_turns_page, virtual_ns) == 640 &&
-              offsetof(hami_turns_page, used_ns) == 1152, "and these of a tenant that comes");
+              offsetof(hami_turns_page, used_ns) == 1152 && offsetof(hami_turns_page, percent_of) == 1664, "and these of a tenant that comes");
 static_assert(offsetof(hami_turns_page, tenant_of) == 4096 && offsetof(hami_turns_page, had_ns) == 4608, "and these of a process");
 
 #endif

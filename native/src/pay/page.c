@@ -24,14 +24,31 @@ bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now)
     return false;
 }
 
+static bool uses(const hami_turns_page *page, int tenant, int64_t span_ns, int64_t now)
+{
+    const int64_t until = hami_page_load(&page->used_ns[tenant]);
+    return until > now - span_ns && until < now + HAMI_USED_MOST_NS;
+}
+
 bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t span_ns, int64_t now)
 {
     for (int t = 0; t < HAMI_TENANTS; t++) {
-        const int64_t until = hami_page_load(&page->used_ns[t]);
-        if (t != tenant && until > now - span_ns && until < now + HAMI_USED_MOST_NS)
+        if (t != tenant && uses(page, t, span_ns, now))
             return false;
     }
     return true;
+}
+
+int hami_page_part(const hami_turns_page *page, int tenant, int percent, int64_t now)
+{
+    int all = percent;
+    for (int t = 0; t < HAMI_TENANTS; t++) {
+        if (t == tenant || !uses(page, t, HAMI_IDLE_NS, now))
+            continue;
+        const int own = atomic_load_explicit(&page->percent_of[t], memory_order_relaxed);
+        all += own == 0 ? 100 : own;
+    }
+    return all > 100 ? percent : percent * 100 / all;
 }
 
 bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now)

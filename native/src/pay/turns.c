@@ -23,8 +23,10 @@ static int64_t queue_end(const hami_pacer *p)
 
 void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
 {
-    if (p->page != NULL)
-        atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
+    if (p->page == NULL)
+        return;
+    atomic_store_explicit(&p->page->percent_of[p->tenant], (uint8_t)p->weight, memory_order_relaxed);
+    atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
 }
 
 /* It does not look idle while what it has bought runs, nor while it waits for its budget, though it says nothing meanwhile. */
@@ -365,8 +367,8 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
                     int64_t *until)
 {
     hami_turn_used(p, 0, now);
-    if (p->borrows && p->page != NULL && hami_page_others_idle(p->page, p->tenant, HAMI_IDLE_NS, now))
-        percent = 100;
+    if (p->borrows && p->page != NULL)
+        percent = hami_page_part(p->page, p->tenant, percent, now);
     if (p->word != 0)
         judge_host(p, now);
     see_queue(p, now);
