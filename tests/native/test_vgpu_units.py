@@ -28,7 +28,8 @@ def test_a_storm_of_processes_and_threads_never_exceeds_the_limit(tools: Tools, 
 
 
 def test_a_slot_belongs_to_its_process_as_long_as_that_lives_and_to_no_other(tools: Tools, tmp_path: Path) -> None:
-    """Not to a later process with the same pid; and of another pid namespace nobody is declared dead."""
+    """Not to a later process with the same pid; of another pid namespace nobody is declared dead, nor a process whose
+    first thread has ended and others not."""
     run(tools.units(SANITIZERS["asan"]), f"slots {tmp_path / 'ledger'}")
 
 

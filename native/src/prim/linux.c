@@ -205,39 +205,52 @@ int hami_map_shared(const char *path, size_t bytes, void **memory, int (*prepare
     return error;
 }
 
-/* Start time from /proc/<pid>/stat, and the process's state letter; 0 when unreadable. */
-static uint64_t read_stat(pid_t pid, char *state)
+/* What /proc/<pid>/stat says; all 0 when unreadable. */
+typedef struct {
+    char state;
+    uint64_t threads, start;
+} process_stat;
+
+static process_stat read_stat(pid_t pid)
 {
+    enum { STATE = 3, THREADS = 20, START = 22 }; /* fields, as proc(5) numbers them */
+    process_stat is = {0};
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     const ssize_t length = hami_read_file(path, text, sizeof text - 1);
     if (length <= 0)
-        return 0;
+        return is;
     text[length] = '\0';
     const char *at = strrchr(text, ')'); /* the name may hold anything, ')' too */
     if (at == NULL || at[1] != ' ')
-        return 0;
-    *state = at[2];
-    for (int field = 2; at != NULL && field < 22; field++)
+        return is;
+    is.state = at[2];
+    for (int field = STATE - 1; at != NULL && field < START; field++) {
         at = strchr(at + 1, ' ');
-    return at == NULL ? 0 : strtoull(at + 1, NULL, 10);
+        if (field + 1 == THREADS && at != NULL)
+            is.threads = strtoull(at + 1, NULL, 10);
+    }
+    is.start = at == NULL ? 0 : strtoull(at + 1, NULL, 10);
+    return is;
 }
 
 uint64_t hami_process_start(pid_t pid)
 {
-    char state;
-    return read_stat(pid, &state);
+    return read_stat(pid).start;
 }
 
+/*
+ * One that was killed and not waited for is dead: its memory is back with the driver. But a process whose first thread has ended, and others not, has the same
+ * letter, and all its memory.
+ */
 bool hami_process_alive(pid_t pid, uint64_t start)
 {
     if (kill(pid, 0) != 0 && errno == ESRCH)
         return false;
-    char state = 'R';
-    const uint64_t now = read_stat(pid, &state);
-    if (state == 'Z' || state == 'X') /* killed and not waited for: its memory is already back with the driver */
+    const process_stat now = read_stat(pid);
+    if ((now.state == 'Z' || now.state == 'X') && now.threads <= 1)
         return false;
-    return now == 0 || start == 0 || now == start;
+    return now.start == 0 || start == 0 || now.start == start;
 }
 
 uint64_t hami_pid_namespace(void)

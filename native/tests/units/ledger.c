@@ -127,6 +127,51 @@ void storm(const char *path, int processes, int thread_count, long rounds)
 }
 
 /* Whose slot it is: of a pid that another process has now, it is a dead one's; of another pid namespace, nothing is known. */
+static int go_on[2];
+
+static void *live_on(void *unused)
+{
+    char letter;
+    CHECK(read(go_on[0], &letter, 1) == 1);
+    _exit(0);
+    return unused;
+}
+
+static char state_of(pid_t pid)
+{
+    char path[40], text[1024] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    const ssize_t length = hami_read_file(path, text, sizeof text - 1);
+    const char *name = length > 0 ? strrchr(text, ')') : NULL;
+    return name == NULL ? '?' : name[2];
+}
+
+static void wait_for_state(pid_t pid, char state)
+{
+    while (state_of(pid) != state)
+        hami_sleep_coarse_ns(1000000);
+}
+
+/* As a program whose first thread ends while others work: what the kernel says of the process is what it says of a dead one that nobody has waited for. */
+static void first_thread_ends(void)
+{
+    CHECK(pipe(go_on) == 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        pthread_t thread;
+        CHECK(hami_ledger_join(ledger, &slot) == 0 && hami_ledger_reserve(ledger, slot, 1, HAMI_BUFFER, 1 << 20, LIMIT));
+        CHECK(pthread_create(&thread, NULL, live_on, NULL) == 0);
+        pthread_exit(NULL);
+    }
+    wait_for_state(child, 'Z');
+    CHECK(hami_ledger_reap(ledger) == 0 && hami_ledger_held(ledger, 1) == 1 << 20);
+    CHECK(write(go_on[1], "x", 1) == 1);
+    while (hami_ledger_reap(ledger) == 0) /* before it is waited for */
+        hami_sleep_coarse_ns(1000000);
+    int status = 0;
+    CHECK(hami_ledger_held(ledger, 1) == 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
 void slots(const char *path)
 {
     open_ledger(path);
@@ -158,6 +203,7 @@ void slots(const char *path)
     CHECK(hami_ledger_processes(ledger, 0) == 2);
     hami_ledger_leave(ledger, slot + 1);
     CHECK(hami_ledger_processes(ledger, 0) == 1 && hami_ledger_processes(ledger, 1) == 0);
+    first_thread_ends();
 }
 
 /* What is lent is held all the time, and once: by its owner, then by one of those who have it, then by nobody. */
