@@ -64,6 +64,7 @@
                                   unsigned int, unsigned int, CUstream, void **))                                         \
     X(cuStreamCreate, (CUstream *, unsigned int))                                                                         \
     X(cuStreamSynchronize, (CUstream))                                                                                    \
+    X(cuStreamQuery, (CUstream))                                                                                          \
     X(cuStreamDestroy, (CUstream))                                                                                        \
     X(cuStreamBeginCapture, (CUstream, int))                                                                              \
     X(cuStreamEndCapture, (CUstream, CUgraph *))                                                                          \

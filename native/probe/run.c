@@ -31,7 +31,8 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
     int nodes = 1;
     if (sscanf(work, "graph%d", &nodes) == 1)
         exec = graph_of(nodes, rounds, stream);
-    const bool sets = strcmp(work, "memset") == 0, copies = strcmp(work, "copy") == 0, sync = strcmp(work, "sync") == 0;
+    const bool sets = strcmp(work, "memset") == 0, copies = strcmp(work, "copy") == 0;
+    const bool asks = strcmp(work, "asks") == 0, sync = asks || strcmp(work, "sync") == 0; /* by asking again and again, or in a call that blocks */
     const bool coop = strcmp(work, "coop") == 0, mixed = strcmp(work, "mixed") == 0, ex = strcmp(work, "ex") == 0;
     const bool wide = strcmp(work, "wide") == 0; /* so many blocks that an int says -2^30; the simulated driver alone runs so many */
     if (sets || copies) {
@@ -75,7 +76,12 @@ void run(const char *work, double seconds, int64_t ns, int64_t host_ns)
             fail(work, r);
         launches++;
         if (sync) {
-            MUST(cuStreamSynchronize, stream);
+            while (asks && (r = cu.cuStreamQuery(stream)) == CUDA_ERROR_NOT_READY) {
+            }
+            if (!asks)
+                r = cu.cuStreamSynchronize(stream);
+            if (r != CUDA_SUCCESS)
+                fail(work, r);
             took_us[(launches - 1) % LATENCIES] = (double)(now_ns() - now) / 1e3;
         }
         if (host_ns > 0)
