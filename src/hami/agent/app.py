@@ -108,7 +108,12 @@ class Agent:
         self.publisher = Publisher(kube, vendor, settings.node_name, self.recorder)
         self.pod_resources = PodResources(settings.pod_resources_socket, self.resource)
         self.storage = Storage(
-            written(settings), self.workers[3], self._withhold, self.tell, quiet=settings.recovery_quiet
+            written(settings),
+            self.workers[3],
+            self.inventory.withhold,
+            self.tell,
+            refused=self._distrust,
+            quiet=settings.recovery_quiet,
         )
         self.parts = self._parts()
         self.house = House(self.parts)
@@ -199,11 +204,9 @@ class Agent:
             unwritten=self.storage.suspect,
         )
 
-    def _withhold(self, reason: str | None) -> None:
-        """What kubelet was sent before it hears of it is not granted either, unless it is on the disk."""
-        self.inventory.withhold(reason)
-        if reason is not None:
-            self.parts.seats.distrust()
+    def _distrust(self) -> None:
+        """What kubelet was sent before it hears of the disk is not granted either, unless it is on it."""
+        self.parts.seats.distrust()
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """1. take over what was granted, 2. serve pages, 3. cards, pods, kubelet, 4. until told to stop."""

@@ -66,8 +66,9 @@ def written(settings: Settings) -> list[Folder]:
 class Storage:
     """Looks at `folders` and calls `withhold` with a reason while they cannot be written to, with None after that.
 
-    `tell` takes an event's kind, reason and message. Times in seconds; `quiet` is how long all must have been well
-    before pods come again: a disk at its brim fills and empties in turn.
+    `refused` is called after each such look to which the disk gave an answer: one that stands still is not to be
+    written to any more. `tell` takes an event's kind, reason and message. Times in seconds; `quiet` is how long all
+    must have been well before pods come again: a disk at its brim fills and empties in turn.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Storage:
         withhold: Callable[[str | None], object],
         tell: Callable[[Literal["Normal", "Warning"], str, str], None] = lambda kind, reason, message: None,
         *,
+        refused: Callable[[], None] = lambda: None,
         quiet: float = 60.0,
         stuck: float = STUCK_S,
         clock: Callable[[], float] = time.monotonic,
@@ -85,6 +87,7 @@ class Storage:
         self._worker = worker
         self._withhold = withhold
         self._tell = tell
+        self._refused = refused
         self._quiet = quiet
         self._stuck = stuck
         self._clock = clock
@@ -125,9 +128,12 @@ class Storage:
 
     async def _look(self, spare: int) -> str | None:
         try:
-            return await self._worker.run(lambda: unwritable(self._folders, spare), timeout=self._stuck)
+            fault = await self._worker.run(lambda: unwritable(self._folders, spare), timeout=self._stuck)
         except Stuck:
             return f"{', '.join(str(one.path) for one in self._folders)}: no answer within {self._stuck:.0f} s"
+        if fault is not None:
+            self._refused()
+        return fault
 
     def _while_well(self, fault: str | None) -> None:
         if fault is None or not self._doubt:

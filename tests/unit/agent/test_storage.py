@@ -56,6 +56,7 @@ class Rig:
         self.now = 0.0
         self.told: list[str] = []
         self.messages: list[str] = []
+        self.refused: list[float] = []
         self.inventory = Inventory()
         self.inventory.publish([Found(card(0)), Found(card(1))])
         self.worker = Worker("disks")
@@ -64,6 +65,7 @@ class Rig:
             self.worker,
             self.inventory.withhold,
             self.tell,
+            refused=lambda: self.refused.append(self.now),
             quiet=QUIET_S,
             stuck=60.0,
             clock=lambda: self.now,
@@ -108,6 +110,7 @@ async def test_a_moment_without_room_withdraws_nothing_and_is_looked_at_again_so
     assert rig.storage.pause == storage.LOOK_S
     assert await rig.look() == [True, True]
     assert rig.storage.pause == storage.AGAIN_S
+    assert rig.refused == [0.0]  # what is written meanwhile does not count before it is on the disk
     rig.disk.room = 1 << 30
     assert await rig.look() == [True, True]
     assert rig.storage.pause == storage.LOOK_S
@@ -180,6 +183,7 @@ async def test_a_disk_that_stands_still_is_one_that_cannot_be_written_to(rig, mo
     try:
         assert await rig.look() == [False, False]
         assert "no answer" in rig.storage.problem
+        assert rig.refused == []  # to write to it would only hold up who need not write
     finally:
         moved.set()
 
