@@ -406,17 +406,18 @@ async def test_what_became_of_handshakes_is_counted_and_told_seldom(
 
 
 async def test_a_listener_without_descriptors_goes_on_when_there_are_some(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And makes one free itself, of those who stand at the door."""
-    async with site.serve(), standing(site, ["127.0.0.2"]) as lines:
+    """And makes some free itself, of those who stand at the door. It says so once, not at each try."""
+    async with site.serve(), standing(site, ["127.0.0.2"] * 3) as lines:
         none = OSError(errno.EMFILE, "Too many open files")
         monkeypatch.setattr("socket.socket.accept", Mock(side_effect=none))
         _, writer = await asyncio.open_connection("127.0.0.1", site.port)
         async with asyncio.timeout(30):
-            assert await lines[0][0].read() == b""
+            assert [await line[0].read() for line in lines] == [b"", b"", b""]
+        assert [one.message for one in caplog.records].count("a connection could not be taken in") == 1
         monkeypatch.undo()
-        await until(lambda: site.listener.accepted == 2)
+        await until(lambda: site.listener.accepted == 4)
         writer.close()
 
 

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
 """As long as the API server waits for a whole review (the default of `timeoutSeconds`)."""
-A_HANDSHAKE = 4
-"""A listener has one place for handshakes to so many connections it may have."""
+CONNECTIONS_A_PLACE = 4
+"""A listener has one place for a handshake to so many connections it may have."""
 FEWEST = 16
 """Places for handshakes, however few connections there may be."""
 BACKLOG = 1024
@@ -33,7 +33,7 @@ A_TURN = 64
 AGAIN_S = 0.1
 """After a connection could not be taken in: no descriptor was left."""
 TELL_S = 60.0
-"""Between two lines of the log about handshakes that were ended."""
+"""Between two lines of the log about handshakes that were ended, or connections that could not be taken in."""
 
 Result = Literal["done", "failed", "late", "gave_way"]
 
@@ -75,14 +75,14 @@ class Listener:
         self._server = server
         self._runner = web.ServerRunner(server, handle_signals=False)
         self._context = context
-        self._most = max(FEWEST, max_connections // A_HANDSHAKE)
+        self._most = max(FEWEST, max_connections // CONNECTIONS_A_PLACE)
         self._ended = ended
         self._deadline = deadline
         self._sockets: list[socket.socket] = []
         self._handshakes: dict[Handshake, None] = {}
         """As they came."""
         self._untold = {"late": 0, "gave_way": 0}
-        self._tell_at = 0.0
+        self._tell_at = self._tell_wait_at = 0.0
         self.accepted = 0
         """Connections that were taken in."""
 
@@ -129,9 +129,11 @@ class Listener:
 
     def _wait(self, listening: socket.socket, fault: OSError) -> None:
         """Not to turn in circles. Whoever stands at the door has a descriptor that somebody else can use."""
-        log.warning("a connection could not be taken in", extra={"why": fault.strerror or str(fault)})
-        self._cut()
         loop = asyncio.get_running_loop()
+        if loop.time() >= self._tell_wait_at:
+            self._tell_wait_at = loop.time() + TELL_S
+            log.warning("a connection could not be taken in", extra={"why": fault.strerror or str(fault)})
+        self._cut()
         loop.remove_reader(listening)
         loop.call_later(AGAIN_S, self._listen, listening)
 
