@@ -29,11 +29,16 @@ void hami_turn_used(hami_pacer *p, int64_t span_ns, int64_t now)
     atomic_store_explicit(&p->page->used_ns[p->tenant], now + span_ns, memory_order_relaxed);
 }
 
-/* It does not look idle while what it has bought runs, nor while it waits for its budget, though it says nothing meanwhile. */
 static void use_until(hami_pacer *p, int64_t until, int64_t now)
 {
     const int64_t span = until - now;
     hami_turn_used(p, span < HAMI_BOUGHT_NS - HAMI_LINGER_NS ? span : HAMI_BOUGHT_NS - HAMI_LINGER_NS, now);
+}
+
+/* Who waits has a launch to make, and does not look idle though the machine lets him say so late. */
+static void wants_until(hami_pacer *p, int64_t until, int64_t now)
+{
+    use_until(p, until + HAMI_LINGER_NS - HAMI_IDLE_NS, now);
 }
 
 bool hami_turn_others_buy(const hami_pacer *p, int64_t now)
@@ -55,6 +60,7 @@ static void ask(hami_pacer *p, int64_t now)
     if (p->waiting_ns == 0)
         p->waiting_ns = now;
     mark_full(p, now);
+    wants_until(p, now, now);
     atomic_store_explicit(&p->page->asked_ns[p->member], now, memory_order_relaxed);
 }
 
@@ -192,7 +198,7 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
 {
     if (p->page == NULL || !mine(p))
         return;
-    hami_turn_used(p, 0, now);
+    wants_until(p, now, now);
     if (p->bought_ns > LONG_NS)
         mark_full(p, now);
     if (hami_page_load(&p->page->until_ns) < now)
@@ -350,7 +356,7 @@ static bool keeps_turn_over(hami_pacer *p, int64_t wait_ns, int64_t now)
 static hami_step wait_for_budget(hami_pacer *p, int64_t when, int64_t now, int64_t *until)
 {
     mark_full(p, now);
-    use_until(p, when, now);
+    wants_until(p, when, now);
     p->waiting_ns = 0;
     p->excused = true;
     if (p->page != NULL && mine(p) && !keeps_turn_over(p, when - now, now)) {
