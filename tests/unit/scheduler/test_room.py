@@ -162,6 +162,30 @@ async def test_one_of_the_largest_finds_room_beside_slow_ones_of_many_addresses(
     await asyncio.gather(*slow, return_exceptions=True)
 
 
+async def test_who_comes_has_the_place_of_a_slow_one_at_once_and_that_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else has to leave for that. What the slow one had sent is kept no longer."""
+    monkeypatch.setattr(rooms, "BODIES", 2)
+    room, slow = Room(), [Body("a"), Body("b")]
+    reading = [asyncio.create_task(room.read(one, stalled(b"12"))) for one in slow]
+    await settled()
+    comes = Body("c")
+    assert await asyncio.wait_for(room.read(comes, fed(b"345")), 30) == b"345"
+    with pytest.raises(GaveWay):
+        await reading[0]
+    assert (slow[0].chunks, slow[1].chunks, comes.chunks) == ([], [b"12"], [])
+    reading[1].cancel()
+
+
+async def test_a_fault_of_who_brings_the_body_is_not_taken_for_giving_way() -> None:
+    async def late() -> bytes:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await Room().read(Body("a"), late)
+
+
 async def test_a_time_limit_of_the_caller_s_is_not_taken_for_giving_way() -> None:
     room, body = Room(), Body("a")
     with pytest.raises(TimeoutError):

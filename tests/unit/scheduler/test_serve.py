@@ -226,6 +226,16 @@ async def until(done: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("size", [2, 64 << 10])
+async def test_a_small_review_needs_no_room_and_nobody_gives_way_to_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("hami.scheduler.edge.room.BODIES", 1)
+    async with site.serve(), slow(site, b" " * 100, "127.0.0.2"), site.client(None) as post:
+        assert (await post("/webhook", b" " * (size - 2) + b"{}"))[0] == 200
+        assert len(site.edge._room) == 1
+
+
 async def test_any_number_of_slow_strangers_keeps_no_review_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of as many as there may be at once the one that came first gives way."""
     monkeypatch.setattr("hami.scheduler.edge.room.BODIES", 8)
