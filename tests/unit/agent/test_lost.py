@@ -1,6 +1,7 @@
 """What is lost at once (kubelet's checkpoint, ours, the folder of ledgers) costs no container its grant, and grants
 nothing twice."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hami.agent.bound import AgentStatus
 from hami.agent.broker.tenants import of_seats
 from hami.agent.cards.inventory import Inventory
 from hami.agent.files import replace_file
+from hami.agent.grants import house as house_module
 from hami.agent.grants import recover
 from hami.agent.grants.house import House
 from hami.agent.grants.policy import has_broker, ledger_of
@@ -291,7 +293,16 @@ async def test_a_container_that_was_started_without_a_broker_is_given_none_that_
     assert not has_broker(seat.grant)
 
 
-async def test_before_the_cards_are_known_nothing_is_judged_and_no_folder_removed(make_node):
+async def test_a_folder_left_over_gives_a_container_that_has_its_seat_no_second_one(node):
+    await started(node, "a", big(1))
+    (seat,) = node.parts.seats
+    shutil.copytree(node.parts.folders.root / seat.key, node.parts.folders.root / "0123456789abcdef")
+    await agent_starts(node)
+    assert [one.key for one in node.parts.seats] == [seat.key]
+    assert node.parts.folders.keys() == {seat.key}
+
+
+async def test_before_the_cards_are_known_nothing_is_judged_and_no_folder_removed(make_node, monkeypatch):
     """Which device nodes a container was told depends on them: what kubelet keeps would not look like ours."""
     node = await make_node(pass_device_specs=True)
     await started(node, "a", ask(slices=one(2) + one(1), cards=2))
@@ -302,11 +313,19 @@ async def test_before_the_cards_are_known_nothing_is_judged_and_no_folder_remove
     node.build()
     recover.take_over(node.parts)
     node.pods.complete()
+    monkeypatch.setattr(house_module, "GATHER_S", 0.0)
+    monkeypatch.setattr(house_module, "SCAN_S", 0.01)
     house = House(node.parts)
     await house.tidy()
     assert node.parts.folders.keys() == {seat.key}
+    running = asyncio.create_task(house.run())  # nobody tells it when the cards are known
     node.inventory.publish([cards.found(one.id) for one in cards.cards()])
-    await house.tidy()
+    try:
+        async with asyncio.timeout(30):
+            while not len(node.parts.seats):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
     assert [one.grant for one in node.parts.seats] == [seat.grant]
 
 

@@ -53,7 +53,7 @@ class House:
                 asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
 
     async def tidy(self) -> None:
-        """One round. Before all pods and cards are known nothing is thrown away, and nothing is judged.
+        """One round. Before all pods are known nothing is thrown away; before the cards are, nothing is judged.
 
         The order of a container's cards and their device nodes are part of what it was told.
         """
@@ -61,6 +61,7 @@ class House:
             return
         if not self._parts.cards.scanned:
             asyncio.get_running_loop().call_later(SCAN_S, self._changed.set)
+            await recover.forget(self._parts)
             return
         if not self._rebuilt:
             await self._rebuild()

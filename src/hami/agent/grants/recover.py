@@ -113,13 +113,14 @@ async def from_folders(parts: Parts) -> int:
     """Seats for containers that run on a folder nobody knows of; how many. Call after `rebuild`, before `sweep`.
 
     None of them is granted more by that than its folder says, which is what holds it now. The folders are root's, and
-    only an agent writes there.
+    only an agent writes there. A container that has a seat runs on that one's folder.
     """
+    seated = {(one.grant.pod.uid, one.grant.container) for one in parts.seats}
     found = []
     for key in sorted(parts.folders.keys() - {one.key for one in parts.seats}):
         policy = parts.folders.read(key)
         made = _of_folder(key, policy, parts) if policy is not None else None
-        if made is not None:
+        if made is not None and (made.grant.pod.uid, made.grant.container) not in seated:
             found.append(made)
     await parts.seats.change(put=found)
     return len(found)
