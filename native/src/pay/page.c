@@ -46,7 +46,9 @@ int hami_page_part(const hami_turns_page *page, int tenant, int percent, int64_t
         if (t == tenant || !uses(page, t, HAMI_IDLE_NS, now))
             continue;
         const int own = atomic_load_explicit(&page->percent_of[t], memory_order_relaxed);
-        all += own == 0 ? 100 : own;
+        if (own == 0 || !hami_page_full(page, t, now))
+            return percent;
+        all += own;
     }
     return all > 100 ? percent : percent * 100 / all;
 }

@@ -31,7 +31,10 @@ bool hami_page_others_full(const hami_turns_page *page, int tenant, int64_t now_
 /* No other tenant has wanted the card for `span_ns`. */
 bool hami_page_others_idle(const hami_turns_page *page, int tenant, int64_t span_ns, int64_t now_ns);
 
-/* Percent of the card that a tenant has which may use what others leave: those that want it now divide it by what of it is their own. */
+/*
+ * Percent of the card that a tenant has which may use what others leave: those that want it now divide it by what of it is their own. Beside one that wants it
+ * and has no full queue it is the tenant's own: each launch of such a one is late by a slice of ours.
+ */
 int hami_page_part(const hami_turns_page *page, int tenant, int percent, int64_t now_ns);
 
 /* Some other tenant has paid for GPU time of late, by its own word at that moment. */

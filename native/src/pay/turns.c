@@ -35,7 +35,7 @@ static void use_until(hami_pacer *p, int64_t until, int64_t now)
     hami_turn_used(p, span < HAMI_BOUGHT_NS - HAMI_LINGER_NS ? span : HAMI_BOUGHT_NS - HAMI_LINGER_NS, now);
 }
 
-/* Who waits has a launch to make, and does not look idle though the machine lets him say so late. */
+/* Who waits, to launch or for what he has launched, does not look idle though the machine lets him say so late. */
 static void wants_until(hami_pacer *p, int64_t until, int64_t now)
 {
     use_until(p, until + HAMI_LINGER_NS - HAMI_IDLE_NS, now);
@@ -235,6 +235,8 @@ int64_t hami_turn_settle(hami_pacer *p, const hami_purse *purse, bool dry, int64
  */
 void hami_turn_waits(hami_pacer *p, int64_t now)
 {
+    if (p->page != NULL && now - p->queue_end_ns < HAMI_LINGER_NS)
+        wants_until(p, now, now);
     if (p->page != NULL && holds(p) && p->beside && never_dry(p, now) && now <= hami_page_load(&p->page->until_ns))
         atomic_store(&p->page->until_ns, (p->queue_end_ns > now ? p->queue_end_ns : now) + HAMI_TURN_NS);
 }
@@ -255,6 +257,7 @@ void hami_turn_waited(hami_pacer *p, int64_t since, int64_t now)
         atomic_store(&p->page->until_ns, reckoned);
     if (!waited)
         return;
+    use_until(p, reckoned, now);
     p->had.waits++;
     int64_t from = since > p->queue_end_ns ? since : p->queue_end_ns;
     from = from > p->blocked_until_ns ? from : p->blocked_until_ns; /* what several threads wait for counts once */
