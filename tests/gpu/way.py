@@ -143,6 +143,31 @@ def freed_in_order() -> dict[str, object]:
     return said
 
 
+def captures() -> dict[str, object]:
+    """Which questions about a stream that is captured, or another, spoil the capture; and what ends one. Codes."""
+    card = Card()
+    out = (ctypes.c_char * 64)()
+    said: dict[str, object] = {}
+    for name in ("nothing", "cuStreamGetCtx", "cuStreamGetCtx_v2", "cuStreamGetDevice", "cuStreamGetPriority",
+                 "cuStreamIsCapturing", "cuStreamQuery", "of another: cuStreamGetCtx", "of another: cuStreamQuery",
+                 "cuStreamDestroy_v2", "end twice"):  # fmt: skip
+        stream, other, graph = card.stream(), card.stream(), c_void_p()
+        card.must("cuStreamBeginCapture_v2", stream, 0)
+        asked = other if name.startswith("of another") else stream
+        call = name.removeprefix("of another: ")
+        words = (out, ctypes.byref(out, 32)) if call == "cuStreamGetCtx_v2" else (out,)
+        words = () if call in ("cuStreamQuery", "cuStreamDestroy_v2") else words
+        code = 0 if name in ("nothing", "end twice") else card.ask(call, asked, *words)
+        ended = None if name == "cuStreamDestroy_v2" else card.ask("cuStreamEndCapture", stream, byref(graph))
+        again = card.ask("cuStreamEndCapture", stream, byref(graph)) if name == "end twice" else None
+        said[name] = [each for each in (code, ended, again) if each is not None]
+    card.must("cuCtxSynchronize")
+    stream, graph = card.stream(), c_void_p()  # after the one that was destroyed, is another still captured?
+    begun = card.ask("cuStreamBeginCapture_v2", stream, 0)
+    said["afterwards"] = [begun, card.ask("cuStreamEndCapture", stream, byref(graph))]
+    return said
+
+
 def local(size: str) -> dict[str, object]:
     """A kernel's local memory, which the card takes for all its threads when it is launched for the first time."""
     card, loaded, bytes_a_thread = Card(), c_int(-1), c_int(-1)
@@ -284,8 +309,8 @@ def copies(how: str, seconds: str) -> dict[str, object]:
     return {"a_second": rate(card, calls[how], float(seconds))}
 
 
-_ALL = (linear, beside, asked, exported, dmabuf, retained, imported, destroyed_pool, freed_in_order, local, pageable,
-        managed_pool, graphs, torch_start, spins, copies)  # fmt: skip
+_ALL = (linear, beside, asked, exported, dmabuf, retained, imported, destroyed_pool, freed_in_order, captures, local,
+        pageable, managed_pool, graphs, torch_start, spins, copies)  # fmt: skip
 WAYS: dict[str, Callable[..., dict[str, object]]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":

@@ -100,6 +100,10 @@ def freed(bench: Bench) -> None:
         bench.add("freed", name, f"{free} MiB free, then {then}", "1024 more then", then - free == 1024, **got)
 
 
+def captures(bench: Bench) -> None:
+    fact(bench, "captures: code, and of the end", "captures")
+
+
 def torch_starts(bench: Bench) -> None:
     """PyTorch with and without a limit of memory: how long its start is, what it holds, what a launch costs."""
     for limits in ({}, {"memory": "8192m"}, {"memory": "8192m", "limit": 99}, {}):
@@ -126,7 +130,8 @@ def times(bench: Bench) -> None:
         share(bench, f"copies of 256 MiB: {how}", "copies", how)
 
 
-SECTIONS = {"names": names, "held": held, "local": local, "freed": freed, "torch": torch_starts, "times": times}
+SECTIONS = {"names": names, "held": held, "local": local, "freed": freed, "captures": captures, "torch": torch_starts,
+            "times": times}  # fmt: skip
 
 
 def main() -> int:
