@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Container
+from .conftest import NATIVE, Container
 from .test_local_memory import MODULES, TOO_LARGE
 from .test_ways_round import tried
 
@@ -191,3 +191,16 @@ def test_a_child_that_is_forked_while_another_thread_loads_a_driver_looks_names_
     command = [sys.executable, "-c", FORKS]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "7\n"
+
+
+def test_two_threads_that_meet_in_the_loader_while_both_ask_for_cuda_first_both_get_it(
+    container: Container, tmp_path: Path
+) -> None:
+    """One opens a library whose constructor asks, with the loader's lock; the other has asked, and waits for that."""
+    source, library, program = NATIVE / "tests/loads.c", tmp_path / "libslow.so", tmp_path / "loads"
+    flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{NATIVE / 'include'}", "-ldl", "-lpthread"]
+    subprocess.run(["gcc", source, "-o", library, "-shared", "-fPIC", "-DSLOW", *flags], check=True)
+    subprocess.run(["gcc", source, "-o", program, "-rdynamic", *flags], check=True)
+    env = container.environment(CUDA_DEVICE_MEMORY_LIMIT="4g")
+    done = subprocess.run([program, library], env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["0", "1"] * 2

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hooks.h"
@@ -90,27 +91,42 @@ static int driver_of(const hami_elf_object *object)
     return driver >= 0 ? driver : driver_named(object->file);
 }
 
-/* Reads a driver's entry points: they are used as long as the process lives. */
-static bool learn(int driver, void *handle)
+/* A driver's entry points, as read: those of hami_names, NULL where there is none. */
+typedef struct {
+    span at;
+    void *address[];
+} exports;
+
+/* Not under `loading`: it asks the loader, whose lock a thread may have that waits for us, in the constructor of what it opens. */
+static bool read_exports(int driver, void *handle, exports *out)
 {
     static const char *const probes[] = {"cuInit", "nvmlInit_v2"};
     hami_elf_object object;
     void *probe = hami_dlsym(handle, probes[driver]);
     if (probe == NULL || !hami_elf_owner(probe, &object) || driver_of(&object) != driver)
         return false;
-    spans[driver] = (span){.low = object.low, .high = object.high};
+    out->at = (span){.low = object.low, .high = object.high};
     for (unsigned int i = 0; i < hami_name_count; i++) {
         const hami_name *name = &hami_names[i];
-        if ((name->name[0] == 'n') != (driver == 1))
-            continue;
-        void *address = hami_dlsym(handle, name->name);
-        if (address == NULL || address == name->hook)
+        void *address = (name->name[0] == 'n') != (driver == 1) ? NULL : hami_dlsym(handle, name->name);
+        out->address[i] = address == name->hook ? NULL : address;
+    }
+    return true;
+}
+
+/* They are used as long as the process lives. */
+static void learn(int driver, const exports *from)
+{
+    spans[driver] = from->at;
+    for (unsigned int i = 0; i < hami_name_count; i++) {
+        const hami_name *name = &hami_names[i];
+        void *address = from->address[i];
+        if (address == NULL)
             continue;
         known_add(address, name);
         if (name->slot != HAMI_NO_SLOT)
             memcpy((char *)&hami_behind + name->slot, &address, sizeof address);
     }
-    return true;
 }
 
 /* Another thread of the parent may have had it, and what that had not read to its end is read anew. */
@@ -124,6 +140,17 @@ static void know_forks(void)
     pthread_atfork(NULL, NULL, in_child);
 }
 
+static void note(int driver, void *handle, const exports *from)
+{
+    pthread_mutex_lock(&loading);
+    if (!atomic_load_explicit(&loaded[driver], memory_order_relaxed)) {
+        learn(driver, from);
+        handles[driver] = handle;
+        atomic_store_explicit(&loaded[driver], 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&loading);
+}
+
 static bool load(int driver, bool only_if_there)
 {
     static const char *const files[] = {"libcuda.so.1", "libnvidia-ml.so.1"};
@@ -131,16 +158,12 @@ static bool load(int driver, bool only_if_there)
         return true;
     const int kept = errno;
     pthread_once(&forks_known, know_forks);
-    pthread_mutex_lock(&loading);
-    if (!atomic_load_explicit(&loaded[driver], memory_order_relaxed)) {
-        /* For good: who closes it as often as it is open, or once more, takes nothing away. */
-        void *handle = hami_dlopen(files[driver], RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE | (only_if_there ? RTLD_NOLOAD : 0));
-        if (handle != NULL && learn(driver, handle)) {
-            handles[driver] = handle;
-            atomic_store_explicit(&loaded[driver], 1, memory_order_release);
-        }
-    }
-    pthread_mutex_unlock(&loading);
+    /* For good: who closes it as often as it is open, or once more, takes nothing away. */
+    void *handle = hami_dlopen(files[driver], RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE | (only_if_there ? RTLD_NOLOAD : 0));
+    exports *from = handle == NULL ? NULL : malloc(sizeof *from + hami_name_count * sizeof from->address[0]);
+    if (from != NULL && read_exports(driver, handle, from))
+        note(driver, handle, from);
+    free(from);
     errno = kept;
     return atomic_load_explicit(&loaded[driver], memory_order_acquire) != 0;
 }
