@@ -46,6 +46,7 @@ MORE: tuple[tuple[tuple[int, int], tuple[Work, Work]], ...] = (
     ((30, 70), (("sync", 5_000_000), ("spin", 100_000))),
     ((50, 50), (("sync", 5_000_000), ("spin", 100_000))),
     ((70, 30), (("sync", 5_000_000), ("spin", 100_000))),
+    ((30, 70), (("spin", 20_000_000), ("spin", 20_000_000))),
     ((50, 50), (("asks", 5_000_000), ("asks", 5_000_000))),
 )
 WORKS = (*((caps, works) for works in PAIRS for caps in CAPS), *MORE)
