@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hami.scheduler.edge.connections import BoundedServer, limits_of
-from hami.scheduler.edge.listener import FEWEST, Listener
+from hami.scheduler.edge.listener import FEWEST, Listener, bound
 from hami.scheduler.edge.room import SMALL
 from hami.scheduler.edge.routes import MIB, Route, extender_routes, open_routes
 from hami.scheduler.edge.serve import Edge, health_pages
@@ -429,6 +430,44 @@ async def test_a_listener_without_descriptors_goes_on_when_there_are_some(
         monkeypatch.undo()
         await until(lambda: site.listener.accepted == 4)
         writer.close()
+
+
+async def test_while_there_are_no_descriptors_nobody_turns_in_circles(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hami.scheduler.edge.listener.AGAIN_S", 600.0)
+    accept = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    async with site.serve(), standing(site, ["127.0.0.2"]) as lines:
+        monkeypatch.setattr("socket.socket.accept", accept)
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        async with asyncio.timeout(30):
+            assert await lines[0][0].read() == b""
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert accept.call_count == 1
+        writer.close()
+
+
+async def test_connections_that_come_in_one_moment_are_closed_too_where_they_are_too_many(site: Site) -> None:
+    """Before anything was done for them."""
+    async with site.serve(max_connections=4):
+        with ExitStack() as stack:
+            address = ("127.0.0.1", site.port)
+            many = [stack.enter_context(socket.create_connection(address)) for _ in range(FEWEST + 20)]
+            await until(lambda: site.listener.accepted == len(many))
+            assert site.ended == ["gave_way"] * 20
+            loop = asyncio.get_running_loop()
+            for one in many[:20]:
+                one.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(one, 1), 30) == b""
+            assert len(site.listener) == FEWEST
+
+
+async def test_an_address_that_is_not_to_be_had_is_named() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
+        await bound("192.0.2.1", 0)  # of nobody (RFC 5737)
+    for one in await bound("localhost", 0):
+        one.close()
 
 
 async def test_a_fault_of_ours_stays_in_the_verb_s_own_form(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
