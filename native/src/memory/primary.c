@@ -120,7 +120,7 @@ static bool is_gone(const ending *e)
         hami_door *door = enter(card);                \
         const ending e = end_of(card);                \
         const CUresult result = BEHIND(name, device); \
-        return left(door, ended(result, &e, gone));     \
+        return left(door, ended(result, &e, gone));   \
     }
 PRIMARY_END(cuDevicePrimaryCtxRelease, is_gone(&e))
 PRIMARY_END(cuDevicePrimaryCtxRelease_v2, is_gone(&e))
