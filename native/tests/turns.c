@@ -273,54 +273,6 @@ static void lengths(void)
     }
 }
 
-/*
- * Launches of one key whose lengths never recur, or are far apart: no price says what a turn of them takes, and the longer look like another's slices. Each
- * tenant has its percent at most, of any ten seconds from the fourth on, and the card is not left idle: what a turn took is known when it has run dry (54 for 30 and 22 for 10
- * where one of five takes up to twenty times as long as the others, 41.7 and 53.2 of 50 and 50 with two lengths in no order).
- */
-static void ragged(void)
-{
-    static const tenant plain = {.kernel_ns = MS}, odd = {.kernel_ns = MS, .odd_percent = 20, .odd_ns = 20 * MS},
-                        any = {.kernel_ns = 200 * US, .odd_percent = 100, .odd_ns = 5 * MS}, shorter = {.kernel_ns = 100 * US, .odd_percent = 20, .odd_ns = 2 * MS},
-                        half = {.kernel_ns = MS, .odd_percent = 50, .odd_ns = 5 * MS}, shortest = {.kernel_ns = 20 * US, .odd_percent = 30, .odd_ns = 100 * US},
-                        far = {.lengths_ns = {500 * US, 30 * MS}}, two = {.lengths_ns = {MS, 20 * MS}, .shuffled = true};
-    static const struct {
-        const char *name;
-        const tenant *a, *b;
-    } works[] = {{"one of five up to 20 ms, beside 1 ms", &odd, &plain},
-                 {"one of five up to 20 ms, beside the same", &odd, &odd},
-                 {"0.2 to 5 ms, beside 1 ms", &any, &plain},
-                 {"0.2 to 5 ms, beside the same", &any, &any},
-                 {"0.1 ms, one of five up to 2, beside 1 ms", &shorter, &plain},
-                 {"1 ms, half of them up to 5, beside 1 ms", &half, &plain},
-                 {"20 us, three of ten up to 100, beside 1 ms", &shortest, &plain},
-                 {"0.5 and 30 ms, beside 1 ms", &far, &plain},
-                 {"0.5 and 30 ms, beside the same", &far, &far},
-                 {"1 and 20 ms in no order, beside the same", &two, &two}};
-    for (size_t w = 0; w < sizeof works / sizeof works[0]; w++) {
-        for (int percent = 10; percent <= 90; percent += 20) {
-            for (int later = 0; later <= 1; later++) {
-                tenant a = *works[w].a, b = *works[w].b;
-                a.percent = percent, b.percent = 100 - percent, a.learned = b.learned = true;
-                a.begins_ns = later * 700 * MS;
-                tenants_are(2, (tenant[]){a, b});
-                simulate(17, true, NULL);
-                double most = 0, second_most = 0;
-                for (int from_ms = 3000; from_ms <= 7000; from_ms += 250) {
-                    const double first = between(0, from_ms, from_ms + 10000), second = between(1, from_ms, from_ms + 10000);
-                    most = first > most ? first : most;
-                    second_most = second > second_most ? second : second_most;
-                }
-                const double first = between(0, 4000, 17000), second = between(1, 4000, 17000);
-                const bool ok = most <= percent + 1.5 && second_most <= 101.5 - percent && first + second >= 96;
-                printf("%-4s %d/%d, %s%s: %.1f and %.1f, in 10 s at most %.1f and %.1f\n", ok ? "ok" : "NO", percent, 100 - percent, works[w].name,
-                       later ? ", later" : "", first, second, most, second_most);
-                failed += !ok;
-            }
-        }
-    }
-}
-
 static void write_garbage(void)
 {
     unsigned char *bytes = (unsigned char *)&page;
@@ -477,7 +429,7 @@ int main(int words, char **word)
         const char *name;
         void (*run)(void);
     } cases[] = {{"shares", shares}, {"stalls", stalls}, {"polls", polls}, {"nothing", nothing}, {"bound", bound}, {"pauses", pauses},
-                 {"lengths", lengths}, {"ragged", ragged}, {"hostile", hostile}, {"deaths", deaths}, {"idle", idle}, {"again", again}};
+                 {"lengths", lengths}, {"hostile", hostile}, {"deaths", deaths}, {"idle", idle}, {"again", again}};
     for (size_t i = 0; words > 1 && i < sizeof cases / sizeof cases[0]; i++) {
         if (strcmp(word[1], cases[i].name) == 0) {
             cases[i].run();

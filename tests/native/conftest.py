@@ -27,7 +27,6 @@ UNITS = [
     "src/memory/ledger.c",
     "src/memory/loans.c",
     "src/pay/budget.c",
-    "src/pay/settle.c",
     "src/price/cost.c",
     "src/price/overlap.c",
     "src/prim/linux.c",

@@ -11,9 +11,7 @@ from .conftest import NATIVE, SANITIZERS, Tools, compile_c
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-@pytest.mark.parametrize(
-    "part", ["parse", "map", "budget", "cost", "overlap", "settle", "fuzz 100000 1", "fuzz 100000 2"]
-)
+@pytest.mark.parametrize("part", ["parse", "map", "budget", "cost", "overlap", "fuzz 100000 1", "fuzz 100000 2"])
 def test_a_part_does_what_it_says(tools: Tools, part: str, sanitizer: str) -> None:
     run(tools.units(SANITIZERS[sanitizer]), part)
 
@@ -132,7 +130,6 @@ TURNS = [
     "tests/turns/learned.c",
     "src/pay/turns.c",
     "src/pay/page.c",
-    "src/pay/settle.c",
     "src/pay/budget.c",
     "src/price/cost.c",
 ]
@@ -140,20 +137,7 @@ TURNS = [
 
 @pytest.mark.parametrize(
     "case",
-    [
-        "shares",
-        "stalls",
-        "polls",
-        "nothing",
-        "bound",
-        "pauses",
-        "lengths",
-        "ragged",
-        "hostile",
-        "deaths",
-        "idle",
-        "again",
-    ],
+    ["shares", "stalls", "polls", "nothing", "bound", "pauses", "lengths", "hostile", "deaths", "idle", "again"],
 )
 def test_tenants_take_turns_in_simulated_time(tools: Tools, case: str) -> None:
     """Each within 1.5 points of its cap, together 98 % of the card; who is bound by its host takes none; whoever lies
@@ -182,7 +166,7 @@ def test_tenants_with_kernels_longer_than_a_turn_take_turns_too(tools: Tools) ->
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_who_drains_a_turn_and_comes_back_late_hands_no_later_turn_on(tools: Tools, sanitizer: str) -> None:
     """A handler may keep the thread; the time after which others take its place is over, and they have had a turn."""
-    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/settle.c", "src/pay/budget.c"]
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("drains", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "still ours\n"
 
 
@@ -199,13 +183,13 @@ def test_who_does_not_come_back_from_a_call_of_the_driver_or_calls_again_in_ther
 def test_who_waits_for_a_turn_while_its_place_on_the_page_is_taken_back_goes_on_without(
     tools: Tools, sanitizer: str
 ) -> None:
-    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/settle.c", "src/pay/budget.c"]
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("places", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "bought\n"
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "asan"])
 def test_of_several_cards_the_one_that_is_waited_for_is_told_so(tools: Tools, sanitizer: str) -> None:
-    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/settle.c", "src/pay/budget.c"]
+    sources = ["src/pay/turns.c", "src/pay/page.c", "src/pay/budget.c"]
     assert run(tools.part("waits", sources, [*SANITIZERS[sanitizer], "-lpthread"]), "") == "each its own\n"
 
 

@@ -29,8 +29,7 @@ typedef struct {
     _Alignas(2048) _Atomic int64_t asked_ns[HAMI_MEMBERS]; /* when a process last asked for its turn; 0: it does not want it */
     _Atomic uint16_t tenant_of[HAMI_MEMBERS];
     _Atomic int64_t had_ns[HAMI_MEMBERS]; /* when a process last had its turn */
-    _Atomic int64_t outside_ns[HAMI_TENANTS]; /* up to when a tenant may have work on the card that is of no turn */
-    char rest[8192 - 2048 - HAMI_MEMBERS * 18 - HAMI_TENANTS * 8];
+    char rest[8192 - 2048 - HAMI_MEMBERS * 18];
 } hami_turns_page;
 
 static_assert(sizeof(hami_turns_page) == 8192, "the broker makes it of this size");

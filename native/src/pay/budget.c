@@ -30,6 +30,5 @@ int64_t hami_budget_buy(_Atomic int64_t *paid_until_ns, hami_purse *purse, int64
 
 void hami_budget_correct(hami_purse *purse, int64_t cost_ns)
 {
-    atomic_fetch_add_explicit(&purse->corrected_ns, cost_ns, memory_order_relaxed);
     atomic_fetch_sub_explicit(&purse->credit_ns, cost_ns, memory_order_relaxed);
 }

@@ -22,7 +22,6 @@ enum {
 
 typedef struct {
     _Atomic int64_t credit_ns; /* GPU time bought and not yet spent; below 0: another thread is buying */
-    _Atomic int64_t corrected_ns; /* all that was charged so far without a purchase */
     _Atomic int64_t known_ns;  /* the latest `paid_until_ns` that this process has written */
 } hami_purse;
 

@@ -19,16 +19,15 @@ enum {
     DRAIN_MOST_NS = 100 * 1000 * 1000, /* beyond what was reckoned; then the turn is handed on all the same */
     DRAIN_LATE_NS = 20 * 1000 * 1000, /* who does it and has not come back so long after that is not waited for */
     WAKE_NS = 60 * 1000,               /* what a sleeper takes to wake */
-    RAGGED_NS = 2000 * 1000 * 1000,    /* so long after a launch whose price says little of it turns are settled by the time they took */
     LEARNING_NS = 5 * 1000 * 1000,     /* so long after a launch of a new key a process learns its prices */
     LOOK_OUT_NS = 300 * 1000           /* a turn that should come now is looked out for so long without sleep, once a turn */
 };
 
 /*
  * Waits until what this process has launched is through, and hands its turn on. Of several threads one does it; while anything is
- * being captured no event may be recorded, and then the reckoned time has to do. `early`: it may be through long before it was reckoned to be.
+ * being captured no event may be recorded, and then the reckoned time has to do.
  */
-static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns, bool early)
+static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns)
 {
     const int64_t begun_ns = hami_now_ns(), ahead_ns = reckoned_ns > begun_ns ? reckoned_ns - begun_ns : 0;
     const int64_t lease = hami_lease_take(&card->drain_until_ns, begun_ns, ahead_ns + DRAIN_MOST_NS + DRAIN_LATE_NS);
@@ -38,29 +37,23 @@ static void drain(hami_card *card, CUstream stream, int64_t reckoned_ns, bool ea
     }
     const bool fenced = !hami_capturing() && hami_fence(card, stream, HAMI_FENCE_TURN);
     const int64_t most = reckoned_ns + DRAIN_MOST_NS;
-    bool dry = false;
-    if (!early || !fenced)
-        hami_sleep_until_ns(reckoned_ns - EARLY_NS);
-    for (int64_t looked_ns = hami_now_ns(); fenced && looked_ns < most && !(dry = hami_fence_passed(card, HAMI_FENCE_TURN)); looked_ns = hami_now_ns()) {
+    hami_sleep_until_ns(reckoned_ns - EARLY_NS);
+    while (fenced && hami_now_ns() < most && !hami_fence_passed(card, HAMI_FENCE_TURN)) {
         pthread_mutex_lock(&card->pacing);
-        hami_turn_draining(&card->pacer, looked_ns);
+        hami_turn_draining(&card->pacer, hami_now_ns());
         pthread_mutex_unlock(&card->pacing);
         const int64_t now = hami_now_ns();
-        if (now > reckoned_ns - EARLY_NS && now < reckoned_ns + DRAIN_BRISK_NS)
+        if (now < reckoned_ns + DRAIN_BRISK_NS)
             hami_sleep_until_ns(now + FENCE_POLL_NS);
         else
             hami_sleep_coarse_ns(DRAIN_POLL_NS);
     }
-    if (dry && early)
-        hami_samples_read(); /* what they say of this turn */
     pthread_mutex_lock(&card->pacing);
     const int64_t over_ns = hami_now_ns();
     card->pacer.had.drains++;
     card->pacer.had.drained_ns += over_ns - begun_ns;
-    if (hami_lease_end(&card->drain_until_ns, lease)) { /* else the turn we have now is a later one, with work on the card */
-        hami_budget_correct(&card->purse, hami_turn_settle(&card->pacer, &card->purse, dry, over_ns));
+    if (hami_lease_end(&card->drain_until_ns, lease)) /* else the turn we have now is a later one, with work on the card */
         hami_turn_over(&card->pacer, over_ns);
-    }
     pthread_mutex_unlock(&card->pacing);
 }
 
@@ -114,13 +107,6 @@ static void look_at_queue(hami_pacer *p, CUstream stream)
     p->busy = !p->dry;
 }
 
-/* Where launches come from several streams the one that is waited for at the end of a turn is not all. */
-static bool ragged(const hami_card *card, int64_t now)
-{
-    return now - atomic_load_explicit(&card->ragged_ns, memory_order_relaxed) < RAGGED_NS &&
-           now - atomic_load_explicit(&card->crowded_ns, memory_order_relaxed) >= HAMI_CROWDED_NS;
-}
-
 /* One try to buy. What was bought, 0: nothing. */
 static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, int percent, CUstream stream)
 {
@@ -133,15 +119,13 @@ static int64_t try_to_buy(hami_card *card, int64_t need_ns, const purchase *of, 
     p->spare_ns = of->spare_ns;
     p->debt_ns = of->debt_ns;
     look_at_queue(p, stream);
-    p->settlement.ragged = ragged(card, hami_now_ns());
     p->learns = hami_now_ns() - atomic_load_explicit(&card->learning_ns, memory_order_relaxed) < LEARNING_NS;
     p->borrows = atomic_load_explicit(&hami_state.core_policy, memory_order_relaxed) == HAMI_CORE_DEFAULT;
     const hami_step step = hami_pace(p, &shared->paid_until_ns, &card->purse, need_ns, percent, hami_now_ns(), &until);
-    const bool early = p->settlement.ragged;
     const int64_t wish = p->waiting_ns, bought = step == HAMI_GO ? p->bought_ns : 0;
     pthread_mutex_unlock(&card->pacing);
     if (step == HAMI_DRAIN)
-        drain(card, stream, until, early);
+        drain(card, stream, until);
     pthread_mutex_lock(&card->pacing);
     const bool wake = p->handed && page != NULL;
     p->handed = false;

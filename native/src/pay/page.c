@@ -63,17 +63,6 @@ bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now)
     return false;
 }
 
-bool hami_page_outside(const hami_turns_page *page, int tenant, int64_t now)
-{
-    for (int t = 0; t < HAMI_TENANTS; t++) {
-        const int64_t until = hami_page_load(&page->outside_ns[t]), used = hami_page_load(&page->used_ns[t]);
-        const bool pays_nothing = t != tenant && used >= now + HAMI_BOUGHT_NS && used < now + HAMI_USED_MOST_NS;
-        if (pays_nothing || (until > now && until < now + HAMI_USED_MOST_NS))
-            return true;
-    }
-    return false;
-}
-
 static int tenant_of(const hami_turns_page *page, int member)
 {
     return atomic_load_explicit(&page->tenant_of[member], memory_order_relaxed) % HAMI_TENANTS;

@@ -48,9 +48,6 @@ bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now_n
 bool hami_page_away(const hami_turns_page *page, int member, int64_t now_ns);
 void hami_page_enter(hami_turns_page *page, int member, int tenant, int weight, int64_t now_ns);
 
-/* Somebody may have work on the card that is of no turn: a tenant says so when it buys outside of one, and whoever pays for nothing is using it all the time. */
-bool hami_page_outside(const hami_turns_page *page, int tenant, int64_t now_ns);
-
 /* Who of those that wait has had the least for its weight; -1: nobody waits. */
 int hami_page_next(const hami_turns_page *page, int64_t now_ns);
 

@@ -203,8 +203,6 @@ static struct hami_sample *pay(const hami_work *w, hami_card *card, bool elsewhe
     if (cost == NULL)
         return NULL;
     note_stream(card, stream);
-    if (hami_cost_ragged(cost) && !crowded(card))
-        atomic_store_explicit(&card->ragged_ns, hami_now_ns(), memory_order_relaxed);
     bool known = atomic_load_explicit(&cost->launches, memory_order_relaxed) > 0;
     const bool fresh = atomic_load_explicit(&cost->samples, memory_order_relaxed) < PROBATION;
     if (!well_known(cost))

@@ -75,7 +75,6 @@ static void begin(hami_pacer *p, uint64_t word, bool handed, int64_t now)
     p->waiting_ns = 0;
     p->defied = 0;
     p->excused = false;
-    hami_settle_begins(&p->settlement, p->had.turns);
     atomic_store_explicit(&p->page->had_ns[p->member], now, memory_order_relaxed);
     atomic_store(&p->page->until_ns, p->queue_end_ns > now ? p->queue_end_ns : now);
 }
@@ -96,8 +95,6 @@ static bool take(hami_pacer *p, int64_t now)
     const uint64_t ours = hami_page_word(word, p->member);
     if (!atomic_compare_exchange_strong(&p->page->holder, &word, ours))
         return false;
-    if (holder >= 0)
-        hami_settle_spoilt(&p->settlement); /* what it launched may still run */
     begin(p, ours, false, now);
     return true;
 }
@@ -163,7 +160,6 @@ static bool mine(hami_pacer *p)
 {
     if (p->word != 0 && !holds(p)) {
         p->word = 0; /* somebody found our queue dry */
-        hami_settle_spoilt(&p->settlement);
         p->had.lost++;
     }
     return p->word != 0;
@@ -173,14 +169,6 @@ static bool mine(hami_pacer *p)
 static void charge(hami_pacer *p, int64_t gpu_ns)
 {
     atomic_fetch_add_explicit(&p->page->virtual_ns[p->tenant], gpu_ns * 100 / p->weight, memory_order_relaxed);
-}
-
-/* Leaves word that work of ours is on the card that is of no turn: beside others' slices it takes longer than reckoned. */
-static void outside(hami_pacer *p, int64_t now)
-{
-    const int64_t ahead_ns = p->queue_end_ns > now ? p->queue_end_ns - now : 0;
-    atomic_store_explicit(&p->page->outside_ns[p->tenant], now + 2 * ahead_ns + HAMI_LINGER_NS, memory_order_relaxed);
-    hami_settle_spoilt(&p->settlement);
 }
 
 static void hand_on(hami_pacer *p, bool want, int64_t now)
@@ -211,21 +199,10 @@ void hami_turn_draining(hami_pacer *p, int64_t now)
     if (p->page == NULL || !mine(p))
         return;
     wants_until(p, now, now);
-    hami_settle_busy(&p->settlement, now);
-    if (p->bought_ns > LONG_NS || (p->settlement.ragged && !hami_page_outside(p->page, p->tenant, now)))
+    if (p->bought_ns > LONG_NS)
         mark_full(p, now);
     if (hami_page_load(&p->page->until_ns) < now)
         atomic_store(&p->page->until_ns, now);
-}
-
-int64_t hami_turn_settle(hami_pacer *p, const hami_purse *purse, bool dry, int64_t now)
-{
-    if (p->page == NULL || !mine(p))
-        return 0;
-    if (dry)
-        return hami_settle_owed(&p->settlement, purse, hami_page_outside(p->page, p->tenant, now), now);
-    outside(p, now);
-    return 0;
 }
 
 /*
@@ -266,11 +243,6 @@ void hami_turn_waited(hami_pacer *p, int64_t since, int64_t now)
         p->blocked_until_ns = now;
     }
     p->beside = false;
-}
-
-uint32_t hami_turn_clean(const hami_pacer *p)
-{
-    return p->page != NULL && p->word != 0 && p->settlement.clean && p->settlement.begun_ns != 0 ? p->had.turns : 0;
 }
 
 bool hami_turn_ours(const hami_pacer *p)
@@ -404,7 +376,6 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
                     int64_t *until)
 {
     hami_turn_used(p, 0, now);
-    p->settlement.asking_ns = need_ns + p->spare_ns - p->debt_ns;
     if (p->borrows && p->page != NULL)
         percent = hami_page_part(p->page, p->tenant, percent, now);
     if (p->word != 0)
@@ -432,13 +403,10 @@ hami_step hami_pace(hami_pacer *p, _Atomic int64_t *paid_until_ns, hami_purse *p
     p->left_ns -= bought;
     stay_full(p, now);
     use_until(p, p->queue_end_ns, now);
-    if (p->page != NULL && p->word == 0)
-        outside(p, now);
     if (turns && p->word != 0) {
         atomic_store(&p->page->until_ns, p->queue_end_ns);
         p->busy_ns += bought - p->debt_ns;
         charge(p, bought);
-        hami_settle_bought(&p->settlement, purse, bought, p->settlement.ragged && hami_page_outside(p->page, p->tenant, now), now);
     }
     return HAMI_GO;
 }

@@ -18,7 +18,6 @@
 #include "hami/turns.h"
 #include "pay/budget.h"
 #include "pay/page.h"
-#include "pay/settle.h"
 
 enum {
     HAMI_PATIENCE_NS = 300 * 1000,         /* a holder whose queue has run dry for so long has lost its turn */
@@ -73,7 +72,6 @@ typedef struct {
     int64_t bound_ns;        /* until when we take no turns, since our host does not fill them */
     int times_bound;         /* in a row */
     bool handed;           /* a turn was handed on: wake those who wait */
-    hami_settlement settlement; /* of our turn */
     hami_turns_had had;
 } hami_pacer;
 
@@ -93,11 +91,8 @@ hami_step hami_pace(hami_pacer *pacer, _Atomic int64_t *paid_until_ns, hami_purs
  */
 void hami_turn_used(hami_pacer *pacer, int64_t span_ns, int64_t now_ns);
 
-/* While draining, at least every 200 us: the queue was not through at that time. */
+/* While draining, at least every 200 us: the queue is not through yet, though it was reckoned to be. */
 void hami_turn_draining(hami_pacer *pacer, int64_t now_ns);
-
-/* After that: what is owed for the turn beyond what was paid for it; below 0: what is given back. `dry`: it is certain that all is through. */
-int64_t hami_turn_settle(hami_pacer *pacer, const hami_purse *purse, bool dry, int64_t now_ns);
 
 /* The queue is drained, or the process leaves: hand the turn on. */
 void hami_turn_over(hami_pacer *pacer, int64_t now_ns);
@@ -120,8 +115,5 @@ bool hami_turn_others_buy(const hami_pacer *pacer, int64_t now_ns);
 
 /* True while it is our turn, and so nobody else's slices are in what we measure. */
 bool hami_turn_ours(const hami_pacer *pacer);
-
-/* The number of our turn, where nobody else's work can be on the card in it; else 0. */
-uint32_t hami_turn_clean(const hami_pacer *pacer);
 
 #endif

@@ -33,7 +33,6 @@ typedef struct hami_sample {
     uint32_t ticket; /* value that opens it; 0: not gated */
     bool pending;    /* end is recorded, not read yet */
     bool ours;       /* it was our turn on the card */
-    uint32_t turn;   /* that one's number, where nobody else's work could be there; else 0 */
     bool held;       /* its end is waited for, and nothing of ours launched meanwhile */
     bool crowded;    /* launches came from several streams */
     bool spoilt;     /* the gate was opened by force: host delay is inside */

@@ -73,16 +73,6 @@ static uint32_t next_period(hami_cost *cost, uint32_t number)
     return usual == 1 ? 1 : usual / 2 + (mixed >> 16) % (usual | 1);
 }
 
-/* A key of several lengths has turned out to be longer than it was when its next sample was put off: as many launches would be too long to be unseen. */
-static void look_sooner(hami_cost *cost)
-{
-    const int64_t price = atomic_load_explicit(&cost->price_ns, memory_order_relaxed), launches = UNSEEN_RUN_NS / (price + 1);
-    const uint32_t most = price >= HAMI_COST_LONG_NS ? 1 : launches < HAMI_COST_RUN ? 2 * HAMI_COST_RUN : 2 * (uint32_t)launches;
-    const uint32_t made = atomic_load_explicit(&cost->launches, memory_order_relaxed);
-    if (hami_cost_uneven(cost) && (int32_t)(atomic_load_explicit(&cost->next_sample, memory_order_relaxed) - made) > (int32_t)most)
-        atomic_store_explicit(&cost->next_sample, made + most, memory_order_relaxed);
-}
-
 uint32_t hami_cost_due(hami_cost *cost, int64_t price_ns, uint32_t *run)
 {
     const uint32_t next = atomic_load_explicit(&cost->next_sample, memory_order_relaxed);
@@ -223,7 +213,7 @@ static int64_t truth_of(int64_t sample_ns, const int64_t *sorted, int count, ham
 }
 
 /* The slow mean. Of the first samples one may hold another's time before that can be told: the mean is then made anew of the others. */
-static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t truth, uint32_t seen, hami_cost_trust trust, int processes)
+static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t truth, uint32_t seen, hami_cost_trust trust)
 {
     if (seen >= HAMI_COST_RING) {
         const int64_t of = !hami_cost_uneven(cost) ? SLOW : seen < SLOWER ? seen : SLOWER;
@@ -238,11 +228,7 @@ static void average(hami_cost *cost, const int64_t *sorted, int count, int64_t t
             kept++;
         }
     }
-    if (trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS) {
-        for (sum = 0, kept = 0; kept < count; kept++)
-            sum += truth_of(sorted[kept], sorted, count, trust, processes);
-    }
-    cost->mean_ns = sum / kept;
+    cost->mean_ns = trust == HAMI_COST_SHARED && sorted[count / 4] > SLICED_NS ? uncut(sorted, count) : sum / kept;
 }
 
 /*
@@ -331,11 +317,6 @@ bool hami_cost_uneven(const hami_cost *cost)
     return atomic_load_explicit(&cost->uneven, memory_order_relaxed);
 }
 
-bool hami_cost_ragged(const hami_cost *cost)
-{
-    return atomic_load_explicit(&cost->ragged, memory_order_relaxed);
-}
-
 bool hami_cost_calm(const hami_cost *cost)
 {
     return atomic_load_explicit(&cost->calm, memory_order_relaxed);
@@ -375,8 +356,6 @@ static int64_t learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_
     sort(sorted, count);
     atomic_store_explicit(&cost->calm, one_length(sorted, count), memory_order_relaxed);
     atomic_store_explicit(&cost->uneven, several_lengths(cost, sorted, count), memory_order_relaxed);
-    const bool odd = sorted[count / 4] > SLICED_NS && sorted[count - 1] > 2 * sorted[count / 4];
-    atomic_store_explicit(&cost->ragged, odd || hami_cost_uneven(cost), memory_order_relaxed);
     if (seen < UINT32_MAX)
         atomic_store_explicit(&cost->samples, seen + 1, memory_order_relaxed);
     atomic_store_explicit(&cost->postponed, 0, memory_order_relaxed);
@@ -388,9 +367,8 @@ static int64_t learn(hami_cost *cost, uint32_t number, int64_t sample_ns, int64_
     cost->known = as_in_bulk(cost, sorted, count, trust);
     if (cost->known)
         return settle(cost, number, truth == reference(sorted, count, trust) ? cost->mean_ns : truth, charged_ns, false, alone);
-    average(cost, sorted, count, truth, seen, trust, processes);
+    average(cost, sorted, count, truth, seen, trust);
     atomic_store_explicit(&cost->price_ns, cost->mean_ns, memory_order_relaxed);
-    look_sooner(cost);
     return settle(cost, number, truth, charged_ns, uneven, alone);
 }
 

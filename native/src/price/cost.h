@@ -51,11 +51,9 @@ typedef struct hami_cost {
     _Atomic uint32_t postponed;   /* samples that were due and not taken, since the last one */
     _Atomic uint32_t run_left;    /* launches to be sampled of the present run */
     _Atomic bool uneven;          /* its launches are of several lengths, and not short */
-    _Atomic bool ragged;          /* or of late one was far longer than the others */
     _Atomic int64_t charged_ns;   /* for `launches`: they were made at different prices, the first of several threads at none */
     uint32_t settled;             /* launches that samples have settled; the rest of this under the sampler's lock */
     int64_t settled_ns;           /* what those were charged */
-    uint32_t turn;                /* of ours alone on the card, in which the last of those was launched; 0: in none */
     uint32_t unseen, part;        /* of those, launches that samples have not spoken for fairly; and how many each of a run does */
     int64_t unseen_ns;            /* what these were charged */
     int64_t unfair_ns;            /* what is owed since some were settled at the mean */
@@ -108,9 +106,6 @@ bool hami_cost_calm(const hami_cost *cost);
  * they are sampled in runs, which hold a program's rhythm whole, and what was not sampled is settled at the mean.
  */
 bool hami_cost_uneven(const hami_cost *cost);
-
-/* True: that, or one of its launches of late was far longer than the others, be it by another's slice: what a lot of them takes is not known by their price. */
-bool hami_cost_ragged(const hami_cost *cost);
 
 /* What its samples show too much, as far as that is known. Under the sampler's lock, or about. */
 int64_t hami_cost_bias(const hami_cost *cost);

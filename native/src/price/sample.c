@@ -37,22 +37,6 @@ static bool doubtful(const hami_sample *s, int64_t cost_ns)
            cost_ns > s->charged_ns && cost_ns < s->charged_ns + NOISE_NS;
 }
 
-/*
- * When the turn of this launch is over it is known what all of it took. `settled`: launches that samples had spoken for before; where it is the only one
- * since, what is owed is its own.
- */
-static void note_turn(const hami_sample *s, uint32_t settled, int64_t owed_ns)
-{
-    hami_cost *cost = s->cost;
-    if (s->turn != 0 && owed_ns != 0) {
-        pthread_mutex_lock(&s->card->pacing);
-        hami_settle_said(&s->card->pacer.settlement, s->number - settled == 1 ? s->turn : cost->turn, s->turn, owed_ns);
-        pthread_mutex_unlock(&s->card->pacing);
-    }
-    if (cost->settled == s->number)
-        cost->turn = s->turn;
-}
-
 static void read_one(hami_sample *s)
 {
     const CUresult state = USE(cuEventQuery, s->end);
@@ -68,19 +52,15 @@ static void read_one(hami_sample *s)
     if (!s->quiet && doubtful(s, cost))
         return;
     const bool alone = atomic_load_explicit(&s->card->alone, memory_order_relaxed);
-    /* One that is longer than others may be another's slice, or one of its lengths: where nobody else's work can be there it is the latter. */
-    const bool lone = alone || (s->turn != 0 && !s->crowded && hami_cost_uneven(s->cost));
-    const hami_cost_trust trust = lone      ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
+    const hami_cost_trust trust = alone     ? s->crowded ? HAMI_COST_CROWDED : HAMI_COST_ALONE
                                   : s->ours ? HAMI_COST_OURS
                                             : HAMI_COST_SHARED;
     const int processes = s->crowded ? 0 : atomic_load_explicit(&s->card->processes, memory_order_relaxed);
-    const uint32_t settled = s->cost->settled;
     const int64_t owed = trust == HAMI_COST_SHARED ? hami_cost_learn_beside(s->cost, s->number, cost, s->total_ns, processes)
                                                    : hami_cost_learn(s->cost, s->number, cost, s->total_ns, trust);
     hami_log(HAMI_LOG_ALL, "launch %u of %llx: pair %lld ns, charged %lld, owed %lld", s->number,
              (unsigned long long)atomic_load(&s->cost->key), (long long)pair, (long long)s->charged_ns, (long long)owed);
     hami_budget_correct(&s->card->purse, owed);
-    note_turn(s, settled, owed);
 }
 
 static void read_all(hami_bench *b)
@@ -257,7 +237,6 @@ hami_sample *hami_sample_begin(hami_card *card, hami_cost *cost, CUstream stream
     s->crowded = crowded;
     s->held = held;
     s->ours = hami_turn_ours(&card->pacer);
-    s->turn = hami_turn_clean(&card->pacer);
     s->ticket = 0;
     if (gated && b->word != NULL) {
         s->ticket = hami_bench_ticket();

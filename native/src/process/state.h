@@ -44,7 +44,6 @@ typedef struct {
     pthread_mutex_t pacing; /* guards `pacer` */
     hami_pacer pacer;
     _Atomic int64_t learning_ns;     /* when a launch was last made whose price is hardly known; 0: none was */
-    _Atomic int64_t ragged_ns;       /* when one was last made whose price says little of it (hami_cost_ragged), from one stream; 0: none was */
     _Atomic uintptr_t last_stream;   /* of a launch that went through pay.c, plus 1; 0: none has */
     _Atomic int64_t crowded_ns;      /* when launches were last seen to come from another stream than those before */
     _Atomic int64_t drain_until_ns;  /* a thread waits for the end of our turn (lease.h) */

@@ -10,22 +10,20 @@ enum {
     LEARNING_NS = 5 * 1000 * 1000,
     REST_NS = 4 * 1000 * 1000,        /* from one sample to the next, but in runs */
     RUN_AGAIN_NS = 500 * 1000 * 1000, /* beside others, from one run to the next */
-    RAGGED_NS = 2000 * 1000 * 1000,
     SCATTER_NS = 1000
 };
 
 typedef struct {
     int64_t length_ns, begun_ns, took_ns, charged_ns;
     uint32_t number; /* of its sample; 0: none is taken */
-    uint32_t turn; /* of its tenant alone; 0: others may have been there */
-    bool ours, beside;
+    bool ours;
 } launch;
 
 static struct {
     hami_cost cost;
     launch launches[QUEUE];
     uint32_t made, ended, read;
-    int64_t rests_until_ns, learning_ns, run_again_ns, ragged_ns;
+    int64_t rests_until_ns, learning_ns, run_again_ns;
     bool in_run;
 } all[MOST];
 
@@ -38,8 +36,6 @@ static int64_t next_length(int i)
 {
     const tenant *t = &tenants[i];
     uint32_t lengths = 0;
-    if (t->odd_percent > 0 && (int)(dice() % 100) < t->odd_percent)
-        return t->kernel_ns + (int64_t)(dice() % (uint64_t)(t->odd_ns - t->kernel_ns));
     while (lengths < LENGTHS && t->lengths_ns[lengths] > 0)
         lengths++;
     return lengths == 0 ? t->kernel_ns : t->lengths_ns[(t->shuffled ? dice() : all[i].made) % lengths];
@@ -60,24 +56,13 @@ static bool runs(int i)
     return all[i].in_run;
 }
 
-static bool others_there(int i)
-{
-    for (int t = 0; t < count; t++) {
-        if (t != i && now >= BOOT + tenants[t].begins_ns)
-            return true;
-    }
-    return false;
-}
-
 int64_t launch_length(int i, int64_t price_ns)
 {
     launch *l = &all[i].launches[all[i].made % QUEUE];
     uint32_t none = 0;
     const uint32_t number = hami_cost_due(&all[i].cost, price_ns, &none);
     const bool run = runs(i), sampled = number != 0 && (run || all[i].cost.samples < HAMI_COST_RING || now > all[i].rests_until_ns);
-    const hami_pacer *p = &tenants[i].pacer;
-    *l = (launch){.length_ns = next_length(i), .number = sampled ? number : 0, .charged_ns = all[i].cost.charged_ns, .turn = hami_turn_clean(p),
-                  .ours = hami_turn_ours(p), .beside = others_there(i)};
+    *l = (launch){.length_ns = next_length(i), .number = sampled ? number : 0, .charged_ns = all[i].cost.charged_ns, .ours = hami_turn_ours(&tenants[i].pacer)};
     if (sampled && !run)
         all[i].rests_until_ns = now + REST_NS;
     all[i].made++;
@@ -97,35 +82,18 @@ int64_t launch_ends(int i, int64_t gpu_ns)
     return all[i].launches[all[i].ended % QUEUE].length_ns;
 }
 
-/* As read_one does. */
-static void learn_one(tenant *t, hami_cost *cost, const launch *l)
-{
-    const int64_t seen_ns = l->took_ns + (int64_t)(dice() % SCATTER_NS);
-    const uint32_t before = l->number - cost->settled == 1 ? l->turn : cost->turn;
-    const hami_cost_trust trust = !l->beside || (l->turn != 0 && hami_cost_uneven(cost)) ? HAMI_COST_ALONE : l->ours ? HAMI_COST_OURS : HAMI_COST_SHARED;
-    const int64_t owed = trust == HAMI_COST_SHARED ? hami_cost_learn_beside(cost, l->number, seen_ns, l->charged_ns, count)
-                                                   : hami_cost_learn(cost, l->number, seen_ns, l->charged_ns, trust);
-    hami_budget_correct(&t->purse, owed);
-    if (l->turn != 0)
-        hami_settle_said(&t->pacer.settlement, before, l->turn, owed);
-    if (cost->settled == l->number)
-        cost->turn = l->turn;
-}
-
-bool of_several_lengths(int i)
-{
-    if (hami_cost_ragged(&all[i].cost))
-        all[i].ragged_ns = now;
-    return all[i].ragged_ns != 0 && now - all[i].ragged_ns < RAGGED_NS;
-}
-
 void learn(int i)
 {
     tenant *t = &tenants[i];
     for (; all[i].read != all[i].ended; all[i].read++) {
         const launch *l = &all[i].launches[all[i].read % QUEUE];
-        if (l->number != 0)
-            learn_one(t, &all[i].cost, l);
+        if (l->number == 0)
+            continue;
+        const int64_t seen_ns = l->took_ns + (int64_t)(dice() % SCATTER_NS);
+        const bool beside = count > 1 && !l->ours;
+        const int64_t owed = beside ? hami_cost_learn_beside(&all[i].cost, l->number, seen_ns, l->charged_ns, count)
+                                    : hami_cost_learn(&all[i].cost, l->number, seen_ns, l->charged_ns, count > 1 ? HAMI_COST_OURS : HAMI_COST_ALONE);
+        hami_budget_correct(&t->purse, owed);
     }
     t->pacer.learns = all[i].learning_ns != 0 && now - all[i].learning_ns < LEARNING_NS;
 }

@@ -108,7 +108,6 @@ static void pace(tenant *t)
     const bool looks = hami_turn_looks(&t->pacer, now);
     t->pacer.dry = looks && t->queued == 0;
     t->pacer.busy = looks && t->queued > 0;
-    t->pacer.settlement.ragged = t->learned && of_several_lengths((int)(t - tenants));
     const hami_step step = hami_pace(&t->pacer, &t->paid, &t->purse, t->need, t->percent, now, &until);
     t->waits_for_turn = false;
     if (step == HAMI_GO) {
@@ -162,9 +161,6 @@ static void step_thread(tenant *t)
     case DRAIN:
         t->wake_ns = now + POLL_NS;
         if (t->queued == 0) {
-            if (t->learned)
-                learn((int)(t - tenants));
-            hami_budget_correct(&t->purse, hami_turn_settle(&t->pacer, &t->purse, true, now));
             hami_turn_over(&t->pacer, now);
             pace(t);
         } else {

@@ -41,8 +41,6 @@ typedef struct {
     bool learned;    /* what its launches cost is learned from samples; */
     int64_t lengths_ns[LENGTHS]; /* they are of these lengths in turns, all 0: of `kernel_ns` */
     bool shuffled;   /* in no order */
-    int odd_percent; /* so many of its launches take between `kernel_ns` and `odd_ns`, none as long as another */
-    int64_t odd_ns;
     int64_t rest_ns; /* its host pauses for so long once it has waited for `every` launches */
     int64_t begins_ns, ends_ns; /* after BOOT; ends 0: never */
     /* from here on: now */
@@ -84,7 +82,6 @@ void launch_runs(int i, int64_t gpu_ns);
 int64_t launch_ends(int i, int64_t gpu_ns);
 void learn(int i);
 bool learned_price(int i, int64_t *price_ns);
-bool of_several_lengths(int i); /* as far as is known */
 
 /* Percent of the card that a tenant had. */
 double share(int i, int seconds);

@@ -239,33 +239,6 @@ static void lengths_beside_others(hami_cost *table)
     CHECK(charged_beside(hami_cost_find(table, hami_cost_key(0x85, ++which, 0)), ms, 20 * ms, 2, 0) < 20); /* nobody knows how many there are */
 }
 
-/* The first launches beside others, every other one cut by a slice of a neighbour's: their price is what must be their own, at once, and not that of the shortest. */
-static void first_lengths_beside_others(hami_cost *c)
-{
-    uint32_t none = 0;
-    for (int i = 0; i < 6; i++) {
-        const int64_t took = i % 2 == 0 ? 500000 : 30000000;
-        hami_cost_learn_beside(c, hami_cost_due(c, c->price_ns, &none), sliced(took, 2), c->charged_ns, 2);
-    }
-    CHECK(c->price_ns > 10000000 && c->price_ns < 15250000);
-}
-
-/* A key of several lengths that was short so far, and so is looked at after a thousand launches again, turns out to be long: it is looked at again soon. */
-static void longer_than_it_was(hami_cost *c)
-{
-    uint32_t none = 0, number = 0;
-    for (int i = 0; i < 4000; i++) {
-        number = hami_cost_due(c, c->price_ns, &none);
-        if (number != 0)
-            hami_cost_learn(c, number, i % 3 == 0 ? 40000 : 120000, c->charged_ns, HAMI_COST_ALONE);
-    }
-    while ((number = hami_cost_due(c, c->price_ns, &none)) != 0 || (int32_t)(c->next_sample - c->launches) < 300)
-        hami_cost_learn(c, number == 0 ? c->launches : number, 80000, c->charged_ns, HAMI_COST_ALONE);
-    for (int i = 0; i < 40; i++)
-        hami_cost_learn(c, c->launches, i % 2 == 0 ? 4000000 : 20000000, c->charged_ns, HAMI_COST_ALONE);
-    CHECK(hami_cost_uneven(c) && (int32_t)(c->next_sample - c->launches) <= 2 * HAMI_COST_RUN);
-}
-
 /*
  * Of 2 us kernels, which take 3400, one pair in `often` shows `odd_ns` more, and bulk `bulk_ns` a launch. What is charged a launch once that is known.
  */
@@ -377,8 +350,6 @@ void cost(void)
     }
     const double of_both = (double)(charged + owed) / (1999 * 65 * 87700.0);
     CHECK(of_both > 0.93 && of_both < 1.07);
-    first_lengths_beside_others(hami_cost_find(table, hami_cost_key(0x88, 1, 0)));
-    longer_than_it_was(hami_cost_find(table, hami_cost_key(0x89, 1, 0)));
     /* A full neighbourhood says so instead of looping. */
     for (uint64_t i = 0; i < 3 * HAMI_COST_KEYS; i++)
         hami_cost_find(table, hami_cost_key(i, 9, 0));

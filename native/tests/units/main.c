@@ -1,4 +1,4 @@
-/* units parse | map | budget | cost | overlap | settle | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER | alone LEDGER | jumps LEDGER. See units.h. */
+/* units parse | map | budget | cost | overlap | sleeps | fuzz ROUNDS SEED | storm LEDGER PROCESSES THREADS ROUNDS | slots LEDGER | claims LEDGER | loans LEDGER | kills LEDGER COUNT | halted LEDGER | wakes LEDGER | alone LEDGER | jumps LEDGER. See units.h. */
 #include <string.h>
 
 #include "units.h"
@@ -24,8 +24,6 @@ int main(int count, char **words)
         cost();
     } else if (strcmp(what, "overlap") == 0) {
         overlap();
-    } else if (strcmp(what, "settle") == 0) {
-        settle();
     } else if (strcmp(what, "sleeps") == 0) {
         sleeps();
     } else if (strcmp(what, "fuzz") == 0 && count > 3) {

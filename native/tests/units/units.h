@@ -19,7 +19,6 @@ void map(void);                                                /* map.c */
 void budget(void);                                             /* budget.c */
 void cost(void);                                               /* cost.c */
 void overlap(void);                                            /* overlap.c */
-void settle(void);                                             /* settle.c */
 void sleeps(void);                                             /* sleeps.c */
 void storm(const char *path, int processes, int threads, long rounds); /* ledger.c */
 void slots(const char *path);                                  /* ledger.c */
