@@ -191,11 +191,6 @@ int fake_card_of(CUstream handle)
     return made ? fake_stream_of(handle)->card : fake_current() == NULL ? 0 : fake_current()->device;
 }
 
-API CUresult cuStreamGetDevice(CUstream handle, CUdevice *out)
-{
-    *out = fake_card_of(handle);
-    return CUDA_SUCCESS;
-}
 
 API CUresult cuStreamGetCtx(CUstream handle, CUcontext *out)
 {
@@ -270,6 +265,16 @@ static bool spoilt(const stream *asked)
 bool fake_forbidden(void)
 {
     return spoilt(NULL);
+}
+
+/* As a question whether it is through; its context one may ask for. */
+API CUresult cuStreamGetDevice(CUstream handle, CUdevice *out)
+{
+    pthread_mutex_lock(&fake_lock);
+    if (spoilt(fake_stream_of(handle)))
+        return fake_leave(FAKE_CAPTURING);
+    *out = fake_card_of(handle);
+    return fake_leave(CUDA_SUCCESS);
 }
 
 API CUresult cuStreamQuery(CUstream handle)

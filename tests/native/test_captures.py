@@ -22,6 +22,47 @@ def test_a_graph_with_memory_that_runs_while_another_stream_is_captured_leaves_t
     assert tried(container, before + BESIDE_A_CAPTURE) == "|0|0"
 
 
+OF_ANOTHER_CARD = """
+cuda = ctypes.CDLL("libcuda.so.1")
+contexts = start(cuda, 2)
+streams, pool, graph = [c_void_p(), c_void_p()], c_void_p(), c_void_p()
+address, places, size, mode = c_uint64(), [c_uint64(), c_uint64()], c_size_t(256 * MIB), int(sys.argv[2])
+assert cuda.cuCtxSetCurrent(contexts[1]) == 0
+for each in streams:
+    assert cuda.cuStreamCreate(byref(each), 1) == 0
+for each in places:
+    assert cuda.cuMemAlloc_v2(byref(each), c_size_t(MIB)) == 0
+assert cuda.cuMemPoolCreate(byref(pool), struct.pack("<iiii72x", 1, 0, 1, 1)) == 0
+assert cuda.cuCtxSetCurrent(contexts[0]) == 0
+def used_on(card):
+    assert cuda.cuCtxSetCurrent(contexts[card]) == 0
+    held = used()
+    assert cuda.cuCtxSetCurrent(contexts[0]) == 0
+    return held
+ways = {
+    "an allocation": lambda stream: cuda.cuMemAllocAsync(byref(address), size, stream),
+    "an allocation from a pool": lambda stream: cuda.cuMemAllocFromPoolAsync(byref(address), size, pool, stream),
+    "a copy": lambda stream: cuda.cuMemcpyDtoDAsync_v2(*places, c_size_t(MIB), stream),
+}
+before = used_on(0), used_on(1)
+assert cuda.cuStreamBeginCapture_v2(streams[0], mode) == 0
+told = [ways[sys.argv[1]](each) for each in streams]
+told.append(cuda.cuStreamEndCapture(streams[0], byref(graph)))
+print(*told, used_on(0) - before[0], used_on(1) - before[1])
+"""
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("way", ["an allocation", "an allocation from a pool", "a copy"])
+def test_what_is_asked_of_another_cards_stream_leaves_a_capture_whole(
+    container: Container, way: str, mode: int
+) -> None:
+    """Of the one that is captured and of one beside it; what that one takes its own card has, not the current one."""
+    limits = {f"CUDA_DEVICE_SM_LIMIT_{card}": "50" for card in range(2)} | {"GPU_CORE_UTILIZATION_POLICY": "force"}
+    taken = 0 if way == "a copy" else 256
+    assert tried(container, OF_ANOTHER_CARD, way, mode, **limits) == f"0 0 0 0 {taken}"
+
+
 SAMPLES = """
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)

@@ -7,6 +7,7 @@
 #include "memory/graph.h"
 #include "memory/handed.h"
 #include "memory/later.h"
+#include "memory/local.h"
 #include "memory/map.h"
 #include "pay/capture.h"
 #include "process/state.h"
@@ -118,14 +119,22 @@ static hami_card *card_of_pool(CUmemoryPool pool, hami_card *current)
     return current;
 }
 
+/* To ask for the device of a stream spoils a capture, to ask for its context does not (measured). NULL: its context nobody knows. */
+static hami_card *card_of_its_context(CUstream stream)
+{
+    CUcontext context = NULL;
+    return USE(cuStreamGetCtx, stream, &context) == CUDA_SUCCESS ? hami_local_card_of(context) : NULL;
+}
+
 /* The card's own default streams are of the current context. */
 static hami_card *card_of_stream(CUstream stream, hami_card *current)
 {
     CUdevice device;
-    if (hami_state.card_count == 1 || stream == NULL || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD ||
-        USE(cuStreamGetDevice, stream, &device) != CUDA_SUCCESS)
+    if (hami_state.card_count == 1 || stream == NULL || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD)
         return current;
-    hami_card *card = hami_card_of(device);
+    hami_card *card = card_of_its_context(stream);
+    if (card == NULL && !hami_capturing() && USE(cuStreamGetDevice, stream, &device) == CUDA_SUCCESS)
+        card = hami_card_of(device);
     return card == NULL ? current : card;
 }
 
