@@ -13,7 +13,7 @@ from grants import Node
 
 NS = 100_000
 CAP = 50
-TIMES, CONTROL_TIMES, NEW, WORK_MS, REST_MS = 24, 8, 7, 240, 260
+TIMES, CONTROL_TIMES, NEW, PLAIN, WORK_MS, REST_MS = 24, 8, 7, 3, 240, 260
 WINDOW_S = 0.01
 FROM, TO = 2, 14
 """Windows: from 20 ms after its first launch on, three times two turns."""
@@ -59,12 +59,16 @@ def again(node: Node, name: str, cap: int, times: int, target: str) -> None:
 def new(node: Node) -> None:
     """Processes that begin, one after the other; under the default policy, as an agent grants it."""
     node.grant("new", cores=CAP, core_policy="default")
-    with busy_one(node, "free-new", 30):
-        got = [node.run("new", "returns", NS, 1, WORK_MS, 1)["returns"][0] for _ in range(NEW)]
+    words, plain = ("returns", NS, 1, WORK_MS, 1), node.bench.environment()
+    with busy_one(node, "free-new", 38):
+        got = [node.run("new", *words)["returns"][0] for _ in range(NEW)]
+        free = [node.bench.probe(*words, env=plain)["returns"][0] for _ in range(PLAIN)]
     had = [share(node, windows) for windows in got]
     measured = f"{statistics.median(had):.1f} in the middle, {min(had):.1f} to {max(had):.1f} of {NEW}"
     name, ok = "a new process, from 20 to 140 ms on", statistics.median(had) >= NEW_MIDDLE
     node.bench.add("returning", name, measured, f">= {NEW_MIDDLE:.0f} in the middle", ok, had=had, windows=got)
+    alike = " ".join(f"{share(node, windows):.1f}" for windows in free)
+    node.bench.add("returning", "for comparison, one without the library", alike, "", None, windows=free)
 
 
 def share(node: Node, windows: Sequence[int]) -> float:

@@ -3,7 +3,7 @@
 torch_work.py fill                    fills the card, catches the error, frees, goes on
 torch_work.py beside WORK SECONDS GO  runs until the file GO is there, is measured from the time in it on
 torch_work.py serve SECONDS GO        the same with requests, a layer each and 3 ms of rest: how long they take
-torch_work.py cards SECONDS           kernels of some 0.2 ms on each card at the same time; kernels a second
+torch_work.py cards SECONDS [idle]    kernels of some 0.2 ms on each card at the same time; kernels a second
 """
 
 import json
@@ -215,16 +215,17 @@ def serve(seconds: float, go_file: str) -> dict[str, object]:
     return {"requests": len(took), "p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100]}
 
 
-def cards(seconds: float) -> dict[str, object]:
-    """All cards that are seen, in one process."""
+def cards(seconds: float, idle: bool) -> dict[str, object]:
+    """All cards that are seen, in one process. `idle`: nobody is held, so it can be said what each kernel takes."""
     rates = [0.0] * torch.cuda.device_count()
     queued_s = [0.0] * len(rates)
-    begin = threading.Barrier(len(rates))
+    begin = threading.Barrier(len(rates), timeout=20)
 
     def on(card: int) -> None:
         with torch.cuda.device(card):
             rate_of(lambda: torch.cuda._sleep(400_000), 1.5)
-            queued_s[card] = queued(lambda: torch.cuda._sleep(400_000), (64, 16), 2e-4)
+            if idle:
+                queued_s[card] = queued(lambda: torch.cuda._sleep(400_000), (64, 16), 2e-4)
             begin.wait()
             rates[card] = rate_of(lambda: torch.cuda._sleep(400_000), seconds)
 
@@ -245,8 +246,8 @@ def main(words: list[str]) -> int:
             answer = beside(work, float(seconds), go_file)
         case ["serve", seconds, go_file]:
             answer = serve(float(seconds), go_file)
-        case ["cards", seconds]:
-            answer = cards(float(seconds))
+        case ["cards", seconds, *idle]:
+            answer = cards(float(seconds), idle == ["idle"])
         case _:
             print(__doc__, file=sys.stderr)
             return 2

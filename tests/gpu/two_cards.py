@@ -51,7 +51,7 @@ def budgets(node: Node, uuids: list[str]) -> None:
     one_thread(bench, env)
     if without_torch(bench):
         return
-    free = torch_program(bench, "cards", bench.seconds, env=plain)
+    free = torch_program(bench, "cards", bench.seconds, "idle", env=plain)
     got = torch_program(bench, "cards", bench.seconds, env=env)
     parts = [rate / most * 100 for rate, most in zip(got["rates"], free["rates"], strict=True)]
     # It waits for the card now and then, so its percent of the card is some more of its speed.
