@@ -30,8 +30,8 @@ STEADY_S = 1.5
 """A card that its power holds back is at one speed after so long."""
 LEAST = 0.98
 """Of what is due."""
-MOST_POINTS = 1.0
-"""By which what is occupied may be above the limit."""
+MOST_POINTS, MOST_PART = 1.0, 1.04
+"""By which what is occupied may be above the limit, whichever is less."""
 CONTROL = 80
 """Slices without a limit, judged as if they had been under this one, must be found to be above it."""
 
@@ -90,7 +90,7 @@ def weigh(limit: float, slices: Sequence[Beside]) -> Had:
     due = [(min(each.free[0].rate, cap) + min(each.free[1].rate, cap)) / 2 for each in slices]
     part, low, high = between(rates, due)
     over = between(rates, [cap] * len(rates))
-    most = (limit + MOST_POINTS) / limit
+    most = min(MOST_PART, (limit + MOST_POINTS) / limit)
     ok = True if low >= LEAST and over[2] <= most else False if high < LEAST or over[1] > most else None
     ideal = sum(due) / sum(free)
     speed = part * ideal * 100, low * ideal * 100, high * ideal * 100
@@ -109,7 +109,7 @@ def judge(bench: Bench, work: str, had: Mapping[int, Sequence[Beside]]) -> None:
         alone = statistics.mean(one.rate for one in free) * typical(free) * 100
         ideal = "" if got.ideal > 99.9 else f", ideal {got.ideal:.1f}"
         measured = "{:.1f} ({:.1f} to {:.1f}{}), occupied {:.1f}".format(*got.speed, ideal, got.occupied[0])
-        target = f">= {LEAST * 100:.0f} % of ideal, occupied <= {limit + MOST_POINTS:.0f}"
+        target = f">= {LEAST * 100:.0f} % of ideal, occupied <= {min(limit + MOST_POINTS, limit * MOST_PART):.1f}"
         told = {
             "rates": [round(each.held.rate, 1) for each in slices],
             "beside": [[round(one.rate, 1) for one in each.free] for each in slices],
