@@ -50,7 +50,8 @@ int hami_page_part(const hami_turns_page *page, int tenant, int percent, int64_t
             return percent;
         all += own;
     }
-    return all > 100 ? percent : percent * 100 / all;
+    const int part = all > 100 ? percent : percent * 100 / all;
+    return part > HAMI_ALL_PERCENT ? HAMI_ALL_PERCENT : part;
 }
 
 bool hami_page_others_buy(const hami_turns_page *page, int tenant, int64_t now)

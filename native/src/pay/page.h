@@ -13,6 +13,7 @@ enum {
     HAMI_TURN_NS = 20 * 1000 * 1000,       /* GPU time of one turn */
     HAMI_FRESH_NS = 6 * 1000 * 1000,       /* who has not asked for so long does not wait */
     HAMI_LINGER_NS = 50 * 1000 * 1000,     /* a queue seen full counts as full for so long */
+    HAMI_ALL_PERCENT = 99, /* of a card that others leave. All of it, by prices a little too low, is a queue that grows: who came waited 90 ms for its end */
     HAMI_IDLE_NS = 5 * 1000 * 1000,        /* who has had nothing to run for so long leaves the card to others */
     HAMI_BOUGHT_NS = 500 * 1000 * 1000,    /* who buys says so no further ahead */
 };
