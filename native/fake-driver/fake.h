@@ -119,7 +119,7 @@ CUdeviceptr fake_address(int64_t bytes);
 bool fake_on_card(CUdeviceptr address);
 bool fake_is_capturing(CUstream stream);
 
-/* What may give memory back is called while a capture of the mode that forbids it to all is under way: that is spoilt. Under the lock. */
+/* What may give memory back, or load code, is called while a capture of the mode that forbids it to all is under way: that is spoilt. Under the lock. */
 bool fake_forbidden(void);
 enum { FAKE_FORBIDDEN = 900 };
 int fake_card_of(CUstream stream);

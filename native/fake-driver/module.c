@@ -28,6 +28,8 @@ static fake_module *unloaded; /* their places are the next ones' */
 static CUresult take_late(fake_module *module)
 {
     pthread_mutex_lock(&fake_lock);
+    if (module->late > 0 && fake_forbidden())
+        return fake_leave(FAKE_FORBIDDEN);
     const bool fits = fake_take(module->card, module->late);
     if (fits) {
         module->bytes += module->late;
@@ -114,6 +116,11 @@ API CUresult cuLibraryUnload(CUlibrary library)
 {
     if (fake_fails("cuLibraryUnload"))
         return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&fake_lock);
+    const bool forbidden = fake_forbidden();
+    pthread_mutex_unlock(&fake_lock);
+    if (forbidden)
+        return FAKE_FORBIDDEN;
     return unload((fake_module *)(void *)library);
 }
 
@@ -145,6 +152,13 @@ API CUresult cuFuncIsLoaded(int *state, CUfunction function)
 API CUresult cuFuncGetAttribute(int *out, int attribute, CUfunction function)
 {
     fake_function *mine = (fake_function *)function;
+    int loaded = 0;
+    cuFuncIsLoaded(&loaded, function);
+    pthread_mutex_lock(&fake_lock);
+    const bool forbidden = !loaded && fake_forbidden();
+    pthread_mutex_unlock(&fake_lock);
+    if (forbidden)
+        return FAKE_FORBIDDEN;
     mine->loaded = true;
     *out = attribute == 3 ? mine->local : 1;
     return CUDA_SUCCESS;

@@ -209,6 +209,8 @@ API CUresult cuDeviceGetGraphMemAttribute(CUdevice device, int attribute, void *
 API CUresult cuDeviceGraphMemTrim(CUdevice device)
 {
     pthread_mutex_lock(&fake_lock);
+    if (fake_forbidden())
+        return fake_leave(FAKE_FORBIDDEN);
     graph_passing[device] = device == 0 ? fake_graph_busy() : 0;
     const int64_t keep = (graph_used[device] + graph_passing[device] + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
     fake_take(device, keep - graph_reserved[device]);

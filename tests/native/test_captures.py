@@ -63,6 +63,63 @@ def test_what_is_asked_of_another_cards_stream_leaves_a_capture_whole(
     assert tried(container, OF_ANOTHER_CARD, way, mode, **limits) == f"0 0 0 0 {taken}"
 
 
+BESIDE = """
+cuda = ctypes.CDLL("libcuda.so.1")
+start(cuda)
+stream, beside, pool, recorded, graph, run = (c_void_p() for _ in range(6))
+address, library, module, local = c_uint64(), c_void_p(), c_void_p(), c_void_p()
+for each in (stream, beside):
+    assert cuda.cuStreamCreate(byref(each), 1) == 0
+def is_full():
+    return cuda.cuMemAllocAsync(byref(address), c_size_t(8192 * MIB), beside)
+def pooled():
+    assert cuda.cuMemAllocAsync(byref(address), c_size_t(256 * MIB), beside) == 0
+    return is_full
+def of_graphs():
+    assert cuda.cuStreamBeginCapture_v2(beside, 2) == 0
+    assert cuda.cuMemAllocAsync(byref(address), c_size_t(256 * MIB), beside) == 0
+    assert cuda.cuStreamEndCapture(beside, byref(graph)) == 0
+    assert cuda.cuGraphInstantiateWithFlags(byref(run), graph, c_ulonglong(0)) == 0
+    assert cuda.cuGraphLaunch(run, beside) == 0
+    return is_full
+def library_of(mib):
+    return lambda: cuda.cuLibraryLoadData(byref(library), b"data %d" % mib, None, None, 0, None, None, 0)
+def near_the_limit(mib):
+    assert cuda.cuMemAlloc_v2(byref(address), c_size_t(3000 * MIB)) == 0
+    return library_of(mib)
+def function():
+    assert cuda.cuModuleLoadData(byref(module), b"code") == 0
+    assert cuda.cuModuleGetFunction(byref(local), module, b"local_2048") == 0
+    return lambda: cuda.cuLaunchKernel(local, 1, 1, 1, 32, 1, 1, 0, stream, None, None)
+call = {
+    "memory that a pool has no room for": pooled,
+    "memory that graphs have no room for": of_graphs,
+    "a library that is loaded at once": lambda: near_the_limit(10),
+    "a library that is too large": lambda: near_the_limit(1024),
+    "the first launch of a function": function,
+}[sys.argv[1]]()
+assert cuda.cuStreamBeginCapture_v2(stream, 0) == 0
+print(call(), cuda.cuStreamEndCapture(stream, byref(recorded)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("memory that a pool has no room for", 2),
+        ("memory that graphs have no room for", 2),
+        ("a library that is loaded at once", 0),
+        ("a library that is too large", 2),
+        ("the first launch of a function", 0),
+    ],
+)
+def test_a_capture_of_the_mode_that_forbids_it_to_all_stays_whole_beside(
+    container: Container, what: str, code: int
+) -> None:
+    """The library gives back what lies idle, loads early and unloads where the program has asked for nothing of it."""
+    assert tried(container, BESIDE, what, FAKE_CUDA_LAZY="1") == f"{code} 0"
+
+
 SAMPLES = """
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "memory/map.h"
+#include "pay/capture.h"
 
 enum { CONTEXTS = 64 /* at first */, GROWN = 2 /* limits of memory for all threads together */, BASE_BYTES = 1024, UNKNOWN = -1 };
 enum { MOST = 60000 /* what is counted in 16 bits */, MOST_UNKNOWN = 512 };
@@ -191,10 +192,12 @@ void hami_local_refused(hami_card *card, const hami_local_taken *taken)
 static int asked(const void *function, const hami_card *card)
 {
     int bytes = 0;
-    if (USE(cuFuncGetAttribute, &bytes, LOCAL_SIZE_BYTES, (CUfunction)(uintptr_t)function) == CUDA_SUCCESS ||
-        USE(cuKernelGetAttribute, &bytes, LOCAL_SIZE_BYTES, (CUkernel)(uintptr_t)function, card->device) == CUDA_SUCCESS)
-        return bytes;
-    return 0;
+    const int mode = hami_relaxed_begin(); /* to ask may load it */
+    if (USE(cuFuncGetAttribute, &bytes, LOCAL_SIZE_BYTES, (CUfunction)(uintptr_t)function) != CUDA_SUCCESS &&
+        USE(cuKernelGetAttribute, &bytes, LOCAL_SIZE_BYTES, (CUkernel)(uintptr_t)function, card->device) != CUDA_SUCCESS)
+        bytes = 0;
+    hami_relaxed_end(mode);
+    return bytes;
 }
 
 /* ---- functions that wait; all under `listing` ---- */

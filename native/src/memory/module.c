@@ -115,7 +115,9 @@ static CUresult undone(loading *l, const void *module)
         after;                                             \
         if (load_end(&l, result, result == CUDA_SUCCESS ? (const void *)*out : NULL)) \
             return result;                                 \
+        const int mode = hami_relaxed_begin();             \
         BEHIND(undo, *out);                                \
+        hami_relaxed_end(mode);                            \
         return undone(&l, *out);                           \
     }
 LOAD(cuModuleLoad, cuModuleUnload, NULL, false, (void)0, (CUmodule * out, const char *path), out, path)
@@ -138,8 +140,11 @@ static bool loads_now(const loading *l)
 static void load_now(const loading *l, CUresult result, CUlibrary *library)
 {
     CUmodule module;
-    if (result == CUDA_SUCCESS && l->card != NULL && loads_now(l))
-        BEHIND(cuLibraryGetModule, &module, *library);
+    if (result != CUDA_SUCCESS || l->card == NULL || !loads_now(l))
+        return;
+    const int mode = hami_relaxed_begin(); /* the program has not asked for it to be loaded, and may capture */
+    BEHIND(cuLibraryGetModule, &module, *library);
+    hami_relaxed_end(mode);
 }
 
 LOAD(cuLibraryLoadData, cuLibraryUnload, code, true, load_now(&l, result, out),

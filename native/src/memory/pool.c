@@ -76,6 +76,8 @@ static int64_t settle_one(CUmemoryPool pool, hami_card *card)
 
 void hami_pools_refresh(bool trim)
 {
+    /* Whoever takes memory beside a capture has not asked for more than that. */
+    const int mode = trim ? hami_relaxed_begin() : -1;
     pthread_mutex_lock(&settling);
     hami_entry gone;
     hami_map_each(&pools, trim ? trim_pool : settle_pool, NULL);
@@ -85,6 +87,7 @@ void hami_pools_refresh(bool trim)
     pthread_mutex_unlock(&settling);
     hami_later_refresh();
     hami_graphs_refresh(trim);
+    hami_relaxed_end(mode);
     hami_handed_refresh();
 }
 

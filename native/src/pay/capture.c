@@ -20,6 +20,18 @@ bool hami_captured(CUstream stream)
     return USE(cuStreamIsCapturing, stream, &status) != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+int hami_relaxed_begin(void)
+{
+    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    return USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS ? mode : -1;
+}
+
+void hami_relaxed_end(int before)
+{
+    if (before >= 0)
+        USE(cuThreadExchangeStreamCaptureMode, &before);
+}
+
 /* ---- those that are under way: a capture ends with the stream on which it was begun, and with that one's context ---- */
 
 typedef struct {

@@ -16,6 +16,13 @@ static inline bool hami_capturing(void)
 /* True when a launch on `stream` would be captured. */
 bool hami_captured(CUstream stream);
 
+/*
+ * Between the two this thread may do what a capture's mode forbids to all: give memory back, load code, ask what is not captured whether it is over. Not
+ * what concerns the captured stream itself. What begins gives what ends it.
+ */
+int hami_relaxed_begin(void);
+void hami_relaxed_end(int before);
+
 /* A stream or a context may be about to end, and what is captured on it with it; then it has, or is there as before. */
 void hami_captures_stream_leaves(CUstream stream);
 void hami_captures_stream_left(CUstream stream, bool gone);

@@ -252,8 +252,7 @@ static void prepare(hami_bench *b, hami_card *card, CUcontext context)
 {
     hami_bench_undisturbed();
     /* Another thread may be capturing with the strict mode, which forbids what follows to everybody. */
-    int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    const bool relaxed = USE(cuThreadExchangeStreamCaptureMode, &mode) == CUDA_SUCCESS;
+    const int mode = hami_relaxed_begin();
     if (context != NULL && fill(b)) {
         b->context = context;
         make_word(b);
@@ -261,8 +260,7 @@ static void prepare(hami_bench *b, hami_card *card, CUcontext context)
     }
     if (b->context != NULL)
         calibrate(b, card);
-    if (relaxed)
-        USE(cuThreadExchangeStreamCaptureMode, &mode);
+    hami_relaxed_end(mode);
 }
 
 void hami_bench_calibrate(hami_bench *b, hami_card *card)
