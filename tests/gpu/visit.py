@@ -6,8 +6,8 @@
                                     [--simulated FOLDER]        # a rehearsal, with that Python
     python3 tests/gpu/visit.py --list                           # parts, steps, seconds, what each needs
 
-PART is `one` (tenants one at a time), `several` (tenants under a broker, PyTorch), `chain` (Kubernetes, commands for
-users, ways round) or `cards` (where there are two). What one step has found is kept when a later one fails or time is
+PART is `one` (tenants one at a time), `several` (tenants under a broker), `torch` (PyTorch, overhead, ways round),
+`chain` (Kubernetes, commands for users) or `cards` (where there are two). What one step has found is kept when a later one fails or time is
 up: after each FOLDER/PART.tar.gz is written anew, with every JSON and log, and FOLDER/PART.log has what was printed.
 Needs Python 3.11, gcc and a driver; `chain` root too. Exit status: 0 all steps held, 1 one did not, 2 wrong use.
 """
@@ -66,19 +66,22 @@ PARTS: dict[str, tuple[Step, ...]] = {
         script("rest", 145, "limits.py", "--only", "names,loans,at_once,kills,init,fill"),
     ),
     "several": (
-        script("turns", 210, "broker.py", "--only", "turns,idle,returning,priority", "--seconds", "4", needs=PYTHON),
-        script("torch", 330, "broker.py", "--only", "single,torch,paired,path", "--most", "240", needs=PYTHON),
+        script("turns", 240, "broker.py", "--only", "turns", "--seconds", "4", needs=PYTHON),
+        script("others", 140, "broker.py", "--only", "idle,returning,priority", needs=PYTHON),
+    ),
+    "torch": (
+        script("torch", 340, "broker.py", "--only", "single,torch,paired,path", "--most", "240", needs=PYTHON),
+        script("overhead", 50, "limits.py", "--only", "overhead"),
+        script("ways", 120, "ways_round.py"),
     ),
     "chain": (
-        script("pods", 150, "pods", "--bundle", "{bundle}", "--only", PODS, "--budget", "150"),
-        *(Step(f"check-{number}", 50, CHECK, INSTALLED) for number in (1, 2, 3)),
-        script("live", 45, "broker.py", "--only", "live,cost", needs=PYTHON),
-        script("overhead", 30, "limits.py", "--only", "overhead"),
-        script("seen", 20, "seen.py", needs=PYTHON),
-        script("ways", 50, "ways_round.py"),
+        script("pods", 160, "pods", "--bundle", "{bundle}", "--only", PODS, "--budget", "150"),
+        *(Step(f"check-{number}", 60, CHECK, INSTALLED) for number in (1, 2)),
+        script("live", 60, "broker.py", "--only", "live,cost", needs=PYTHON),
+        script("seen", 70, "seen.py", needs=PYTHON),
         script("tables", 10, "export_tables.py"),
     ),
-    "cards": (script("cards", 80, "two_cards.py", needs=PYTHON),),
+    "cards": (script("cards", 110, "two_cards.py", needs=PYTHON),),
 }
 
 
