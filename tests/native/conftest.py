@@ -210,8 +210,14 @@ def container(tools: Tools, tmp_path: Path) -> Container:
 
 
 @pytest.fixture
-def blind(container: Container, tmp_path: Path) -> dict[str, str]:
-    """Variables of a program that finds no NVML, which would set the ledger right a second later."""
+def blind() -> dict[str, str]:
+    """Variables of a program that NVML does not show, so that it cannot set the ledger right a second later."""
+    return {"HAMI_SIM_NVML_HIDES": "1"}
+
+
+@pytest.fixture
+def without_nvml(container: Container, tmp_path: Path) -> dict[str, str]:
+    """Variables of a program that finds the driver, and no NVML."""
     driver = tmp_path / "only-cuda"
     driver.mkdir()
     (driver / "libcuda.so.1").symlink_to(container.tools.folder / "sim" / "libcuda.so.1")

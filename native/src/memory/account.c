@@ -176,8 +176,11 @@ bool hami_reconcile(hami_card *card)
 {
     atomic_store(&card->reconcile_due, false);
     /* Late: starting NVML takes milliseconds, and seconds where 64 processes do it at once. */
-    if (!atomic_exchange(&card->nvml_asked, true))
-        atomic_store(&card->nvml, hami_nvml_card(card->uuid));
+    if (!atomic_exchange(&card->nvml_asked, true)) {
+        const nvmlDevice_t found = hami_nvml_card(card->uuid);
+        atomic_store(&card->nvml, found);
+        atomic_store(&card->nvml_missing, found == NULL);
+    }
     look l = look_at(card);
     for (int again = 0; again < LOOKS && l.read && !l.quiet; again++)
         l = look_at(card);

@@ -2,12 +2,14 @@
  * Hooks of contexts and the device heap, which the driver takes without being asked for bytes.
  *
  * A context's size is known only afterwards, from NVML. So the first of a container is made alone, whatever its processes
- * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone.
+ * do, and measured; for each other that much is reserved beforehand. If the first overdraws the slice, it is undone. Where there is no NVML it is charged
+ * what it takes at most.
  */
 #include "memory/context.h"
 
 #include "memory/local.h"
 #include "memory/map.h"
+#include "memory/unseen.h"
 #include "pay/lane.h"
 #include "price/burst.h"
 #include "process/log.h"
@@ -51,12 +53,16 @@ CUresult hami_making_begin(hami_making *m, CUdevice device)
 static bool measured(hami_making *m)
 {
     int64_t nobody = 0;
-    if (!hami_reconcile(m->card)) {
+    const bool shown = hami_reconcile(m->card);
+    if (!shown && !hami_unseen_here(m->card)) {
         atomic_compare_exchange_strong(size_known(m->card), &nobody, -1); /* for the next not to wait for it either */
         return true;
     }
-    m->took = unattributed(m->card) - m->before;
-    if (m->took > 0) {
+    if (!shown) {
+        m->took = hami_unseen_context(m->card, m->made);
+        atomic_store(size_known(m->card), m->took);
+        hami_move(m->card, HAMI_CONTEXT, 0, m->took);
+    } else if ((m->took = unattributed(m->card) - m->before) > 0) {
         atomic_store(size_known(m->card), m->took);
         hami_ledger_explain(hami_state.ledger, hami_state.slot, m->card->ledger_index, HAMI_CONTEXT, m->took);
     }
@@ -110,6 +116,7 @@ void hami_making_back(hami_card *card)
             return refused;                                     \
         const CUresult result = BEHIND(name, __VA_ARGS__);      \
         hami_lane_follow(NULL);                                 \
+        m.made = result == CUDA_SUCCESS ? *out : NULL;          \
         if (hami_making_end(&m, result)) {                      \
             if (result == CUDA_SUCCESS && m.card != NULL)       \
                 hami_local_made(*out, m.card);                  \

@@ -8,6 +8,7 @@ typedef struct {
     hami_card *card;                /* NULL: nothing is charged */
     int64_t estimate, before, took; /* bytes */
     bool claimed;                   /* nobody else makes one of unknown size */
+    CUcontext made;                 /* NULL: not yet, or its handle is not known */
 } hami_making;
 
 /* A context is to be made. Success, or why there is to be none. */

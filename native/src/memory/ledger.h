@@ -63,7 +63,7 @@ typedef struct {
     int64_t core_percent;       /* for people and metrics only */
     int64_t held;               /* bytes, all kinds, all slots */
     int64_t peak;               /* bytes, highest `held` seen */
-    _Atomic int64_t context_bytes; /* size of a context on this card, as a process measured it; 0: nobody has yet, -1: NVML does not show it */
+    _Atomic int64_t context_bytes; /* size of a context on this card, as a process measured it, or at most; 0: nobody has yet, -1: NVML does not show it */
     _Atomic int64_t refused;    /* reservations refused since the file was made */
     _Atomic int32_t claimant;   /* slot + 1 of who takes an unforeseeable amount now; 0: nobody */
     _Alignas(64) _Atomic int64_t paid_until_ns; /* compute budget: CLOCK_MONOTONIC until which launches are paid for */

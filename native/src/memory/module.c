@@ -3,12 +3,13 @@
  *
  * What a plain cubin takes can be read from it, and is reserved beforehand: a library's, too, which is loaded at its first use. Of PTX, of what is packed or in a file the size
  * shows only afterwards, by NVML: where little is left such loads are made one at a time, and what overdraws the slice is
- * undone.
+ * undone. Where there is no NVML all are made one at a time, and counted by the driver's word on the whole card.
  */
 #include "memory/context.h"
 #include "memory/image.h"
 #include "memory/local.h"
 #include "memory/map.h"
+#include "memory/unseen.h"
 #include "pay/capture.h"
 #include "process/state.h"
 
@@ -20,6 +21,8 @@ typedef struct {
     hami_card *card;
     int64_t reserved; /* bytes */
     bool claimed, library;
+    bool unseen; /* there is a limit, and no NVML */
+    hami_unseen before;
 } loading;
 
 /* Less than one part in `parts` of the limit is left, or less than 1 GiB. */
@@ -37,21 +40,41 @@ static bool load_begin(loading *l, const void *image, bool library)
     if (l->card == NULL)
         return true;
     l->reserved = hami_image_bytes(image);
-    if (l->reserved > 0)
-        return hami_take(l->card, HAMI_CONTEXT, l->reserved);
-    l->claimed = scarce(l->card, 2) && hami_claim(l->card, PATIENCE_NS);
+    l->unseen = atomic_load(&l->card->limit) != HAMI_UNLIMITED && hami_unseen_here(l->card);
+    if (l->reserved > 0 && !hami_take(l->card, HAMI_CONTEXT, l->reserved))
+        return false;
+    l->claimed = (l->unseen || (l->reserved == 0 && scarce(l->card, 2))) && hami_claim(l->card, PATIENCE_NS);
+    if (l->unseen)
+        l->before = hami_unseen_before(l->card);
     return true;
 }
 
-static void remember(const loading *l, const void *module)
+static hami_entry entry_of(const loading *l, const void *module)
 {
     CUcontext context = NULL;
     if (!l->library)
         USE(cuCtxGetCurrent, &context);
-    hami_map_put(&modules, (hami_entry){.key = (uint64_t)(uintptr_t)module,
-                                        .bytes = l->reserved,
-                                        .tag = (uint64_t)(uintptr_t)context,
-                                        .card = (int16_t)(l->card - hami_state.cards)});
+    return (hami_entry){.key = (uint64_t)(uintptr_t)module,
+                        .bytes = l->reserved,
+                        .tag = (uint64_t)(uintptr_t)context,
+                        .card = (int16_t)(l->card - hami_state.cards)};
+}
+
+/*
+ * Where there is no NVML: what it took beyond what is charged for it. A library's is counted each time its module is asked for, of which one loads it:
+ * the most that was seen counts.
+ */
+static void count_unseen(const loading *l, const void *module)
+{
+    const int64_t took = hami_unseen_took(l->card, &l->before);
+    hami_entry entry;
+    if (!hami_map_get(&modules, (uint64_t)(uintptr_t)module, false, &entry))
+        entry = entry_of(l, module);
+    if (took <= entry.bytes || entry.card != (int16_t)(l->card - hami_state.cards))
+        return;
+    hami_move(l->card, HAMI_CONTEXT, entry.bytes, took);
+    entry.bytes = took;
+    hami_map_put(&modules, entry);
 }
 
 static void forget(hami_entry entry)
@@ -78,7 +101,7 @@ void hami_modules_gone(CUcontext context)
         forget(entry);
 }
 
-/* True when what was loaded fits; otherwise the caller undoes it, and says so. */
+/* True when what was loaded fits; otherwise the caller undoes it, and says so. `module`: or library. */
 static bool load_end(loading *l, CUresult result, const void *module)
 {
     if (l->card == NULL)
@@ -86,13 +109,18 @@ static bool load_end(loading *l, CUresult result, const void *module)
     if (result != CUDA_SUCCESS)
         hami_give(l->card, HAMI_CONTEXT, l->reserved);
     else if (l->reserved > 0)
-        remember(l, module);
+        hami_map_put(&modules, entry_of(l, module));
     if (l->reserved > 0)
         hami_asked(l->card);
-    if (result == CUDA_SUCCESS && atomic_load(&l->card->limit) == HAMI_UNLIMITED)
+    if (result == CUDA_SUCCESS && atomic_load(&l->card->limit) == HAMI_UNLIMITED) {
         atomic_store(&l->card->reconcile_due, true);
-    else if (result == CUDA_SUCCESS && hami_reconcile(l->card) && hami_overdrawn(l->card))
-        return false;
+    } else if (result == CUDA_SUCCESS) {
+        const bool shown = hami_reconcile(l->card);
+        if (l->unseen)
+            count_unseen(l, module);
+        if ((shown || l->unseen) && hami_overdrawn(l->card))
+            return false;
+    }
     hami_unclaim(l->card, &l->claimed);
     return true;
 }
@@ -105,20 +133,25 @@ static CUresult undone(loading *l, const void *module)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+/* Once more where others' memory may have been counted as its own. */
 #define LOAD(name, undo, image, library, after, parameters, ...) \
     CUresult name parameters                               \
     {                                                      \
         loading l;                                         \
-        if (!load_begin(&l, image, library))               \
-            return CUDA_ERROR_OUT_OF_MEMORY;               \
-        const CUresult result = BEHIND(name, __VA_ARGS__); \
-        after;                                             \
-        if (load_end(&l, result, result == CUDA_SUCCESS ? (const void *)*out : NULL)) \
-            return result;                                 \
-        const int mode = hami_relaxed_begin();             \
-        BEHIND(undo, *out);                                \
-        hami_relaxed_end(mode);                            \
-        return undone(&l, *out);                           \
+        for (int tries = 2;; tries--) {                    \
+            if (!load_begin(&l, image, library))           \
+                return CUDA_ERROR_OUT_OF_MEMORY;           \
+            const CUresult result = BEHIND(name, __VA_ARGS__); \
+            after;                                         \
+            if (load_end(&l, result, result == CUDA_SUCCESS ? (const void *)*out : NULL)) \
+                return result;                             \
+            const int mode = hami_relaxed_begin();         \
+            BEHIND(undo, *out);                            \
+            hami_relaxed_end(mode);                        \
+            const CUresult refused = undone(&l, *out);     \
+            if (!l.unseen || tries == 1)                   \
+                return refused;                            \
+        }                                                  \
     }
 LOAD(cuModuleLoad, cuModuleUnload, NULL, false, (void)0, (CUmodule * out, const char *path), out, path)
 LOAD(cuModuleLoadData, cuModuleUnload, image, false, (void)0, (CUmodule * out, const void *image), out, image)
@@ -128,10 +161,12 @@ LOAD(cuModuleLoadDataEx, cuModuleUnload, image, false, (void)0,
 
 /*
  * Libraries load late, at the first use of their module. Near the limit at once, so that too much can still be undone; and where much was reserved: what is
- * charged and not on the card NVML does not show, and that would seem to be less of what only NVML shows.
+ * charged and not on the card NVML does not show, and that would seem to be less of what only NVML shows. Without NVML always: only so it can be counted.
  */
 static bool loads_now(const loading *l)
 {
+    if (l->unseen)
+        return true;
     if (l->reserved == 0)
         return scarce(l->card, 4);
     return l->reserved >= LARGE_BYTES && atomic_load(&l->card->limit) != HAMI_UNLIMITED && !hami_capturing();
@@ -162,7 +197,7 @@ CUresult cuLibraryGetModule(CUmodule *out, CUlibrary library)
     loading l;
     load_begin(&l, NULL, true);
     const CUresult result = BEHIND(cuLibraryGetModule, out, library);
-    return load_end(&l, result, NULL) ? result : undone(&l, NULL);
+    return load_end(&l, result, library) ? result : undone(&l, NULL);
 }
 
 /* The entry leaves the map first: once the driver has unloaded, another thread may get the handle. */

@@ -59,6 +59,7 @@ static CUresult retain(CUcontext *out, CUdevice device)
     if (refused != CUDA_SUCCESS)
         return refused;
     const CUresult result = BEHIND(cuDevicePrimaryCtxRetain, out, device);
+    m.made = result == CUDA_SUCCESS ? *out : NULL;
     if (hami_making_end(&m, result)) {
         primary_made(&m, result == CUDA_SUCCESS ? *out : NULL);
         return result;

@@ -65,6 +65,7 @@ typedef struct {
     _Atomic int64_t launched_ns;     /* CLOCK_MONOTONIC of its last paid launch, refreshed with each purchase; 0: none */
     _Atomic(nvmlDevice_t) nvml; /* NULL: not asked for yet, or unknown to NVML */
     _Atomic bool nvml_asked;
+    _Atomic bool nvml_missing; /* there is none, or none that knows the card */
 } hami_card;
 
 #define HAMI_ASKING (((uint64_t)1 << 20) - 1)

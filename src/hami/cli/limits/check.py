@@ -17,7 +17,7 @@ SLACK_MIB = 64
 MEMORY_ROUTES = ("linear", "async", "own_pool", "vmm_mapped", "managed", "array", "graph_node", "mixed")
 HOST_MIB = 4096
 """The limit set by hand on a host."""
-UNSEEN = "by the program's own count, there is no NVML here: what modules take is neither seen nor held"
+UNSEEN = "by the program's own count: there is no NVML here that would show what contexts and modules take"
 SETTLE_S = 1.0
 OUT_OF_MEMORY = 2
 
