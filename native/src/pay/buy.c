@@ -103,7 +103,9 @@ static void look_at_queue(hami_pacer *p, CUstream stream)
     p->dry = p->busy = false;
     if (!hami_turn_looks(p, hami_now_ns()) || hami_capturing())
         return;
+    const int mode = hami_relaxed_begin(); /* another thread may begin to capture meanwhile */
     p->dry = USE(cuStreamQuery, stream) == CUDA_SUCCESS;
+    hami_relaxed_end(mode);
     p->busy = !p->dry;
 }
 

@@ -192,12 +192,15 @@ static void mark(void)
 static bool passed(CUevent last)
 {
     const int64_t until = hami_now_ns() + HOLD_NS + 2 * bulk.all.prices_ns;
-    while (!hami_capturing() && hami_now_ns() < until) {
-        if (USE(cuEventQuery, last) != CUDA_ERROR_NOT_READY)
-            return true;
-        hami_relax();
+    const int mode = hami_relaxed_begin(); /* another thread may begin to capture meanwhile */
+    bool is = false;
+    while (!is && !hami_capturing() && hami_now_ns() < until) {
+        is = USE(cuEventQuery, last) != CUDA_ERROR_NOT_READY;
+        if (!is)
+            hami_relax();
     }
-    return false;
+    hami_relaxed_end(mode);
+    return is;
 }
 
 static stretch between(int first)

@@ -101,13 +101,15 @@ void hami_calibrate(hami_card *card)
 
 void hami_samples_read(void)
 {
-    /* While another thread captures with the strict mode, to ask an event is an error, and spoils the capture. */
+    /* While another thread captures with the strict mode, to ask an event is an error, and spoils the capture; it may begin meanwhile. */
     if (hami_capturing() || !hami_bench_try())
         return;
+    const int mode = hami_relaxed_begin();
     for (int i = 0; i < HAMI_BENCHES; i++) {
         if (hami_benches[i].context != NULL && !hami_benches[i].leaving)
             read_all(&hami_benches[i]);
     }
+    hami_relaxed_end(mode);
     hami_bench_leave();
 }
 
@@ -265,14 +267,16 @@ static void hold(hami_sample *s)
         return;
     hami_bench_undisturbed();
     const int64_t until = (queued_until > begun ? queued_until : begun) + HOLD_MOST_NS + 2 * s->charged_ns;
+    const int mode = hami_relaxed_begin();
     while (!hami_capturing() && hami_now_ns() < until) {
         if (USE(cuEventQuery, s->end) != CUDA_ERROR_NOT_READY) {
             s->quiet = true;
             read_one(s);
-            return;
+            break;
         }
         hami_relax();
     }
+    hami_relaxed_end(mode);
 }
 
 void hami_sample_end(hami_sample *s, bool launched)
