@@ -168,6 +168,44 @@ def captures() -> dict[str, object]:
     return said
 
 
+def asked_meanwhile() -> dict[str, object]:
+    """What the library asks while a stream is captured, in that mode and in the relaxed one: code, and of the end."""
+    card = Card()
+    out, other, events, pool = (ctypes.c_char * 64)(), card.stream(), [c_void_p(), c_void_p()], c_void_p()
+    function = card.function(SPIN)
+    for event in events:
+        card.must("cuEventCreate", byref(event), 0)
+        card.must("cuEventRecord", event, other)
+    card.must("cuDeviceGetMemPool", byref(pool), 0)
+    calls: dict[str, tuple[object, ...]] = {
+        "cuStreamGetDevice": (other, out),
+        "cuStreamQuery": (other,),
+        "cuEventQuery": (events[0],),
+        "cuEventElapsedTime": (out, *events),
+        "cuEventRecord": (events[0], other),
+        "cuMemPoolGetAttribute": (pool, 5, out),
+        "cuMemPoolTrimTo": (pool, c_size_t(0)),
+        "cuDeviceGetGraphMemAttribute": (0, 0, out),
+        "cuDeviceGraphMemTrim": (0,),
+        "cuFuncGetAttribute": (out, 3, function),
+        "cuCtxGetLimit": (out, 0),
+        "cuMemGetInfo_v2": (out, ctypes.byref(out, 8)),
+        "cuMemAllocAsync": (out, c_size_t(MIB), other),
+        "cuModuleLoadData": (out, SPIN),
+    }
+    card.must("cuCtxSynchronize")
+    said: dict[str, object] = {}
+    for name, words in calls.items():
+        for mode in (0, 2):
+            stream, graph, kept = card.stream(), c_void_p(), c_int(mode)
+            card.must("cuStreamBeginCapture_v2", stream, 0)
+            card.must("cuThreadExchangeStreamCaptureMode", byref(kept))
+            code = card.ask(name, *words)
+            card.must("cuThreadExchangeStreamCaptureMode", byref(kept))
+            said[f"{name}{', relaxed' if mode else ''}"] = [code, card.ask("cuStreamEndCapture", stream, byref(graph))]
+    return said
+
+
 def local(size: str) -> dict[str, object]:
     """A kernel's local memory, which the card takes for all its threads when it is launched for the first time."""
     card, loaded, bytes_a_thread = Card(), c_int(-1), c_int(-1)
@@ -309,8 +347,8 @@ def copies(how: str, seconds: str) -> dict[str, object]:
     return {"a_second": rate(card, calls[how], float(seconds))}
 
 
-_ALL = (linear, beside, asked, exported, dmabuf, retained, imported, destroyed_pool, freed_in_order, captures, local,
-        pageable, managed_pool, graphs, torch_start, spins, copies)  # fmt: skip
+_ALL = (linear, beside, asked, exported, dmabuf, retained, imported, destroyed_pool, freed_in_order, captures,
+        asked_meanwhile, local, pageable, managed_pool, graphs, torch_start, spins, copies)  # fmt: skip
 WAYS: dict[str, Callable[..., dict[str, object]]] = {each.__name__: each for each in _ALL}
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def freed(bench: Bench) -> None:
 
 def captures(bench: Bench) -> None:
     fact(bench, "captures: code, and of the end", "captures")
+    fact(bench, "captures: what is asked meanwhile", "asked_meanwhile")
 
 
 def torch_starts(bench: Bench) -> None:
