@@ -245,7 +245,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 cuda = ctypes.CDLL("libcuda.so.1")
 start(cuda)
-context, stream, other, graph, mode = c_void_p(), c_void_p(), c_void_p(), c_void_p(), c_int(2)
+context, stream, other, beside, graph = (c_void_p() for _ in range(5))
+mode = c_int(2)
 def must(result, wanted=0):
     assert result == wanted, result
 def primary():
@@ -283,6 +284,10 @@ ENDS = {
     "must(cuda.cuCtxDestroy_v2(context)); primary()",
     "the end of its context, which is not current": "must(cuda.cuCtxCreate_v2(byref(other), 0, 0)); made(); primary();"
     "must(cuda.cuStreamBeginCapture_v2(stream, 2)); must(cuda.cuCtxDestroy_v2(other))",
+    "the end of its context, though it began beside another capture": "must(cuda.cuCtxCreate_v2(byref(other), 0, 0));"
+    "made(); primary(); made(beside); must(cuda.cuStreamBeginCapture_v2(beside, 2));"
+    "must(cuda.cuStreamBeginCapture_v2(stream, 2)); must(cuda.cuStreamEndCapture(beside, byref(graph)));"
+    "must(cuda.cuCtxDestroy_v2(other))",
     "the last release of the primary context": "begun(); must(cuda.cuDevicePrimaryCtxRelease_v2(0)); primary()",
     "a reset of the primary context": "begun(); must(cuda.cuDevicePrimaryCtxReset_v2(0)); primary()",
     "none, as it did not begin": "begun(); must(cuda.cuStreamBeginCapture_v2(stream, 2), 401);"

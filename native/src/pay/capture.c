@@ -58,12 +58,12 @@ static origin origin_of(CUstream stream, bool per_thread)
     return (origin){stream, NULL};
 }
 
-/* While something is captured no stream is asked: it may be one that joined. */
+/* To ask a stream for its context spoils no capture, its own or another (measured). */
 static CUcontext context_of(const origin *from)
 {
     CUcontext context = NULL;
     const bool named = from->thread == NULL && from->stream != NULL && from->stream != CU_STREAM_LEGACY;
-    if (named && !hami_capturing() && USE(cuStreamGetCtx, from->stream, &context) == CUDA_SUCCESS && context != NULL)
+    if (named && USE(cuStreamGetCtx, from->stream, &context) == CUDA_SUCCESS && context != NULL)
         return context;
     return USE(cuCtxGetCurrent, &context) == CUDA_SUCCESS ? context : NULL;
 }
