@@ -7,8 +7,9 @@
     python3 tests/gpu/visit.py --list                           # parts, steps, seconds, what each needs
 
 PART is `one` (tenants one at a time), `several` (tenants under a broker), `torch` (PyTorch, overhead, ways round),
-`chain` (Kubernetes, commands for users) or `cards` (where there are two). What one step has found is kept when a later one fails or time is
-up: after each FOLDER/PART.tar.gz is written anew, with every JSON and log, and FOLDER/PART.log has what was printed.
+`chain` (Kubernetes, commands for users) or `cards` (where there are two). What one step has found is kept when a later
+one fails or time is up: after each FOLDER/PART.tar.gz is written anew, with every JSON and log, and FOLDER/PART.log has
+what was printed.
 Needs Python 3.11, gcc and a driver; `chain` root too. Exit status: 0 all steps held, 1 one did not, 2 wrong use.
 """
 

@@ -66,7 +66,8 @@ def test_a_step_that_there_is_no_time_for_is_named_and_not_begun(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), [([], "which part? one, several, chain, cards"), (["one", "--only", "turns"], "no step of one")]
+    ("words", "says"),
+    [([], "which part? one, several, torch, chain, cards"), (["one", "--only", "turns"], "no step of one")],
 )
 def test_what_it_cannot_do_is_said_with_what_it_can(
     visit: ModuleType, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
