@@ -66,7 +66,7 @@ tolerance, and that row was not judged; one of the seven writes, a device node o
 machine with one card.
 
 In run 5 kernels of 0.1 ms had 29.4 and 61.1 %: what two tenants have without turns, which one whose host begins slowly
-never came into. Mended since ([limits.md](limits.md)), and shown in simulated time, not yet here.
+never came into. Mended then; run 6 has them anew.
 
 "row" is that of our acceptance table. "-" in the last column but one: shown for comparison, or not run.
 The log of each run is beside this page: {logs}.
