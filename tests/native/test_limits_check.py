@@ -108,8 +108,10 @@ def test_a_percent_that_holds_only_beside_others_is_not_judged_alone(container: 
 def test_who_ends_it_finds_nothing_left_behind(container: Container, tmp_path: Path, number: signal.Signals) -> None:
     """By Ctrl-C, by a signal, by closing the terminal: the card is free, and so is the folder of ledgers."""
     env = container.environment(**LIMITED, TMPDIR=str(tmp_path))
+    # Under nohup, or in the background of a shell, it would be ignored, and rightly so.
+    heeded = ["env", f"--default-signal={number.name.removeprefix('SIG')}"]
     command = [sys.executable, "-m", "hami", "limits", "check", "--seconds", "30", "--card", "0", "--memory", "4096"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with subprocess.Popen([*heeded, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
         deadline = time.monotonic() + 60
         while not (begun := [*tmp_path.glob("hami-limits-*")] and children.read_text().split()):
