@@ -32,7 +32,7 @@ def way(bench: Bench, *words: object, **limits: Any) -> dict[str, Any]:
 
 def fact(bench: Bench, name: str, *words: object, **limits: Any) -> dict[str, Any]:
     got = way(bench, *words, **limits)
-    bench.add("facts", name, " ".join(f"{key} {value}" for key, value in got.items())[:300], "", None, **got)
+    bench.add("facts", name, " ".join(f"{key} {value}" for key, value in got.items())[:1500], "", None, **got)
     return got
 
 
