@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from hami.config.files import text
 from hami.model.errors import Malformed
 from hami.native import SIM_NVML, library
 from hami.sim.rack import Event, Fault, Process, Rack, SimCard, check, parse, uuid_of
@@ -110,7 +111,7 @@ def main(arguments: list[str]) -> int:
         return 2
     source, target = map(Path, arguments)
     try:
-        write(target, parse(source.read_text(), source.name))
+        write(target, parse(text(source), source.name))
     except Malformed as fault:
         print(fault, file=sys.stderr)
         return 1

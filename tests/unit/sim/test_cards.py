@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hami.model.errors import Malformed
-from hami.sim.cards import Bench, Fault, Process, Rack, SimCard, parse
+from hami.sim.cards import Bench, Fault, Process, Rack, SimCard, main, parse
 from hami.sim.models import MODELS
 from hami.sim.rackfile import render, write_sysfs
 from hami.vendors.nvidia import nvml as n
@@ -180,3 +180,9 @@ def test_the_compiler_says_how_to_use_what_it_made(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"HAMI_SIM_CARDS={made}" in done.stdout
     assert "name NVIDIA A10\n" in made.read_text()
+
+
+def test_a_description_that_is_no_text_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cards.yaml").write_bytes(b"cards: [\xff]")
+    assert main([str(tmp_path / "cards.yaml"), str(tmp_path / "cards.sim")]) == 1
+    assert capsys.readouterr().err.endswith("text in UTF-8\n")
