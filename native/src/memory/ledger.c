@@ -99,7 +99,7 @@ static int lock_or_look(pthread_mutex_t *lock)
 
 /*
  * EDEADLK: this thread has it. A handler has jumped out of what had it, or has interrupted that and calls us: all of the container would wait for it for ever.
- * What was interrupted goes on unguarded, and finds when it leaves that it has the lock no more.
+ * What was interrupted goes on unguarded, and to leave does nothing then: a total that it was changing may be off by that until the next recount.
  */
 void hami_ledger_lock(hami_ledger *ledger)
 {

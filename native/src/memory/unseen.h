@@ -1,6 +1,7 @@
 /*
  * What was taken where there is no NVML, as in a container that has only the driver: by the driver's own count of the whole card, in which
- * others' memory is, too. More may so be charged than was taken, never less by what this container did meanwhile.
+ * others' memory is, too. More may so be charged than was taken, and less where memory comes back meanwhile of which the ledger does not know yet:
+ * others', a pool's, what is freed in a stream's order.
  */
 #ifndef HAMI_MEMORY_UNSEEN_H
 #define HAMI_MEMORY_UNSEEN_H

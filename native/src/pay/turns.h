@@ -5,8 +5,8 @@
  * after the other, 20 ms of work each, the queue drained before the turn is handed on, the next chosen by time had over weight. Tenants
  * bound by their hosts take no turns: they overlap. Whether a tenant is, is seen in its turns: who cannot fill them takes none for a while.
  * A turn is measured in work queued, and is over as soon as that has run dry.
- * Who may use idle time shares the card with those that have wanted any in the last 5 ms, by what of it is each one's own (hami_page_part): all of it while
- * nobody else has, and never less than its percent.
+ * Who may use idle time shares the card with those that have wanted any in the last 5 ms, by what of it is each one's own (hami_page_part): all but a
+ * hundredth of it while nobody else has, and never less than its percent.
  *
  * Pure: the clock is passed in, and waiting is the caller's. The rules about others' numbers are in hami/turns.h.
  */

@@ -71,7 +71,7 @@ CUresult cuCtxSynchronize(void)
     return end(w, BEHIND(cuCtxSynchronize));
 }
 
-/* Nothing of it touches what other threads write but where a wait is over. */
+/* The turns' lock is taken only where a wait is over. */
 static void answered(const void *what, CUstream stream, bool through)
 {
     static __thread hami_polls polls __attribute__((tls_model("initial-exec")));
