@@ -190,6 +190,5 @@ def test_functions_that_wait_keep_the_launches_of_others_on_the_short_way(contai
     """Off it a launch took 33 ns more without a limit, 86 under one. Each of the dozen waits until its first launch."""
     limits = {"CUDA_DEVICE_MEMORY_LIMIT": "4g", "CUDA_DEVICE_SM_LIMIT": cores, "GPU_CORE_UTILIZATION_POLICY": "force"}
     made, long_way = launches(container, 12, **limits, FAKE_CUDA_LAZY="1")
-    assert (
-        12 <= long_way < made // 2
-    )  # a busy machine measures up to a third of them; where they wait each time it is all
+    # A busy machine measures up to a third of them; where they wait each time it is all.
+    assert 12 <= long_way < made // 2
